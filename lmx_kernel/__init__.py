@@ -1,0 +1,1 @@
+"""The kernel of LMX, a private LLM inference server whose every capability is a plugin."""

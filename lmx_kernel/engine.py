@@ -1,0 +1,158 @@
+"""The engine protocol: tokens in, tokens out.
+
+An engine lives in a worker process and is stepped by the kernel's loop. It knows nothing of text,
+chat or HTTP. Sequences join and leave between steps, so continuous batching is the protocol itself.
+All methods are called from one thread, the worker's main thread, except those of the tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from typing import Protocol, runtime_checkable
+
+from attrs import field, frozen
+
+from lmx_kernel.types import EngineLimits, Sampling
+
+ProgressCallback = Callable[[float], None]
+"""Called while a model loads with the share that is done, 0..1. Silence for long is a hang."""
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back. Its methods may be called from any thread.
+
+    :ivar pieces: the bytes of every token, control tokens included; its length is the vocabulary.
+    :ivar hidden: ids whose bytes are not part of visible text (control tokens).
+    :ivar end_ids: ids that end an answer.
+    :ivar chat_template: Jinja source, or None for a model that was not trained to chat.
+    :ivar template_texts: names a template may use for special tokens (bos_token, eos_token, ...).
+    """
+
+    pieces: Seq[bytes]
+    hidden: frozenset[int]
+    end_ids: frozenset[int]
+    chat_template: str | None
+    template_texts: dict[str, str]
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Return the tokens of ``text``.
+
+        :param add_special: put the model's own begin token where it wants one.
+        :param parse_special: read the text of control tokens as those tokens.
+        """
+        ...
+
+
+@frozen(kw_only=True)
+class Sequence:
+    """One sequence that the engine continues until it is removed.
+
+    :param id: unique among the engine's sequences.
+    :param tokens: the prompt, followed by ``produced`` tokens that were answered before.
+    :param produced: how many of ``tokens`` are answer already. A sequence that comes back this way
+        goes on as if it had never left: draws and penalties count from there.
+    :param sampling: its seed is always set.
+    :param logprobs: None, or how many alternatives beside the chosen token.
+    """
+
+    id: int
+    tokens: list[int]
+    produced: int
+    sampling: Sampling
+    logprobs: int | None = None
+
+
+@frozen
+class TokenLogprobs:
+    """log-probabilities under the model's own distribution, before sampling parameters."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...]
+
+
+@frozen
+class Output:
+    """New tokens of one sequence, and their log-probabilities if they were asked for."""
+
+    id: int
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@frozen
+class Progress:
+    """Prompt tokens computed so far; ``cached`` of them were taken from an earlier prompt."""
+
+    id: int
+    processed: int
+    total: int
+    cached: int
+
+
+@frozen
+class Step:
+    """What one step did.
+
+    :param outputs: new tokens; possibly several of one sequence.
+    :param progress: prompts that moved.
+    :param preempted: sequences that were put out because the cache ran full. They are gone from the
+        engine, and may be added again later.
+    :param failed: sequences that the engine gave up, with the reason. They are gone too.
+    """
+
+    outputs: tuple[Output, ...] = ()
+    progress: tuple[Progress, ...] = ()
+    preempted: tuple[int, ...] = ()
+    failed: tuple[tuple[int, str], ...] = ()
+
+
+@frozen(kw_only=True)
+class EngineStats:
+    """A look into a running engine.
+
+    :param cache_tokens_used: tokens held for running sequences and kept prefixes.
+    :param details: figures of the engine's own.
+    """
+
+    cache_tokens_used: int
+    details: dict[str, float] = field(factory=dict)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A loaded model that continues sequences of tokens."""
+
+    tokenizer: Tokenizer
+    limits: EngineLimits
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a sequence in; it is computed from the next step on.
+
+        The caller never adds more than ``limits.max_sequences``, nor one longer than
+        ``limits.context_length``, nor a token id outside the vocabulary; the engine checks all
+        three again, since a wrong argument must not reach native code.
+
+        :raises LmxError: the sequence is refused; nothing else changed.
+        """
+        ...
+
+    def step(self) -> Step:
+        """Advance everything once: a bounded piece of prefill, one decode of the whole batch.
+
+        Takes a fraction of a second, since cancelling and joining happen between steps. The first
+        sequence that was added always advances, so that the batch as a whole cannot get stuck.
+        """
+        ...
+
+    def remove(self, sequence_id: int) -> None:
+        """Forget a sequence; an unknown id is ignored."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Return current figures; cheap."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+        ...

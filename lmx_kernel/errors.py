@@ -1,0 +1,174 @@
+"""Everything that can go wrong for a user, as one tree of errors.
+
+Each class fixes a stable ``code`` that clients may test for, the HTTP ``status`` a surface answers
+with, and whether trying the same request again can help. Surfaces render these; they never invent
+their own.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LmxError(Exception):
+    """Base of all errors that a user may see.
+
+    :param message: one sentence for the user; names no absolute path.
+    :param param: the request field at fault, as the client wrote it.
+    :param retry_after_s: when to try again, for errors that pass with time (1..60).
+    :param retryable: overrides the class's own verdict.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class InvalidRequestError(LmxError):
+    """The request is malformed, or asks for what this server does not do."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class UnsupportedFieldError(InvalidRequestError):
+    """A field of the dialect that LMX does not implement yet: refused, never dropped."""
+
+    code = "unsupported_field"
+
+
+class ContextOverflowError(InvalidRequestError):
+    """The prompt does not fit the context the model was loaded with."""
+
+    code = "context_length_exceeded"
+
+
+class UnauthorizedError(LmxError):
+    """No key, or a wrong one."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class ForbiddenError(LmxError):
+    """The key is known but may not do this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFoundError(LmxError):
+    """No such path or object."""
+
+    code = "not_found"
+    status = 404
+
+
+class ModelNotFoundError(NotFoundError):
+    """No model of that name is in the catalogue."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowedError(LmxError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class RequestTimeoutError(LmxError):
+    """The client took too long to send its request."""
+
+    code = "request_timeout"
+    status = 408
+
+
+class PayloadTooLargeError(LmxError):
+    """The body is larger than the server accepts."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class ModelUnusableError(LmxError):
+    """The model's files are missing, damaged or unsupported. Retrying cannot help."""
+
+    code = "model_unusable"
+    status = 422
+
+
+class InsufficientMemoryError(LmxError):
+    """The model does not fit in what is left of the memory budget."""
+
+    code = "insufficient_memory"
+    status = 422
+
+
+class QueueFullError(LmxError):
+    """Too many requests wait already."""
+
+    code = "queue_full"
+    status = 429
+    retryable = True
+
+
+class HeadersTooLargeError(LmxError):
+    """The request's headers are larger than the server accepts."""
+
+    code = "headers_too_large"
+    status = 431
+
+
+class InternalError(LmxError):
+    """A fault of LMX itself."""
+
+    code = "internal_error"
+    status = 500
+
+
+class EngineCrashedError(LmxError):
+    """The model's worker died with this request in flight, more than once."""
+
+    code = "engine_crashed"
+    status = 502
+
+
+class EngineFailedError(LmxError):
+    """The engine gave up on this one request (for instance: its numbers were not finite)."""
+
+    code = "engine_failed"
+    status = 502
+
+
+class UnavailableError(LmxError):
+    """Not now: the model cools down after crashes, the queue moves too slowly, the server stops."""
+
+    code = "unavailable"
+    status = 503
+    retryable = True
+
+
+def _family(cls: type[LmxError]) -> list[type[LmxError]]:
+    return [cls, *(member for child in cls.__subclasses__() for member in _family(child))]
+
+
+def from_code(code: str, message: str, param: str | None = None) -> LmxError:
+    """Rebuild the error that a worker reported by its code; unknown codes are internal errors."""
+    known = {cls.code: cls for cls in _family(LmxError) if cls is not LmxError}
+    return known.get(code, InternalError)(message, param=param)

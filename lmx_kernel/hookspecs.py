@@ -1,0 +1,142 @@
+"""The hooks: how a plugin package registers what it adds.
+
+A plugin is an installed distribution with an entry point in the group ``lmx``, whose module (or
+object) carries functions of these names, marked with :data:`hookimpl`. Hooks only register or
+notify; behaviour is on the objects they return. All of them are plain functions: a coroutine
+function is refused at load. No result depends on the order of calls: choice is by name, from the
+config, and a clash of names is an error that names both distributions.
+
+The kernel-side modules of a plugin must not import an engine. The engine's own module is registered
+separately, in the group ``lmx.worker`` under the backend's name, and is imported only in the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+    from lmx_kernel.engine import Engine, ProgressCallback
+    from lmx_kernel.errors import LmxError
+    from lmx_kernel.events import KernelEvent
+    from lmx_kernel.interfaces import (
+        ApiSurface,
+        Backend,
+        HttpRequest,
+        ModelSource,
+        Monitor,
+        Router,
+        SettingsSection,
+    )
+    from lmx_kernel.kernel import Kernel
+    from lmx_kernel.types import EngineSpec
+
+PROJECT = "lmx"
+GROUP = "lmx"
+WORKER_GROUP = "lmx.worker"
+FORMAT_GROUP = "lmx.formats"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class KernelSpecs(Protocol):
+    """Hooks of the kernel process and of the command line."""
+
+    @hookspec
+    def lmx_settings(self) -> Iterable[SettingsSection]:
+        """Sections of the config file that belong to this plugin.
+
+        Called once, by the config loader, in the daemon and in the command line.
+        On error: the plugin is disabled.
+        """
+
+    @hookspec
+    def lmx_backends(self) -> Iterable[Backend]:
+        """Backends: each recognises models on disk and names the engine that runs them.
+
+        Called once, by the catalogue. On error: the plugin is disabled.
+        """
+
+    @hookspec
+    def lmx_model_sources(self) -> Iterable[ModelSource]:
+        """Places where models lie on disk.
+
+        Called once, by the catalogue. On error: the plugin is disabled.
+        """
+
+    @hookspec
+    def lmx_routers(self) -> Iterable[Router]:
+        """Routers, asked in the order of ``routing.order`` which model serves a request.
+
+        Called once, by routing. On error: the plugin is disabled.
+        """
+
+    @hookspec
+    def lmx_api_surfaces(self, kernel: Kernel) -> Iterable[ApiSurface]:
+        """HTTP dialects: routes below a prefix, and how errors look there.
+
+        Called once, by the HTTP server. On error: the plugin is disabled.
+        """
+
+    @hookspec
+    def lmx_monitors(self) -> Iterable[Monitor]:
+        """Monitors, sampled at their own interval; samples become events.
+
+        Called once, by the daemon. On error: the plugin is disabled; a monitor whose ``sample``
+        fails three times in a row is muted.
+        """
+
+    @hookspec
+    def lmx_lifespan(self, kernel: Kernel) -> AbstractAsyncContextManager[None]:
+        """An async context that is open while the daemon serves.
+
+        Called once, by the daemon. On error: the plugin is disabled.
+        """
+
+    @hookspec(firstresult=True)
+    def lmx_authorize(self, request: HttpRequest) -> LmxError | None:
+        """A reason to refuse an HTTP request, or None.
+
+        Called for every request but those to the health routes, on the event loop: be quick.
+        On error: the request is refused (the door fails closed).
+        """
+
+    @hookspec
+    def lmx_event(self, event: KernelEvent) -> None:
+        """Something happened (see :mod:`lmx_kernel.events`): per event, never per token.
+
+        Called in a thread of the event bus, in order. On error: ignored and counted; an observer
+        that fails three times in a row is muted.
+        """
+
+    @hookspec
+    def lmx_commands(self) -> Iterable[App]:
+        """Commands for the ``lmx`` command line (cyclopts apps).
+
+        Called once, in the command line's own process. On error: skipped.
+        """
+
+
+class WorkerSpecs(Protocol):
+    """Hooks of a worker process: only the plugin of the model's backend is loaded there."""
+
+    @hookspec(firstresult=True)
+    def lmx_open_engine(self, spec: EngineSpec, progress: ProgressCallback) -> Engine:
+        """Open the model and return its engine, warmed up.
+
+        Called once. On error: the load fails, with the reason; nothing else changes.
+        """
+
+    @hookspec(firstresult=True)
+    def lmx_measure_memory(self, spec: EngineSpec) -> int | None:
+        """The exact bytes that opening ``spec`` would take, without taking them; None if unknown.
+
+        Called once in a child process of its own, when the estimate leaves the decision open.
+        On error: the estimate stands.
+        """

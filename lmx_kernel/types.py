@@ -1,0 +1,267 @@
+"""The words of LMX: what a request is, what an answer is made of, what a model is.
+
+Neutral to every API dialect and every engine. All of them are frozen and cross process borders as
+they are (see :mod:`lmx_kernel.wire`). Imports nothing but attrs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+@frozen
+class TextPart:
+    """A piece of text in a message."""
+
+    text: str
+
+
+@frozen
+class Message:
+    """One turn of a conversation. ``role`` is one of system, user, assistant, tool."""
+
+    role: str
+    parts: tuple[TextPart, ...]
+
+
+@frozen
+class ChatPrompt:
+    """Messages that the model's own chat template turns into text."""
+
+    messages: tuple[Message, ...]
+
+
+@frozen
+class TextPrompt:
+    """Text that is continued as it is."""
+
+    text: str
+
+
+@frozen
+class TokenPrompt:
+    """Tokens that are continued as they are."""
+
+    tokens: tuple[int, ...]
+
+
+Prompt = ChatPrompt | TextPrompt | TokenPrompt
+
+
+@frozen(kw_only=True)
+class Sampling:
+    """How the next token is chosen.
+
+    :param temperature: 0 takes the likeliest token.
+    :param top_k: keep the k likeliest tokens; 0 keeps all.
+    :param top_p: keep the likeliest tokens whose probabilities add up to this.
+    :param min_p: drop tokens less likely than this share of the likeliest one's probability.
+    :param repetition_penalty: divide (multiply, if negative) the logits of seen tokens by this.
+    :param presence_penalty: subtract this from the logits of seen tokens.
+    :param frequency_penalty: subtract this times their count from the logits of seen tokens.
+    :param seed: fixes the draws; a random one is taken where it is None.
+    :param logit_bias: token id -> number added to its logit.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    logit_bias: dict[int, float] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class GenerationRequest:
+    """What a client asks of a model.
+
+    :param model: the name as the client wrote it.
+    :param max_tokens: per candidate; None means up to the context length.
+    :param stop: texts that end an answer; they are not part of it.
+    :param candidates: how many answers to the same prompt.
+    :param logprobs: None for none; else how many alternatives beside the chosen token.
+    """
+
+    model: str
+    prompt: Prompt
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    candidates: int = 1
+    logprobs: int | None = None
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+@frozen
+class TokenLogprob:
+    """A token and the natural logarithm of its probability under the model."""
+
+    token: int
+    text: bytes
+    logprob: float
+
+
+@frozen
+class Logprobs:
+    """The chosen token and, likeliest first, the alternatives that were asked for."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
+@frozen
+class Admitted:
+    """The request passed every check that can refuse it. Always the first event."""
+
+    prompt_tokens: int
+
+
+@frozen
+class PromptProgress:
+    """How much of a candidate's prompt is computed; ``cached`` tokens needed no work."""
+
+    candidate: int
+    processed: int
+    total: int
+    cached: int
+
+
+@frozen
+class TextDelta:
+    """More of a candidate's text, with the tokens it came from.
+
+    The text may be empty (a character or a possible stop text is not complete yet), and tokens may
+    be empty (held text was released): tokens are counted once, in order.
+    """
+
+    candidate: int
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[Logprobs, ...] = ()
+
+
+@frozen
+class Finished:
+    """A candidate is complete. ``reason`` is one of stop, length."""
+
+    candidate: int
+    reason: str
+
+
+Event = Admitted | PromptProgress | TextDelta | Finished
+
+
+@frozen(kw_only=True)
+class Usage:
+    """What an answer cost. Tokens are counted over all candidates, the prompt once."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    queue_s: float
+    first_token_s: float | None
+    total_s: float
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+@frozen
+class Location:
+    """A place on disk that may hold a model.
+
+    :param name: what the model would be called, `publisher/name` or `name`.
+    :param folder: the folder itself.
+    :param files: the file names in it.
+    """
+
+    name: str
+    folder: Path
+    files: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class ModelCard:
+    """What is known of a model without loading it.
+
+    :param backend: the backend that recognised it.
+    :param path: the file or folder to load.
+    :param size_bytes: of its weights on disk.
+    :param context_length: in tokens, as trained.
+    :param problem: why it cannot be loaded; None if nothing is known to be wrong.
+    """
+
+    id: str
+    backend: str
+    path: Path
+    format: str
+    architecture: str
+    size_bytes: int
+    context_length: int
+    quantization: str | None = None
+    capabilities: frozenset[str] = frozenset()
+    problem: str | None = None
+
+
+@frozen(kw_only=True)
+class LoadOptions:
+    """How a model is loaded.
+
+    :param context_length: tokens that one sequence may hold.
+    :param parallel: sequences that may run at once.
+    :param cache_tokens: tokens of all sequences and kept prefixes together.
+    """
+
+    context_length: int
+    parallel: int
+    cache_tokens: int
+
+
+@frozen(kw_only=True)
+class MemoryEstimate:
+    """What a loaded model will take, in bytes."""
+
+    weights_bytes: int
+    cache_bytes: int
+    overhead_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum of the parts."""
+        return self.weights_bytes + self.cache_bytes + self.overhead_bytes
+
+
+@frozen(kw_only=True)
+class EngineSpec:
+    """What a worker needs to open an engine: the card, the options, the backend's settings."""
+
+    card: ModelCard
+    options: LoadOptions
+    settings: dict[str, Any] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class EngineLimits:
+    """What an open engine can hold; same meaning as in :class:`LoadOptions`."""
+
+    context_length: int
+    max_sequences: int
+    cache_tokens: int
+
+
+@frozen
+class Decision:
+    """A router's choice: the model's id, and why."""
+
+    model: str
+    reason: str
