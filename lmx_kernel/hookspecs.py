@@ -21,6 +21,7 @@ import pluggy
 if TYPE_CHECKING:
     from cyclopts import App
 
+    from lmx_kernel.config import Settings
     from lmx_kernel.engine import Engine, ProgressCallback
     from lmx_kernel.errors import LmxError
     from lmx_kernel.events import KernelEvent
@@ -57,21 +58,21 @@ class KernelSpecs(Protocol):
         """
 
     @hookspec
-    def lmx_backends(self) -> Iterable[Backend]:
+    def lmx_backends(self, settings: Settings) -> Iterable[Backend]:
         """Backends: each recognises models on disk and names the engine that runs them.
 
         Called once, by the catalogue. On error: the plugin is disabled.
         """
 
     @hookspec
-    def lmx_model_sources(self) -> Iterable[ModelSource]:
+    def lmx_model_sources(self, settings: Settings) -> Iterable[ModelSource]:
         """Places where models lie on disk.
 
         Called once, by the catalogue. On error: the plugin is disabled.
         """
 
     @hookspec
-    def lmx_routers(self) -> Iterable[Router]:
+    def lmx_routers(self, settings: Settings) -> Iterable[Router]:
         """Routers, asked in the order of ``routing.order`` which model serves a request.
 
         Called once, by routing. On error: the plugin is disabled.
@@ -85,7 +86,7 @@ class KernelSpecs(Protocol):
         """
 
     @hookspec
-    def lmx_monitors(self) -> Iterable[Monitor]:
+    def lmx_monitors(self, settings: Settings) -> Iterable[Monitor]:
         """Monitors, sampled at their own interval; samples become events.
 
         Called once, by the daemon. On error: the plugin is disabled; a monitor whose ``sample``

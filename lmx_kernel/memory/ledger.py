@@ -1,0 +1,58 @@
+"""Who holds how much memory: every byte that is promised to a worker is in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from attrs import define, field
+
+from lmx_kernel.errors import InsufficientMemoryError
+
+GIB = 1024**3
+
+
+@define
+class Ledger:
+    """Reservations against a budget.
+
+    :param budget_bytes: what all workers together may take.
+    :param free_bytes: asks the machine what is free right now, whoever uses the rest.
+    """
+
+    budget_bytes: int
+    free_bytes: Callable[[], int]
+    held: dict[str, int] = field(factory=dict, init=False)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """The sum of all reservations."""
+        return sum(self.held.values())
+
+    @property
+    def available_bytes(self) -> int:
+        """What a further reservation may take."""
+        return max(0, min(self.budget_bytes - self.reserved_bytes, self.free_bytes()))
+
+    @contextmanager
+    def reserve(self, owner: str, needed_bytes: int) -> Iterator[None]:
+        """Hold ``needed_bytes`` for ``owner`` while the context is open.
+
+        :raises InsufficientMemoryError: with the figures.
+        """
+        available = self.available_bytes
+        if needed_bytes > available:
+            raise InsufficientMemoryError(
+                f"{owner} needs {needed_bytes / GIB:.2f} GiB and {available / GIB:.2f} GiB are "
+                f"available (budget {self.budget_bytes / GIB:.2f} GiB, "
+                f"{self.reserved_bytes / GIB:.2f} GiB held by {_names(self.held)})"
+            )
+        self.held[owner] = needed_bytes
+        try:
+            yield
+        finally:
+            del self.held[owner]
+
+
+def _names(held: dict[str, int]) -> str:
+    return ", ".join(sorted(held)) or "nothing"

@@ -1,0 +1,100 @@
+"""The catalogue: every model on disk that some backend recognises."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from lmx_kernel.errors import ModelNotFoundError
+from lmx_kernel.interfaces import Backend, ModelSource
+from lmx_kernel.types import Location, ModelCard
+
+MAX_LISTED = 50
+MIN_RESCAN_S = 1.0
+log = structlog.get_logger(__name__)
+
+
+class Catalogue:
+    """What the sources hold, as the backends see it. Read freely; refreshed in a thread."""
+
+    def __init__(self, sources: Sequence[ModelSource], backends: Sequence[Backend]) -> None:
+        self._sources = sources
+        self._backends = backends
+        self._cards: dict[str, ModelCard] = {}
+        self._scanned = 0.0
+        self._scan: asyncio.Task[None] | None = None
+
+    @property
+    def cards(self) -> list[ModelCard]:
+        """All models by id, those that cannot be loaded included."""
+        return list(self._cards.values())
+
+    def scan(self) -> None:
+        """Look at the disk, now."""
+        cards: dict[str, ModelCard] = {}
+        for location in self._locations():
+            for card in self._identify(location):
+                cards.setdefault(card.id, card)
+        self._cards = dict(sorted(cards.items()))
+        self._scanned = time.monotonic()
+
+    async def refresh(self) -> None:
+        """Look at the disk again, once for all who ask at the same time."""
+        if self._scan is None or self._scan.done():
+            self._scan = asyncio.ensure_future(asyncio.to_thread(self.scan))
+        await asyncio.shield(self._scan)
+
+    def find(self, name: str) -> ModelCard:
+        """Return the model of this name: its id, in any case, or the id's last part if unique.
+
+        :raises ModelNotFoundError: names the models there are.
+        """
+        if card := self._cards.get(name):
+            return card
+        wanted = name.casefold()
+        matches = [card for key, card in self._cards.items() if key.casefold() == wanted]
+        matches = matches or [
+            card for key, card in self._cards.items() if key.casefold().endswith(f"/{wanted}")
+        ]
+        if len(matches) == 1:
+            return matches[0]
+        raise ModelNotFoundError(_not_found_text(name, self._cards), param="model")
+
+    async def find_fresh(self, name: str) -> ModelCard:
+        """Like :meth:`find`, but look at the disk again before giving up.
+
+        :raises ModelNotFoundError: names the models there are.
+        """
+        try:
+            return self.find(name)
+        except ModelNotFoundError:
+            if time.monotonic() - self._scanned < MIN_RESCAN_S:
+                raise
+        await self.refresh()
+        return self.find(name)
+
+    def _locations(self) -> Iterable[Location]:
+        for source in self._sources:
+            try:
+                yield from source.locations()
+            # A source is a plugin's: it may fail in any way, and the others still count.
+            except (Exception, SystemExit):  # noqa: BLE001
+                log.exception("model_source_failed", source=source.name)
+
+    def _identify(self, location: Location) -> Iterable[ModelCard]:
+        for backend in self._backends:
+            try:
+                yield from backend.identify(location)
+            # A backend is a plugin's: it may fail in any way, and the others still count.
+            except (Exception, SystemExit):  # noqa: BLE001
+                log.exception("identify_failed", backend=backend.name, model=location.name)
+
+
+def _not_found_text(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    listed = ", ".join(names[:MAX_LISTED]) or "none"
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f'Model "{name[:200]}" was not found. Models here: {listed}{more}.'

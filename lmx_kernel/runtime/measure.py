@@ -1,0 +1,32 @@
+"""The exact memory a load would take, asked of a child process that loads nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from lmx_kernel.runtime.process import WorkerProcess
+from lmx_kernel.types import EngineSpec
+from lmx_kernel.worker import messages as wire
+
+TIMEOUT_S = 60.0
+
+
+async def measure_memory(spec: EngineSpec, env: Mapping[str, str]) -> int | None:
+    """Return the bytes that opening ``spec`` takes, or None if the backend cannot tell."""
+    measured: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+    def receive(message: wire.Message) -> None:
+        if isinstance(message, wire.Measured):
+            measured.set_result(message.memory_bytes)
+
+    worker = await WorkerProcess.start(env, receive)
+    try:
+        worker.send(wire.Measure(spec))
+        await asyncio.wait(
+            {measured, worker.exited}, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        return measured.result() if measured.done() else None
+    finally:
+        worker.kill()
+        await worker.close()

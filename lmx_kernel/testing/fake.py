@@ -1,0 +1,99 @@
+"""A backend for tests: models that are a page of JSON and do as they are told.
+
+Load it with ``plugins.modules = ["lmx_kernel.testing.fake"]`` and point ``fake.folder`` at a folder
+of ``NAME.fake.json`` files (:class:`~lmx_kernel.testing.script.Script`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.interfaces import Backend, ModelSource, SettingsSection
+from lmx_kernel.testing.script import SUFFIX, Script
+from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
+
+if TYPE_CHECKING:
+    from lmx_kernel.config import Settings
+
+
+@frozen(kw_only=True)
+class FakeSettings:
+    """Section ``[fake]``: ``folder`` holds the scripts."""
+
+    folder: Path | None = None
+
+
+@hookimpl
+def lmx_settings() -> Iterable[SettingsSection]:
+    return [SettingsSection("fake", FakeSettings)]
+
+
+@hookimpl
+def lmx_backends() -> Iterable[Backend]:
+    return [FakeBackend()]
+
+
+@hookimpl
+def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
+    folder = settings.get(FakeSettings).folder
+    return [FakeSource(folder)] if folder else []
+
+
+class FakeSource:
+    """One folder of scripts."""
+
+    name = "fake"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def locations(self) -> Iterable[Location]:
+        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+            yield Location(path.name.removesuffix(SUFFIX), self._folder, (path.name,))
+
+
+class FakeBackend:
+    """Recognises scripts."""
+
+    name = "fake"
+
+    def identify(self, location: Location) -> Iterable[ModelCard]:
+        for file in location.files:
+            if file.endswith(SUFFIX):
+                yield self._card(location, location.folder / file)
+
+    def verify(self, card: ModelCard) -> None:
+        if not card.path.exists():
+            raise ModelUnusableError(f"{card.id}: the file is gone")
+
+    def estimate(self, card: ModelCard, options: LoadOptions) -> MemoryEstimate:
+        script = Script.read(card.path)
+        return MemoryEstimate(
+            weights_bytes=script.memory_bytes, cache_bytes=0, overhead_bytes=0
+        )
+
+    def worker_env(self, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        return {}
+
+    def _card(self, location: Location, path: Path) -> ModelCard:
+        problem, script = None, Script()
+        try:
+            script = Script.read(path)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it is its problem
+            problem = f"not a script: {error}"
+        return ModelCard(
+            id=location.name,
+            backend=self.name,
+            path=path,
+            format="fake",
+            architecture="fake",
+            size_bytes=path.stat().st_size,
+            context_length=script.context_length,
+            problem=problem,
+        )

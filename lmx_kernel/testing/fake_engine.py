@@ -1,0 +1,171 @@
+"""The fake backend's engine: counts. Each answer is a run of numbers, so that every lost or doubled
+token shows. Where it begins hangs on the prompt, and above temperature 0 on the seed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import zlib
+from pathlib import Path
+
+from attrs import define, field
+
+from lmx_kernel.engine import EngineStats, Output, Progress, ProgressCallback, Sequence, Step, TokenLogprobs
+from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.testing.script import Script, use_up
+from lmx_kernel.types import EngineLimits, EngineSpec
+
+BYTES = 256
+END = 256
+FIRST_WORD = 257
+WORDS = 4096
+CHUNK = 64
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+
+
+@hookimpl
+def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
+    script = Script.read(spec.card.path)
+    while script.load_hang and use_up(spec.card.path, script.times):
+        time.sleep(3600)
+    if script.load_error:
+        raise ModelUnusableError(script.load_error)
+    for tenth in range(10):
+        progress(tenth / 10)
+        time.sleep(script.load_s / 10)
+    return FakeEngine(script, spec)
+
+
+@hookimpl
+def lmx_measure_memory(spec: EngineSpec) -> int:
+    return Script.read(spec.card.path).memory_bytes
+
+
+class FakeTokenizer:
+    """A token a byte, and a token for each number below 4096."""
+
+    pieces: list[bytes] = [  # noqa: RUF012 - constant
+        *(bytes([n]) for n in range(BYTES)),
+        b"<end>",
+        *(f" {n}".encode() for n in range(WORDS)),
+    ]
+    hidden = frozenset({END})
+    end_ids = frozenset({END})
+    chat_template = TEMPLATE
+    template_texts: dict[str, str] = {}  # noqa: RUF012 - constant
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return list(text.encode())
+
+
+@define
+class _Run:
+    sequence: Sequence
+    start: int
+    computed: int = 0
+    made: int = field(default=0)
+
+
+class FakeEngine:
+    """Implements :class:`lmx_kernel.engine.Engine` by the script."""
+
+    tokenizer = FakeTokenizer()
+
+    def __init__(self, script: Script, spec: EngineSpec) -> None:
+        self.limits = EngineLimits(
+            context_length=spec.options.context_length,
+            max_sequences=spec.options.parallel,
+            cache_tokens=spec.options.cache_tokens,
+        )
+        self._script = script
+        self._path: Path = spec.card.path
+        self._runs: dict[int, _Run] = {}
+        self._made = 0
+        self._memory = [bytearray(b"\1") * script.allocate_bytes]
+
+    def add(self, sequence: Sequence) -> None:
+        prompt = sequence.tokens[: len(sequence.tokens) - sequence.produced]
+        seed = sequence.sampling.seed if sequence.sampling.temperature else 0
+        start = zlib.crc32(str(prompt).encode()) + (seed or 0)
+        self._runs[sequence.id] = _Run(sequence, start, made=sequence.produced)
+
+    def remove(self, sequence_id: int) -> None:
+        self._runs.pop(sequence_id, None)
+
+    def step(self) -> Step:
+        preempted = self._make_room()
+        progress = [move for run in self._runs.values() if (move := self._prefill(run))]
+        ready = [run for run in self._runs.values() if run.computed >= len(run.sequence.tokens)]
+        if ready and self._script.tokens_per_s:
+            time.sleep(1 / self._script.tokens_per_s)
+        failed = self._fail(ready)
+        outputs = [self._decode(run) for run in ready if run.sequence.id in self._runs]
+        return Step(tuple(outputs), tuple(progress), preempted, failed)
+
+    def stats(self) -> EngineStats:
+        used = sum(run.computed + run.made for run in self._runs.values())
+        return EngineStats(cache_tokens_used=used)
+
+    def close(self) -> None:
+        self._runs.clear()
+
+    def _make_room(self) -> tuple[int, ...]:
+        """Put out the youngest until the rest has room for one more token each."""
+        preempted = []
+        while len(self._runs) > 1 and self._needed_tokens() > self.limits.cache_tokens:
+            preempted.append(self._runs.popitem()[0])
+        return tuple(preempted)
+
+    def _needed_tokens(self) -> int:
+        return sum(
+            len(run.sequence.tokens) - run.sequence.produced + run.made + 1
+            for run in self._runs.values()
+        )
+
+    def _prefill(self, run: _Run) -> Progress | None:
+        total = len(run.sequence.tokens)
+        if run.computed >= total:
+            return None
+        chunk = min(CHUNK, total - run.computed)
+        if self._script.prefill_tokens_per_s:
+            time.sleep(chunk / self._script.prefill_tokens_per_s)
+        run.computed += chunk
+        return Progress(run.sequence.id, run.computed, total, 0)
+
+    def _decode(self, run: _Run) -> Output:
+        self._misbehave(run)
+        self._made += 1
+        ended = self._script.answer_tokens and run.made >= self._script.answer_tokens
+        token = END if ended else FIRST_WORD + (run.start + run.made) % WORDS
+        run.made += 1
+        asked = run.sequence.logprobs
+        logprobs = () if asked is None else (_logprobs(token, asked),)
+        return Output(run.sequence.id, (token,), logprobs)
+
+    def _fail(self, ready: list[_Run]) -> tuple[tuple[int, str], ...]:
+        if not ready or not self._script.nan_at or ready[0].made < self._script.nan_at:
+            return ()
+        del self._runs[ready[0].sequence.id]
+        return ((ready[0].sequence.id, "the model's numbers are not finite"),)
+
+    def _misbehave(self, run: _Run) -> None:
+        script = self._script
+        if script.leak_bytes:
+            self._memory.append(bytearray(b"\1") * script.leak_bytes)
+        poisoned = script.poison and script.poison.encode() in bytes(
+            token for token in run.sequence.tokens if token < BYTES
+        )
+        if poisoned or (self._is_due(script.crash_at) and use_up(self._path, script.times)):
+            os.abort()
+        if self._is_due(script.hang_at) and use_up(self._path, script.times):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _is_due(self, at: int) -> bool:
+        return bool(at) and self._made + 1 == at
+
+
+def _logprobs(token: int, top: int) -> TokenLogprobs:
+    return TokenLogprobs(-0.25, tuple((token - n, -0.25 - n) for n in range(top)))

@@ -1,0 +1,37 @@
+"""Tokens to text, incrementally: bytes of a character may arrive in several tokens."""
+
+from __future__ import annotations
+
+import codecs
+
+from lmx_kernel.engine import Tokenizer
+
+
+class Detokenizer:
+    """Turns one candidate's tokens into text.
+
+    :param strip_space: drop one space at the very start, which some vocabularies put before the
+        first word of a reply.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, strip_space: bool) -> None:
+        self._pieces = tokenizer.pieces
+        self._hidden = tokenizer.hidden
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._at_start = strip_space
+
+    def feed(self, token: int) -> str:
+        """Return the text that ``token`` completes; empty within a character."""
+        if token in self._hidden:
+            return ""
+        return self._begin(self._decoder.decode(self._pieces[token]))
+
+    def flush(self) -> str:
+        """Return what is left at the end; a cut character becomes U+FFFD."""
+        return self._begin(self._decoder.decode(b"", final=True))
+
+    def _begin(self, text: str) -> str:
+        if self._at_start and text:
+            self._at_start = False
+            return text.removeprefix(" ")
+        return text

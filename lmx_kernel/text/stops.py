@@ -1,0 +1,38 @@
+"""Stop texts: the answer ends before the first of them, wherever the tokens were cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopScanner:
+    """Passes text through and holds back what may be the beginning of a stop text."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+        self.hit = False
+
+    def feed(self, text: str) -> str:
+        """Return the text that is safe to show; sets ``hit`` when a stop text is complete."""
+        if not self._stops or not text:
+            return text
+        pending = self._held + text
+        found = [at for stop in self._stops if (at := pending.find(stop)) >= 0]
+        if found:
+            self.hit, self._held = True, ""
+            return pending[: min(found)]
+        keep = max(_overlap(pending, stop) for stop in self._stops)
+        self._held = pending[len(pending) - keep :]
+        return pending[: len(pending) - keep]
+
+    def flush(self) -> str:
+        """Return what was held back, at the end of an answer that met no stop text."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Return the length of the longest end of ``text`` that begins ``stop`` without completing it."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,104 @@
+"""A worker process: one model, one engine. Started by the kernel, never by hand.
+
+The process lives exactly as long as its channel: it ends when the kernel closes it or dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import traceback
+from importlib.metadata import entry_points
+
+import pluggy
+
+from lmx_kernel.engine import Engine
+from lmx_kernel.errors import LmxError, ModelUnusableError
+from lmx_kernel.hookspecs import PROJECT, WORKER_GROUP, WorkerSpecs
+from lmx_kernel.types import EngineSpec
+from lmx_kernel.worker import messages as wire
+from lmx_kernel.worker.channel import Channel
+from lmx_kernel.worker.loop import Loop
+
+
+def main() -> None:
+    """Serve the model that the first message names."""
+    # A terminal's Ctrl-C and a service manager's TERM reach the whole group; the kernel drains.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_with_parent()
+    channel = Channel.from_stdin()
+    first = channel.receive()
+    if isinstance(first, wire.Measure):
+        channel.send(wire.Measured(_hooks(first.spec).lmx_measure_memory(spec=first.spec)))
+    elif isinstance(first, wire.Open):
+        _serve(channel, first.spec)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end a worker that is stopped or stuck in native code when its kernel dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _serve(channel: Channel, spec: EngineSpec) -> None:
+    try:
+        loop = Loop(_open(channel, spec), channel)
+    except LmxError as error:
+        _refuse(channel, error.code, error.message)
+    # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        traceback.print_exc()
+        cause = f"{type(error).__name__}: {error}"
+        _refuse(channel, ModelUnusableError.code, f"backend {spec.card.backend}: {cause}")
+    threading.Thread(target=_read, args=(channel, loop), daemon=True).start()
+    channel.send(wire.Opened(loop.limits))
+    loop.run()
+
+
+def _open(channel: Channel, spec: EngineSpec) -> Engine:
+    def progress(share: float) -> None:
+        channel.send(wire.Loading(share))
+
+    engine: Engine | None = _hooks(spec).lmx_open_engine(spec=spec, progress=progress)
+    if engine is None:
+        raise ModelUnusableError(f"backend {spec.card.backend} opened no engine")
+    return engine
+
+
+def _hooks(spec: EngineSpec) -> pluggy.HookRelay:
+    name = spec.card.backend
+    entries = entry_points(group=WORKER_GROUP, name=name)
+    if len(entries) != 1:
+        raise ModelUnusableError(f"{len(entries)} plugins offer an engine for backend {name}")
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(WorkerSpecs)
+    manager.register(next(iter(entries)).load(), name=name)
+    manager.check_pending()
+    return manager.hook
+
+
+def _refuse(channel: Channel, code: str, message: str) -> None:
+    channel.send(wire.LoadRefused(code, message))
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _read(channel: Channel, loop: Loop) -> None:
+    try:
+        while True:
+            message = channel.receive()
+            if isinstance(message, wire.Prepare):
+                loop.prepare(message)
+            elif isinstance(message, wire.Start | wire.Drop | wire.Ping):
+                loop.inbox.put(message)
+    finally:  # a worker that cannot hear is dead: let the kernel see it
+        traceback.print_exc()
+        os._exit(70)
+
+
+if __name__ == "__main__":
+    main()

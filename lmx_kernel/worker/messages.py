@@ -1,0 +1,207 @@
+"""Every message between the kernel and a worker, as one tagged union, and its bytes.
+
+A frame is a 4-byte little-endian length and that many bytes of msgpack.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from attrs import field, frozen
+from cattrs import Converter
+from cattrs.strategies import configure_tagged_union
+
+from lmx_kernel.types import (
+    EngineLimits,
+    EngineSpec,
+    Event,
+    GenerationRequest,
+    Prompt,
+)
+
+# --- kernel to worker ----------------------------------------------------------------------------
+
+
+@frozen
+class Open:
+    """Load the model. Always the first message, unless :class:`Measure` is."""
+
+    spec: EngineSpec
+
+
+@frozen
+class Measure:
+    """Say exactly what loading would take, and end."""
+
+    spec: EngineSpec
+
+
+@frozen
+class Prepare:
+    """Turn a request into tokens and check it. Answered by Prepared or Refused."""
+
+    id: int
+    request: GenerationRequest
+
+
+@frozen
+class Start:
+    """Run one candidate of a prepared request, going on after ``tokens``."""
+
+    id: int
+    candidate: int
+    seed: int
+    tokens: tuple[int, ...] = ()
+
+
+@frozen
+class Drop:
+    """Forget a request and stop all that runs for it."""
+
+    id: int
+
+
+@frozen
+class Ping:
+    """Prove that the loop is alive."""
+
+
+# --- worker to kernel ----------------------------------------------------------------------------
+
+
+@frozen
+class Loading:
+    """The share of the load that is done, 0..1."""
+
+    share: float
+
+
+@frozen
+class Opened:
+    """The model is ready."""
+
+    limits: EngineLimits
+
+
+@frozen
+class Measured:
+    """The exact bytes, or None where the backend cannot tell."""
+
+    memory_bytes: int | None
+
+
+@frozen
+class LoadRefused:
+    """The model could not be opened; the worker ends."""
+
+    code: str
+    message: str
+
+
+@frozen
+class Prepared:
+    """A request passed every check."""
+
+    id: int
+    prompt_tokens: int
+
+
+@frozen
+class Refused:
+    """A request failed a check."""
+
+    id: int
+    code: str
+    message: str
+    param: str | None = None
+
+
+@frozen
+class Preempted:
+    """A candidate was put out since the cache ran full; it may be started again."""
+
+    candidate: int
+
+
+@frozen
+class Failed:
+    """The engine gave up a candidate."""
+
+    candidate: int
+    message: str
+
+
+@frozen
+class Routed:
+    """An event and the request that it belongs to."""
+
+    id: int
+    event: Event | Preempted | Failed
+
+
+@frozen
+class Stepped:
+    """All events of one engine step; empty if only time passed."""
+
+    events: tuple[Routed, ...] = field(factory=tuple)
+
+
+@frozen
+class Pong:
+    """The answer to Ping."""
+
+
+Message = (
+    Open
+    | Measure
+    | Prepare
+    | Start
+    | Drop
+    | Ping
+    | Loading
+    | Opened
+    | Measured
+    | LoadRefused
+    | Prepared
+    | Refused
+    | Stepped
+    | Pong
+)
+
+_LENGTH = struct.Struct("<I")
+HEADER_BYTES = _LENGTH.size
+
+
+def _make_converter() -> Converter:
+    converter = Converter()
+    converter.register_unstructure_hook(Path, str)
+    converter.register_structure_hook(Path, lambda value, _: Path(value))
+    for union in (Prompt, Event | Preempted | Failed, Message):
+        configure_tagged_union(union, converter, tag_name="")
+    return converter
+
+
+_converter = _make_converter()
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+
+
+def encode(message: Message) -> bytes:
+    """Return the frame of a message, its length first."""
+    payload = _pack(_converter.unstructure(message, unstructure_as=Message))
+    return _LENGTH.pack(len(payload)) + payload
+
+
+def length_of(header: bytes) -> int:
+    """Return how many bytes follow a frame's header."""
+    return int(_LENGTH.unpack(header)[0])
+
+
+def decode(payload: bytes) -> Message:
+    """Return the message in a frame's payload."""
+    raw: Any = _unpack(payload)
+    message: Message = _converter.structure(raw, Message)  # type: ignore[arg-type]
+    return message
