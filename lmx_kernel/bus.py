@@ -4,32 +4,47 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
 from lmx_kernel.events import KernelEvent
+from lmx_kernel.plugins import Observer
 
 MAX_BACKLOG = 1024
 MAX_FAILURES = 3
-Observer = Callable[[KernelEvent], None]
 log = structlog.get_logger(__name__)
 
 
 class Bus:
-    """Hands each event to every observer, in order, each in a thread of its own."""
+    """Hands each event to the kernel's own listeners at once, and to every plugin's observer in a
+    thread of its own, in order.
+    """
 
-    def __init__(self, observers: Iterable[tuple[str, Observer]]) -> None:
+    def __init__(self, observers: Iterable[tuple[str, Observer]], *listeners: Observer) -> None:
         self._desks = [_Desk(name, observer) for name, observer in observers]
+        self._listeners = list(listeners)
 
     def publish(self, event: KernelEvent) -> None:
-        """Tell everybody; returns at once."""
+        """Tell everybody; waits for no plugin."""
+        for listener in self._listeners:
+            listener(event)
         for desk in self._desks:
             desk.put(event)
 
+    @contextmanager
+    def listen(self, listener: Observer) -> Iterator[None]:
+        """Call ``listener`` for every event on the event loop, while the context is open."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
 
 class _Desk:
-    """One observer's backlog. What it is too slow for is dropped; if it keeps failing, it is muted."""
+    """One observer's backlog: overflow is dropped, and an observer that keeps failing is muted."""
 
     def __init__(self, name: str, observer: Observer) -> None:
         self._name = name
@@ -50,7 +65,7 @@ class _Desk:
             try:
                 self._observer(event)
             # An observer may fail in any way; the others and the kernel go on.
-            except (Exception, SystemExit):  # noqa: BLE001
+            except (Exception, SystemExit):
                 failures += 1
                 log.exception("observer_failed", plugin=self._name)
             else:

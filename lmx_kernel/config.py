@@ -18,10 +18,11 @@ import os
 import re
 import reprlib
 import tomllib
-from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -35,6 +36,7 @@ from lmx_kernel.interfaces import SettingsSection
 
 T = TypeVar("T")
 Key = tuple[str | int, ...]
+Fault = tuple[Key, str]
 Hook = Callable[[Any, Any], Any]
 
 
@@ -122,8 +124,8 @@ def structure(
     """
     classes = {section.name: section.cls for section in sections}
     variables = _variables(document.environ, {*classes, *ignored})
-    problems = [
-        _problem(document, {}, (name,), _unknown("section", name, classes))
+    faults: list[Fault] = [
+        ((name,), _unknown("section", name, classes))
         for name in document.tables
         if name not in classes and name not in ignored
     ]
@@ -132,10 +134,9 @@ def structure(
         try:
             structured[cls] = _STRICT.structure(_table(document, variables, name, cls), cls)
         except (CattrsError, ValueError) as error:
-            leaves = _leaves(error, (name,))
-            problems += [_problem(document, variables, key, why) for key, why in leaves]
-    if problems:
-        raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
+            faults += _leaves(error, (name,))
+    if faults:
+        raise ConfigError(_problems(document, variables, faults))
     return Settings(document.home, structured)
 
 
@@ -143,19 +144,16 @@ def structure(
 
 
 def _read_text(file: Path, *, optional: bool) -> str:
+    data = b""
     try:
         data = file.read_bytes()
         return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except FileNotFoundError:
-        if optional:
-            return ""
-        raise ConfigError([Problem(str(file), None, "", "no such file")]) from None
-    except OSError as error:
-        why = f"cannot be read: {error.strerror}"
-        raise ConfigError([Problem(str(file), None, "", why)]) from error
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(str(file), line, "", "not UTF-8")]) from error
+        raise _refusal(file, data.count(b"\n", 0, error.start) + 1, "not UTF-8") from error
+    except OSError as error:
+        if optional and isinstance(error, FileNotFoundError):
+            return ""
+        raise _refusal(file, None, f"cannot be read: {error.strerror}") from error
 
 
 def _parse(file: Path, text: str) -> dict[str, Any]:
@@ -165,17 +163,22 @@ def _parse(file: Path, text: str) -> dict[str, Any]:
         why, _, place = str(error).removesuffix(")").partition(" (at ")
         # No line is told at the end of the document, or for a number that is too long.
         told = re.match(r"line (\d+)", place)
-        line = int(told[1]) if told else _statement_ends(text)[-1] + 1
-        raise ConfigError([Problem(str(file), line, "", f"not valid TOML: {why}")]) from error
+        lines = text.split("\n")
+        line = int(told[1]) if told else min(_statement_ends(lines)[-1] + 1, len(lines))
+        raise _refusal(file, line, f"not valid TOML: {why}") from error
 
 
-def _statement_ends(text: str) -> list[int]:
+def _refusal(file: Path, line: int | None, why: str) -> ConfigError:
+    return ConfigError([Problem(str(file), line, "", why)])
+
+
+def _statement_ends(lines: Sequence[str]) -> list[int]:
     """Return 0 and after how many lines each statement ends.
 
     A statement fills whole lines and is a document of its own, so the first lines that parse are
     one: all knowledge of the syntax stays in its parser.
     """
-    lines, ends = text.split("\n"), [0]
+    ends = [0]
     for end in range(1, len(lines) + 1):
         with suppress(ValueError, RecursionError):
             tomllib.loads("\n".join(lines[ends[-1] : end]))
@@ -183,27 +186,41 @@ def _statement_ends(text: str) -> list[int]:
     return ends
 
 
-def _line(document: Document, key: Key) -> int | None:
-    """Return where the statement starts that names ``key``, or else the nearest key around it."""
-    while key and not _holds(document.tables, key):
-        key = key[:-1]
-    if not key:
-        return None
-    lines, ends = document.text.split("\n"), _statement_ends(document.text)
+def _key_lines(text: str) -> dict[Key, int]:
+    """Return where the statement starts that first names each key. ``text`` is valid."""
+    lines = text.split("\n")
+    found: dict[Key, int] = {}
+    sizes: Counter[Key] = Counter()
+    table: Key = ()
+    for start, end in pairwise(_statement_ends(lines)):
+        value = tomllib.loads("\n".join(lines[start:end]))
+        if lines[start].lstrip().startswith("["):
+            table, value = _open_table(value, sizes), {}
+        for key in _keys(value, table):
+            for length in range(1, len(key) + 1):
+                found.setdefault(key[:length], start + 1)
+    return found
 
-    def is_named(end: int) -> bool:
-        return _holds(tomllib.loads("\n".join(lines[:end])), key)
 
-    return ends[bisect_left(ends, True, key=is_named) - 1] + 1
+def _open_table(header: Any, sizes: Counter[Key]) -> Key:
+    """Return the key of the table that a parsed header opens, counting arrays in ``sizes``."""
+    key: Key = ()
+    while header:
+        ((part, header),) = header.items()
+        key = (*key, part)
+        if isinstance(header, list):
+            sizes[key] += 1
+            header = header[0]
+        if sizes[key]:
+            key = (*key, sizes[key] - 1)
+    return key
 
 
-def _holds(value: Any, key: Key) -> bool:
-    try:
-        for part in key:
-            value = value[part]
-    except (LookupError, TypeError):
-        return False
-    return True
+def _keys(value: Any, key: Key) -> Iterator[Key]:
+    yield key
+    inner = enumerate(value) if isinstance(value, list) else ()
+    for part, item in value.items() if isinstance(value, dict) else inner:
+        yield from _keys(item, (*key, part))
 
 
 # --- the environment -----------------------------------------------------------------------------
@@ -252,15 +269,30 @@ def _fits(value: Any, kind: Any) -> bool:
 # --- problems ------------------------------------------------------------------------------------
 
 
-def _problem(document: Document, variables: Mapping[Key, str], key: Key, why: str) -> Problem:
-    dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)[1:]
-    variable = variables.get(key[:2])
-    if variable:
-        return Problem(variable, None, dotted, why)
-    return Problem(str(document.path), _line(document, key), dotted, why)
+def _problems(
+    document: Document, variables: Mapping[Key, str], faults: Iterable[Fault]
+) -> list[Problem]:
+    """Return where each fault comes from: variables first, then the lines of the file."""
+    lines = _key_lines(document.text)
+    problems = []
+    for key, why in faults:
+        variable = variables.get(key[:2])
+        line = None if variable else _nearest(lines, key)
+        problems.append(Problem(variable or str(document.path), line, _dotted(key), why))
+    return sorted(problems, key=lambda problem: problem.line or 0)
 
 
-def _leaves(error: BaseException, key: Key) -> Iterator[tuple[Key, str]]:
+def _nearest(lines: Mapping[Key, int], key: Key) -> int | None:
+    while key and key not in lines:
+        key = key[:-1]
+    return lines.get(key)
+
+
+def _dotted(key: Key) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)[1:]
+
+
+def _leaves(error: BaseException, key: Key) -> Iterator[Fault]:
     """Walk a tree of structuring errors to what is wrong and where."""
     for note in getattr(error, "__notes__", ()):
         if isinstance(note, AttributeValidationNote):

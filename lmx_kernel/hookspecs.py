@@ -7,7 +7,7 @@ function is refused at load. No result depends on the order of calls: choice is 
 config, and a clash of names is an error that names both distributions.
 
 The kernel-side modules of a plugin must not import an engine. The engine's own module is registered
-separately, in the group ``lmx.worker`` under the backend's name, and is imported only in the worker.
+separately, in the group ``lmx.worker`` under the backend's name; only the worker imports it.
 """
 
 from __future__ import annotations

@@ -107,6 +107,10 @@ class ApiSurface(Protocol):
         """Return the JSON body for an error."""
         ...
 
+    def example(self, url: str, model: str) -> str:
+        """Return a line to try in a shell, for the server at ``url`` and one of its models."""
+        ...
+
 
 class Monitor(Protocol):
     """Something that is looked at regularly."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from attrs import frozen
 
+from lmx_kernel.bus import Bus
 from lmx_kernel.config import Settings
 from lmx_kernel.errors import UnavailableError
 from lmx_kernel.interfaces import Router
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.catalogue import Catalogue
-from lmx_kernel.plugins import PluginStatus
+from lmx_kernel.plugins import Observer, PluginStatus
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.instance import Instance
 from lmx_kernel.runtime.lifecycle import Lifecycle
@@ -58,6 +60,7 @@ class Kernel:
         catalogue: Catalogue,
         lifecycle: Lifecycle,
         ledger: Ledger,
+        bus: Bus,
         routers: Sequence[Router],
         plugins: Callable[[], list[PluginStatus]],
     ) -> None:
@@ -66,6 +69,7 @@ class Kernel:
         self._catalogue = catalogue
         self._lifecycle = lifecycle
         self._ledger = ledger
+        self._bus = bus
         self._routers = routers
         self._plugins = plugins
         self._began = time.monotonic()
@@ -99,6 +103,10 @@ class Kernel:
             raise UnavailableError("the server is stopping", retry_after_s=5)
         card = await self._route(request)
         return self._lifecycle.submit(card, request)
+
+    def listen(self, listener: Observer) -> AbstractContextManager[None]:
+        """Call ``listener`` for every event, on the event loop, while the context is open."""
+        return self._bus.listen(listener)
 
     def status(self) -> KernelStatus:
         """Return the state of everything that runs."""

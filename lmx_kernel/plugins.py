@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 import structlog
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lmx_kernel.config import Settings
     from lmx_kernel.kernel import Kernel
 
-T = TypeVar("T")
+Observer = Callable[[KernelEvent], None]
 log = structlog.get_logger(__name__)
 
 
@@ -46,12 +46,14 @@ log = structlog.get_logger(__name__)
 class PluginSettings:
     """Section ``[plugins]``.
 
+    :ivar discover: look for installed plugins at all.
     :ivar disabled: names of plugins that are not even imported.
     :ivar required: names of plugins without which the daemon must not start.
     :ivar modules: further plugin modules to load by import path, such as one under development.
     :ivar timeout_s: a plugin whose import or registration takes longer than this is disabled.
     """
 
+    discover: bool = True
     disabled: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
@@ -152,19 +154,17 @@ class Plugins:
         """Commands for the command line."""
         return [app for _, apps in self._ask("lmx_commands", consume=list) for app in apps]
 
-    def observers(self) -> list[tuple[str, Callable[[KernelEvent], None]]]:
+    def observers(self) -> list[tuple[str, Observer]]:
         """Who wants to be told of events: the plugin's name, and what to call."""
-        return [
-            (impl.plugin_name, impl.function)
-            for impl in self._manager.hook.lmx_event.get_hookimpls()
-        ]
+        impls = self._manager.hook.lmx_event.get_hookimpls()
+        return [(impl.plugin_name, cast("Observer", impl.function)) for impl in impls]
 
     def authorize(self, request: HttpRequest) -> LmxError | None:
         """Return why a request is refused, or None. A door that is broken stays shut."""
         try:
             refusal: LmxError | None = self._manager.hook.lmx_authorize(request=request)
         # Whatever a plugin does wrong here, the answer must be no.
-        except (Exception, SystemExit):  # noqa: BLE001
+        except (Exception, SystemExit):
             log.exception("authorizer_failed")
             return UnauthorizedError("the server cannot check keys at the moment")
         return refusal
@@ -207,9 +207,7 @@ class Plugins:
 
     def _fail(self, name: str, error: BaseException) -> None:
         reason = f"{type(error).__name__}: {error}".strip(": ")
-        self._statuses[name] = evolve(
-            self._statuses[name], state=PluginState.FAILED, reason=reason
-        )
+        self._statuses[name] = evolve(self._statuses[name], state=PluginState.FAILED, reason=reason)
         if self._manager.has_plugin(name):
             self._manager.unregister(name=name)
         log.error("plugin_failed", plugin=name, reason=reason, exc_info=error)
@@ -266,7 +264,7 @@ def _bind(
 
 def _discover(settings: PluginSettings) -> list[_Found]:
     entries: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=GROUP):
+    for entry in entry_points(group=GROUP) if settings.discover else ():
         entries.setdefault(entry.name, []).append(entry)
     found = [_from_entries(name, entries[name], settings) for name in sorted(entries)]
     return found + [_from_module(path) for path in settings.modules]
@@ -295,9 +293,7 @@ def _origin(entry: EntryPoint) -> str:
 
 
 def _from_module(path: str) -> _Found:
-    status = PluginStatus(
-        name=path, distribution=path, version="module", state=PluginState.ACTIVE
-    )
+    status = PluginStatus(name=path, distribution=path, version="module", state=PluginState.ACTIVE)
     return _Found(status, lambda: importlib.import_module(path))
 
 

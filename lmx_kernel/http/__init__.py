@@ -1,0 +1,1 @@
+"""HTTP: what holds for every dialect, from the socket to the handler."""

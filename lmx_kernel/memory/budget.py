@@ -23,9 +23,7 @@ class MemorySettings:
     """
 
     budget_bytes: int = field(default=0, validator=validators.ge(0))
-    reserve_share: float = field(
-        default=0.2, validator=[validators.ge(0.0), validators.lt(1.0)]
-    )
+    reserve_share: float = field(default=0.2, validator=[validators.ge(0.0), validators.lt(1.0)])
 
     def resolve(self) -> int:
         """Return the budget in bytes."""

@@ -24,13 +24,18 @@ class Catalogue:
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
-        self._scanned = 0.0
+        self._scanned: float | None = None
         self._scan: asyncio.Task[None] | None = None
 
     @property
     def cards(self) -> list[ModelCard]:
         """All models by id, those that cannot be loaded included."""
         return list(self._cards.values())
+
+    @property
+    def is_scanned(self) -> bool:
+        """Whether the disk was looked at already."""
+        return self._scanned is not None
 
     def scan(self) -> None:
         """Look at the disk, now."""
@@ -71,7 +76,7 @@ class Catalogue:
         try:
             return self.find(name)
         except ModelNotFoundError:
-            if time.monotonic() - self._scanned < MIN_RESCAN_S:
+            if time.monotonic() - (self._scanned or 0.0) < MIN_RESCAN_S:
                 raise
         await self.refresh()
         return self.find(name)
@@ -81,7 +86,7 @@ class Catalogue:
             try:
                 yield from source.locations()
             # A source is a plugin's: it may fail in any way, and the others still count.
-            except (Exception, SystemExit):  # noqa: BLE001
+            except (Exception, SystemExit):
                 log.exception("model_source_failed", source=source.name)
 
     def _identify(self, location: Location) -> Iterable[ModelCard]:
@@ -89,7 +94,7 @@ class Catalogue:
             try:
                 yield from backend.identify(location)
             # A backend is a plugin's: it may fail in any way, and the others still count.
-            except (Exception, SystemExit):  # noqa: BLE001
+            except (Exception, SystemExit):
                 log.exception("identify_failed", backend=backend.name, model=location.name)
 
 

@@ -17,7 +17,7 @@ from lmx_kernel import errors, events
 from lmx_kernel.runtime.admission import plan_admissions
 from lmx_kernel.runtime.answer import Answer, Candidate
 from lmx_kernel.runtime.settings import QueueSettings
-from lmx_kernel.types import EngineLimits, Finished, GenerationRequest, TextDelta
+from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
 
 Send = Callable[[wire.Message], None]
@@ -155,7 +155,7 @@ class Dispatcher:
         if self._send:
             self._send(wire.Prepare(answer.wire_id, answer.request))
 
-    def _route(self, answer: Answer, event: object) -> None:
+    def _route(self, answer: Answer, event: Event | wire.Preempted | wire.Failed) -> None:
         if isinstance(event, wire.Failed):
             error = errors.EngineFailedError(event.message)
             self._finish(answer, error.code, error)
@@ -250,9 +250,7 @@ class Dispatcher:
         answer = candidate.answer
         answer.start()
         self._running.append(candidate)
-        send(
-            wire.Start(answer.wire_id, candidate.index, candidate.seed, tuple(candidate.tokens))
-        )
+        send(wire.Start(answer.wire_id, candidate.index, candidate.seed, tuple(candidate.tokens)))
 
 
 def _crash_error(answer: Answer, reason: str) -> errors.EngineCrashedError:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 
 from attrs import frozen
 
 from lmx_kernel import errors, events
-from lmx_kernel.interfaces import Backend
 from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.models.backends import Backends
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.instance import Instance, State, Surroundings
 from lmx_kernel.runtime.measure import measure_memory
@@ -37,21 +37,19 @@ class Lifecycle:
         self,
         policy: Policy,
         ledger: Ledger,
-        backends: Callable[[str], Backend],
-        backend_settings: Callable[[str], dict[str, object]],
+        backends: Backends,
         publish: Callable[[events.KernelEvent], None],
     ) -> None:
         self.instances: dict[str, Instance] = {}
         self._policy = policy
         self._ledger = ledger
-        self._backend = backends
-        self._backend_settings = backend_settings
+        self._backends = backends
         self._turn = asyncio.Lock()  # fair: those who wait for memory are served in order
         self._surroundings = Surroundings(
             models=policy.models,
             queue=policy.queue,
             reserve=self._reserve,
-            env=lambda spec: self._backend(spec.card.backend).worker_env(spec.settings),
+            env=self._env,
             publish=publish,
         )
 
@@ -76,8 +74,11 @@ class Lifecycle:
         return EngineSpec(
             card=card,
             options=self._policy.models.options_for(card),
-            settings=self._backend_settings(card.backend),
+            settings=self._backends.settings_of(card.backend),
         )
+
+    def _env(self, spec: EngineSpec) -> Mapping[str, str]:
+        return self._backends.get(spec.card.backend).worker_env(spec.settings)
 
     @asynccontextmanager
     async def _reserve(self, instance: Instance) -> AsyncIterator[int]:
@@ -100,12 +101,12 @@ class Lifecycle:
                 return
 
     async def _needed_bytes(self, spec: EngineSpec) -> int:
-        backend = self._backend(spec.card.backend)
+        backend = self._backends.get(spec.card.backend)
         await asyncio.to_thread(backend.verify, spec.card)
         estimate = await asyncio.to_thread(backend.estimate, spec.card, spec.options)
         if estimate.total_bytes <= self._ledger.available_bytes * CLOSE_CALL:
             return estimate.total_bytes
-        exact = await measure_memory(spec, backend.worker_env(spec.settings))
+        exact = await measure_memory(spec, self._env(spec))
         return estimate.total_bytes if exact is None else exact
 
 

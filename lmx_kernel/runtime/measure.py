@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from lmx_kernel.runtime.process import WorkerProcess
 from lmx_kernel.types import EngineSpec
@@ -23,9 +24,8 @@ async def measure_memory(spec: EngineSpec, env: Mapping[str, str]) -> int | None
     worker = await WorkerProcess.start(env, receive)
     try:
         worker.send(wire.Measure(spec))
-        await asyncio.wait(
-            {measured, worker.exited}, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-        )
+        waits: set[asyncio.Future[Any]] = {measured, worker.exited}
+        await asyncio.wait(waits, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         return measured.result() if measured.done() else None
     finally:
         worker.kill()

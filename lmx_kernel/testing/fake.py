@@ -74,9 +74,7 @@ class FakeBackend:
 
     def estimate(self, card: ModelCard, options: LoadOptions) -> MemoryEstimate:
         script = Script.read(card.path)
-        return MemoryEstimate(
-            weights_bytes=script.memory_bytes, cache_bytes=0, overhead_bytes=0
-        )
+        return MemoryEstimate(weights_bytes=script.memory_bytes, cache_bytes=0, overhead_bytes=0)
 
     def worker_env(self, settings: Mapping[str, Any]) -> Mapping[str, str]:
         return {}

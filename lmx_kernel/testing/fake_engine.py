@@ -12,7 +12,15 @@ from pathlib import Path
 
 from attrs import define, field
 
-from lmx_kernel.engine import EngineStats, Output, Progress, ProgressCallback, Sequence, Step, TokenLogprobs
+from lmx_kernel.engine import (
+    EngineStats,
+    Output,
+    Progress,
+    ProgressCallback,
+    Sequence,
+    Step,
+    TokenLogprobs,
+)
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.testing.script import Script, use_up

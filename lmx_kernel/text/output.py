@@ -40,6 +40,8 @@ class CandidateOutput:
 
     def feed(self, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs] = ()) -> list[Event]:
         """Return the events of new tokens; tokens after the end are ignored."""
+        if self.finished:
+            return []
         text, used, shown = "", 0, 0
         for token in tokens:
             if self.finished:
@@ -79,5 +81,3 @@ class CandidateOutput:
 
     def _named(self, token: int, logprob: float) -> TokenLogprob:
         return TokenLogprob(token, self._tokenizer.pieces[token], logprob)
-
-

@@ -33,6 +33,6 @@ class StopScanner:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of ``text`` that begins ``stop`` without completing it."""
+    """Return how many characters at the end of ``text`` may be the beginning of ``stop``."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

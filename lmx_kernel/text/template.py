@@ -22,12 +22,12 @@ from lmx_kernel.types import Message
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
 
 
-class _Refusal(Exception):
+class _RefusalError(Exception):
     """A template called ``raise_exception``."""
 
 
 def _raise_exception(message: str) -> NoReturn:
-    raise _Refusal(message)
+    raise _RefusalError(message)
 
 
 def _strftime_now(form: str) -> str:
@@ -41,7 +41,7 @@ def _tojson(value: Any, indent: int | None = None, **options: Any) -> str:
 class _Generation(Extension):
     """The tag that marks assistant text for training; here its body is just text."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012 - the base class wants a set
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
@@ -82,12 +82,10 @@ class ChatTemplate:
             {"role": message.role, "content": "".join(part.text for part in message.parts)}
             for message in messages
         ]
-        pieces = self._template.generate(
-            messages=plain, add_generation_prompt=True, **self._texts
-        )
+        pieces = self._template.generate(messages=plain, add_generation_prompt=True, **self._texts)
         try:
             return _join_capped(pieces)
-        except _Refusal as refusal:
+        except _RefusalError as refusal:
             raise InvalidRequestError(
                 f"the model's chat template refuses these messages: {refusal}", param="messages"
             ) from refusal

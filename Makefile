@@ -1,0 +1,34 @@
+# Two commands, each from nothing: `make serve` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+MANIFESTS := pyproject.toml install.txt constraints.txt $(wildcard plugins/*/pyproject.toml)
+
+.PHONY: serve test lint demo
+
+serve: $(VENV)/.installed demo
+	$(BIN)/lmx serve
+
+test: $(VENV)/.installed-test demo
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+demo: $(VENV)/.installed
+	$(BIN)/python scripts/demo_model.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(MANIFESTS) | $(VENV)/bin/python
+	@echo "Installing; the first time builds llama.cpp, which takes some minutes ..."
+	$(PIP) install -r install.txt -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install -e '.[test]' -c constraints.txt
+	@touch $@

@@ -1,0 +1,52 @@
+"""Puts a kernel together from config and plugins. There is no global state: each call makes one."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from lmx_kernel.boot import Booted
+from lmx_kernel.bus import Bus
+from lmx_kernel.kernel import Kernel
+from lmx_kernel.log import log_event
+from lmx_kernel.memory.budget import MemorySettings, free_bytes
+from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.models.backends import Backends
+from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.routing import RoutingSettings, arrange
+from lmx_kernel.runtime.lifecycle import Lifecycle, Policy
+from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
+
+
+@frozen(kw_only=True)
+class Assembly:
+    """The kernel's parts that the daemon starts and stops."""
+
+    kernel: Kernel
+    catalogue: Catalogue
+    lifecycle: Lifecycle
+    bus: Bus
+
+
+def assemble(booted: Booted) -> Assembly:
+    """Build everything but the HTTP server. Needs a running event loop."""
+    settings, plugins = booted.settings, booted.plugins
+    bus = Bus(plugins.observers(), log_event)
+    backends = Backends(plugins.backends(settings), booted.sections, settings)
+    catalogue = Catalogue(plugins.model_sources(settings), backends.all)
+    ledger = Ledger(settings.get(MemorySettings).resolve(), free_bytes)
+    lifecycle = Lifecycle(
+        Policy(models=settings.get(ModelSettings), queue=settings.get(QueueSettings)),
+        ledger,
+        backends,
+        bus.publish,
+    )
+    kernel = Kernel(
+        settings=settings,
+        catalogue=catalogue,
+        lifecycle=lifecycle,
+        ledger=ledger,
+        bus=bus,
+        routers=arrange(plugins.routers(settings), settings.get(RoutingSettings)),
+        plugins=lambda: plugins.statuses,
+    )
+    return Assembly(kernel=kernel, catalogue=catalogue, lifecycle=lifecycle, bus=bus)

@@ -1,0 +1,57 @@
+"""Config and plugins need each other: first the list of plugins is read, then their sections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from lmx_kernel.config import Settings, read_config, structure
+from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.interfaces import SettingsSection
+from lmx_kernel.log import LogSettings, configure
+from lmx_kernel.memory.budget import MemorySettings
+from lmx_kernel.plugins import Plugins, PluginSettings, PluginState
+from lmx_kernel.routing import RoutingSettings
+from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
+
+KERNEL_SECTIONS = (
+    SettingsSection("log", LogSettings),
+    SettingsSection("memory", MemorySettings),
+    SettingsSection("models", ModelSettings),
+    SettingsSection("plugins", PluginSettings),
+    SettingsSection("queue", QueueSettings),
+    SettingsSection("routing", RoutingSettings),
+    SettingsSection("server", ServerSettings),
+)
+FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in ("log", "plugins"))
+
+
+@frozen
+class Booted:
+    """What everything else is built from."""
+
+    settings: Settings
+    plugins: Plugins
+    sections: tuple[SettingsSection, ...]
+
+
+def boot(config: Path | None = None) -> Booted:
+    """Read the config, load the plugins, and structure the sections of both.
+
+    A plugin's section is named as the plugin; sections of plugins that are not active are passed
+    over, so that disabling one needs no other change.
+
+    :raises ConfigError: with every problem in the config.
+    :raises RequiredPluginError: a plugin that the config requires is not active.
+    """
+    document = read_config(config)
+    first = structure(document, FIRST_SECTIONS, ignored=document.tables)
+    configure(first.get(LogSettings))
+    plugins = Plugins(first.get(PluginSettings))
+    plugins.check_required()
+    sections = (*KERNEL_SECTIONS, *plugins.settings_sections())
+    inactive = {
+        status.name for status in plugins.statuses if status.state is not PluginState.ACTIVE
+    }
+    return Booted(structure(document, sections, ignored=inactive), plugins, sections)

@@ -1,0 +1,150 @@
+"""The ``lmx`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from lmx_kernel import __version__
+from lmx_kernel.boot import Booted, boot
+from lmx_kernel.config import ConfigError
+from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.plugins import RequiredPluginError
+
+EX_CONFIG = 78  # sysexits.h: the config is wrong
+GIB = 1024**3
+
+app = App(name="lmx", help="A private LLM inference server that runs without a human.")
+app.version = __version__
+config_app = App(name="config", help="Look at the config.")
+app.command(config_app)
+console = Console()
+
+ConfigPath = Annotated[
+    Path | None, Parameter(name="--config", help="Config file; default: config.toml in LMX_HOME.")
+]
+
+
+def main() -> None:
+    """Run the command line, with the commands that plugins add."""
+    try:
+        if sys.argv[1:2] not in ([name] for name in app):
+            with suppress(ConfigError, RequiredPluginError):
+                for command in boot().plugins.commands():
+                    app.command(command)
+        app()
+    except (ConfigError, RequiredPluginError) as error:
+        _fail(str(error), EX_CONFIG)
+
+
+@app.command
+def serve(config: ConfigPath = None) -> None:
+    """Serve until told to stop (SIGTERM or Ctrl-C)."""
+    from lmx_kernel.daemon import run  # noqa: PLC0415 - the other commands need no server
+
+    sys.exit(run(boot(config)))
+
+
+@app.command
+def ls(config: ConfigPath = None) -> None:
+    """List the models on disk."""
+    table = Table(
+        "model", "size", "format", "quantization", "context", "backend", "status", box=None
+    )
+    for card in _catalogue(boot(config)).cards:
+        table.add_row(
+            card.id,
+            f"{card.size_bytes / GIB:.2f} GiB",
+            card.format,
+            card.quantization or "-",
+            str(card.context_length),
+            card.backend,
+            card.problem or "ok",
+        )
+    console.print(
+        table if table.row_count else "No models found. `lmx doctor` says where I looked."
+    )
+
+
+@app.command
+def ps(config: ConfigPath = None) -> None:
+    """List what the running daemon has loaded."""
+    status = _ask_daemon(boot(config).settings.get(ServerSettings), "/health/status")
+    table = Table("model", "state", "running", "waiting", "memory", "pid", box=None)
+    for model in status["models"]:
+        table.add_row(
+            model["id"],
+            model["state"],
+            str(model["running"]),
+            str(model["waiting"]),
+            f"{model['memory_bytes'] / GIB:.2f} GiB",
+            str(model["pid"] or "-"),
+        )
+    console.print(table if table.row_count else "Nothing was asked for yet.")
+
+
+@app.command
+def plugins(config: ConfigPath = None) -> None:
+    """List the installed plugins, and why one is not active."""
+    table = Table("plugin", "distribution", "version", "state", "hooks / reason", box=None)
+    for status in boot(config).plugins.statuses:
+        detail = status.reason or ", ".join(status.hooks)
+        table.add_row(status.name, status.distribution, status.version, status.state.value, detail)
+    console.print(table if table.row_count else "No plugins are installed.")
+
+
+@app.command
+def doctor(config: ConfigPath = None) -> None:
+    """Check the machine, the config, the plugins and the models; exit 1 if something is wrong."""
+    from lmx_kernel.doctor import examine  # noqa: PLC0415 - the other commands need no examination
+
+    booted = boot(config)
+    findings = examine(booted, _catalogue(booted))
+    for finding in findings:
+        mark = "[green]ok[/green]  " if finding.is_ok else "[red]FAIL[/red]"
+        console.print(f"{mark} {finding.subject}: {finding.text}", highlight=False)
+    sys.exit(0 if all(finding.is_ok for finding in findings) else 1)
+
+
+@config_app.command
+def check(config: ConfigPath = None) -> None:
+    """Check the config; exit 78 and say every problem if it is wrong."""
+    boot(config)
+    console.print("The config is fine.")
+
+
+def _catalogue(booted: Booted) -> Catalogue:
+    catalogue = Catalogue(
+        booted.plugins.model_sources(booted.settings), booted.plugins.backends(booted.settings)
+    )
+    catalogue.scan()
+    return catalogue
+
+
+def _ask_daemon(server: ServerSettings, path: str) -> Any:
+    url = f"http://{server.host}:{server.port}{path}"
+    request = urllib.request.Request(url)
+    if server.api_key:
+        request.add_header("authorization", f"Bearer {server.api_key}")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        _fail(f"the daemon at {url} refused: {error.read().decode(errors='replace')}", 1)
+    except OSError as error:
+        _fail(f"no daemon answers at {url} ({error}); start one with `lmx serve`", 1)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(message, file=sys.stderr)  # noqa: T201 - this is the command line
+    sys.exit(status)

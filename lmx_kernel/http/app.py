@@ -1,0 +1,67 @@
+"""The falcon app: the routes of all dialects and of health."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import falcon
+import falcon.asgi
+
+from lmx_kernel.http.faults import FalconError
+from lmx_kernel.http.health import Health
+from lmx_kernel.interfaces import ApiSurface
+
+_FIELD_NAME = re.compile(r"{\w+")
+
+
+class RouteClashError(ValueError):
+    """Two surfaces want the same path."""
+
+
+def build_app(surfaces: Iterable[ApiSurface], health: Health) -> falcon.asgi.App[Any, Any]:
+    """Return the app that serves ``surfaces``. It raises all errors: :class:`Shell` renders them.
+
+    :raises RouteClashError: names both surfaces.
+    """
+    app = falcon.asgi.App()
+    app.req_options.strip_url_path_trailing_slash = True
+    app.add_error_handler(Exception, _raise)
+    app.add_error_handler(falcon.HTTPError, _raise_out_of_falcon)
+    routes = [("health", path, resource) for path, resource in health.resources().items()]
+    for surface in sorted(surfaces, key=lambda surface: surface.name):
+        routes += [(surface.name, template, resource) for template, resource in surface.routes()]
+    owners: dict[str, str] = {}
+    for name, template, resource in routes:
+        shape = _FIELD_NAME.sub("{", template.rstrip("/"))
+        if shape in owners:
+            raise RouteClashError(f"{template} is a path of both {owners[shape]} and {name}.")
+        owners[shape] = name
+        _add(app, name, template, resource, owners)
+    return app
+
+
+def _add(
+    app: falcon.asgi.App[Any, Any],
+    name: str,
+    template: str,
+    resource: object,
+    owners: dict[str, str],
+) -> None:
+    try:
+        app.add_route(template, resource)
+    except ValueError as exc:
+        static, _, _ = template.partition("{")
+        others = sorted({owner for shape, owner in owners.items() if shape.startswith(static)})
+        raise RouteClashError(f"{template} of {name} clashes ({', '.join(others)}): {exc}") from exc
+
+
+async def _raise(_req: Any, _resp: Any, error: Exception, _params: Any) -> NoReturn:
+    raise error
+
+
+async def _raise_out_of_falcon(
+    _req: Any, _resp: Any, error: falcon.HTTPError, _params: Any
+) -> NoReturn:
+    raise FalconError(error) from error

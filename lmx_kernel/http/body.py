@@ -1,0 +1,106 @@
+"""Request bodies: read whole, within limits of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from lmx_kernel.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
+from lmx_kernel.http.settings import ServerSettings
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+LINGER_S = 2.0
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+class BodyBudget:
+    """The bytes that the bodies of all unanswered requests hold together."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.used_bytes = 0
+
+    def check(self, size_bytes: int) -> None:
+        """Raise UnavailableError if so many more bytes do not fit now."""
+        if self.used_bytes + size_bytes > self.settings.max_bodies_bytes:
+            raise UnavailableError("Too many large requests at once.", retry_after_s=1)
+
+
+class Body:
+    """The body of one request.
+
+    :ivar is_complete: whether the client has nothing more to send for this request.
+    """
+
+    def __init__(self, budget: BodyBudget, receive: Receive, headers: Mapping[str, str]) -> None:
+        self._budget = budget
+        self._receive = receive
+        self._length = int(headers.get("content-length", 0))
+        self._parts: list[bytes] = []
+        self._held_bytes = 0
+        self.is_complete = not (self._length or "transfer-encoding" in headers)
+
+    async def read(self) -> bytes:
+        """Return the whole body. It counts in the budget until :meth:`release`.
+
+        :raises PayloadTooLargeError: at once for a declared length, else at the limit.
+        :raises RequestTimeoutError: the body took longer than ``body_timeout_s``.
+        :raises UnavailableError: no room beside the other bodies in flight.
+        :raises ClientLeftError: the client left.
+        """
+        self._check(self._length)
+        self._budget.check(self._length)
+        if self.is_complete:
+            return await self._next()
+        try:
+            async with asyncio.timeout(self._budget.settings.body_timeout_s):
+                return await self._read_parts()
+        except TimeoutError:
+            raise RequestTimeoutError("The body took too long to arrive.") from None
+
+    async def discard(self) -> None:
+        """Read what is still coming, within bounds: a client that is cut off while it sends may
+        never see the answer."""
+        budget_bytes = self._budget.settings.max_body_bytes
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while budget_bytes > 0 and not self.is_complete:
+                    budget_bytes -= len(await self._next())
+        except (TimeoutError, ClientLeftError):
+            return
+
+    def release(self) -> None:
+        """Drop the bytes and give them back to the budget. May be called again."""
+        self._parts.clear()
+        self._budget.used_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+    async def _read_parts(self) -> bytes:
+        while not self.is_complete:
+            part = await self._next()
+            self._check(self._held_bytes + len(part))
+            self._budget.check(len(part))
+            self._budget.used_bytes += len(part)
+            self._held_bytes += len(part)
+            self._parts.append(part)
+        body = b"".join(self._parts)
+        self._parts.clear()
+        return body
+
+    async def _next(self) -> bytes:
+        event = await self._receive()
+        if event["type"] == "http.disconnect":
+            raise ClientLeftError
+        self.is_complete = not event.get("more_body", False)
+        part: bytes = event.get("body", b"")
+        return part
+
+    def _check(self, size_bytes: int) -> None:
+        limit_bytes = self._budget.settings.max_body_bytes
+        if size_bytes > limit_bytes:
+            raise PayloadTooLargeError(f"The body is larger than {limit_bytes} bytes.")

@@ -1,0 +1,188 @@
+"""One request and its answer: who asked, what was sent, and what the log says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import structlog
+
+from lmx_kernel.http.body import Body, BodyBudget, ClientLeftError, Receive
+from lmx_kernel.http.render import Answer
+from lmx_kernel.interfaces import HttpRequest
+
+Scope = dict[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CUT = "lmx.cut"  # ASGI extension of our protocol: ends the connection in the middle of an answer
+CLIENT_LEFT = 499  # only in the log: nobody is there to read a status
+
+_SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_LOGGED_CHARS = 256
+_log = structlog.get_logger("lmx.http")
+
+
+class Exchange:
+    """One request on its way through the shell.
+
+    :ivar id: the request's id; handlers find it in ``scope["state"]["request_id"]``.
+    :ivar path: without doubled slashes, and without one at the end.
+    :ivar code: of the error that was answered, for the log.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyBudget) -> None:
+        self._begun_s = time.perf_counter()
+        self._receive = receive
+        self._send = send
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path = scope["path"] = _normalised(scope["path"])
+        self.headers = _decoded(scope["headers"])
+        self.id = _request_id(self.headers)
+        scope.setdefault("state", {})["request_id"] = self.id
+        self.body = Body(bodies, receive, self.headers)
+        self.code: str | None = None
+        self._request_event: Mapping[str, Any] | None = None
+        self._status = 0
+        self._sent_bytes = 0
+        self._is_complete = False
+        self._client_left = False
+        self._over = asyncio.Event()
+
+    @property
+    def request(self) -> HttpRequest:
+        """What an authoriser sees."""
+        client = self.scope.get("client")
+        return HttpRequest(
+            method=self.method,
+            path=self.path,
+            headers=self.headers,
+            client=client[0] if client else "",
+        )
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the answer's status is out."""
+        return self._status != 0
+
+    async def run(self, app: App) -> None:
+        """Read the body, then run ``app``; it is cancelled when the client leaves.
+
+        :raises ClientLeftError: the client left before the answer was complete.
+        """
+        body = await self.body.read()
+        self._request_event = {"type": "http.request", "body": body, "more_body": False}
+        del body  # or it would live as long as the answer
+        task = asyncio.current_task()
+        assert task is not None
+        watch = asyncio.create_task(self._watch(task))
+        try:
+            await app(self.scope, self._app_receive, self._app_send)
+        except asyncio.CancelledError:
+            if not self._client_left or task.uncancel():
+                raise
+            raise ClientLeftError from None
+        finally:
+            self._over.set()
+            watch.cancel()
+        if not self._is_complete:
+            raise RuntimeError("the handler ended without a complete answer")
+
+    async def answer(self, answer: Answer, extra: Mapping[str, str], *, close: bool) -> None:
+        """Send a complete answer, and let a client that is still sending read it."""
+        headers = [*answer.headers, *_encoded(extra.items())]
+        if close or not self.body.is_complete:
+            headers.append((b"connection", b"close"))
+        start = {"type": "http.response.start", "status": answer.status, "headers": headers}
+        await self._app_send(start)
+        body = {"type": "http.response.body", "body": answer.body, "more_body": True}
+        await self._app_send(body)
+        await self.body.discard()
+        await self._app_send({"type": "http.response.body"})
+
+    def cut(self) -> None:
+        """End an answer that has begun so that nobody takes it for a whole one."""
+        extensions = self.scope.get("extensions") or {}
+        if CUT in extensions:
+            extensions[CUT]()
+
+    def log(self) -> None:
+        """Write the request's line: no body, no query, no header."""
+        _log.info(
+            "request",
+            request_id=self.id,
+            method=self.method,
+            path=printable(self.path),
+            status=self._status or CLIENT_LEFT,
+            ms=round((time.perf_counter() - self._begun_s) * 1000, 2),
+            bytes=self._sent_bytes,
+            cause=self.code or self.scope["state"].get("cut") or self._leaving(),
+        )
+
+    def _leaving(self) -> str | None:
+        return None if self._is_complete else "client_left"
+
+    async def _app_receive(self) -> Mapping[str, Any]:
+        if self._request_event is not None:
+            event, self._request_event = self._request_event, None
+            return event
+        await self._over.wait()
+        return {"type": "http.disconnect"}
+
+    async def _app_send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.body.release()
+            self._status = message["status"]
+            headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
+            message = {**message, "headers": headers}
+        else:
+            self._sent_bytes += len(message.get("body", b""))
+            self._is_complete = not message.get("more_body", False)
+        await self._send(message)
+
+    async def _watch(self, task: asyncio.Task[Any]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._is_complete:  # the server reports a disconnect after a whole answer, too
+            self._client_left = True
+            self._over.set()
+            task.cancel()
+
+
+def new_request_id() -> str:
+    """Return an id that no other request has."""
+    return "req_" + os.urandom(12).hex()
+
+
+def printable(text: str) -> str:
+    """Return ``text`` fit for one line of a log."""
+    text = text[:_LOGGED_CHARS]
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    offered = headers.get("x-request-id", "")
+    return offered if _SANE_ID.fullmatch(offered) else new_request_id()
+
+
+def _normalised(path: str) -> str:
+    if "//" in path:
+        path = re.sub("/{2,}", "/", path)
+    return path.rstrip("/") or "/"
+
+
+def _decoded(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in pairs:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _encoded(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]

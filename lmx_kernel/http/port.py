@@ -1,0 +1,89 @@
+"""The port that the server listens on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+import psutil
+
+from lmx_kernel.errors import LmxError
+
+BACKLOG = 2048
+
+
+class ListenError(LmxError):
+    """The address cannot be listened on."""
+
+    code = "cannot_listen"
+
+
+class PortInUseError(ListenError):
+    """Another process listens there.
+
+    :ivar port: the port that was asked for.
+    :ivar pid: the process that holds it, None if that cannot be seen.
+    """
+
+    code = "port_in_use"
+
+    def __init__(self, port: int, pid: int | None) -> None:
+        super().__init__(f"Port {port} is in use by {_describe(pid)}.")
+        self.port = port
+        self.pid = pid
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on ``host``, at ``port`` or at a free one if that is 0.
+
+    :raises PortInUseError: someone else listens there.
+    :raises ListenError: no such address, or not allowed.
+    """
+    try:
+        family, address = _resolve(host, port)
+    except OSError as exc:
+        raise ListenError(f"Cannot listen on {host}: {exc.strerror}.") from exc
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(address)
+        # With SO_REUSEADDR two processes may bind; only listening makes the port ours.
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        sock.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise PortInUseError(port, find_listener(port)) from exc
+        raise ListenError(f"Cannot listen on {host} port {port}: {exc.strerror}.") from exc
+    sock.setblocking(False)
+    return sock
+
+
+def find_listener(port: int) -> int | None:
+    """Return the id of the process that listens on ``port``, None if that cannot be seen."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except (psutil.Error, OSError):
+        return None
+    for connection in connections:
+        here = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and here and here.port == port:
+            return connection.pid
+    return None
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = [(family, address) for family, _, _, _, address in found]
+    return min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
+
+
+def _describe(pid: int | None) -> str:
+    if pid is None:
+        return "another process"
+    try:
+        return f"process {pid} ({psutil.Process(pid).name()})"
+    except psutil.Error:
+        return f"process {pid}"

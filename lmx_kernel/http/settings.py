@@ -1,0 +1,43 @@
+"""The section ``[server]`` of the config file."""
+
+from __future__ import annotations
+
+from attrs import field, frozen, validators
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@frozen(kw_only=True)
+class ServerSettings:
+    """Where the server listens, and what it takes from a client.
+
+    All deadlines are absolute: dripping bytes does not extend them.
+
+    :ivar host: address or name to listen on; ``::`` takes IPv4 as well.
+    :ivar port: TCP port; 0 picks a free one (tests).
+    :ivar api_key: the key that clients must show; empty asks for none.
+    :ivar max_body_bytes: longest body of one request.
+    :ivar max_bodies_bytes: most bytes held for bodies of all requests that are not answered yet.
+    :ivar max_header_bytes: longest request line and headers of one request.
+    :ivar header_timeout_s: from connecting (later: from the first byte) to the end of the headers.
+    :ivar body_timeout_s: from the end of the headers to the end of the body.
+    :ivar keep_alive_s: how long an idle connection stays open between requests.
+    :ivar max_connections: more connections than this are answered 503; fewer if the process may
+        open fewer files.
+    :ivar write_timeout_s: a reader that takes nothing for this long is cut off.
+    :ivar drain_s: how long running answers may go on after the order to stop.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = field(default=1234, validator=[validators.ge(0), validators.le(65535)])
+    api_key: str = field(default="", repr=False)
+    max_body_bytes: int = field(default=16 * MIB, validator=validators.gt(0))
+    max_bodies_bytes: int = field(default=256 * MIB, validator=validators.gt(0))
+    max_header_bytes: int = field(default=64 * KIB, validator=validators.ge(KIB))
+    header_timeout_s: float = field(default=10.0, validator=validators.gt(0))
+    body_timeout_s: float = field(default=30.0, validator=validators.gt(0))
+    keep_alive_s: float = field(default=75.0, validator=validators.gt(0))
+    max_connections: int = field(default=2048, validator=validators.gt(0))
+    write_timeout_s: float = field(default=60.0, validator=validators.gt(0))
+    drain_s: float = field(default=30.0, validator=validators.ge(0))

@@ -1,0 +1,80 @@
+"""The wrapper around the falcon app: what holds for every request, whichever dialect it speaks."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from lmx_kernel.errors import ForbiddenError, UnavailableError
+from lmx_kernel.http.access import Authorize
+from lmx_kernel.http.body import BodyBudget, ClientLeftError, Receive
+from lmx_kernel.http.exchange import App, Exchange, Scope, Send
+from lmx_kernel.http.faults import explain
+from lmx_kernel.http.render import ErrorRenderer
+from lmx_kernel.http.settings import ServerSettings
+
+OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})
+
+_log = structlog.get_logger("lmx.http")
+
+
+class Shell:
+    """An ASGI app that admits requests, reads their bodies, watches for clients that leave, renders
+    every error and writes one line of log for each request.
+
+    :param app: gets each request with its whole body.
+    :param authorize: asked for every request but those to the open health paths; if it raises, the
+        request is refused.
+    :ivar is_draining: refuse what comes from now on.
+    """
+
+    def __init__(
+        self, app: App, settings: ServerSettings, renderer: ErrorRenderer, authorize: Authorize
+    ) -> None:
+        self._app = app
+        self._bodies = BodyBudget(settings)
+        self._authorize = authorize
+        self.renderer = renderer
+        self.is_draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; never raises but for a cancellation from outside."""
+        exchange = Exchange(scope, receive, send, self._bodies)
+        structlog.contextvars.bind_contextvars(request_id=exchange.id)
+        try:
+            self._admit(exchange)
+            await exchange.run(self._app)
+        except ClientLeftError:
+            pass
+        except asyncio.CancelledError:
+            exchange.cut()
+            raise
+        except Exception as exc:  # noqa: BLE001  the last one who can tell the client
+            await self._fail(exchange, exc)
+        finally:
+            exchange.body.release()
+            exchange.log()
+
+    def _admit(self, exchange: Exchange) -> None:
+        if self.is_draining:
+            raise UnavailableError("The server is stopping.", retry_after_s=5)
+        if exchange.path in OPEN_PATHS and exchange.method in ("GET", "HEAD"):
+            return
+        try:
+            refusal = self._authorize(exchange.request)
+        except Exception:  # noqa: BLE001  a plugin's: the door fails closed
+            _log.exception("authorize failed")
+            refusal = ForbiddenError("The request could not be authorised.")
+        if refusal is not None:
+            raise refusal
+
+    async def _fail(self, exchange: Exchange, exc: Exception) -> None:
+        exchange.body.release()
+        fault = explain(exc)
+        exchange.code = fault.error.code
+        if exchange.has_started:
+            exchange.cut()
+            return
+        answer = self.renderer.render(fault.error, exchange.path)
+        await exchange.answer(answer, fault.headers, close=self.is_draining)

@@ -1,0 +1,236 @@
+"""A real server in this process, with a toy dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import falcon
+import httpx2
+import pytest
+import uvloop
+from attrs import define, field
+
+from lmx_kernel.errors import InvalidRequestError, LmxError, QueueFullError
+from lmx_kernel.http.app import build_app
+from lmx_kernel.http.health import Health
+from lmx_kernel.http.render import ErrorRenderer
+from lmx_kernel.http.server import HttpServer
+from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.http.shell import Shell
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"uvloop": uvloop.new_event_loop}
+
+
+class Echo:
+    async def on_post(self, req, resp):
+        body = await req.stream.read()
+        resp.data = json.dumps({"size": len(body), "id": req.scope["state"]["request_id"]}).encode()
+
+    async def on_get(self, req, resp):
+        resp.data = b'{"ok":true}'
+
+
+class Failing:
+    """Fails in the way that the path names."""
+
+    async def on_post(self, req, resp, kind):
+        if kind == "recursion":
+            raise RecursionError
+        if kind == "bug":
+            raise ZeroDivisionError("secret detail")
+        if kind == "busy":
+            raise QueueFullError("Full.", retry_after_s=300)
+        if kind == "lmx":
+            raise InvalidRequestError("No good.", param="x")
+        if kind == "media":
+            raise falcon.HTTPUnsupportedMediaType(description="Not this.")
+        if kind == "stream":
+            resp.content_type = "text/plain"
+            resp.stream = self.stream()
+
+    async def stream(self):
+        yield b"first"
+        raise ZeroDivisionError("secret detail")
+
+
+@define
+class Slow:
+    """Goes on until it is told to end, and notes what happens to it."""
+
+    started: asyncio.Event = field(factory=asyncio.Event)
+    finish: asyncio.Event = field(factory=asyncio.Event)
+    cancelled: asyncio.Event = field(factory=asyncio.Event)
+
+    async def on_get(self, req, resp):
+        resp.content_type = "text/plain"
+        resp.stream = self.stream()
+
+    async def on_post(self, req, resp):
+        await self.wait()
+        resp.data = b"{}"
+
+    async def stream(self):
+        yield b"first"
+        await self.wait()
+        yield b"last"
+
+    async def wait(self):
+        self.started.set()
+        try:
+            await self.finish.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+@define
+class Flood:
+    """Sends as fast as the client takes."""
+
+    sent_bytes: int = 0
+    ended: asyncio.Event = field(factory=asyncio.Event)
+
+    async def on_get(self, req, resp):
+        resp.content_type = "text/plain"
+        resp.stream = self.stream()
+
+    async def stream(self):
+        try:
+            for _ in range(4096):
+                yield b"x" * 64 * KIB
+                self.sent_bytes += 64 * KIB
+        finally:
+            self.ended.set()
+
+
+class Toy:
+    name = "toy"
+    prefix = "/toy"
+
+    def __init__(self):
+        self.slow, self.flood = Slow(), Flood()
+
+    def routes(self):
+        yield "/toy/echo", Echo()
+        yield "/toy/fail/{kind}", Failing()
+        yield "/toy/slow", self.slow
+        yield "/toy/flood", self.flood
+
+    def render_error(self, error: LmxError):
+        return {"toy_error": error.code, "text": error.message}
+
+
+@define
+class Client:
+    """A raw connection, for what no proper client does."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> SimpleNamespace:
+        """Read one answer that has a length."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        status, headers = parse_head(head)
+        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        return SimpleNamespace(status=status, headers=headers, body=body)
+
+    async def rest(self) -> bytes:
+        """Read until the server closes."""
+        try:
+            return await self.reader.read()
+        except ConnectionResetError:
+            return b""
+
+    def drop(self) -> None:
+        self.writer.transport.abort()
+
+
+def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
+    first, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines if line)
+    return int(first.split()[1]), headers
+
+
+def json_of(answer: Any) -> Any:
+    return json.loads(answer.body)
+
+
+@define
+class Running:
+    """A server that runs, and the toys in it."""
+
+    server: HttpServer
+    shell: Shell
+    toy: Toy
+    http: httpx2.AsyncClient
+    clients: list[Client] = field(factory=list)
+    refusal: LmxError | Exception | None = None
+    is_ready: bool = True
+
+    async def connect(self, data: bytes = b"") -> Client:
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.server.port))
+        self.clients.append(client)
+        client.send(data)
+        return client
+
+    def authorize(self, request):
+        if isinstance(self.refusal, LmxError):
+            return self.refusal
+        if self.refusal is not None:
+            raise self.refusal
+        return None
+
+
+@pytest.fixture
+def health():
+    return Health(name="x", version="1", docs="", is_ready=lambda: True, status=dict)
+
+
+Serve = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Start a server: ``running = await serve(max_body_bytes=10)``."""
+    started: list[Running] = []
+
+    async def start(**settings: Any) -> Running:
+        settings = ServerSettings(**{"port": 0, **settings})
+        toy = Toy()
+        health = Health(
+            name="toy",
+            version="1",
+            docs="none",
+            is_ready=lambda: running.is_ready,
+            status=lambda: {"models": 0},
+        )
+        shell = Shell(
+            build_app([toy], health),
+            settings,
+            ErrorRenderer([toy]),
+            lambda request: running.authorize(request),
+        )
+        server = HttpServer(settings, shell)
+        await server.start()
+        http = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20)
+        running = Running(server, shell, toy, http)
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        for client in running.clients:
+            client.drop()
+        await running.http.aclose()
+        await running.server.stop()

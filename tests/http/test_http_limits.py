@@ -1,0 +1,253 @@
+"""Sizes and framing: what is too large or ambiguous is refused, and the client can read why."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+
+import pytest
+
+KIB, MIB = 1024, 1024 * 1024
+
+HEAD = b"POST /toy/echo HTTP/1.1\r\nHost: x\r\n"
+GET = b"GET /toy/echo HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def declared(size: int) -> bytes:
+    return HEAD + b"Content-Length: %d\r\n\r\n" % size
+
+
+async def send_chunks(client, total: int) -> int:
+    """Send ``total`` bytes in chunks until an answer begins; return how many were sent."""
+    chunk = b"x" * 16 * KIB
+    client.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    answered = asyncio.ensure_future(client.reader.read(1))
+    sent = 0
+    while sent < total and not answered.done():
+        client.send(b"%x\r\n" % len(chunk) + chunk + b"\r\n")
+        sent += len(chunk)
+        await asyncio.wait({answered, asyncio.ensure_future(client.writer.drain())}, timeout=5)
+        await asyncio.sleep(0)
+    assert await answered == b"H"
+    return sent
+
+
+async def test_a_body_arrives_whole(serve):
+    running = await serve()
+    body = random.randbytes(3 * MIB)
+    answer = await running.http.post("/toy/echo", content=body)
+    assert answer.json()["size"] == len(body)
+
+
+async def test_a_body_at_the_limit(serve):
+    running = await serve(max_body_bytes=1000)
+    assert (await running.http.post("/toy/echo", content=b"x" * 1000)).status_code == 200
+    assert (await running.http.post("/toy/echo", content=b"x" * 1001)).status_code == 413
+
+
+async def test_a_gigabyte_declared_is_refused_before_the_body(serve):
+    running = await serve()
+    clients = [await running.connect(declared(1024 * MIB)) for _ in range(100)]
+    for client in clients:
+        answer = await client.answer()
+        assert answer.status == 413
+        assert json_of(answer)["toy_error"] == "payload_too_large"
+        assert answer.headers["connection"] == "close"
+
+
+async def test_a_gigabyte_in_chunks_is_refused_at_the_limit(serve):
+    running = await serve(max_body_bytes=1 * MIB)
+    sent = await asyncio.gather(
+        *[send_chunks(await running.connect(), 1024 * MIB) for _ in range(10)]
+    )
+    # What is in flight between two processes' socket buffers was sent, but not read.
+    assert max(sent) < 16 * MIB
+
+
+async def test_the_server_reads_little_more_than_the_limit(serve):
+    running = await serve(max_body_bytes=1 * MIB)
+    client = await running.connect(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    for _ in range(17):  # 64 KiB over the limit
+        client.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+    assert (await client.answer()).status == 413
+
+
+async def test_a_client_that_sends_all_before_it_reads_gets_the_413(serve):
+    running = await serve(max_body_bytes=1 * MIB)
+    client = await running.connect(declared(2 * MIB))
+    for _ in range(2 * 1024):
+        client.send(b"x" * KIB)
+        await client.writer.drain()
+    assert (await client.answer()).status == 413
+    assert await client.rest() == b""
+
+
+async def test_all_bodies_in_flight_share_one_budget(serve):
+    running = await serve(max_bodies_bytes=100 * KIB)
+    first = await running.connect(declared(90 * KIB) + b"x" * 89 * KIB)
+    while running.shell._bodies.used_bytes < 89 * KIB:
+        await asyncio.sleep(0)
+    answer = await running.http.post("/toy/echo", content=b"x" * 20 * KIB)
+    assert (answer.status_code, answer.json()["toy_error"]) == (503, "unavailable")
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["x-should-retry"] == "true"
+    first.send(b"x" * KIB)
+    assert (await first.answer()).status == 200
+    assert (await running.http.post("/toy/echo", content=b"x" * 20 * KIB)).status_code == 200
+
+
+async def test_the_budget_is_given_back(serve):
+    running = await serve(max_body_bytes=100 * KIB)
+    (await running.connect(declared(90 * KIB) + b"x" * KIB)).drop()
+    await send_chunks(await running.connect(), MIB)
+    await running.http.post("/toy/fail/bug", content=b"x" * KIB)
+    await running.http.post("/toy/echo", content=b"x" * KIB)
+    await running.server.stop()
+    assert running.shell._bodies.used_bytes == 0
+
+
+async def test_expect_continue(serve):
+    running = await serve(max_body_bytes=10)
+    client = await running.connect(HEAD + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert (await client.answer()).status == 100
+    client.send(b"{}")
+    assert json_of(await client.answer())["size"] == 2
+
+
+async def test_expect_continue_is_refused_at_once(serve):
+    running = await serve(max_body_bytes=10)
+    client = await running.connect(HEAD + b"Expect: 100-continue\r\nContent-Length: 11\r\n\r\n")
+    assert (await client.answer()).status == 413
+
+
+@pytest.mark.parametrize("line_ends", [b"", b"\r\n\r\n"])
+async def test_a_flood_of_headers(serve, line_ends):
+    running = await serve()
+    client = await running.connect(GET[:-2] + b"X-Big: " + b"x" * 300 * KIB + line_ends)
+    answer = await client.answer()
+    assert answer.status == 431
+    assert json_of(answer)["toy_error"] == "headers_too_large"
+    assert answer.headers["x-request-id"]
+    assert await client.rest() == b""
+
+
+async def test_headers_at_the_limit(serve):
+    running = await serve(max_header_bytes=2048)
+    padding = 2048 - len(GET) - len(b"X: \r\n")
+    for size, status in [(padding, 200), (padding + 1, 431)]:
+        client = await running.connect(GET[:-2] + b"X: " + b"x" * size + b"\r\n\r\n")
+        assert (await client.answer()).status == status
+
+
+async def test_a_flood_of_trailers(serve):
+    running = await serve(body_timeout_s=5)
+    client = await running.connect(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: ")
+    client.send(b"x" * 300 * KIB)
+    assert await client.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HEAD + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        HEAD + b"Content-Length: 2, 2\r\n\r\n{}",
+        HEAD + b"Content-Length: +2\r\n\r\n{}",
+        HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n{}",
+        HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"POST /toy/echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /toy/echo HTTP/1.1\r\n\r\n",
+        b"GET /toy/echo HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+        b"GET /toy/echo HTTP/1.1\r\nHost: x\r\n X: folded\r\n\r\n",
+        b"GET /toy/echo HTTP/3.7\r\nHost: x\r\n\r\n",
+        b"GET /toy/echo\r\n\r\n",
+        b"GET /toy/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x00" * 100,
+        b"nonsense\r\n\r\n",
+    ],
+)
+async def test_bad_framing_is_refused_and_the_connection_closed(serve, request_):
+    running = await serve()
+    client = await running.connect(request_)
+    answer = await client.answer()
+    assert answer.status == 400
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-should-retry"] == "false"
+    assert json.loads(answer.body)
+    assert await client.rest() == b""
+
+
+async def test_garbage_never_gets_a_5xx(serve):
+    running = await serve(header_timeout_s=0.2, body_timeout_s=0.2)
+    dice = random.Random(7)
+    seeds = [GET, declared(2) + b"{}", HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
+
+    async def attempt(data):
+        client = await running.connect(data)
+        client.writer.write_eof()
+        received = await client.rest()
+        client.drop()
+        return received
+
+    for _ in range(10):
+        mutants = []
+        for _ in range(50):
+            data = bytearray(dice.choice(seeds))
+            for _ in range(dice.randint(1, 4)):
+                data[dice.randrange(len(data))] = dice.randrange(256)
+            mutants.append(bytes(data))
+        for received in await asyncio.gather(*map(attempt, mutants)):
+            assert not received.startswith(b"HTTP/1.1 5"), received
+    assert (await running.http.get("/health")).status_code == 200
+
+
+async def test_an_upgrade_is_ignored_and_the_body_kept(serve):
+    running = await serve()
+    client = await running.connect(
+        HEAD
+        + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+        b"Content-Length: 7\r\n\r\n{"
+    )
+    client.send(b'"a":1}')
+    assert json_of(await client.answer())["size"] == 7
+    client.send(GET)
+    assert (await client.answer()).body == b'{"ok":true}'
+
+
+async def test_too_many_connections(serve):
+    running = await serve(max_connections=2)
+    first, second = await running.connect(GET), await running.connect(GET)
+    await first.answer()
+    await second.answer()
+    third = await running.connect(GET)
+    answer = await third.answer()
+    assert answer.status == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["connection"] == "close"
+    assert await third.rest() == b""
+    first.drop()
+    third.drop()
+    while len(running.server._connections.connections) > 1:
+        await asyncio.sleep(0)
+    assert (await (await running.connect(GET)).answer()).status == 200
+
+
+async def test_what_is_pipelined_is_dropped(serve):
+    running = await serve()
+    client = await running.connect(GET + GET + GET)
+    assert (await client.answer()).headers["connection"] == "close"
+    assert await client.rest() == b""
+
+
+def json_of(answer):
+    return json.loads(answer.body)

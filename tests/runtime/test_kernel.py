@@ -1,0 +1,363 @@
+"""A kernel with real workers and fake models: what a request's reader sees."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from lmx_kernel import errors
+from lmx_kernel.events import ModelLoaded, WorkerCrashed
+from lmx_kernel.runtime.instance import State
+from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.stage import ask, staged_kernel
+from lmx_kernel.types import Admitted, Finished, Sampling, TextDelta
+
+SLOW = Script(tokens_per_s=100)
+
+
+async def read(answer, on_token=None):
+    """Return each candidate's text, and why it ended."""
+    texts = [""] * answer.request.candidates
+    reasons = [None] * answer.request.candidates
+    with answer:
+        async for event in answer:
+            if isinstance(event, TextDelta):
+                texts[event.candidate] += event.text
+                if on_token:
+                    on_token(event)
+            elif isinstance(event, Finished):
+                reasons[event.candidate] = event.reason
+    return texts, reasons
+
+
+async def generate(kernel, *args, on_token=None, **fields):
+    return await read(await kernel.generate(ask(*args, **fields)), on_token)
+
+
+def assert_counts(text, tokens):
+    """A fake answer counts, so a lost or doubled token shows."""
+    numbers = [int(word) for word in text.split()]
+    assert len(numbers) == tokens
+    assert numbers == [(numbers[0] + n) % 4096 for n in range(tokens)]
+
+
+def once(do, after=5):
+    """Return a callback that calls ``do`` at the n-th token, once."""
+    seen = 0
+
+    def on_token(_):
+        nonlocal seen
+        seen += 1
+        if seen == after:
+            do()
+
+    return on_token
+
+
+def pid_of(stage, model):
+    return stage.instance(model).pid
+
+
+async def test_an_answer_is_admitted_then_text_then_the_end(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+        with await stage.kernel.generate(ask("m", max_tokens=3)) as answer:
+            events = [event async for event in answer]
+        assert isinstance(events[0], Admitted)
+        assert isinstance(events[-1], Finished)
+        usage = answer.usage()
+        assert usage.prompt_tokens == len("user: hello\nassistant:")
+        assert usage.completion_tokens == 3
+        assert 0 < usage.first_token_s <= usage.total_s
+
+
+async def test_stop_texts_and_limits_end_an_answer(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(), "short": Script(answer_tokens=4)}) as stage:
+        kernel = stage.kernel
+        greedy = Sampling(temperature=0)
+        [whole], reasons = await generate(kernel, "m", max_tokens=10, sampling=greedy)
+        assert reasons == ["length"]
+        stop = whole.split()[6]
+        [text], reasons = await generate(kernel, "m", stop=(stop,), sampling=greedy)
+        assert (text, reasons) == (whole[: whole.index(stop)], ["stop"])
+        [text], reasons = await generate(kernel, "short")
+        assert_counts(text, 4)
+        assert reasons == ["stop"]
+
+
+async def test_a_full_context_ends_an_answer(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(context_length=64)}) as stage:
+        with await stage.kernel.generate(ask("m")) as answer:
+            reasons = [event.reason async for event in answer if isinstance(event, Finished)]
+        assert reasons == ["length"]
+        usage = answer.usage()
+        assert usage.prompt_tokens + usage.completion_tokens == 64 + 1
+
+
+async def test_candidates_differ_and_a_seed_repeats_them(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+        fields = {"candidates": 3, "max_tokens": 4, "sampling": Sampling(seed=7)}
+        texts, _ = await generate(stage.kernel, "m", **fields)
+        assert len(set(texts)) == 3
+        again, _ = await generate(stage.kernel, "m", **fields)
+        assert again == texts
+
+
+async def test_unknown_unusable_and_overlong(tmp_path):
+    (tmp_path / "broken.fake.json").write_text("{")
+    async with staged_kernel(tmp_path, {"m": Script(context_length=64)}) as stage:
+        kernel = stage.kernel
+        with pytest.raises(errors.ModelNotFoundError, match="m"):
+            await kernel.generate(ask("nope"))
+        with pytest.raises(errors.ModelUnusableError, match="not a script"):
+            await kernel.generate(ask("broken"))
+        with pytest.raises(errors.ContextOverflowError, match="64 tokens"):
+            await generate(kernel, "m", "x" * 64)
+
+
+async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
+    async with staged_kernel(tmp_path, {}) as stage:
+        stage.assembly.catalogue._scanned -= 10
+        (tmp_path / "late.fake.json").write_text("{}")
+        assert_counts((await generate(stage.kernel, "LATE", max_tokens=2))[0][0], 2)
+
+
+# --- faults 1, 2, 4: workers that die or hang ----------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
+async def test_streams_go_on_after_their_worker_died(tmp_path, number):
+    async with staged_kernel(tmp_path, {"m": SLOW, "other": SLOW}) as stage:
+        kernel = stage.kernel
+        greedy = {"max_tokens": 30, "sampling": Sampling(temperature=0)}
+        undisturbed, _ = await generate(kernel, "m", "q0", **greedy)
+        kill = once(lambda: os.kill(pid_of(stage, "m"), number))
+        others = asyncio.create_task(generate(kernel, "other", max_tokens=60))
+        answers = await asyncio.gather(
+            generate(kernel, "m", "q0", on_token=kill, **greedy),
+            *(generate(kernel, "m", f"q{n}", max_tokens=30) for n in range(1, 7)),
+            generate(kernel, "m", "n", max_tokens=30, candidates=2),
+        )
+        for texts, reasons in answers:
+            for text in texts:
+                assert_counts(text, 30)
+            assert set(reasons) == {"length"}
+        assert answers[0][0] == undisturbed
+        assert_counts((await others)[0][0], 60)
+        assert stage.instance("m").state is State.READY
+
+
+async def test_usage_is_right_after_a_resume(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=100, crash_at=10)}) as stage:
+        answer = await stage.kernel.generate(ask("m", max_tokens=20))
+        await read(answer)
+        assert answer.usage().completion_tokens == 20
+        assert answer.usage().prompt_tokens == len("user: hello\nassistant:")
+
+
+async def test_a_seeded_stream_resumes_as_it_began(tmp_path):
+    scripts = {"m": Script(tokens_per_s=100), "bad": Script(tokens_per_s=100, crash_at=7)}
+    async with staged_kernel(tmp_path, scripts) as stage:
+        fields = {"max_tokens": 20, "sampling": Sampling(seed=3), "candidates": 2}
+        expected, _ = await generate(stage.kernel, "m", **fields)
+        assert (await generate(stage.kernel, "bad", **fields))[0] == expected
+
+
+async def test_a_request_that_meets_two_crashes_fails_and_its_neighbours_go_on(tmp_path):
+    script = Script(tokens_per_s=50, poison="POISON")
+    async with staged_kernel(tmp_path, {"m": script}) as stage:
+        poison = asyncio.create_task(generate(stage.kernel, "m", "POISON", max_tokens=5))
+        with pytest.raises(errors.EngineCrashedError) as caught:
+            await poison
+        assert caught.value.retryable  # nothing of it was told yet
+        assert_counts((await generate(stage.kernel, "m", max_tokens=5))[0][0], 5)
+
+
+async def test_a_told_request_that_meets_two_crashes_is_not_retryable(tmp_path):
+    script = Script(tokens_per_s=100, crash_at=5, times=2)
+    async with staged_kernel(tmp_path, {"m": script}) as stage:
+        with pytest.raises(errors.EngineCrashedError) as caught:
+            await generate(stage.kernel, "m", max_tokens=50)
+        assert not caught.value.retryable
+
+
+async def test_three_crashes_leave_the_model_alone(tmp_path):
+    script = Script(tokens_per_s=100, poison="POISON")
+    async with staged_kernel(tmp_path, {"m": script}) as stage:
+        for _ in range(2):
+            with pytest.raises(errors.EngineCrashedError):
+                await generate(stage.kernel, "m", "POISON", max_tokens=5)
+        assert stage.instance("m").state is State.COOLING
+        with pytest.raises(errors.UnavailableError) as caught:
+            await stage.kernel.generate(ask("m"))
+        assert 1 <= caught.value.retry_after_s <= 61
+        assert stage.kernel.status().memory_reserved_bytes == 0
+
+
+async def test_a_hung_worker_is_replaced_and_its_streams_go_on(tmp_path):
+    script = Script(tokens_per_s=100, hang_at=10)
+    config = "[models]\nhang_timeout_s = 1.0"
+    async with staged_kernel(tmp_path, {"m": script}, config) as stage:
+        answers = await asyncio.gather(
+            *(generate(stage.kernel, "m", f"q{n}", max_tokens=20) for n in range(3))
+        )
+        for [text], _ in answers:
+            assert_counts(text, 20)
+
+
+async def test_an_idle_worker_that_hangs_is_replaced(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script()}, "[models]\nhang_timeout_s = 0.5") as stage:
+        await generate(stage.kernel, "m", max_tokens=1)
+        os.kill(pid_of(stage, "m"), signal.SIGSTOP)
+        assert_counts((await generate(stage.kernel, "m", max_tokens=5))[0][0], 5)
+
+
+async def test_slow_prefill_is_not_a_hang(tmp_path):
+    script = Script(prefill_tokens_per_s=640, context_length=8192)
+    async with staged_kernel(tmp_path, {"m": script}, "[models]\nhang_timeout_s = 0.5") as stage:
+        await generate(stage.kernel, "m", "x" * 1000, max_tokens=1)
+        assert not stage.seen(WorkerCrashed)
+
+
+async def test_a_worker_killed_while_it_loads_is_started_again(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(load_s=0.5)}) as stage:
+        pending = asyncio.create_task(generate(stage.kernel, "m", max_tokens=3))
+        worker = await loading_worker(stage, "m")
+        worker.kill()
+        assert_counts((await pending)[0][0], 3)
+        await stage.assembly.lifecycle.close(errors.UnavailableError("over"))
+        assert stage.kernel.status().memory_reserved_bytes == 0
+
+
+async def loading_worker(stage, model):
+    """Wait until a worker process exists for a model."""
+    import psutil
+
+    me = psutil.Process()
+    while not (children := me.children()):
+        await asyncio.sleep(0)
+    return children[0]
+
+
+async def test_a_load_that_hangs_is_given_up(tmp_path):
+    script = Script(load_hang=True, times=9)
+    async with staged_kernel(tmp_path, {"m": script}, "[models]\nload_timeout_s = 0.3") as stage:
+        with pytest.raises(errors.EngineCrashedError, match="no sign of life"):
+            await generate(stage.kernel, "m")
+        assert stage.kernel.status().memory_reserved_bytes == 0
+
+
+async def test_a_load_that_fails_says_why_and_gives_the_memory_back(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(load_error="bad tensor x")}) as stage:
+        with pytest.raises(errors.ModelUnusableError, match="bad tensor x"):
+            await generate(stage.kernel, "m")
+        assert stage.kernel.status().memory_reserved_bytes == 0
+
+
+async def test_one_sequence_that_fails_leaves_the_others(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=50, nan_at=4)}) as stage:
+        results = await asyncio.gather(
+            *(generate(stage.kernel, "m", f"q{n}", max_tokens=5) for n in range(2)),
+            return_exceptions=True,
+        )
+        failed = [result for result in results if isinstance(result, Exception)]
+        assert [type(error) for error in failed] == [errors.EngineFailedError]
+
+
+# --- faults 5, 6: readers that leave or stall ----------------------------------------------------
+
+
+async def test_leaving_frees_the_slot(tmp_path):
+    config = "[models]\nparallel = 1"
+    async with staged_kernel(tmp_path, {"m": SLOW}, config) as stage:
+        with await stage.kernel.generate(ask("m", "first")) as first:
+            async for event in first:
+                if isinstance(event, TextDelta):
+                    break
+            queued = await stage.kernel.generate(ask("m", "queued"))
+            queued.close()
+        assert stage.instance("m").requests.is_idle
+        assert_counts((await generate(stage.kernel, "m", max_tokens=3))[0][0], 3)
+
+
+async def test_a_stalled_reader_frees_its_slot_and_loses_nothing(tmp_path):
+    config = "[models]\nparallel = 1"
+    script = Script(context_length=8192)
+    async with staged_kernel(tmp_path, {"m": script}, config) as stage:
+        stalled = await stage.kernel.generate(ask("m", "stalled", max_tokens=3000))
+        # It fills its buffer and is put aside: the only slot is free for the other.
+        assert_counts((await generate(stage.kernel, "m", "other", max_tokens=5))[0][0], 5)
+        [text], reasons = await read(stalled)
+        assert_counts(text, 3000)
+        assert reasons == ["length"]
+
+
+# --- faults 22, 24: many at once -----------------------------------------------------------------
+
+
+async def test_a_storm_on_a_cold_model_makes_one_load(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(load_s=0.1)}) as stage:
+        answers = await asyncio.gather(
+            *(generate(stage.kernel, "m", f"q{n}", max_tokens=3) for n in range(64))
+        )
+        for [text], _ in answers:
+            assert_counts(text, 3)
+        assert len(stage.seen(ModelLoaded)) == 1
+
+
+async def test_a_full_queue_refuses_at_once(tmp_path):
+    config = "[models]\nparallel = 1\n[queue]\nmax_waiting = 2"
+    async with staged_kernel(tmp_path, {"m": SLOW}, config) as stage:
+        await generate(stage.kernel, "m", max_tokens=1)
+        answers = [await stage.kernel.generate(ask("m", str(n))) for n in range(2)]
+        with pytest.raises(errors.QueueFullError) as caught:
+            await stage.kernel.generate(ask("m"))
+        assert caught.value.retry_after_s
+        for answer in answers:
+            answer.close()
+
+
+async def test_who_waits_too_long_is_refused(tmp_path):
+    config = "[models]\nparallel = 1\n[queue]\nmax_wait_s = 0.2"
+    async with staged_kernel(tmp_path, {"m": SLOW}, config) as stage:
+        with await stage.kernel.generate(ask("m", "long")) as running:
+            assert isinstance(await running.next(), Admitted)
+            while not isinstance(await running.next(), TextDelta):
+                pass
+            with pytest.raises(errors.UnavailableError) as caught:
+                await generate(stage.kernel, "m", "late")
+            assert caught.value.retry_after_s
+
+
+async def test_running_out_of_cache_pauses_the_youngest_and_loses_nothing(tmp_path):
+    config = "[models]\ncontext_length = 128\ncache_tokens = 200\n[queue]\nexpected_tokens = 8"
+    async with staged_kernel(tmp_path, {"m": Script()}, config) as stage:
+        answers = await asyncio.gather(
+            *(generate(stage.kernel, "m", f"q{n}", max_tokens=90) for n in range(5))
+        )
+        for [text], _ in answers:
+            assert_counts(text, 90)
+
+
+async def test_models_that_do_not_fit_together_take_turns(tmp_path):
+    script = Script(memory_bytes=600, answer_tokens=5)
+    scripts = {f"m{n}": script for n in range(5)}
+    async with staged_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1300") as stage:
+        answers = await asyncio.gather(
+            *(generate(stage.kernel, f"m{n % 5}", str(n)) for n in range(20))
+        )
+        for [text], _ in answers:
+            assert_counts(text, 5)
+        assert stage.kernel.status().memory_reserved_bytes <= 1300
+
+
+async def test_a_model_that_can_never_fit_is_refused_with_the_figures(tmp_path):
+    script = Script(memory_bytes=3 * 1024**3)
+    config = f"[memory]\nbudget_bytes = {2 * 1024**3}"
+    async with staged_kernel(tmp_path, {"big": script, "m": Script()}, config) as stage:
+        await generate(stage.kernel, "m", max_tokens=1)
+        with pytest.raises(errors.InsufficientMemoryError, match=r"3\.00 GiB .* 2\.00 GiB"):
+            await generate(stage.kernel, "big")
+        assert stage.instance("m").state is State.READY  # nobody was evicted in vain

@@ -1,0 +1,218 @@
+"""The text layer: what a reader sees does not hang on how the tokens were cut."""
+
+from __future__ import annotations
+
+from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
+from lmx_kernel.text.detokenizer import Detokenizer
+from lmx_kernel.text.formats import PlainFormat, find_format
+from lmx_kernel.text.output import CandidateOutput
+from lmx_kernel.text.prompt import PromptEncoder
+from lmx_kernel.text.stops import StopScanner
+from lmx_kernel.text.template import ChatTemplate
+from lmx_kernel.types import (
+    EngineLimits,
+    Finished,
+    GenerationRequest,
+    Message,
+    Sampling,
+    TextDelta,
+    TextPart,
+    TextPrompt,
+    TokenPrompt,
+)
+
+END = 256
+
+
+@define
+class ByteTokenizer:
+    """A token a byte, and an end token."""
+
+    pieces: list[bytes] = field(factory=lambda: [*(bytes([n]) for n in range(256)), b"<end>"])
+    hidden: frozenset[int] = frozenset({END})
+    end_ids: frozenset[int] = frozenset({END})
+    chat_template: str | None = None
+    template_texts: dict[str, str] = field(factory=dict)
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return list(text.encode())
+
+
+def make_output(stops=(), budget=1000, strip_space=False):
+    return CandidateOutput(
+        0,
+        tokenizer=ByteTokenizer(),
+        parser=PlainFormat().parser(),
+        stops=stops,
+        budget=budget,
+        strip_space=strip_space,
+    )
+
+
+def read(output, tokens):
+    """Feed one token at a time; return the text and how it ended."""
+    events = [event for token in tokens for event in output.feed((token,))]
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    ends = [event.reason for event in events if isinstance(event, Finished)]
+    return text, ends
+
+
+@given(st.text(), st.lists(st.integers(1, 5)))
+def test_detokenizer_gives_the_text_whatever_the_cuts(text, _):
+    detokenizer = Detokenizer(ByteTokenizer(), strip_space=False)
+    pieces = [detokenizer.feed(token) for token in text.encode()]
+    assert "".join(pieces) + detokenizer.flush() == text
+
+
+def test_detokenizer_marks_a_cut_character():
+    detokenizer = Detokenizer(ByteTokenizer(), strip_space=False)
+    assert detokenizer.feed(0xE2) == ""
+    assert detokenizer.flush() == "\ufffd"
+
+
+def test_detokenizer_hides_control_tokens():
+    assert Detokenizer(ByteTokenizer(), strip_space=False).feed(END) == ""
+
+
+def test_a_chat_reply_loses_one_leading_space_and_a_completion_none():
+    assert read(make_output(strip_space=True), b"  hi")[0] == " hi"
+    assert read(make_output(strip_space=False), b"  hi")[0] == "  hi"
+
+
+@given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_stops_cut_before_the_first_stop_text_wherever_chunks_end(text, stops):
+    scanner = StopScanner(stops)
+    shown = ""
+    for character in text:
+        shown += scanner.feed(character)
+        if scanner.hit:
+            break
+    else:
+        shown += scanner.flush()
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    if not ends:
+        assert (shown, scanner.hit) == (text, False)
+    else:
+        assert scanner.hit
+        seen = text[: min(ends)]  # the scanner stops at the first that is complete
+        assert shown == seen[: min(seen.find(stop) for stop in stops if stop in seen)]
+
+
+def test_held_text_is_shown_as_soon_as_it_cannot_be_a_stop():
+    scanner = StopScanner(["</s>"])
+    assert scanner.feed("a</") == "a"
+    assert scanner.feed("b") == "</b"
+
+
+def test_output_ends_at_the_end_token_and_counts_it():
+    output = make_output()
+    events = output.feed((*b"hi", END, *b"never"))
+    assert events == [TextDelta(0, "hi", (*b"hi", END)), Finished(0, "stop")]
+
+
+def test_output_ends_at_its_budget_with_the_held_text():
+    text, ends = read(make_output(stops=("xyz",), budget=3), b"axy")
+    assert (text, ends) == ("axy", ["length"])
+
+
+def test_output_ends_before_a_stop_text():
+    assert read(make_output(stops=("lo",)), b"hello world") == ("hel", ["stop"])
+
+
+@given(st.binary(max_size=40), st.integers(0, 40))
+def test_a_resumed_output_goes_on_where_the_old_one_stood(tokens, cut):
+    """What the client gets of two workers is what it would have got of one."""
+    stops = ("ab", "\ufffd\ufffd")
+    whole = read(make_output(stops, budget=30), tokens)
+    first = make_output(stops, budget=30)
+    before = read(first, tokens[:cut])
+    if before[1]:
+        assert before == whole
+        return
+    second = make_output(stops, budget=30)
+    second.feed(tuple(tokens[:cut]))
+    after = read(second, tokens[cut:])
+    assert (before[0] + after[0], after[1]) == whole
+
+
+def messages(*texts):
+    return [Message("user", (TextPart(text),)) for text in texts]
+
+
+def test_template_renders_messages_and_special_texts():
+    template = ChatTemplate(
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}",
+        {"bos_token": "<s>"},
+    )
+    assert template.render(messages("a", "b")) == "<s>[user]a[user]b[assistant]"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+        "{{ raise_exception('only one turn') }}",
+        "{{ 1 / 0 }}",
+        "{{ messages[99].content }}",
+        "{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}",
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+    ],
+)
+def test_a_template_that_misbehaves_is_an_error_of_the_request(source):
+    with pytest.raises(InvalidRequestError, match="template"):
+        ChatTemplate(source, {}).render(messages("a"))
+
+
+def test_a_template_that_does_not_compile_is_refused():
+    with pytest.raises(InvalidRequestError, match="broken"):
+        ChatTemplate("{% if %}", {})
+
+
+def request(prompt, **sampling):
+    return GenerationRequest(model="m", prompt=prompt, sampling=Sampling(**sampling))
+
+
+LIMITS = EngineLimits(context_length=8, max_sequences=1, cache_tokens=8)
+
+
+def encode(prompt, **sampling):
+    return PromptEncoder(ByteTokenizer(), LIMITS).encode(request(prompt, **sampling))
+
+
+def test_a_prompt_may_fill_the_context_and_not_more():
+    assert len(encode(TextPrompt("12345678"))) == 8
+    with pytest.raises(ContextOverflowError, match=r"9 tokens .* 8 tokens"):
+        encode(TextPrompt("123456789"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sampling", "param"),
+    [
+        (TextPrompt(""), {}, "prompt"),
+        (TokenPrompt((1, 257)), {}, "prompt"),
+        (TokenPrompt((-1,)), {}, "prompt"),
+        (TextPrompt("a"), {"logit_bias": {257: 1.0}}, "logit_bias"),
+    ],
+)
+def test_what_the_vocabulary_does_not_have_is_refused(prompt, sampling, param):
+    with pytest.raises(InvalidRequestError) as caught:
+        encode(prompt, **sampling)
+    assert caught.value.param == param
+
+
+def test_a_model_without_template_cannot_chat():
+    from lmx_kernel.types import ChatPrompt
+
+    with pytest.raises(InvalidRequestError, match="no chat template"):
+        encode(ChatPrompt(tuple(messages("a"))))
+
+
+def test_text_that_no_format_claims_is_plain():
+    assert find_format("{{ whatever }}").name == "plain"
