@@ -232,13 +232,13 @@ class Plugins:
         """Ask for things with names, which must be unique."""
         owners: dict[str, str] = {}
         kept = []
-        for plugin, things in self._ask(hook, consume=list, **arguments):
-            clashes = {thing.name: owners[thing.name] for thing in things if thing.name in owners}
+        for plugin, things in self._ask(hook, consume=_by_name, **arguments):
+            clashes = {name: owners[name] for name in things if name in owners}
             if clashes:
                 self._fail(plugin, ValueError(self._clash_text(plugin, clashes)))
                 continue
-            owners.update((thing.name, plugin) for thing in things)
-            kept += things
+            owners |= dict.fromkeys(things, plugin)
+            kept += things.values()
         return kept
 
     def _clash_text(self, plugin: str, clashes: dict[str, str]) -> str:
@@ -248,6 +248,10 @@ class Plugins:
 
         name, other = next(iter(clashes.items()))
         return f"{name} is offered by both {origin(other)} and {origin(plugin)}; disable one"
+
+
+def _by_name(things: Iterable[Any]) -> dict[str, Any]:
+    return {thing.name: thing for thing in things}
 
 
 def _bind(

@@ -12,6 +12,7 @@ from lmx_kernel.http.settings import ServerSettings
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 LINGER_S = 2.0
+UNDECLARED_SHARE = 4  # bodies of undeclared length get this fraction: they may well be endless
 
 
 class ClientLeftError(Exception):
@@ -25,9 +26,12 @@ class BodyBudget:
         self.settings = settings
         self.used_bytes = 0
 
-    def check(self, size_bytes: int) -> None:
+    def check(self, size_bytes: int, *, is_declared: bool) -> None:
         """Raise UnavailableError if so many more bytes do not fit now."""
-        if self.used_bytes + size_bytes > self.settings.max_bodies_bytes:
+        limit_bytes = self.settings.max_bodies_bytes
+        if not is_declared:
+            limit_bytes //= UNDECLARED_SHARE
+        if self.used_bytes + size_bytes > limit_bytes:
             raise UnavailableError("Too many large requests at once.", retry_after_s=1)
 
 
@@ -40,10 +44,11 @@ class Body:
     def __init__(self, budget: BodyBudget, receive: Receive, headers: Mapping[str, str]) -> None:
         self._budget = budget
         self._receive = receive
+        self._is_declared = "transfer-encoding" not in headers
         self._length = int(headers.get("content-length", 0))
         self._parts: list[bytes] = []
         self._held_bytes = 0
-        self.is_complete = not (self._length or "transfer-encoding" in headers)
+        self.is_complete = self._is_declared and self._length == 0
 
     async def read(self) -> bytes:
         """Return the whole body. It counts in the budget until :meth:`release`.
@@ -54,7 +59,7 @@ class Body:
         :raises ClientLeftError: the client left.
         """
         self._check(self._length)
-        self._budget.check(self._length)
+        self._budget.check(self._length, is_declared=self._is_declared)
         if self.is_complete:
             return await self._next()
         try:
@@ -84,7 +89,7 @@ class Body:
         while not self.is_complete:
             part = await self._next()
             self._check(self._held_bytes + len(part))
-            self._budget.check(len(part))
+            self._budget.check(len(part), is_declared=self._is_declared)
             self._budget.used_bytes += len(part)
             self._held_bytes += len(part)
             self._parts.append(part)

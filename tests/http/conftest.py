@@ -184,12 +184,22 @@ class Running:
         client.send(data)
         return client
 
-    def authorize(self, request):
-        if isinstance(self.refusal, LmxError):
+    def refuse(self):
+        if self.refusal is None or isinstance(self.refusal, LmxError):
             return self.refusal
-        if self.refusal is not None:
-            raise self.refusal
-        return None
+        raise self.refusal
+
+
+@pytest.fixture
+def until():
+    """Let the loop run until something holds that has no event of its own."""
+
+    async def wait(holds: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not holds():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    return wait
 
 
 @pytest.fixture
@@ -219,7 +229,7 @@ async def serve() -> AsyncIterator[Serve]:
             build_app([toy], health),
             settings,
             ErrorRenderer([toy]),
-            lambda request: running.authorize(request),
+            lambda request: running.refuse(),
         )
         server = HttpServer(settings, shell)
         await server.start()

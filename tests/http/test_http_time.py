@@ -125,15 +125,13 @@ async def test_leaving_cancels_a_stream(serve):
     assert not [line for line in logs if line["log_level"] != "info"]
 
 
-async def test_leaving_while_the_body_is_awaited(serve):
+async def test_leaving_while_the_body_is_awaited(serve, until):
     running = await serve()
     with structlog.testing.capture_logs() as logs:
         client = await running.connect(HEAD + b"Content-Length: 10\r\n\r\nhalf")
-        while not running.server._connections.tasks:
-            await asyncio.sleep(0)
+        await until(lambda: running.server._connections.tasks)
         client.drop()
-        while running.server._connections.tasks:
-            await asyncio.sleep(0)
+        await until(lambda: not running.server._connections.tasks)
     assert [line["status"] for line in logs] == [499]
 
 
@@ -186,7 +184,7 @@ async def test_drain_lets_a_stream_finish_and_takes_nothing_new(serve):
     await running.toy.slow.started.wait()
     draining = asyncio.ensure_future(running.server.drain(5))
     assert await idle.rest() == b""
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         await running.connect()
     assert not draining.done()
     running.toy.slow.finish.set()

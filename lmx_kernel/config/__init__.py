@@ -1,0 +1,225 @@
+"""The config: a TOML file, overridden from the environment, structured into attrs classes.
+
+In two stages, because plugins bring sections of their own::
+
+    document = read_config()
+    first = structure(document, [plugins_section], ignored=document.tables)
+    settings = structure(document, all_sections, ignored=sections_of_disabled_plugins)
+    settings.get(PluginSettings)
+
+A variable ``LMX_SECTION_KEY`` overrides ``section.key``; its value is TOML, or plain text where the
+key takes text. All problems of a stage are reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+from cattrs.errors import CattrsError
+
+from lmx_kernel.interfaces import SettingsSection
+from lmx_kernel.config.strict import STRICT, Fault, find_faults, unknown
+from lmx_kernel.config.toml_lines import Key, key_lines, nearest_line, statement_ends
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Problem:
+    """One thing that is wrong with the config.
+
+    :param source: the file, or the environment variable.
+    :param line: in the file, from 1; None where no line is to blame.
+    :param key: such as ``server.port``; empty where no key is to blame.
+    """
+
+    source: str
+    line: int | None
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        place = self.source if self.line is None else f"{self.source}:{self.line}"
+        return ": ".join(part for part in (place, self.key, self.message) if part)
+
+
+class ConfigError(Exception):
+    """The config cannot be used; ``problems`` says why, one sentence each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+@attrs.frozen(kw_only=True)
+class Document:
+    """A config as it was read, before anything in it is understood.
+
+    :param home: LMX's own folder.
+    :param tables: what the file says, without the environment's overrides.
+    """
+
+    home: Path
+    path: Path
+    text: str
+    tables: dict[str, Any]
+    environ: Mapping[str, str]
+
+
+@attrs.frozen
+class Settings:
+    """The config, understood.
+
+    :param home: LMX's own folder.
+    """
+
+    home: Path
+    _sections: Mapping[type, Any]
+
+    def get(self, cls: type[T]) -> T:
+        """Return the section of this attrs class.
+
+        :raises KeyError: no section has it.
+        """
+        section: T = self._sections[cls]
+        return section
+
+    __getitem__ = get
+
+
+def read_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Document:
+    """Read ``path``, or else ``config.toml`` in LMX's own folder, which may be missing.
+
+    :raises ConfigError: the file cannot be read, or is not TOML.
+    """
+    home = Path(environ.get("LMX_HOME") or "~/.lmx").expanduser()
+    file = path or home / "config.toml"
+    text = _read_text(file, optional=path is None)
+    return Document(home=home, path=file, text=text, tables=_parse(file, text), environ=environ)
+
+
+def structure(
+    document: Document, sections: Iterable[SettingsSection], ignored: Collection[str] = ()
+) -> Settings:
+    """Turn every section into its attrs class, with the environment's overrides.
+
+    :param ignored: names of sections that are passed over, such as those of disabled plugins.
+    :raises ConfigError: with every problem of every section.
+    """
+    classes = {section.name: section.cls for section in sections}
+    variables = _variables(document.environ, {*classes, *ignored})
+    faults: list[Fault] = [
+        ((name,), unknown("section", name, classes))
+        for name in document.tables
+        if name not in classes and name not in ignored
+    ]
+    structured: dict[type, Any] = {}
+    for name, cls in classes.items():
+        try:
+            structured[cls] = STRICT.structure(_table(document, variables, name, cls), cls)
+        except (CattrsError, ValueError) as error:
+            faults += find_faults(error, (name,))
+    if faults:
+        raise ConfigError(_problems(document, variables, faults))
+    return Settings(document.home, structured)
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def _read_text(file: Path, *, optional: bool) -> str:
+    data = b""
+    try:
+        data = file.read_bytes()
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise _refusal(file, data.count(b"\n", 0, error.start) + 1, "not UTF-8") from error
+    except OSError as error:
+        if optional and isinstance(error, FileNotFoundError):
+            return ""
+        raise _refusal(file, None, f"cannot be read: {error.strerror}") from error
+
+
+def _parse(file: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        why, _, place = str(error).removesuffix(")").partition(" (at ")
+        # No line is told at the end of the document, or for a number that is too long.
+        told = re.match(r"line (\d+)", place)
+        lines = text.split("\n")
+        line = int(told[1]) if told else min(statement_ends(lines)[-1] + 1, len(lines))
+        raise _refusal(file, line, f"not valid TOML: {why}") from error
+
+
+def _refusal(file: Path, line: int | None, why: str) -> ConfigError:
+    return ConfigError([Problem(str(file), line, "", why)])
+
+
+# --- the environment -----------------------------------------------------------------------------
+
+
+def _variables(environ: Mapping[str, str], sections: Iterable[str]) -> dict[Key, str]:
+    """Return which variable overrides which key; the longest section name that fits wins."""
+    variables: dict[Key, str] = {}
+    for variable in environ:
+        fitting = [name for name in sections if variable.startswith(f"LMX_{name.upper()}_")]
+        if fitting:
+            name = max(fitting, key=len)
+            variables[name, variable[len(f"LMX_{name}_") :].lower()] = variable
+    return variables
+
+
+def _table(document: Document, variables: Mapping[Key, str], section: str, cls: type) -> Any:
+    table = document.tables.get(section, {})
+    if not isinstance(table, dict):
+        return table
+    kinds = {field.name: field.type for field in attrs.fields(attrs.resolve_types(cls))}
+    return table | {
+        key: _value(document.environ[variable], kinds.get(key, Any))
+        for (name, key), variable in variables.items()
+        if name == section
+    }
+
+
+def _value(text: str, kind: Any) -> Any:
+    """Return the TOML value in ``text``, or ``text`` itself where only that is of ``kind``."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+    return text if _fits(text, kind) and not _fits(value, kind) else value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        STRICT.structure([value], tuple[kind, ...])
+    except CattrsError:
+        return False
+    return True
+
+
+# --- problems ------------------------------------------------------------------------------------
+
+
+def _problems(
+    document: Document, variables: Mapping[Key, str], faults: Iterable[Fault]
+) -> list[Problem]:
+    """Return where each fault comes from: variables first, then the lines of the file."""
+    lines = key_lines(document.text)
+    problems = []
+    for key, why in faults:
+        variable = variables.get(key[:2])
+        line = None if variable else nearest_line(lines, key)
+        problems.append(Problem(variable or str(document.path), line, _dotted(key), why))
+    return sorted(problems, key=lambda problem: problem.line or 0)
+
+
+def _dotted(key: Key) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)[1:]

@@ -1,0 +1,141 @@
+"""A converter from TOML's types to those of attrs classes: strict, and plain about faults."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+from cattrs import AttributeValidationNote, Converter, IterableValidationNote, override
+from cattrs.cols import is_mapping, list_structure_factory, mapping_structure_factory
+from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn
+
+from lmx_kernel.config.toml_lines import Key
+
+Fault = tuple[Key, str]
+Hook = Callable[[Any, Any], Any]
+_WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "a table",
+}
+_COLLECTIONS = {tuple: tuple, Sequence: tuple, list: list, set: set, frozenset: frozenset}
+
+
+def _expect(value: Any, kind: Any) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"expected {_WORDS[kind]}, found {_show(value)}")
+    return value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return _WORDS[type(value)]
+    return reprlib.repr(value) if isinstance(value, str) else str(value).lower()
+
+
+def _number(value: Any, _: Any) -> float:
+    return float(value if type(value) is int else _expect(value, float))
+
+
+def _path(value: Any, _: Any) -> Path:
+    return Path(_expect(value, str)).expanduser()
+
+
+def _choose(value: Any, kind: Any) -> Any:
+    """Return the member of an enum, or of a Literal, with this value."""
+    options = {getattr(option, "value", option): option for option in get_args(kind) or kind}
+    if type(value) not in map(type, options) or value not in options:
+        raise ValueError(f"expected one of {', '.join(map(repr, options))}, found {_show(value)}")
+    return options[value]
+
+
+def _is_choice(kind: Any) -> bool:
+    return get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum))
+
+
+def _is_collection(kind: Any) -> bool:
+    is_pair = get_origin(kind) is tuple and Ellipsis not in get_args(kind)
+    return get_origin(kind) in _COLLECTIONS and not is_pair
+
+
+def _collection(kind: Any, converter: Converter) -> Hook:
+    make = _COLLECTIONS[get_origin(kind)]
+    items = list_structure_factory(kind, converter)
+    return lambda value, _: make(items(_expect(value, list), kind))
+
+
+def _mapping(kind: Any, converter: Converter) -> Hook:
+    items = mapping_structure_factory(kind, converter)
+    return lambda value, _: items(_expect(value, dict), kind)
+
+
+def _class(cls: Any, converter: Converter) -> Hook:
+    fields = [field for field in attrs.fields(attrs.resolve_types(cls)) if field.init]
+    hooks: dict[str, Any] = {f.name: override(struct_hook=_field(f, converter)) for f in fields}
+    make = make_dict_structure_fn(cls, converter, **hooks)
+    return lambda value, _: make(_expect(value, dict), cls)
+
+
+def _field(field: Any, converter: Converter) -> Hook:
+    """Return a hook that validates the field at once.
+
+    The class itself would stop at its first validator that objects, and not tell the key. It still
+    runs those that look at their siblings, which are not here yet.
+    """
+
+    def structure_field(value: Any, _: Any) -> Any:
+        result = converter.structure(value, field.type)
+        if field.validator and not field.converter:
+            with suppress(AttributeError):
+                field.validator(None, field, result)
+        return result
+
+    return structure_field
+
+
+def _strict() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    for kind in (bool, int, str):
+        converter.register_structure_hook(kind, _expect)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(Path, _path)
+    converter.register_structure_hook_func(_is_choice, _choose)
+    converter.register_structure_hook_factory(_is_collection, _collection)
+    converter.register_structure_hook_factory(is_mapping, _mapping)
+    converter.register_structure_hook_factory(attrs.has, _class)
+    return converter
+
+
+STRICT = _strict()
+
+
+def find_faults(error: BaseException, key: Key) -> Iterator[Fault]:
+    """Walk a tree of structuring errors to what is wrong and where."""
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            key = (*key, note.name)
+        elif isinstance(note, IterableValidationNote):
+            key = (*key, note.index)
+    if isinstance(error, BaseValidationError):
+        for inner in error.exceptions:
+            yield from find_faults(inner, key)
+    elif isinstance(error, ForbiddenExtraKeysError):
+        for name in error.extra_fields:
+            yield (*key, name), unknown("key", name, attrs.fields_dict(error.cl))
+    else:
+        yield key, "is missing" if isinstance(error, KeyError) else str(error.args[0])
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"unknown {what}; did you mean '{close[0]}'?" if close else f"unknown {what}"

@@ -1,0 +1,205 @@
+"""A llama.cpp context: the cache of keys and values, and the computation of rows.
+
+The library answers a wrong argument with abort(), which ends the process. So every call is made
+here, after its arguments were checked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from enum import IntEnum
+
+import llama_cpp as llama
+import numpy as np
+from attrs import define, field, frozen
+from numpy.typing import NDArray
+
+from lmx_gguf_backend.library import LOG, Model
+from lmx_gguf_backend.settings import GgufSettings
+from lmx_kernel.errors import InsufficientMemoryError
+from lmx_kernel.types import LoadOptions
+
+MAX_SLOTS = 256
+"""Sequence ids that the library has room for (llama_max_parallel_sequences)."""
+
+MAX_PARALLEL = 192
+"""Slots for running sequences; the ids above them hold kept prefixes."""
+
+ROWS = 512
+"""Rows of one computation."""
+
+CACHE_TYPES = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
+
+
+class Outcome(IntEnum):
+    """Return codes of llama_decode that are told apart; all others are failures too."""
+
+    DONE = 0
+    NO_CELLS = 1
+
+
+@frozen
+class Piece:
+    """Consecutive tokens of one slot, the first at ``position``.
+
+    :param wants_logits: of the last token.
+    """
+
+    slot: int
+    tokens: Sequence[int]
+    position: int
+    wants_logits: bool
+
+
+@define
+class _Rows:
+    """The arrays that a llama_batch points at, filled by slices instead of one by one."""
+
+    count: int = 0
+    tokens: NDArray[np.int32] = field(factory=lambda: np.zeros(ROWS, np.int32))
+    positions: NDArray[np.int32] = field(factory=lambda: np.zeros(ROWS, np.int32))
+    slots: NDArray[np.int32] = field(factory=lambda: np.zeros(ROWS, np.int32))
+    outputs: NDArray[np.int8] = field(factory=lambda: np.zeros(ROWS, np.int8))
+    ones: NDArray[np.int32] = field(factory=lambda: np.ones(ROWS, np.int32))
+    slot_pointers: NDArray[np.uintp] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        base, step = self.slots.ctypes.data, self.slots.itemsize
+        self.slot_pointers = (base + step * np.arange(ROWS)).astype(np.uintp)
+
+    def clear(self) -> None:
+        self.count = 0
+
+    def add(self, piece: Piece, vocabulary: int) -> None:
+        start, end = self.count, self.count + len(piece.tokens)
+        self.tokens[start:end] = piece.tokens
+        _check(self.tokens[start:end].min() >= 0 and self.tokens[start:end].max() < vocabulary)
+        self.positions[start:end] = np.arange(piece.position, piece.position + end - start)
+        self.slots[start:end] = piece.slot
+        self.outputs[start:end] = 0
+        self.outputs[end - 1] = piece.wants_logits
+        self.count = end
+
+    def batch(self) -> llama.llama_batch:
+        def pointer(array: np.ndarray, kind: type) -> ctypes._Pointer:
+            return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+        return llama.llama_batch(
+            n_tokens=self.count,
+            token=pointer(self.tokens, llama.llama_token),
+            pos=pointer(self.positions, llama.llama_pos),
+            n_seq_id=pointer(self.ones, ctypes.c_int32),
+            seq_id=pointer(self.slot_pointers, ctypes.POINTER(llama.llama_seq_id)),
+            logits=pointer(self.outputs, ctypes.c_int8),
+        )
+
+
+@define
+class Context:
+    """A cache with its slots. Slots below ``parallel`` can be computed, all can hold tokens."""
+
+    handle: int
+    memory: int
+    cells: int
+    parallel: int
+    vocabulary: int
+    _rows: _Rows = field(factory=_Rows)
+
+    @classmethod
+    def open(
+        cls, model: Model, options: LoadOptions, settings: GgufSettings, threads: int
+    ) -> Context:
+        """Make a context on ``model``.
+
+        :raises ValueError: more sequences than there are slots for.
+        :raises InsufficientMemoryError: the library could not allocate it.
+        """
+        if not 1 <= options.parallel <= MAX_PARALLEL:
+            raise ValueError(f"parallel must be 1 to {MAX_PARALLEL}")
+        LOG.errors.clear()
+        handle = llama.llama_init_from_model(model.handle, _params(options, settings, threads))
+        if not handle:
+            raise InsufficientMemoryError(f"{model.path.name}: {LOG.reason(model.path)}")
+        return cls(
+            handle=handle,
+            memory=llama.llama_get_memory(handle),
+            cells=llama.llama_n_ctx(handle),
+            parallel=llama.llama_n_seq_max(handle),
+            vocabulary=llama.llama_vocab_n_tokens(model.vocabulary),
+        )
+
+    @property
+    def rows(self) -> int:
+        """The most rows of one computation; the library lowers it for small caches."""
+        return min(ROWS, int(llama.llama_n_batch(self.handle)))
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let ``target`` hold the first ``length`` tokens of ``source`` too; takes no cells."""
+        _check(0 <= source < MAX_SLOTS and 0 <= target < MAX_SLOTS and length > 0)
+        llama.llama_memory_seq_cp(self.memory, source, target, 0, length)
+
+    def drop(self, slot: int, start: int = 0) -> bool:
+        """Forget a slot's tokens from ``start`` on.
+
+        :returns: False where the model can only forget a whole sequence; nothing changed then.
+        """
+        _check(0 <= slot < MAX_SLOTS and start >= 0)
+        return bool(llama.llama_memory_seq_rm(self.memory, slot, start, -1))
+
+    def compute(self, pieces: Sequence[Piece]) -> int:
+        """Compute ``pieces`` and return the library's code, see :class:`Outcome`.
+
+        With NO_CELLS or a negative code of -1, nothing changed.
+        """
+        count = sum(len(piece.tokens) for piece in pieces)
+        _check(0 < count <= self.rows)
+        _check(sum(piece.wants_logits for piece in pieces) <= self.parallel)
+        self._rows.clear()
+        for piece in pieces:
+            _check(0 <= piece.slot < self.parallel and piece.position >= 0)
+            self._rows.add(piece, self.vocabulary)
+        return int(llama.llama_decode(self.handle, self._rows.batch()))
+
+    def logits(self, count: int) -> NDArray[np.float32]:
+        """Return the logits that the last computation was asked for, one row for each, in order.
+
+        A view that may be written to; it dies at the next computation.
+        """
+        pointer = llama.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(pointer, (count, self.vocabulary))
+
+    def close(self) -> None:
+        """Free the cache."""
+        if self.handle:
+            llama.llama_free(self.handle)
+            self.handle = 0
+
+
+def _params(
+    options: LoadOptions, settings: GgufSettings, threads: int
+) -> llama.llama_context_params:
+    """Return the parameters of a context; the comments are for what differs from the defaults."""
+    params = llama.llama_context_default_params()
+    params.n_ctx = options.cache_tokens
+    params.n_batch = params.n_ubatch = ROWS
+    params.n_seq_max = options.parallel
+    params.n_outputs_max = options.parallel  # the default keeps room for logits of every row
+    params.n_threads = params.n_threads_batch = threads
+    params.kv_unified = True  # prefixes are shared without copying; needs flash attention's speed
+    params.flash_attn_type = int(settings.flash_attention)
+    params.type_k = params.type_v = CACHE_TYPES[settings.cache_type]
+    # A windowed cache forgets what a shared prefix needs, and tells nobody: the text is silently
+    # wrong. The whole cache takes more memory (the estimate counts it) and is always right.
+    params.swa_full = True
+    params.no_perf = True
+    return params
+
+
+def _check(is_right: bool) -> None:
+    """Stop a call that would end the process.
+
+    :raises ValueError: which is a fault of the caller.
+    """
+    if not is_right:
+        raise ValueError("a wrong argument on its way to llama.cpp")

@@ -1,0 +1,333 @@
+"""The engine: sequences of tokens that llama.cpp continues, all in one batch."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from attrs import define, field
+
+from lmx_gguf_backend.context import Context, Outcome, Piece
+from lmx_gguf_backend.library import Model
+from lmx_gguf_backend.pace import Pace
+from lmx_gguf_backend.prefill import plan_prefill
+from lmx_gguf_backend.prefix import PrefixStore, common, distinct
+from lmx_gguf_backend.sampler import Sampler, logprobs
+from lmx_gguf_backend.tokenizer import GgufTokenizer
+from lmx_kernel.engine import EngineStats, Output, Progress, Sequence, Step, TokenLogprobs
+from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
+from lmx_kernel.types import EngineLimits
+
+WORTH_WAITING = 32
+"""Tokens of a prompt that another is computing right now, for which it is waited."""
+
+WORTH_KEEPING = 8
+"""Tokens that a finished sequence must have for its cells to be kept."""
+
+
+@define(eq=False)
+class _Running:
+    """A sequence in the engine.
+
+    :param tokens: prompt and answer; grows.
+    :param done: how many of them are computed and in the cache.
+    :param target: tokens when it came in: what counts as its prompt's progress.
+    :param cached: tokens taken over from a kept prefix; None until it started.
+    """
+
+    id: int
+    slot: int
+    tokens: list[int]
+    target: int
+    sampler: Sampler
+    alternatives: int | None
+    done: int = 0
+    cached: int | None = None
+
+    @property
+    def pending(self) -> int:
+        """Tokens to compute before the next one can be chosen."""
+        return len(self.tokens) - self.done
+
+    @property
+    def in_prefill(self) -> bool:
+        return self.done < self.target
+
+    def piece(self, count: int) -> Piece:
+        end = self.done + count
+        return Piece(self.slot, self.tokens[self.done : end], self.done, end == len(self.tokens))
+
+
+@define
+class _Report:
+    """What the step at hand did so far."""
+
+    outputs: list[Output] = field(factory=list)
+    progress: list[Progress] = field(factory=list)
+    preempted: list[int] = field(factory=list)
+    failed: list[tuple[int, str]] = field(factory=list)
+
+    def step(self) -> Step:
+        return Step(
+            *(tuple(part) for part in (self.outputs, self.progress, self.preempted, self.failed))
+        )
+
+
+Work = list[tuple[_Running, Piece]]
+
+
+@define(eq=False)
+class GgufEngine:
+    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`.
+
+    :param store: kept prefixes, or None where the model cannot share them.
+    """
+
+    tokenizer: GgufTokenizer
+    limits: EngineLimits
+    _model: Model
+    _context: Context
+    _pace: Pace
+    _store: PrefixStore | None
+    _running: dict[int, _Running] = field(factory=dict)
+    _turn: int = 0
+    _report: _Report = field(factory=_Report)
+
+    # --- joining and leaving
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a sequence in; it is computed from the next step on.
+
+        :raises InvalidRequestError: id, tokens or parameters are wrong, or no slot is free.
+        :raises ContextOverflowError: longer than the context.
+        """
+        self._check(sequence)
+        sampler = Sampler(sequence.sampling, self._context.vocabulary, sequence.produced)
+        sampler.read(sequence.tokens)
+        slots = {running.slot for running in self._running.values()}
+        self._running[sequence.id] = _Running(
+            id=sequence.id,
+            slot=next(slot for slot in range(self.limits.max_sequences) if slot not in slots),
+            tokens=list(sequence.tokens),
+            target=len(sequence.tokens),
+            sampler=sampler,
+            alternatives=sequence.logprobs,
+        )
+
+    def _check(self, sequence: Sequence) -> None:
+        tokens, limit = sequence.tokens, self.limits.context_length
+        if sequence.id in self._running:
+            raise InvalidRequestError(f"sequence {sequence.id} is already running")
+        if len(self._running) >= self.limits.max_sequences:
+            raise InvalidRequestError(f"{self.limits.max_sequences} sequences run already")
+        if not tokens:
+            raise InvalidRequestError("a prompt needs at least one token")
+        if len(tokens) > limit:
+            raise ContextOverflowError(f"{len(tokens)} tokens do not fit a context of {limit}")
+        if not 0 <= sequence.produced <= len(tokens):
+            raise InvalidRequestError("more tokens were produced than are there")
+        if min(tokens) < 0 or max(tokens) >= self._context.vocabulary:
+            raise InvalidRequestError("a token id lies outside the vocabulary")
+        if sequence.logprobs is not None and sequence.logprobs < 0:
+            raise InvalidRequestError("logprobs must not be negative")
+
+    def remove(self, sequence_id: int) -> None:
+        """Forget a sequence; an unknown id is ignored.
+
+        What a complete prompt and its answer left in the cache is kept for later ones.
+        """
+        running = self._running.pop(sequence_id, None)
+        if running is None:
+            return
+        if self._store is not None and not running.in_prefill and running.done >= WORTH_KEEPING:
+            self._keep(self._store, running)
+        self._context.drop(running.slot)
+
+    def _keep(self, store: PrefixStore, running: _Running) -> None:
+        target, dropped = store.keep(running.tokens[: running.done])
+        for slot in dropped:
+            self._context.drop(slot)
+        if target is not None:
+            self._context.copy(running.slot, target, running.done)
+
+    # --- stepping
+
+    def step(self) -> Step:
+        """Advance everything once: one decode of the batch, and a piece of prefill beside it."""
+        self._report = _Report()
+        self._turn += 1
+        for running in list(self._running.values()):
+            if running.done >= self.limits.context_length:
+                self._fail(running, "its context is full")
+        for running in self._running.values():
+            self._start(running)
+        self._compute(self._plan())
+        return self._report.step()
+
+    def _plan(self) -> Work:
+        """Return the rows of this step, decode rows first."""
+        started = [running for running in self._running.values() if running.cached is not None]
+        decoding = [running for running in started if running.pending == 1]
+        prompts = [running for running in started if running.pending > 1]
+        rows = min(self._pace.rows(len(decoding)), self._context.rows - len(decoding))
+        pieces = plan_prefill([running.pending for running in prompts], rows, self._turn)
+        work = [(running, running.piece(1)) for running in decoding]
+        return work + [(prompts[index], prompts[index].piece(count)) for index, count in pieces]
+
+    def _compute(self, work: Work) -> None:
+        """Compute ``work``, whatever it takes: no sequence may stop the others."""
+        while work:
+            started_s = time.perf_counter()
+            outcome = self._context.compute([piece for _, piece in work])
+            if outcome == Outcome.DONE:
+                self._advance(work)
+                self._observe(work, time.perf_counter() - started_s)
+                return
+            if outcome == Outcome.NO_CELLS:
+                self._make_room()
+            else:
+                self._isolate(work, outcome)
+                return
+            work = [(running, piece) for running, piece in work if running.id in self._running]
+
+    def _advance(self, work: Work) -> None:
+        """Take in what was computed: progress of prompts, and a token for each complete one."""
+        outputs = [running for running, piece in work if piece.wants_logits]
+        for running, piece in work:
+            if running.in_prefill:
+                self._note_progress(running, len(piece.tokens))
+            running.done += len(piece.tokens)
+        if outputs:
+            for running, row in zip(outputs, self._context.logits(len(outputs)), strict=True):
+                self._choose(running, row)
+
+    def _choose(self, running: _Running, logits: np.ndarray) -> None:
+        # the place of the maximum is also that of the first NaN
+        if not np.isfinite(logits[logits.argmax()]):
+            self._fail(running, "the model computed numbers that are not finite")
+            return
+        raw = None if running.alternatives is None else logits.copy()
+        token = running.sampler.choose(logits)
+        running.tokens.append(token)
+        details: tuple[TokenLogprobs, ...] = ()
+        if raw is not None:
+            details = (logprobs(raw, token, running.alternatives or 0),)
+        self._report.outputs.append(Output(running.id, (token,), details))
+
+    def _note_progress(self, running: _Running, count: int) -> None:
+        processed = min(running.done + count, running.target)
+        self._report.progress.append(
+            Progress(running.id, processed, running.target, running.cached or 0)
+        )
+
+    def _observe(self, work: Work, seconds: float) -> None:
+        prefill = sum(len(piece.tokens) for _, piece in work if len(piece.tokens) > 1)
+        decoding = sum(len(piece.tokens) == 1 for _, piece in work)
+        self._pace.observe(decoding, prefill, seconds)
+
+    # --- prefixes
+
+    def _start(self, running: _Running) -> None:
+        """Let a new sequence take over the longest prefix that is in the cache.
+
+        One that shares much more with a prompt that is being computed waits for it instead.
+        """
+        if running.cached is not None:
+            return
+        running.cached = 0
+        if self._store is None:
+            return
+        limit = len(running.tokens) - 1  # the last one must be computed: its logits are needed
+        length, source, kept = self._longest(self._store, running, limit)
+        if self._waits(running, limit, length):
+            running.cached = None
+        elif length:
+            self._context.copy(source, running.slot, length)
+            running.done = running.cached = length
+            if kept:
+                self._store.touch(source)
+
+    def _longest(self, store: PrefixStore, new: _Running, limit: int) -> tuple[int, int, bool]:
+        """Return the longest shared prefix, the slot that holds it, and whether the store does."""
+        kept = store.best(new.tokens)
+        found = [(min(kept[1], limit), kept[0], True)] if kept else []
+        for other in self._running.values():
+            length = min(common(new.tokens, other.tokens), other.done, limit)
+            found.append((length, other.slot, False))
+        return max(found, default=(0, 0, False))
+
+    def _waits(self, new: _Running, limit: int, length: int) -> bool:
+        for other in self._running.values():
+            if other is new:
+                return False  # only older ones: the oldest prompt never waits
+            if other.in_prefill:
+                shared = min(common(new.tokens, other.tokens), limit)
+                if shared > other.done and shared >= length + WORTH_WAITING:
+                    return True
+        return False
+
+    # --- trouble
+
+    def _make_room(self) -> None:
+        """Free cells: the oldest kept prefix, else those of the youngest sequence."""
+        slot = self._store.evict() if self._store is not None else None
+        if slot is not None:
+            self._context.drop(slot)
+            return
+        holding = [running for running in self._running.values() if running.done]
+        if len(self._running) == 1 or not holding:
+            for running in list(self._running.values()):
+                self._fail(running, f"the cache of {self._context.cells} tokens is full")
+            return
+        self._discard(holding[-1])
+        self._report.preempted.append(holding[-1].id)
+
+    def _isolate(self, work: Work, outcome: int) -> None:
+        """After a failure, compute each sequence alone, so that only the one at fault is lost."""
+        for running, piece in work:
+            if not self._context.drop(running.slot, piece.position):
+                self._fail(running, "its state was lost in a failed computation")
+        if len(work) == 1:
+            if work[0][0].id in self._running:
+                self._fail(work[0][0], f"llama.cpp could not compute it (code {outcome})")
+            return
+        for running, piece in work:
+            if running.id in self._running:
+                self._compute([(running, piece)])
+
+    def _fail(self, running: _Running, reason: str) -> None:
+        self._discard(running)
+        self._report.failed.append((running.id, reason))
+
+    def _discard(self, running: _Running) -> None:
+        """Put a sequence out; its cells are not kept."""
+        del self._running[running.id]
+        self._context.drop(running.slot)
+
+    # --- the rest
+
+    def stats(self) -> EngineStats:
+        """Return current figures."""
+        kept = self._store.tokens() if self._store is not None else []
+        held = [running.tokens[: running.done] for running in self._running.values()]
+        return EngineStats(
+            cache_tokens_used=distinct([*kept, *held]),
+            details={"kept_prefixes": len(kept), "prefill_row_s": self._pace.row_s},
+        )
+
+    def close(self) -> None:
+        """Free the cache and the weights, in this order."""
+        self._running.clear()
+        self._context.close()
+        self._model.close()
+
+
+def warm_up(context: Context) -> Pace:
+    """Compute a few rows, which touches the weights, and return the pace that this took."""
+    row_s = 0.0
+    for count in (1, min(32, context.rows)):
+        started_s = time.perf_counter()
+        context.compute([Piece(0, [0] * count, 0, True)])
+        row_s = (time.perf_counter() - started_s) / count
+        context.drop(0)
+    return Pace(max(row_s, 1e-6))

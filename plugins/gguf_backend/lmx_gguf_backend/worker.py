@@ -1,0 +1,92 @@
+"""The worker's side of the GGUF backend: opens engines and measures what they take."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import psutil
+
+from lmx_gguf_backend.context import MAX_SLOTS, Context
+from lmx_gguf_backend.engine import GgufEngine, warm_up
+from lmx_gguf_backend.footprint import runtime_bytes
+from lmx_gguf_backend.library import LOG, Model
+from lmx_gguf_backend.prefix import PrefixStore
+from lmx_gguf_backend.settings import GgufSettings
+from lmx_gguf_backend.tokenizer import GgufTokenizer
+from lmx_kernel.engine import Engine, ProgressCallback
+from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.types import EngineLimits, EngineSpec
+
+HOT_SHARE = 2
+"""Kept prefixes may fill the cache up to one part in this many, see :mod:`prefix`."""
+
+SIZE = re.compile(r"(?:output buffer size|compute buffer size|: size)\s*=\s*([\d.]+) MiB")
+"""The library's lines on what it plans: outputs, computation, cache or recurrent states."""
+
+
+@hookimpl
+def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
+    """Load the model of ``spec`` and return its engine, warmed up.
+
+    :raises ModelUnusableError: the library refused it, or it does not continue text.
+    :raises InsufficientMemoryError: its cache could not be allocated.
+    """
+    settings = GgufSettings(**spec.settings)
+    model = Model.open(spec.card.path, settings, progress)
+    try:
+        context = _open_context(model, spec, settings)
+    except Exception:
+        model.close()
+        raise
+    tokenizer, pace = GgufTokenizer.of(model), warm_up(context)
+    progress(1.0)
+    return GgufEngine(
+        tokenizer=tokenizer,
+        limits=EngineLimits(
+            context_length=min(spec.options.context_length, context.cells),
+            max_sequences=context.parallel,
+            cache_tokens=context.cells,
+        ),
+        model=model,
+        context=context,
+        pace=pace,
+        store=_store(context) if model.can_share else None,
+    )
+
+
+@hookimpl
+def lmx_measure_memory(spec: EngineSpec) -> int | None:
+    """Return the bytes that opening ``spec`` takes, from the library's own plan of it.
+
+    The model and the cache are laid out without being allocated, which takes well under a second.
+    """
+    settings = GgufSettings(**spec.settings)
+    with LOG.recording() as lines:
+        model = Model.open(spec.card.path, settings, measure_only=True)
+        context = Context.open(model, spec.options, settings, threads=1)
+    weights_bytes, vocabulary = model.size_bytes, context.vocabulary
+    context.close()
+    model.close()
+    buffers_mib = sum(float(found[1]) for line in lines if (found := SIZE.search(line)))
+    return weights_bytes + int(buffers_mib * (1 << 20)) + runtime_bytes(vocabulary)
+
+
+def _open_context(model: Model, spec: EngineSpec, settings: GgufSettings) -> Context:
+    if not model.can_continue:
+        raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
+    return Context.open(model, spec.options, settings, settings.threads or _cores())
+
+
+def _cores() -> int:
+    """Return the physical cores that this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(min(psutil.cpu_count(logical=False) or 1, allowed or 1), 1)
+
+
+def _store(context: Context) -> PrefixStore:
+    """Return a store with a slot for each conversation that may be going on, and a few more."""
+    first = context.parallel
+    count = min(max(context.parallel, 4), MAX_SLOTS - first)
+    return PrefixStore(range(first, first + count), context.cells // HOT_SHARE)

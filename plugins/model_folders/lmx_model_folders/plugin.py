@@ -1,0 +1,39 @@
+"""The hooks of this plugin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from lmx_kernel.config import Settings
+from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.interfaces import ModelSource, SettingsSection
+from lmx_model_folders.settings import FolderSettings
+from lmx_model_folders.sources import (
+    FolderSource,
+    HuggingFaceSource,
+    hugging_face_cache,
+    lm_studio_folders,
+)
+
+
+@hookimpl
+def lmx_settings() -> Iterable[SettingsSection]:
+    """Return the section ``[model_folders]``."""
+    return [SettingsSection("model_folders", FolderSettings)]
+
+
+@hookimpl
+def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
+    """Return the sources that the settings leave on, named as their settings are."""
+    chosen = settings.get(FolderSettings)
+    sources: list[ModelSource] = []
+    if chosen.home:
+        sources.append(FolderSource("home", (settings.home / "models",)))
+    if chosen.hugging_face:
+        sources.append(HuggingFaceSource("hugging_face", hugging_face_cache(os.environ)))
+    if chosen.lm_studio:
+        sources.append(FolderSource("lm_studio", lm_studio_folders()))
+    if chosen.paths:
+        sources.append(FolderSource("paths", chosen.paths))
+    return sources

@@ -1,0 +1,89 @@
+"""The places where models lie on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import define
+
+from lmx_kernel.types import Location
+from lmx_model_folders.tree import Tree, contents
+
+
+@define
+class FolderSource:
+    """Folders in which models lie as ``publisher/name/files``, or in any other order."""
+
+    name: str
+    roots: tuple[Path, ...]
+
+    def locations(self) -> Iterator[Location]:
+        """Yield every folder with files, but each file that lies directly in a root by itself."""
+        tree = Tree()
+        for root in self.roots:
+            for location in tree.walk(root.absolute()):
+                if location.name:
+                    yield location
+                else:
+                    yield from _singly(location)
+
+
+@define
+class HuggingFaceSource:
+    """A cache in the layout ``models--publisher--name/snapshots/revision/files``."""
+
+    name: str
+    cache: Path
+
+    def locations(self) -> Iterator[Location]:
+        """Yield the folders with files in one snapshot of each model."""
+        tree = Tree()
+        for repository in contents(self.cache)[0]:
+            kind, _, name = repository.partition("--")
+            snapshot = _snapshot(self.cache.absolute() / repository) if kind == "models" else None
+            if snapshot and name:
+                yield from tree.walk(snapshot, name.replace("--", "/", 1))
+
+
+def hugging_face_cache(environ: Mapping[str, str]) -> Path:
+    """Return where Hugging Face's own tools keep what they download."""
+    caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = environ.get("HF_HOME") or f"{caches}/huggingface"
+    hub = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    return Path(os.path.expandvars(hub)).expanduser()
+
+
+def lm_studio_folders() -> tuple[Path, ...]:
+    """Return where LM Studio keeps its models: now, and in its older versions."""
+    return (
+        Path("~/.lmstudio/models").expanduser(),
+        Path("~/.cache/lm-studio/models").expanduser(),
+    )
+
+
+def _singly(location: Location) -> Iterator[Location]:
+    for file in location.files:
+        yield Location(Path(file).stem, location.folder, (file,))
+
+
+def _snapshot(repository: Path) -> Path | None:
+    """Return the snapshot that the branch ``main`` is at, or else the newest."""
+    folder = repository / "snapshots"
+    main = _main(repository)
+    newest: tuple[bool, float, Path] | None = None
+    for revision in contents(folder)[0]:
+        with suppress(OSError):
+            snapshot = folder / revision
+            found = (revision == main, snapshot.stat().st_mtime, snapshot)
+            newest = max(newest or found, found)
+    return newest[-1] if newest else None
+
+
+def _main(repository: Path) -> str:
+    try:
+        return (repository / "refs" / "main").read_text("utf-8", errors="replace").strip()
+    except OSError:
+        return ""

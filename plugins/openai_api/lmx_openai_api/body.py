@@ -1,0 +1,53 @@
+"""Request bodies: bytes to the classes of :mod:`lmx_openai_api.schema`."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+from falcon.asgi import Request
+
+from lmx_kernel.errors import InvalidRequestError
+
+T = TypeVar("T")
+
+# Building objects blocks the loop, about 0.7 us each on a slow core: this keeps it below 50 ms.
+MAX_CONTAINERS = 65_536
+_BOM = b"\xef\xbb\xbf"
+_PROBLEM = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+
+
+async def read_body(req: Request, cls: type[T]) -> T:
+    """Return the body as a ``cls``; it is JSON whatever its content type says.
+
+    :raises InvalidRequestError: it is not; ``param`` names the field where there is one.
+    """
+    return parse(await req.stream.read(), cls)
+
+
+def parse(data: bytes, cls: type[T]) -> T:
+    """Return ``data`` as a ``cls``.
+
+    :raises InvalidRequestError: it is not; ``param`` names the field where there is one.
+    """
+    if data.count(b"{") + data.count(b"[") > MAX_CONTAINERS:
+        raise InvalidRequestError(f"the body has more than {MAX_CONTAINERS} braces and brackets")
+    try:
+        return msgspec.json.decode(data.removeprefix(_BOM), type=cls)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequestError("the body is nested too deeply") from None
+
+
+def _wrong_field(problem: str) -> InvalidRequestError:
+    match = _PROBLEM.fullmatch(problem)
+    assert match is not None
+    what, path = match["what"][:200], (match["path"] or "").removesuffix("[...]")
+    if missing := _MISSING.fullmatch(what):
+        path, what = f"{path}.{missing[1]}".lstrip("."), "this field is required"
+    return InvalidRequestError(f"{path or 'body'}: {what}", param=path or None)

@@ -1,0 +1,22 @@
+"""Errors as OpenAI clients expect them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmx_kernel.errors import LmxError
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def error_body(error: LmxError) -> dict[str, Any]:
+    """Return the body, or the frame of a stream, that tells a client of ``error``."""
+    family = "server_error" if error.status >= 500 else "invalid_request_error"
+    return {
+        "error": {
+            "message": error.message,
+            "type": _TYPES.get(error.status, family),
+            "param": error.param,
+            "code": error.code,
+        }
+    }

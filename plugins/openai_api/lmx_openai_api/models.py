@@ -1,0 +1,64 @@
+"""``/v1/models``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import falcon
+import msgspec
+from falcon.asgi import Request, Response
+
+from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.types import ModelCard
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
+
+# The dialect demands a date; cards have none, and looking at the disk for one is not worth it.
+_CREATED = int(time.time())
+
+
+class Models:
+    """The models that can be asked."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List them."""
+        cards = [card for card in self._kernel.models() if card.problem is None]
+        _send(resp, {"object": "list", "data": [_model(card) for card in cards]})
+
+
+class Model:
+    """One model, by its id or any other name the catalogue knows it by."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    async def on_get(self, req: Request, resp: Response, name: str) -> None:
+        """Show it.
+
+        :raises ModelNotFoundError: there is none.
+        :raises ModelUnusableError: there is, but it cannot be loaded.
+        """
+        card = self._kernel.find(name)
+        if card.problem is not None:
+            raise ModelUnusableError(card.problem, param="model")
+        _send(resp, _model(card))
+
+
+def _model(card: ModelCard) -> dict[str, Any]:
+    publisher, slash, _ = card.id.partition("/")
+    return {
+        "id": card.id,
+        "object": "model",
+        "created": _CREATED,
+        "owned_by": publisher if slash else "lmx",
+    }
+
+
+def _send(resp: Response, body: dict[str, Any]) -> None:
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = msgspec.json.encode(body)

@@ -1,0 +1,25 @@
+"""What this distribution adds to LMX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.interfaces import ApiSurface, SettingsSection
+from lmx_openai_api.settings import OpenAISettings
+from lmx_openai_api.surface import OpenAISurface
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
+
+
+@hookimpl
+def lmx_settings() -> list[SettingsSection]:
+    """The section ``[openai]``."""
+    return [SettingsSection("openai", OpenAISettings)]
+
+
+@hookimpl
+def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
+    """The routes below ``/v1``."""
+    return [OpenAISurface(kernel, kernel.settings(OpenAISettings))]

@@ -1,0 +1,168 @@
+"""Bodies of this dialect to the kernel's own requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
+from lmx_kernel.types import (
+    ChatPrompt,
+    GenerationRequest,
+    Message,
+    Prompt,
+    Sampling,
+    TextPart,
+    TextPrompt,
+    TokenPrompt,
+)
+from lmx_openai_api.schema import (
+    HARMLESS,
+    ChatBody,
+    ChatMessage,
+    CompletionBody,
+    ContentPart,
+    GenerationBody,
+    Stop,
+)
+
+MAX_PROMPTS = 32
+_SPACE = b" \t\r\n"
+_REFUSED: dict[type, dict[str, frozenset[bytes]]] = {
+    cls: {f.name: f.metadata[HARMLESS] for f in attrs.fields(cls) if HARMLESS in f.metadata}
+    for cls in (ChatMessage, ChatBody, CompletionBody)
+}
+
+
+def chat_request(body: ChatBody) -> GenerationRequest:
+    """Return what ``body`` asks for.
+
+    :raises InvalidRequestError: naming the field that contradicts another.
+    :raises UnsupportedFieldError: naming the field that LMX does not do.
+    """
+    _check_supported(body)
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidRequestError("top_logprobs: needs logprobs to be true", param="top_logprobs")
+    limit = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+    return GenerationRequest(
+        model=body.model,
+        prompt=ChatPrompt(tuple(_message(*item) for item in enumerate(body.messages))),
+        sampling=_sampling(body),
+        max_tokens=_max_tokens(limit, getattr(body, limit)),
+        stop=_stop(body.stop),
+        candidates=body.n or 1,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+
+
+def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
+    """Return what ``body`` asks for, one request for each prompt; raises as above."""
+    _check_supported(body)
+    if body.best_of is not None and body.best_of > (body.n or 1):
+        raise UnsupportedFieldError("best_of: may not be greater than n", param="best_of")
+    prompts = list(_prompts(body.prompt))
+    _check_echo(body, prompts)
+    return [
+        GenerationRequest(
+            model=body.model,
+            prompt=prompt,
+            sampling=_sampling(body),
+            max_tokens=_max_tokens("max_tokens", body.max_tokens),
+            stop=_stop(body.stop),
+            candidates=body.n or 1,
+            logprobs=body.logprobs,
+        )
+        for prompt in prompts
+    ]
+
+
+# --- prompts ---
+
+
+def _message(index: int, message: ChatMessage) -> Message:
+    path = f"messages[{index}]"
+    _check_supported(message, f"{path}.")
+    if message.role in {"tool", "function"}:
+        raise UnsupportedFieldError(
+            f"{path}.role: results of tools are not supported", param=f"{path}.role"
+        )
+    role = "system" if message.role == "developer" else message.role
+    return Message(role, tuple(_parts(f"{path}.content", message.content)))
+
+
+def _parts(path: str, content: str | list[ContentPart] | None) -> Iterator[TextPart]:
+    if isinstance(content, str):
+        yield TextPart(content)
+        return
+    for index, part in enumerate(content or ()):
+        where = f"{path}[{index}]"
+        if part.type != "text":
+            raise UnsupportedFieldError(f"{where}: only text is supported", param=where)
+        if part.text is None:
+            raise InvalidRequestError(f"{where}.text: text is required", param=f"{where}.text")
+        yield TextPart(part.text)
+
+
+def _prompts(prompt: str | list[Any]) -> Iterator[Prompt]:
+    if isinstance(prompt, str):
+        yield TextPrompt(prompt)
+        return
+    kind = type(prompt[0])
+    for index, item in enumerate(prompt):
+        if type(item) is not kind:
+            raise InvalidRequestError(
+                f"prompt[{index}]: texts, tokens and lists of tokens do not mix",
+                param=f"prompt[{index}]",
+            )
+    if kind is int:
+        yield TokenPrompt(tuple(prompt))
+    elif len(prompt) > MAX_PROMPTS:
+        raise InvalidRequestError(f"prompt: more than {MAX_PROMPTS} prompts", param="prompt")
+    else:
+        yield from (TextPrompt(i) if kind is str else TokenPrompt(tuple(i)) for i in prompt)
+
+
+def _check_echo(body: CompletionBody, prompts: list[Prompt]) -> None:
+    if not body.echo:
+        return
+    if body.logprobs is not None:
+        raise UnsupportedFieldError("echo: not supported together with logprobs", param="echo")
+    if not all(isinstance(prompt, TextPrompt) for prompt in prompts):
+        raise UnsupportedFieldError("echo: only supported for prompts of text", param="echo")
+
+
+# --- the rest ---
+
+
+def _sampling(body: GenerationBody) -> Sampling:
+    given: dict[str, Any] = {
+        "temperature": body.temperature,
+        "top_k": None if body.top_k is None else max(body.top_k, 0),
+        "top_p": body.top_p,
+        "min_p": body.min_p,
+        "repetition_penalty": body.repetition_penalty or body.repeat_penalty,
+        "presence_penalty": body.presence_penalty,
+        "frequency_penalty": body.frequency_penalty,
+        "seed": None if body.seed == -1 else body.seed,
+        "logit_bias": body.logit_bias,
+    }
+    return Sampling(**{name: value for name, value in given.items() if value is not None})
+
+
+def _max_tokens(name: str, value: int | None) -> int | None:
+    if value == 0:
+        raise InvalidRequestError(f"{name}: must be at least 1, or -1 for no limit", param=name)
+    return None if value == -1 else value
+
+
+def _stop(stop: Stop | None) -> tuple[str, ...]:
+    texts = [stop] if isinstance(stop, str) else stop or ()
+    return tuple(text for text in texts if text)
+
+
+def _check_supported(body: GenerationBody | ChatMessage, path: str = "") -> None:
+    for name, harmless in _REFUSED[type(body)].items():
+        if bytes(getattr(body, name)).translate(None, _SPACE) not in harmless:
+            raise UnsupportedFieldError(f"{path}{name}: not supported yet", param=f"{path}{name}")

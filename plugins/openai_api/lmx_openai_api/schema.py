@@ -1,0 +1,123 @@
+"""What clients may send: one definition that parses, validates and documents a request.
+
+A field that is not listed is ignored. A field marked :func:`refused` is known to mean something
+LMX does not do: it may only carry a value that asks for nothing.
+"""
+
+# ruff: noqa: RUF009 (`refused` makes attrs fields)
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from attrs import field, frozen
+from msgspec import Meta, Raw
+
+HARMLESS = "harmless"
+INT32_MAX = 2**31 - 1
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+
+def refused(*harmless: bytes) -> Any:
+    """A field that is refused, unless it is absent, null or one of ``harmless`` (compact JSON)."""
+    return field(factory=Raw, metadata={HARMLESS: frozenset({b"", b"null", *harmless})})
+
+
+ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+StopText = Annotated[str, Meta(max_length=256)]
+Stop = StopText | Annotated[list[StopText], Meta(max_length=16)]
+TokenId = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+MaxTokens = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+RepetitionPenalty = Annotated[float, Meta(gt=0, le=10)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
+PromptItem = str | TokenId | Annotated[list[TokenId], Meta(min_length=1)]
+
+
+@frozen
+class ContentPart:
+    """A part of a message; only parts of type ``text`` are served."""
+
+    type: str
+    text: str | None = None
+
+
+@frozen(kw_only=True)
+class ChatMessage:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str | list[ContentPart] | None = None
+    tool_calls: Raw = refused(b"[]")
+    function_call: Raw = refused()
+    audio: Raw = refused()
+
+
+@frozen
+class StreamOptions:
+    """``include_usage``: whether a stream ends with a chunk that tells what it cost."""
+
+    include_usage: bool | None = None
+
+
+@frozen(kw_only=True)
+class GenerationBody:
+    """What both kinds of completion take. Null means the same as absent.
+
+    :ivar max_tokens: -1 or absent for as many as the context holds.
+    :ivar seed: -1 for a random one.
+    :ivar top_k: 0 or -1 to keep all tokens.
+    :ivar repeat_penalty: another name of ``repetition_penalty``.
+    """
+
+    model: ModelName
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Meta(ge=1, le=16)] | None = None
+    max_tokens: MaxTokens | None = None
+    stop: Stop | None = None
+    seed: Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=INT32_MAX)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repeat_penalty: RepetitionPenalty | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=1024)] | None = None
+
+
+@frozen(kw_only=True)
+class ChatBody(GenerationBody):
+    """The body of ``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    max_completion_tokens: MaxTokens | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+    response_format: Raw = refused(b'{"type":"text"}')
+    tools: Raw = refused(b"[]")
+    tool_choice: Raw = refused(b'"none"', b'"auto"')
+    functions: Raw = refused(b"[]")
+    function_call: Raw = refused(b'"none"', b'"auto"')
+    modalities: Raw = refused(b"[]", b'["text"]')
+    audio: Raw = refused()
+    prediction: Raw = refused()
+    web_search_options: Raw = refused()
+
+
+@frozen(kw_only=True)
+class CompletionBody(GenerationBody):
+    """The body of ``POST /v1/completions``.
+
+    :ivar prompt: a text, its tokens, or a list of either.
+    """
+
+    prompt: str | Annotated[list[PromptItem], Meta(min_length=1)]
+    echo: bool | None = None
+    logprobs: TopLogprobs | None = None
+    best_of: Annotated[int, Meta(ge=1, le=16)] | None = None
+    suffix: Raw = refused(b'""')

@@ -1,0 +1,49 @@
+"""The dialect as the kernel's HTTP server sees it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lmx_kernel.errors import LmxError
+from lmx_openai_api.chat import ChatCompletions
+from lmx_openai_api.completions import Completions
+from lmx_openai_api.errors import error_body
+from lmx_openai_api.models import Model, Models
+from lmx_openai_api.settings import OpenAISettings
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
+
+
+class OpenAISurface:
+    """Everything below ``/v1``."""
+
+    name = "openai"
+    prefix = "/v1"
+
+    def __init__(self, kernel: Kernel, settings: OpenAISettings) -> None:
+        self._kernel = kernel
+        self._settings = settings
+
+    def routes(self) -> Iterable[tuple[str, object]]:
+        """Return pairs of a falcon URI template and a resource."""
+        return [
+            ("/v1/chat/completions", ChatCompletions(self._kernel, self._settings)),
+            ("/v1/completions", Completions(self._kernel, self._settings)),
+            ("/v1/models", Models(self._kernel)),
+            ("/v1/models/{name:path}", Model(self._kernel)),
+        ]
+
+    def render_error(self, error: LmxError) -> Mapping[str, Any]:
+        """Return the only error body whose message the OpenAI clients show."""
+        return error_body(error)
+
+    def example(self, url: str, model: str) -> str:
+        """Return a line to try in a shell."""
+        messages = [{"role": "user", "content": "Hello!"}]
+        body = msgspec.json.encode({"model": model, "messages": messages}).decode()
+        return f"curl {url}/v1/chat/completions -d {shlex.quote(body)}"

@@ -1,0 +1,282 @@
+"""Bodies that are wrong: always a 400 that says where, never a crash."""
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lmx_openai_api.body import MAX_CONTAINERS, parse
+from lmx_openai_api.requests import chat_request, completion_requests
+from lmx_openai_api.schema import ChatBody, CompletionBody
+
+from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
+
+MODEL = "acme/Tiny-1B"
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+COMPLETION = {"model": MODEL, "prompt": "Say"}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
+TEXT = {"type": "text", "text": "x"}
+
+
+def message(**fields):
+    return {"messages": [{"role": "user", "content": "x", **fields}]}
+
+
+CHAT_PROBLEMS = [
+    ({"messages": []}, "messages"),
+    ({"messages": None}, "messages"),
+    ({"messages": "x"}, "messages"),
+    ({"messages": [{}]}, "messages[0].role"),
+    ({"messages": [1]}, "messages[0]"),
+    (message(role="robot"), "messages[0].role"),
+    (message(role=1), "messages[0].role"),
+    (message(content=1), "messages[0].content"),
+    (message(content={}), "messages[0].content"),
+    (message(content=["x"]), "messages[0].content[0]"),
+    (message(content=[TEXT, {"type": "text"}]), "messages[0].content[1].text"),
+    (message(content=[{"type": "text", "text": 4}]), "messages[0].content[0].text"),
+    (message(content=[{"text": "x"}]), "messages[0].content[0].type"),
+    ({"model": 7}, "model"),
+    ({"model": ""}, "model"),
+    ({"model": None}, "model"),
+    ({"n": 0}, "n"),
+    ({"n": 17}, "n"),
+    ({"n": "2"}, "n"),
+    ({"n": True}, "n"),
+    ({"n": 1.5}, "n"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": -2}, "max_tokens"),
+    ({"max_tokens": 10**30}, "max_tokens"),
+    ({"max_completion_tokens": 0}, "max_completion_tokens"),
+    ({"stop": 1}, "stop"),
+    ({"stop": ["a", 1]}, "stop[1]"),
+    ({"stop": ["a"] * 17}, "stop"),
+    ({"stop": "a" * 257}, "stop"),
+    ({"seed": 2**63}, "seed"),
+    ({"seed": "x"}, "seed"),
+    ({"temperature": -0.1}, "temperature"),
+    ({"temperature": 2.1}, "temperature"),
+    ({"temperature": "1"}, "temperature"),
+    ({"top_p": 0}, "top_p"),
+    ({"top_p": 1.1}, "top_p"),
+    ({"top_k": -2}, "top_k"),
+    ({"min_p": 1.1}, "min_p"),
+    ({"repeat_penalty": 0}, "repeat_penalty"),
+    ({"repetition_penalty": -1}, "repetition_penalty"),
+    ({"presence_penalty": 2.1}, "presence_penalty"),
+    ({"frequency_penalty": -2.1}, "frequency_penalty"),
+    ({"logit_bias": {"x": 1}}, "logit_bias"),
+    ({"logit_bias": {"-1": 1}}, "logit_bias"),
+    ({"logit_bias": {"9" * 30: 1}}, "logit_bias"),
+    ({"logit_bias": {"1": 101}}, "logit_bias"),
+    ({"logit_bias": []}, "logit_bias"),
+    ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
+    ({"logprobs": 1}, "logprobs"),
+    ({"top_logprobs": 2}, "top_logprobs"),
+    ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+    ({"stream": "yes"}, "stream"),
+    ({"stream_options": []}, "stream_options"),
+    ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+]
+CHAT_UNSUPPORTED = [
+    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tools": "x"}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": {"type": "function"}}, "tool_choice"),
+    ({"functions": [{}]}, "functions"),
+    ({"function_call": {"name": "f"}}, "function_call"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+    ({"response_format": 5}, "response_format"),
+    ({"modalities": ["text", "audio"]}, "modalities"),
+    ({"audio": {"voice": "x"}}, "audio"),
+    ({"prediction": {}}, "prediction"),
+    ({"web_search_options": {}}, "web_search_options"),
+    (message(role="tool", tool_call_id="x"), "messages[0].role"),
+    (message(role="function"), "messages[0].role"),
+    (message(role="assistant", tool_calls=[{}]), "messages[0].tool_calls"),
+    (message(role="assistant", function_call={}), "messages[0].function_call"),
+    (message(role="assistant", audio={}), "messages[0].audio"),
+    (message(content=[TEXT, IMAGE]), "messages[0].content[1]"),
+    (message(content=[{"type": "input_audio"}]), "messages[0].content[0]"),
+]
+COMPLETION_PROBLEMS = [
+    ({"prompt": None}, "prompt"),
+    ({"prompt": {}}, "prompt"),
+    ({"prompt": []}, "prompt"),
+    ({"prompt": [[]]}, "prompt[0]"),
+    ({"prompt": ["a", 1]}, "prompt[1]"),
+    ({"prompt": [1, [2]]}, "prompt[1]"),
+    ({"prompt": [1, True]}, "prompt[1]"),
+    ({"prompt": [-1]}, "prompt[0]"),
+    ({"prompt": [[2**31]]}, "prompt[0][0]"),
+    ({"prompt": ["x"] * 33}, "prompt"),
+    ({"logprobs": True}, "logprobs"),
+    ({"logprobs": 21}, "logprobs"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"echo": "x"}, "echo"),
+    ({"best_of": 0}, "best_of"),
+]
+COMPLETION_UNSUPPORTED = [
+    ({"suffix": "x"}, "suffix"),
+    ({"best_of": 2}, "best_of"),
+    ({"echo": True, "prompt": [1]}, "echo"),
+    ({"echo": True, "logprobs": 1}, "echo"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), CHAT_PROBLEMS, ids=repr)
+def test_a_wrong_chat_field_is_named(fields, param):
+    with pytest.raises(InvalidRequestError) as caught:
+        chat_request(parse(json.dumps(CHAT | fields).encode(), ChatBody))
+    assert type(caught.value) is InvalidRequestError
+    assert caught.value.param == param
+    assert param in caught.value.message
+
+
+@pytest.mark.parametrize(("fields", "param"), CHAT_UNSUPPORTED, ids=repr)
+def test_an_unsupported_chat_field_is_named(fields, param):
+    with pytest.raises(UnsupportedFieldError) as caught:
+        chat_request(parse(json.dumps(CHAT | fields).encode(), ChatBody))
+    assert caught.value.param == param
+    assert param in caught.value.message
+
+
+@pytest.mark.parametrize(("fields", "param"), COMPLETION_PROBLEMS, ids=repr)
+def test_a_wrong_completion_field_is_named(fields, param):
+    with pytest.raises(InvalidRequestError) as caught:
+        completion_requests(parse(json.dumps(COMPLETION | fields).encode(), CompletionBody))
+    assert type(caught.value) is InvalidRequestError
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(("fields", "param"), COMPLETION_UNSUPPORTED, ids=repr)
+def test_an_unsupported_completion_field_is_named(fields, param):
+    with pytest.raises(UnsupportedFieldError) as caught:
+        completion_requests(parse(json.dumps(COMPLETION | fields).encode(), CompletionBody))
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("name", ["model", "messages"])
+def test_a_missing_field_is_named(name):
+    body = {key: value for key, value in CHAT.items() if key != name}
+    with pytest.raises(InvalidRequestError, match=f"{name}: this field is required") as caught:
+        parse(json.dumps(body).encode(), ChatBody)
+    assert caught.value.param == name
+
+
+def test_a_long_wrong_value_is_not_repeated_at_length():
+    body = CHAT | message(role="x" * 100_000)
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(json.dumps(body).encode(), ChatBody)
+    assert len(caught.value.message) < 300
+
+
+# --- through HTTP ---
+
+VALID = json.dumps(CHAT).encode()
+
+
+def chat_with(extra: bytes) -> bytes:
+    return VALID[:-1] + b"," + extra + b"}"
+
+
+BROKEN = [
+    b"",
+    b"{",
+    b"[]",
+    b'"x"',
+    b"null",
+    b"7",
+    b"model=x&messages=y",
+    VALID[:-1],
+    VALID + b"x",
+    VALID.decode().encode("utf-16"),
+    VALID.replace(b"Hi", b"\xff"),
+    VALID.replace(b"Hi", b"\\ud800"),
+    VALID.replace(b"Hi", b"\\udc00xxxxxxx"),
+    VALID.replace(b"Hi", b"\xed\xa0\x80"),
+    chat_with(b'"temperature":NaN'),
+    chat_with(b'"temperature":1e999'),
+    chat_with(b'"temperature":-Infinity'),
+    chat_with(b'"seed":' + b"9" * 5000),
+    chat_with(b'"x":' + b"[" * 50_000 + b"]" * 50_000),
+    chat_with(b'"tools":' + b"[" * 50_000 + b"]" * 50_000),
+    chat_with(b'"tools":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000),
+    chat_with(b'"x":[' + b"[]," * MAX_CONTAINERS + b"1]"),
+]
+
+
+@pytest.mark.parametrize("body", BROKEN, ids=range(len(BROKEN)))
+async def test_a_broken_body_is_a_400_in_the_usual_shape(api, body):
+    answer = await api.post("chat/completions", body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["code"] == "invalid_request"
+    assert not api.kernel.answers
+
+
+def mutated(rng: random.Random, body: bytes) -> bytes:
+    """Return ``body`` with a few bytes cut out, doubled or replaced."""
+    data = bytearray(body)
+    for _ in range(rng.randint(1, 4)):
+        start = rng.randrange(len(data))
+        end = min(len(data), start + rng.randint(1, 8))
+        piece = rng.choice([b"", data[start:end] * 2, rng.randbytes(end - start), b"null", b"-1"])
+        data[start:end] = piece
+    return bytes(data)
+
+
+async def test_mutated_bodies_never_crash_the_server(api):
+    rng = random.Random(1)
+    seeds = [
+        ("chat/completions", json.dumps(CHAT | fields).encode())
+        for fields, _ in CHAT_PROBLEMS + CHAT_UNSUPPORTED
+    ] + [
+        ("completions", json.dumps(COMPLETION | fields).encode())
+        for fields, _ in COMPLETION_PROBLEMS + COMPLETION_UNSUPPORTED
+    ]
+    statuses = set()
+    for _ in range(600):
+        path, body = rng.choice(seeds)
+        answer = await api.post(path, mutated(rng, body))
+        statuses.add(answer.status_code)
+        if answer.status_code not in {200, 404}:
+            error = answer.json()["error"]
+            assert error["message"]
+            assert error["param"] is None or error["param"] in error["message"]
+    assert statuses <= {200, 400, 404}
+    assert 400 in statuses
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+CHAT_FIELDS = [field.name for field in ChatBody.__attrs_attrs__]
+COMPLETION_FIELDS = [field.name for field in CompletionBody.__attrs_attrs__]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(CHAT_FIELDS), JSON, min_size=1, max_size=3))
+def test_any_chat_value_is_understood_or_refused_by_name(fields):
+    try:
+        chat_request(parse(json.dumps(CHAT | fields).encode(), ChatBody))
+    except InvalidRequestError as error:
+        where = (error.param or "").partition(".")[0].partition("[")[0]
+        assert where in {*fields, ""}
+        assert where or "not valid JSON" in error.message
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(COMPLETION_FIELDS), JSON, min_size=1, max_size=3))
+def test_any_completion_value_is_understood_or_refused_by_name(fields):
+    try:
+        completion_requests(parse(json.dumps(COMPLETION | fields).encode(), CompletionBody))
+    except InvalidRequestError as error:
+        where = (error.param or "").partition(".")[0].partition("[")[0]
+        assert where in {*fields, ""}
+        assert where or "not valid JSON" in error.message

@@ -1,0 +1,215 @@
+"""Plugins that are broken in every way are a line in `lmx plugins`, and nothing else (fault 30)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+
+import pytest
+
+from lmx_kernel import errors
+from lmx_kernel.bus import Bus
+from lmx_kernel.events import ModelUnloaded
+from lmx_kernel.hookspecs import KernelSpecs, WorkerSpecs
+from lmx_kernel.interfaces import HttpRequest
+from lmx_kernel.monitors import watch
+from lmx_kernel.plugins import Plugins, PluginSettings, PluginState, RequiredPluginError
+
+GOOD = """
+from attrs import frozen
+from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.interfaces import SettingsSection
+
+@frozen
+class Section:
+    x: int = 1
+
+@hookimpl
+def lmx_settings():
+    return [SettingsSection("good", Section)]
+"""
+HEAD = "from lmx_kernel.hookspecs import hookimpl\n@hookimpl\n"
+BAD = {
+    "import_error": "import no_such_module_at_all",
+    "raises": "raise RuntimeError('boom')",
+    "exits": "import sys; sys.exit(3)",
+    "syntax": "def f(:",
+    "hangs": "import threading; threading.Event().wait()",
+    "unknown_hook": HEAD + "def lmx_no_such_hook(): pass",
+    "wrong_argument": HEAD + "def lmx_backends(settings, teapot): return []",
+    "coroutine": HEAD + "async def lmx_backends(): return []",
+    "hook_raises": HEAD + "def lmx_settings(): raise ValueError('bad hook')",
+    "hook_exits": HEAD + "def lmx_settings(): raise SystemExit(1)",
+    "hook_hangs": HEAD + "def lmx_settings():\n    import threading; threading.Event().wait()",
+    "not_a_list": HEAD + "def lmx_settings(): return 5",
+    "no_names": HEAD + "def lmx_settings(): return [object()]",
+    "generator_dies": HEAD + "def lmx_settings():\n    yield 1 / 0",
+    "clashes": GOOD,
+}
+REASONS = {
+    "import_error": "no_such_module_at_all",
+    "raises": "boom",
+    "exits": "SystemExit: 3",
+    "hangs": "no answer within",
+    "unknown_hook": "lmx_no_such_hook",
+    "wrong_argument": "teapot",
+    "coroutine": "coroutine",
+    "hook_hangs": "no answer within",
+    "clashes": "good is offered by both",
+}
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Return a function that makes plugin modules importable and returns their names."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(**sources):
+        for name, source in sources.items():
+            (tmp_path / f"lmxtest_{name}.py").write_text(source)
+            sys.modules.pop(f"lmxtest_{name}", None)
+        return tuple(f"lmxtest_{name}" for name in sources)
+
+    return write
+
+
+def load(modules, **settings):
+    return Plugins(PluginSettings(discover=False, modules=modules, timeout_s=0.3, **settings))
+
+
+def test_fifteen_bad_plugins_leave_the_good_one_alone(install):
+    names = install(a_good=GOOD, **BAD)
+    plugins = load(names)
+    assert [section.name for section in plugins.settings_sections()] == ["good"]
+    plugins.backends(None)
+    states = {status.name.removeprefix("lmxtest_"): status for status in plugins.statuses}
+    assert states["a_good"].state is PluginState.ACTIVE
+    assert states["a_good"].hooks == ("lmx_settings",)
+    for name in BAD:
+        assert states[name].state is PluginState.FAILED, name
+        assert REASONS.get(name, "") in states[name].reason
+
+
+def test_a_clash_names_both_distributions(install):
+    plugins = load(install(one=GOOD, two=GOOD))
+    plugins.settings_sections()
+    [failed] = [status for status in plugins.statuses if status.state is PluginState.FAILED]
+    assert "lmxtest_one" in failed.reason
+    assert "lmxtest_two" in failed.reason
+
+
+def test_a_disabled_plugin_is_not_imported():
+    plugins = Plugins(PluginSettings(disabled=("openai_api",)))
+    status = {status.name: status for status in plugins.statuses}["openai_api"]
+    assert status.state is PluginState.DISABLED
+    assert not status.hooks
+
+
+def test_a_required_plugin_that_failed_stops_the_start_with_its_reason(install):
+    names = install(raises=BAD["raises"])
+    with pytest.raises(RequiredPluginError, match="boom"):
+        load(names, required=names).check_required()
+    with pytest.raises(RequiredPluginError, match="nowhere: not installed"):
+        load((), required=("nowhere",)).check_required()
+
+
+REQUEST = HttpRequest(method="GET", path="/", headers={}, client="127.0.0.1")
+
+
+def test_an_authoriser_may_refuse_and_a_broken_one_refuses(install):
+    refusing = "from lmx_kernel.errors import ForbiddenError\n" + HEAD
+    refusing += "def lmx_authorize(request): return ForbiddenError(request.path)"
+    broken = HEAD + "def lmx_authorize(request): return request.teapot"
+    assert load(()).authorize(REQUEST) is None
+    assert isinstance(load(install(refuse=refusing)).authorize(REQUEST), errors.ForbiddenError)
+    assert isinstance(load(install(broken=broken)).authorize(REQUEST), errors.UnauthorizedError)
+
+
+class Reader:
+    """An observer that can be waited for."""
+
+    def __init__(self, fail=False):
+        self.seen, self.fail, self.done = [], fail, threading.Event()
+
+    def __call__(self, event):
+        self.seen.append(event.model)
+        if event.model == "last":
+            self.done.set()
+        if self.fail:
+            raise RuntimeError("boom")
+
+
+def event(model):
+    return ModelUnloaded(model=model, reason="test")
+
+
+def test_observers_hear_events_in_order_and_a_broken_one_is_muted():
+    good, bad = Reader(), Reader(fail=True)
+    bus = Bus([("good", good), ("bad", bad)])
+    for model in ("a", "b", "c", "d", "last"):
+        bus.publish(event(model))
+    assert good.done.wait(5)
+    assert good.seen == ["a", "b", "c", "d", "last"]
+    assert not bad.done.wait(0.05)
+    assert bad.seen == ["a", "b", "c"]
+
+
+def test_an_observer_that_hangs_stops_nobody():
+    blocked, good = threading.Event(), Reader()
+    bus = Bus([("bad", lambda _: blocked.wait(5)), ("good", good)])
+    for _ in range(2000):
+        bus.publish(event("x"))
+    bus.publish(event("last"))
+    try:
+        assert good.done.wait(5)
+    finally:
+        blocked.set()
+
+
+def test_a_listener_hears_only_while_it_listens():
+    bus, seen = Bus([]), []
+    with bus.listen(seen.append):
+        bus.publish(event("a"))
+    bus.publish(event("b"))
+    assert [one.model for one in seen] == ["a"]
+
+
+class Gauge:
+    name, interval_s = "gauge", 0.0
+
+    def __init__(self, fail):
+        self.fail, self.samples = fail, 0
+
+    def sample(self):
+        self.samples += 1
+        if self.fail:
+            raise RuntimeError("boom")
+        return {"x": 1.0}
+
+
+async def test_a_monitor_s_figures_become_events_and_a_broken_one_is_muted():
+    figures = asyncio.Queue()
+    task = asyncio.create_task(watch(Gauge(fail=False), figures.put_nowait))
+    assert (await figures.get()).values == {"x": 1.0}
+    task.cancel()
+    broken = Gauge(fail=True)
+    await watch(broken, figures.put_nowait)
+    assert broken.samples == 3
+
+
+def hooks(specs):
+    return [name for name in vars(specs) if name.startswith("lmx_")]
+
+
+@pytest.mark.parametrize("specs", [KernelSpecs, WorkerSpecs])
+def test_every_hook_says_what_an_error_does(specs):
+    for name in hooks(specs):
+        assert "On error:" in getattr(specs, name).__doc__, name
+
+
+def test_the_pages_on_plugins_name_every_hook(request):
+    page = (request.config.rootpath / "docs" / "plugins.md").read_text()
+    for name in hooks(KernelSpecs) + hooks(WorkerSpecs):
+        assert f"`{name}" in page, name
+
