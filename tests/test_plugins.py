@@ -212,4 +212,3 @@ def test_the_pages_on_plugins_name_every_hook(request):
     page = (request.config.rootpath / "docs" / "plugins.md").read_text()
     for name in hooks(KernelSpecs) + hooks(WorkerSpecs):
         assert f"`{name}" in page, name
-

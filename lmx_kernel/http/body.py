@@ -11,8 +11,9 @@ from lmx_kernel.http.settings import ServerSettings
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
-LINGER_S = 2.0
-UNDECLARED_SHARE = 4  # bodies of undeclared length get this fraction: they may well be endless
+LARGE_BYTES = 256 * 1024
+PACE_S = 0.002  # between two reads of large bodies, all of them together
+UNDECLARED_SHARE = 8  # bodies of undeclared length get this fraction: they may well be endless
 
 
 class ClientLeftError(Exception):
@@ -20,17 +21,21 @@ class ClientLeftError(Exception):
 
 
 class BodyBudget:
-    """The bytes that the bodies of all unanswered requests hold together."""
+    """The bytes that the bodies of all unanswered requests hold together.
+
+    :ivar large: how many large bodies are arriving.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.used_bytes = 0
+        self.large = 0
 
     def check(self, size_bytes: int, *, is_declared: bool) -> None:
         """Raise UnavailableError if so many more bytes do not fit now."""
         limit_bytes = self.settings.max_bodies_bytes
         if not is_declared:
-            limit_bytes //= UNDECLARED_SHARE
+            limit_bytes = max(limit_bytes // UNDECLARED_SHARE, self.settings.max_body_bytes)
         if self.used_bytes + size_bytes > limit_bytes:
             raise UnavailableError("Too many large requests at once.", retry_after_s=1)
 
@@ -68,17 +73,6 @@ class Body:
         except TimeoutError:
             raise RequestTimeoutError("The body took too long to arrive.") from None
 
-    async def discard(self) -> None:
-        """Read what is still coming, within bounds: a client that is cut off while it sends may
-        never see the answer."""
-        budget_bytes = self._budget.settings.max_body_bytes
-        try:
-            async with asyncio.timeout(LINGER_S):
-                while budget_bytes > 0 and not self.is_complete:
-                    budget_bytes -= len(await self._next())
-        except (TimeoutError, ClientLeftError):
-            return
-
     def release(self) -> None:
         """Drop the bytes and give them back to the budget. May be called again."""
         self._parts.clear()
@@ -86,16 +80,27 @@ class Body:
         self._held_bytes = 0
 
     async def _read_parts(self) -> bytes:
-        while not self.is_complete:
-            part = await self._next()
-            self._check(self._held_bytes + len(part))
-            self._budget.check(len(part), is_declared=self._is_declared)
-            self._budget.used_bytes += len(part)
-            self._held_bytes += len(part)
-            self._parts.append(part)
+        while not self.is_complete and self._held_bytes < LARGE_BYTES:
+            await self._read_part()
+        self._budget.large += 1
+        try:
+            while not self.is_complete:
+                # Or the loop would do nothing but read while many send as fast as they can.
+                await asyncio.sleep(PACE_S * (self._budget.large - 1))
+                await self._read_part()
+        finally:
+            self._budget.large -= 1
         body = b"".join(self._parts)
         self._parts.clear()
         return body
+
+    async def _read_part(self) -> None:
+        part = await self._next()
+        self._check(self._held_bytes + len(part))
+        self._budget.check(len(part), is_declared=self._is_declared)
+        self._budget.used_bytes += len(part)
+        self._held_bytes += len(part)
+        self._parts.append(part)
 
     async def _next(self) -> bytes:
         event = await self._receive()

@@ -19,7 +19,10 @@ Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CUT = "lmx.cut"  # ASGI extension of our protocol: ends the connection in the middle of an answer
+# ASGI extensions of our connections: end it in the middle of an answer, or after one that came
+# before the end of the request.
+CUT = "lmx.cut"
+PART = "lmx.part"
 CLIENT_LEFT = 499  # only in the log: nobody is there to read a status
 
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -102,14 +105,18 @@ class Exchange:
         await self._app_send(start)
         body = {"type": "http.response.body", "body": answer.body, "more_body": True}
         await self._app_send(body)
-        await self.body.discard()
+        if not self.body.is_complete:
+            self._call_extension(PART)
         await self._app_send({"type": "http.response.body"})
 
     def cut(self) -> None:
         """End an answer that has begun so that nobody takes it for a whole one."""
-        extensions = self.scope.get("extensions") or {}
-        if CUT in extensions:
-            extensions[CUT]()
+        self._call_extension(CUT)
+
+    def _call_extension(self, name: str) -> None:
+        extension = self.scope.get("extensions", {}).get(name)
+        if extension is not None:
+            extension()
 
     def log(self) -> None:
         """Write the request's line: no body, no query, no header."""

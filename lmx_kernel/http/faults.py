@@ -57,10 +57,10 @@ _BY_STATUS: dict[int, tuple[type[LmxError], str]] = {
     415: (UnsupportedMediaTypeError, "The body's content type is not supported here."),
     503: (UnavailableError, "Not available now."),
 }
-_ENTITY_HEADERS = ("content-type", "content-length")
+_RENDERED_HEADERS = ("content-type", "content-length", "retry-after")
 
 
-def explain(exc: Exception) -> Fault:
+def explain(exc: Exception, request_id: str) -> Fault:
     """Return what a client may know of ``exc``; what it may not know goes to the log."""
     if isinstance(exc, LmxError):
         return Fault(exc)
@@ -68,7 +68,7 @@ def explain(exc: Exception) -> Fault:
         return _explain_falcon(exc.error)
     if isinstance(exc, RecursionError):
         return Fault(InvalidRequestError("The request is nested too deeply."))
-    _log.error("request failed", exc_info=exc)
+    _log.error("request failed", request_id=request_id, exc_info=exc)
     return Fault(InternalError("Internal error; the server's log has it under this request's id."))
 
 
@@ -80,5 +80,5 @@ def _explain_falcon(error: falcon.HTTPError) -> Fault:
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     return Fault(
         cls(error.description or text or error.title or "The request is malformed."),
-        {name: value for name, value in pairs if name.lower() not in _ENTITY_HEADERS},
+        {name: value for name, value in pairs if name.lower() not in _RENDERED_HEADERS},
     )

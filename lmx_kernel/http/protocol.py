@@ -1,16 +1,13 @@
-"""The HTTP/1.1 connection: uvicorn's, with limits on what a client may send and how slowly."""
+"""HTTP/1.1 as it comes in: uvicorn's parsing, with limits on what a client may send."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
 import structlog
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from lmx_kernel.errors import (
     HeadersTooLargeError,
@@ -19,27 +16,18 @@ from lmx_kernel.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
-from lmx_kernel.http.exchange import CUT, new_request_id, printable
+from lmx_kernel.http.connection import Connection, Connections
+from lmx_kernel.http.exchange import CUT, PART, new_request_id, printable
 from lmx_kernel.http.framing import check_framing, without_upgrade
 from lmx_kernel.http.render import ErrorRenderer
 from lmx_kernel.http.settings import ServerSettings
 
-CLOSE_S = 1.0  # for a refused client to read why
 POLITE_CONNECTIONS = 256  # beyond the cap by so many: not even told why
 
 _log = structlog.get_logger("lmx.http")
 
 
-class Connections(ServerState):
-    """uvicorn's record of what is open, with an event for when nothing is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.none_open = asyncio.Event()
-        self.none_open.set()
-
-
-class HttpConnection(HttpToolsProtocol):
+class HttpConnection(Connection):
     """One connection of a client.
 
     Requests are not pipelined: what follows a request before its answer is complete is dropped, and
@@ -55,82 +43,42 @@ class HttpConnection(HttpToolsProtocol):
         renderer: ErrorRenderer,
         max_connections: int,
     ) -> None:
-        super().__init__(config=config, server_state=connections, app_state={})
-        self._none_open = connections.none_open
-        self._settings = settings
+        super().__init__(config, connections, settings)
         self._renderer = renderer
         self._max_connections = max_connections
         self.url = b""
         self._is_idle = True
-        self._is_deaf = False
+        self._has_head = False
         self._refusal: LmxError | None = None
         self._overhead_bytes = 0  # since the request began, or since the last piece of its body
-        self._deadline: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
-
-    # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._none_open.clear()
         excess = len(self.connections) - self._max_connections
         if excess > POLITE_CONNECTIONS:
             transport.abort()
         elif excess > 0:
             self._refuse(UnavailableError("Too many connections.", retry_after_s=1))
         else:
-            self._set_deadline(self._settings.header_timeout_s, self._headers_are_late)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
-        self._clear_deadline()
-        self._clear_stall()
-        if not self.connections:
-            self._none_open.set()
-
-    def shutdown(self) -> None:
-        """Close when the running answer is complete, or now if there is none."""
-        super().shutdown()
-        self._bound_closing()
-
-    def cut(self) -> None:
-        """Close in the middle of an answer."""
-        self.cycle.disconnected = True  # or uvicorn logs that the app gave no complete answer
-        self.transport.close()
-        self._bound_closing()
-
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._bound_closing()
-
-    # What comes in
+            self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            self._ignore(data)
+            return
         self._unset_keepalive_if_required()
-        if self._is_idle and not self._is_deaf:
+        if self._is_idle:
             self._is_idle = False
-            if self._deadline is None:
-                self._set_deadline(self._settings.header_timeout_s, self._headers_are_late)
+            if not self._deadline.is_set:
+                self._expect_headers()
         limit_bytes = self._settings.max_header_bytes
         while data and not self._is_deaf:
-            room = limit_bytes - self._overhead_bytes
-            part, data = data[:room], data[room:]
+            size = len(data) if self._has_head else limit_bytes - self._overhead_bytes
+            part, data = data[:size], data[size:]
             self._overhead_bytes += len(part)
             self._feed(part)
             if self._overhead_bytes >= limit_bytes:
                 self._refuse(HeadersTooLargeError(f"Headers are limited to {limit_bytes} bytes."))
-
-    def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as exc:
-            # The parser takes a request to upgrade as one without a body. We never upgrade.
-            request = without_upgrade(self.parser, self.url, self.headers)
-            self.parser = httptools.HttpRequestParser(self)
-            self._feed(request + data[exc.args[0] :])
-        except httptools.HttpParserError:
-            self._refuse(self._refusal or InvalidRequestError("This is not valid HTTP/1.1."))
 
     def on_message_begin(self) -> None:
         if self._is_answering():
@@ -146,9 +94,10 @@ class HttpConnection(HttpToolsProtocol):
             raise ValueError("bad framing")
         if self.parser.should_upgrade():
             return
+        self._has_head = True
         super().on_headers_complete()
-        cast(dict[str, Any], self.scope)["extensions"] = {CUT: self.cut}
-        self._clear_deadline()
+        cast(dict[str, Any], self.scope)["extensions"] = {CUT: self.cut, PART: self.part}
+        self._deadline.clear()
 
     def on_body(self, body: bytes) -> None:
         self._overhead_bytes = 0
@@ -160,41 +109,22 @@ class HttpConnection(HttpToolsProtocol):
         self._overhead_bytes = 0
         super().on_message_complete()
 
-    # What goes out
-
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._is_idle = True
+        self._has_head = False
         self._overhead_bytes = 0
-        self._bound_closing()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch_stall(self.transport.get_write_buffer_size())
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._clear_stall()
-
-    def _watch_stall(self, size_bytes: int) -> None:
-        self._stall = self.loop.call_later(
-            self._settings.write_timeout_s, self._reader_may_be_stalled, size_bytes
-        )
-
-    def _reader_may_be_stalled(self, before_bytes: int) -> None:
-        now_bytes = self.transport.get_write_buffer_size()
-        if now_bytes < before_bytes:
-            self._watch_stall(now_bytes)
-            return
-        self.scope["state"]["cut"] = "reader_stalled"
-        self.transport.abort()
-
-    def _clear_stall(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-
-    # Refusals and deadlines
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            # The parser takes a request to upgrade as one without a body. We never upgrade.
+            request = without_upgrade(self.parser, self.url, self.headers)
+            self.parser = httptools.HttpRequestParser(self)
+            self._feed(request + data[exc.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or InvalidRequestError("This is not valid HTTP/1.1."))
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -202,8 +132,8 @@ class HttpConnection(HttpToolsProtocol):
     def _refuse(self, error: LmxError) -> None:
         if self._is_deaf:
             return
-        self._is_deaf = True
         if self._is_answering():  # two answers would mix
+            self._is_deaf = True
             self.transport.abort()
             return
         request_id = new_request_id()
@@ -212,24 +142,13 @@ class HttpConnection(HttpToolsProtocol):
         answer = self._renderer.render(error, path)
         answer.headers.append((b"x-request-id", request_id.encode()))
         self.transport.write(answer.encode())
-        self.transport.write_eof()  # and go on reading: a close now may destroy the answer
-        self._set_deadline(CLOSE_S, self.transport.abort)
+        self.part()
+
+    def _expect_headers(self) -> None:
+        self._deadline.set(self._settings.header_timeout_s, self._headers_are_late)
 
     def _headers_are_late(self) -> None:
         if self._overhead_bytes:
             self._refuse(RequestTimeoutError("The headers took too long to arrive."))
         else:
             self.transport.abort()
-
-    def _bound_closing(self) -> None:
-        if self.transport.is_closing():  # asyncio would wait for the reader for ever
-            self._set_deadline(self._settings.write_timeout_s, self.transport.abort)
-
-    def _set_deadline(self, seconds: float, act: Callable[[], None]) -> None:
-        self._clear_deadline()
-        self._deadline = self.loop.call_later(seconds, act)
-
-    def _clear_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None

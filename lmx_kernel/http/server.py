@@ -10,8 +10,9 @@ from typing import Any
 
 from uvicorn import Config
 
+from lmx_kernel.http.connection import Connections
 from lmx_kernel.http.port import BACKLOG, listen
-from lmx_kernel.http.protocol import Connections, HttpConnection
+from lmx_kernel.http.protocol import HttpConnection
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 
@@ -85,7 +86,7 @@ class HttpServer:
         self._stop_listening()
         for connection in list(self._connections.connections):
             connection.transport.abort()
-        await self._connections.none_open.wait()
+        await asyncio.sleep(0)  # the connections are told that they are lost
         if tasks := set(self._connections.tasks):
             _, late = await asyncio.wait(tasks, timeout=STOP_S)
             for task in late:

@@ -64,14 +64,14 @@ class Shell:
         try:
             refusal = self._authorize(exchange.request)
         except Exception:  # noqa: BLE001  a plugin's: the door fails closed
-            _log.exception("authorize failed")
+            _log.exception("authorize failed", request_id=exchange.id)
             refusal = ForbiddenError("The request could not be authorised.")
         if refusal is not None:
             raise refusal
 
     async def _fail(self, exchange: Exchange, exc: Exception) -> None:
         exchange.body.release()
-        fault = explain(exc)
+        fault = explain(exc, exchange.id)
         exchange.code = fault.error.code
         if exchange.has_started:
             exchange.cut()

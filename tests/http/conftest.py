@@ -233,7 +233,9 @@ async def serve() -> AsyncIterator[Serve]:
         )
         server = HttpServer(settings, shell)
         await server.start()
-        http = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20)
+        http = httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{server.port}", timeout=20, verify=False
+        )
         running = Running(server, shell, toy, http)
         started.append(running)
         return running

@@ -164,20 +164,21 @@ def test_retry_after(error, header):
     [
         (falcon.HTTPUnauthorized(), 401),
         (falcon.HTTPNotAcceptable(), 400),
-        (falcon.HTTPServiceUnavailable(), 503),
+        (falcon.HTTPServiceUnavailable(retry_after=9), 503),
         (falcon.HTTPInsufficientStorage(), 500),
         (falcon.MediaMalformedError("JSON"), 400),
     ],
 )
 def test_errors_of_falcon(error, status):
-    fault = explain(FalconError(error))
+    fault = explain(FalconError(error), "id")
     assert fault.error.status == status
     assert fault.error.message
+    assert "Retry-After" not in fault.headers  # the renderer's
 
 
 def test_an_unknown_exception_tells_nothing():
     with structlog.testing.capture_logs():
-        error = explain(KeyError("secret")).error
+        error = explain(KeyError("secret"), "id").error
     assert isinstance(error, InternalError)
     assert "secret" not in error.message
 

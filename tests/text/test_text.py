@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
-import pytest
 
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
 from lmx_kernel.text.detokenizer import Detokenizer

@@ -164,5 +164,6 @@ def _stop(stop: Stop | None) -> tuple[str, ...]:
 
 def _check_supported(body: GenerationBody | ChatMessage, path: str = "") -> None:
     for name, harmless in _REFUSED[type(body)].items():
-        if bytes(getattr(body, name)).translate(None, _SPACE) not in harmless:
+        raw = getattr(body, name)
+        if raw is not None and bytes(raw).translate(None, _SPACE) not in harmless:
             raise UnsupportedFieldError(f"{path}{name}: not supported yet", param=f"{path}{name}")

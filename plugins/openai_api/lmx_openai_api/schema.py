@@ -20,7 +20,8 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 def refused(*harmless: bytes) -> Any:
     """A field that is refused, unless it is absent, null or one of ``harmless`` (compact JSON)."""
-    return field(factory=Raw, metadata={HARMLESS: frozenset({b"", b"null", *harmless})})
+    # msgspec does not decode into a Raw that has a factory
+    return field(default=None, metadata={HARMLESS: frozenset({b"null", *harmless})})
 
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -94,7 +95,7 @@ class GenerationBody:
 class ChatBody(GenerationBody):
     """The body of ``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=4096)]
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None

@@ -59,7 +59,7 @@ class EventStream:
     include_usage: bool
     _chunker: Chunker = field(init=False)
     _head: bytes = field(init=False)
-    _silent_at: float = field(init=False, default=0.0)
+    _heartbeat_at: float = field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self._chunker = Chunker(self.envelope.rendering)
@@ -100,11 +100,11 @@ class EventStream:
 
     async def _next(self) -> Event | None:
         """Return None when it is time for a heartbeat, even if silent events keep coming."""
-        left_s = self._silent_at - asyncio.get_running_loop().time()
+        left_s = self._heartbeat_at - asyncio.get_running_loop().time()
         return await self.answer.next(timeout_s=left_s) if left_s > 0 else None
 
     def _mark_written(self) -> None:
-        self._silent_at = asyncio.get_running_loop().time() + self.heartbeat_s
+        self._heartbeat_at = asyncio.get_running_loop().time() + self.heartbeat_s
 
     def _opening(self) -> bytes:
         openings = map(self.envelope.rendering.opening, range(self.choices))

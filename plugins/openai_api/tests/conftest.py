@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import uvloop
 from attrs import define, field
 from lmx_openai_api.settings import OpenAISettings
 from lmx_openai_api.surface import OpenAISurface
@@ -36,6 +37,10 @@ from lmx_kernel.types import (
 
 MODEL = "acme/Tiny-1B"
 Play = Callable[[Answer], None]
+
+
+def pytest_asyncio_loop_factories(config: object, item: object) -> dict[str, Any]:
+    return {"uvloop": uvloop.new_event_loop}  # as the daemon
 
 
 def card(name: str, problem: str | None = None) -> ModelCard:

@@ -78,10 +78,13 @@ async def test_a_stream_has_text_then_a_reason(api, chunks):
 
 
 async def test_the_sdk_reads_a_stream(api):
-    stream = await api.sdk.completions.create(model=MODEL, prompt=["a", "b"], stream=True)
+    # its types deny that a chunk has no finish_reason yet, so it must not be strict here
+    async with openai.AsyncOpenAI(base_url=api.sdk.base_url, api_key="any") as sdk:
+        stream = await sdk.completions.create(model=MODEL, prompt=["a", "b"], stream=True)
+        chunks = [chunk.choices[0] async for chunk in stream]
     texts = ["", ""]
-    async for chunk in stream:
-        texts[chunk.choices[0].index] += chunk.choices[0].text
+    for choice in chunks:
+        texts[choice.index] += choice.text
     assert texts == ["Hello", "Hello"]
 
 
@@ -125,8 +128,9 @@ def test_offsets_count_characters_not_bytes(logprob):
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refusal_of_one_prompt_is_that_of_all(api, stream):
     def play(answer):
-        answer.admit(1)
-        if len(api.kernel.answers) == 2:
+        if len(api.kernel.answers) == 1:
+            answer.admit(1)
+        else:
             answer.end("context_length_exceeded", ContextOverflowError("too long", param="prompt"))
 
     api.kernel.play = play

@@ -172,6 +172,18 @@ async def test_a_late_failure_is_one_frame_and_no_done(api, frames):
     assert "[DONE]" not in answer.text
 
 
+async def test_a_failure_does_not_swallow_what_came_before(api, frames):
+    def play(answer):
+        answer.admit(1)
+        answer.receive(Finished(0, "stop"))
+        answer.end("engine_crashed", EngineCrashedError("the engine died"))
+
+    api.kernel.play = play
+    *_, finish, error = frames((await api.chat(stream=True, n=2)).text)
+    assert json.loads(finish)["choices"][0]["finish_reason"] == "stop"
+    assert "the engine died" in error
+
+
 async def test_the_sdk_raises_a_late_failure(api):
     api.kernel.play = fail_after_text
     stream = await api.sdk.chat.completions.create(model=MODEL, messages=HI, stream=True)

@@ -1,0 +1,108 @@
+"""What the benchmarks share: a daemon, a raw client, figures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import AsyncIterator
+
+from attrs import define, field
+
+
+@define
+class Stream:
+    """When the tokens of one stream came, in seconds since it was asked for."""
+
+    times: list[float] = field(factory=list)
+    text: str = ""
+    error: str = ""
+
+    @property
+    def first_s(self) -> float:
+        return self.times[0]
+
+    @property
+    def gaps(self) -> list[float]:
+        return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
+
+
+class Client:
+    """One keep-alive connection, so that the client costs as little as it can."""
+
+    def __init__(self, url: str) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._address = host, int(port)
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def post(self, path: str, body: dict[str, object]) -> bytes:
+        """Return the whole answer to a request whose answer has a length."""
+        await self._send("POST", path, json.dumps(body).encode())
+        return await self._read_sized()
+
+    async def get(self, path: str) -> bytes:
+        await self._send("GET", path, b"")
+        return await self._read_sized()
+
+    async def stream(self, path: str, body: dict[str, object]) -> AsyncIterator[dict[str, object]]:
+        """Yield the JSON of each frame of a stream."""
+        await self._send("POST", path, json.dumps(body | {"stream": True}).encode())
+        assert self._reader is not None
+        while line := await self._reader.readline():
+            if line.startswith(b"data: {"):
+                yield json.loads(line[6:])
+            elif line.startswith(b"data: [DONE]"):
+                await self._reader.readuntil(b"0\r\n\r\n")
+                return
+
+    async def _send(self, method: str, path: str, body: bytes) -> None:
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection(*self._address)
+        head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(body)}\r\n\r\n"
+        self._writer.write(head.encode() + body)
+
+    async def _read_sized(self) -> bytes:
+        assert self._reader is not None
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        [length] = [
+            line.partition(b":")[2]
+            for line in head.lower().split(b"\r\n")
+            if b"content-length" in line
+        ]
+        return await self._reader.readexactly(int(length))
+
+
+def chat(model: str, text: str, max_tokens: int, **fields: object) -> dict[str, object]:
+    """Return a chat request of one message."""
+    messages = [{"role": "user", "content": text}]
+    return {"model": model, "messages": messages, "max_tokens": max_tokens, **fields}
+
+
+async def timed_stream(url: str, body: dict[str, object]) -> Stream:
+    """Run one stream on a connection of its own and note when its tokens came."""
+    stream, began = Stream(), time.perf_counter()
+    async for frame in Client(url).stream("/v1/chat/completions", body):
+        if "error" in frame:
+            stream.error = str(frame["error"])
+        for choice in frame.get("choices", ()):
+            if text := choice["delta"].get("content"):
+                stream.times.append(time.perf_counter() - began)
+                stream.text += text
+    return stream
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def row(name: str, value: str, goal: str = "") -> None:
+    print(f"| {name} | {value} | {goal} |", flush=True)
+
+
+def head(title: str) -> None:
+    print(f"\n## {title}\n\n| what | measured | goal |\n|---|---|---|")
+
+
+median = statistics.median

@@ -1,0 +1,120 @@
+"""The life of a connection: how it ends, and when it has lasted too long."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.http.timers import Deadline, StallWatch
+
+PART_S = 2.0  # for a refused client to read why
+IGNORE_S = 0.002  # between two reads of what refused clients still send, all of them together
+
+
+class Connections(ServerState):
+    """uvicorn's record of what is open.
+
+    :ivar none_open: set while nothing is.
+    :ivar parting: how many were refused and are kept a little for the client to read why.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parting = 0
+        self.none_open = asyncio.Event()
+        self.none_open.set()
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection, with every way to end it bounded in time."""
+
+    def __init__(self, config: Config, connections: Connections, settings: ServerSettings) -> None:
+        super().__init__(config=config, server_state=connections, app_state={})
+        self._all = connections
+        self._settings = settings
+        self._deadline = Deadline(self.loop)
+        self._stall: StallWatch
+        self._is_deaf = False
+        self._is_parting = False
+        self._ignored_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._all.none_open.clear()
+        size, patience_s = transport.get_write_buffer_size, self._settings.write_timeout_s
+        self._stall = StallWatch(self.loop, patience_s, size, self._cut_stalled)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._deadline.clear()
+        self._stall.stop()
+        self._all.parting -= self._is_parting
+        if not self.connections:
+            self._all.none_open.set()
+
+    def shutdown(self) -> None:
+        """Close when the running answer is complete, or now if there is none."""
+        super().shutdown()
+        self._bound_closing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._bound_closing()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._bound_closing()
+
+    def cut(self) -> None:
+        """Close in the middle of an answer."""
+        self.cycle.disconnected = True  # or uvicorn logs that the app gave no complete answer
+        self.transport.close()
+        self._bound_closing()
+
+    def part(self) -> None:
+        """Close once the client had time to read an answer that it may not be waiting for yet.
+
+        To close at once would destroy the answer if the client is still sending.
+        """
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self._is_deaf = self._is_parting = True
+        self._all.parting += 1
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        self._deadline.set(PART_S, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall.start()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stall.stop()
+
+    def _ignore(self, data: bytes) -> None:
+        self._ignored_bytes += len(data)
+        if self._ignored_bytes > self._settings.max_body_bytes:
+            self.transport.abort()
+            return
+        # Floods of refused clients share one rate, or the loop would do nothing but read them.
+        self.flow.pause_reading()
+        self.loop.call_later(IGNORE_S * self._all.parting, self._ignore_more)
+
+    def _ignore_more(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _bound_closing(self) -> None:
+        if self.transport.is_closing():  # asyncio would wait for the reader for ever
+            self._deadline.set(self._settings.write_timeout_s, self.transport.abort)
+
+    def _cut_stalled(self) -> None:
+        self.scope["state"]["cut"] = "reader_stalled"
+        self.transport.abort()
