@@ -66,12 +66,8 @@ class Client:
     async def _read_sized(self) -> bytes:
         assert self._reader is not None
         head = await self._reader.readuntil(b"\r\n\r\n")
-        [length] = [
-            line.partition(b":")[2]
-            for line in head.lower().split(b"\r\n")
-            if b"content-length" in line
-        ]
-        return await self._reader.readexactly(int(length))
+        headers = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:-2])
+        return await self._reader.readexactly(int(headers[b"content-length"]))
 
 
 def chat(model: str, text: str, max_tokens: int, **fields: object) -> dict[str, object]:

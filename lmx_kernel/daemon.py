@@ -96,7 +96,7 @@ async def _enter_lifespans(stack: AsyncExitStack, booted: Booted, assembly: Asse
         try:
             await stack.enter_async_context(context)
         # A plugin's: it may fail in any way, and the daemon goes on without it.
-        except (Exception, SystemExit):  # noqa: BLE001
+        except (Exception, SystemExit):
             log.exception("lifespan_failed")
 
 

@@ -22,7 +22,6 @@ class ModelUnloaded:
     """A worker is gone on purpose, and its memory is back."""
 
     model: str
-    reason: str
 
 
 @frozen(kw_only=True)

@@ -21,7 +21,7 @@ async def watch(monitor: Monitor, publish: Callable[[KernelEvent], None]) -> Non
         try:
             values = await asyncio.to_thread(monitor.sample)
         # A monitor is a plugin's: it may fail in any way, and the daemon goes on.
-        except (Exception, SystemExit):  # noqa: BLE001
+        except (Exception, SystemExit):
             failures += 1
             log.exception("monitor_failed", monitor=monitor.name)
         else:

@@ -18,7 +18,8 @@ class ServerSettings:
     :ivar port: TCP port; 0 picks a free one (tests).
     :ivar api_key: the key that clients must show; empty asks for none.
     :ivar max_body_bytes: longest body of one request.
-    :ivar max_bodies_bytes: most bytes held for bodies of all requests that are not answered yet.
+    :ivar max_bodies_bytes: most bytes held for bodies of all requests that are not answered yet;
+        an eighth of it for bodies that come without a declared length.
     :ivar max_header_bytes: longest request line and headers of one request.
     :ivar header_timeout_s: from connecting (later: from the first byte) to the end of the headers.
     :ivar body_timeout_s: from the end of the headers to the end of the body.

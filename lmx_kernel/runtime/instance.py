@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
+import structlog
 from attrs import frozen
 
 from lmx_kernel import errors, events
@@ -23,6 +24,7 @@ from lmx_kernel.worker import messages as wire
 
 TICKS = 10  # looks at a silent worker within one timeout
 MAX_LOST_LOADS = 2
+log = structlog.get_logger(__name__)
 
 
 class State(StrEnum):
@@ -139,15 +141,23 @@ class Instance:
             async with self._around.reserve(self) as self.memory_bytes:
                 await self._keep_worker()
         except errors.LmxError as error:
-            self._around.publish(
-                events.LoadFailed(model=self.spec.card.id, code=error.code, message=error.message)
-            )
-            self.requests.fail_all(error)
+            self._give_up(error)
+        # A plugin's backend may fail in any way, and the system may refuse a process; whoever
+        # waits here must hear of it.
+        except Exception as error:
+            log.exception("load_failed", model=self.spec.card.id)
+            self._give_up(errors.InternalError(f"{self.spec.card.id} cannot be loaded: {error!r}"))
         finally:
             self._state, self.memory_bytes, self._task = State.ABSENT, 0, None
             self.requests.reopen()
         if not self.requests.is_idle:
             self._begin()
+
+    def _give_up(self, error: errors.LmxError) -> None:
+        self._around.publish(
+            events.LoadFailed(model=self.spec.card.id, code=error.code, message=error.message)
+        )
+        self.requests.fail_all(error)
 
     async def _keep_worker(self) -> None:
         while not self._stop.done():
@@ -155,7 +165,6 @@ class Instance:
                 await self._run_worker()
             except WorkerLostError as lost:
                 self._crashed(str(lost))
-        self._around.publish(events.ModelUnloaded(model=self.spec.card.id, reason="stopped"))
 
     async def _run_worker(self) -> None:
         opened: asyncio.Future[EngineLimits] = asyncio.get_running_loop().create_future()
@@ -169,6 +178,7 @@ class Instance:
                 self._ready(worker, opened.result(), time.monotonic() - began)
                 await self._watch(worker, self._stop, self._around.models.hang_timeout_s)
                 self.requests.detach()
+                self._around.publish(events.ModelUnloaded(model=self.spec.card.id))
         finally:
             self._worker = None
             await worker.close()

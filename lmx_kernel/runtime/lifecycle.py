@@ -62,7 +62,7 @@ class Lifecycle:
         if card.problem:
             raise errors.ModelUnusableError(f"{card.id} cannot be used: {card.problem}")
         instance = self.instances.get(card.id)
-        if instance is None:
+        if instance is None or (instance.state is State.ABSENT and instance.spec.card != card):
             instance = self.instances[card.id] = Instance(self._spec(card), self._surroundings)
         return instance.submit(request)
 

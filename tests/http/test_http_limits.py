@@ -98,6 +98,16 @@ async def test_all_bodies_in_flight_share_one_budget(serve, until):
     assert (await running.http.post("/toy/echo", content=b"x" * 20 * KIB)).status_code == 200
 
 
+async def test_bodies_of_undeclared_length_get_less(serve, until):
+    running = await serve(max_body_bytes=10 * KIB, max_bodies_bytes=80 * KIB)
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+    await running.connect(chunked + b"2400\r\n" + b"x" * 9 * KIB)
+    await until(lambda: running.shell._bodies.used_bytes == 9 * KIB)
+    other = await running.connect(chunked + b"800\r\n" + b"x" * 2 * KIB)
+    assert (await other.answer()).status == 503
+    assert (await running.http.post("/toy/echo", content=b"x" * 2 * KIB)).status_code == 200
+
+
 async def test_the_budget_is_given_back(serve):
     running = await serve(max_body_bytes=100 * KIB)
     (await running.connect(declared(90 * KIB) + b"x" * KIB)).drop()

@@ -202,6 +202,16 @@ async def test_drain_gives_up_in_time(serve):
     assert not running.server._connections.tasks
 
 
+async def test_drain_may_be_asked_again(serve):
+    running = await serve()
+    client = await running.connect(STREAM)
+    await running.toy.slow.started.wait()
+    assert not await running.server.drain(0.05)
+    running.toy.slow.finish.set()
+    assert await running.server.drain(5)
+    assert (await client.rest()).endswith(b"last\r\n0\r\n\r\n")
+
+
 async def test_a_draining_server_refuses_requests(serve):
     running = await serve()
     client = await running.connect(GET)

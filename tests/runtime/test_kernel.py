@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 
+import psutil
 import pytest
 
 from lmx_kernel import errors
@@ -233,8 +234,6 @@ async def test_a_worker_killed_while_it_loads_is_started_again(tmp_path):
 
 async def loading_worker(stage, model):
     """Wait until a worker process exists for a model."""
-    import psutil
-
     me = psutil.Process()
     while not (children := me.children()):
         await asyncio.sleep(0)
@@ -320,7 +319,7 @@ async def test_a_full_queue_refuses_at_once(tmp_path):
 
 
 async def test_who_waits_too_long_is_refused(tmp_path):
-    config = "[models]\nparallel = 1\n[queue]\nmax_wait_s = 0.2"
+    config = "[models]\nparallel = 1\n[queue]\nmax_wait_s = 2.0"
     async with staged_kernel(tmp_path, {"m": SLOW}, config) as stage:
         with await stage.kernel.generate(ask("m", "long")) as running:
             assert isinstance(await running.next(), Admitted)

@@ -21,6 +21,9 @@ from lmx_kernel.types import EngineLimits
 WORTH_WAITING = 32
 """Tokens of a prompt that another is computing right now, for which it is waited."""
 
+WARM_UP_S = 1.0
+"""A measurement that would take longer is left out."""
+
 WORTH_KEEPING = 8
 """Tokens that a finished sequence must have for its cells to be kept."""
 
@@ -325,9 +328,10 @@ class GgufEngine:
 def warm_up(context: Context) -> Pace:
     """Compute a few rows, which touches the weights, and return the pace that this took."""
     row_s = 0.0
-    for count in (1, min(32, context.rows)):
-        started_s = time.perf_counter()
-        context.compute([Piece(0, [0] * count, 0, True)])
-        row_s = (time.perf_counter() - started_s) / count
-        context.drop(0)
-    return Pace(max(row_s, 1e-6))
+    for count in (1, 8, 64):
+        if row_s * count < WARM_UP_S:
+            started_s = time.perf_counter()
+            context.compute([Piece(0, [0] * count, 0, True)])
+            row_s = (time.perf_counter() - started_s) / count
+            context.drop(0)
+    return Pace(row_s)

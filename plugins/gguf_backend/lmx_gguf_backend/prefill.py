@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmx_gguf_backend.pace import LEAST_ROWS, whole
+from lmx_gguf_backend.pace import LEAST_ROWS
 
 
 def plan_prefill(remaining: Sequence[int], rows: int, turn: int) -> list[tuple[int, int]]:
@@ -19,11 +19,11 @@ def plan_prefill(remaining: Sequence[int], rows: int, turn: int) -> list[tuple[i
     if turn % 2:
         order.sort(key=lambda index: remaining[index])
     plan: list[tuple[int, int]] = []
-    for index in order:
+    for index in order if rows else ():
         count = remaining[index]
         if count > rows:
             # a crumb of a prompt costs a row's overhead and gains nothing
-            count = 0 if plan and rows < LEAST_ROWS else min(whole(rows), rows)
+            count = 0 if plan and rows < LEAST_ROWS else rows
         if count:
             plan.append((index, count))
             rows -= count
