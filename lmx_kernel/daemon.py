@@ -30,6 +30,7 @@ from lmx_kernel.runtime.settings import ModelSettings
 
 EX_CONFIG = 78  # sysexits.h: the config is wrong
 EX_PORT = 98  # EADDRINUSE on Linux
+LAST_WORDS_S = 1.0  # for the error frames of what was cut off
 log = structlog.get_logger(__name__)
 
 
@@ -59,6 +60,7 @@ async def _serve(booted: Booted) -> int:
         assembly.kernel.draining = True
         await _first(server.drain(booted.settings.get(ServerSettings).drain_s), now.wait())
         await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
+        await server.drain(LAST_WORDS_S)
         await server.stop()
         for task in tasks:
             task.cancel()

@@ -196,7 +196,7 @@ def until():
 
     async def wait(holds: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
-            while not holds():  # noqa: ASYNC110
+            while not holds():
                 await asyncio.sleep(0)
 
     return wait

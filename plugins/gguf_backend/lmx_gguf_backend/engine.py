@@ -9,7 +9,7 @@ from attrs import define, field
 
 from lmx_gguf_backend.context import Context, Outcome, Piece
 from lmx_gguf_backend.library import Model
-from lmx_gguf_backend.pace import Pace
+from lmx_gguf_backend.pace import LEAST_ROWS, TILE_ROWS, Pace
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefix import PrefixStore, common, distinct
 from lmx_gguf_backend.sampler import Sampler, logprobs
@@ -315,7 +315,7 @@ class GgufEngine:
         held = [running.tokens[: running.done] for running in self._running.values()]
         return EngineStats(
             cache_tokens_used=distinct([*kept, *held]),
-            details={"kept_prefixes": len(kept), "prefill_row_s": self._pace.row_s},
+            details={"kept_prefixes": len(kept), "prefill_row_s": self._pace.tile_row_s},
         )
 
     def close(self) -> None:
@@ -327,11 +327,12 @@ class GgufEngine:
 
 def warm_up(context: Context) -> Pace:
     """Compute a few rows, which touches the weights, and return the pace that this took."""
-    row_s = 0.0
-    for count in (1, 8, 64):
+    row_s, times_s = 0.0, []
+    for count in (1, LEAST_ROWS, TILE_ROWS):
         if row_s * count < WARM_UP_S:
             started_s = time.perf_counter()
             context.compute([Piece(0, [0] * count, 0, True)])
             row_s = (time.perf_counter() - started_s) / count
             context.drop(0)
-    return Pace(row_s)
+        times_s.append(row_s)
+    return Pace(row_s=times_s[1], tile_row_s=times_s[-1])

@@ -15,8 +15,8 @@ from attrs import define, field
 ALONE_S = 0.25
 """Of a step with nothing but prefill: joining and cancelling wait that long."""
 
-TILE_S = 0.6
-"""A tile may take this long: half of it would take hardly less."""
+TILE_S = 1.0
+"""A tile may take this long: half of its rows would take hardly less."""
 
 MOST_STEPS, FEW_STEPS = 4, 2
 """Prefill beside running streams may take this many times their step; the second where steps are
@@ -36,10 +36,12 @@ WEIGHT = 0.25
 class Pace:
     """Running means of what steps and prompt rows take, and what prefill owes to the streams.
 
-    :param row_s: seconds that a prompt row takes.
+    :param row_s: seconds that a prompt row takes in a small piece.
+    :param tile_row_s: and in a tile or more.
     """
 
     row_s: float
+    tile_row_s: float
     _steps_s: dict[int, float] = field(factory=dict)
     _owed_s: float = 0.0
 
@@ -49,10 +51,10 @@ class Pace:
             self._owed_s = 0.0
         elif self._owed_s > self._step_s(running) / 2:
             return 0
-        rows = int(self._limit_s(running) / self.row_s)
-        if rows < TILE_ROWS and self.row_s * TILE_ROWS <= TILE_S:
-            return max(TILE_ROWS - running, LEAST_ROWS)
-        return whole(rows)
+        limit_s = self._limit_s(running)
+        if min(self.tile_row_s, self.row_s) * TILE_ROWS > TILE_S:
+            return whole(int(limit_s / self.row_s))
+        return max(whole(int(limit_s / self.tile_row_s)), TILE_ROWS - running, LEAST_ROWS)
 
     def _limit_s(self, running: int) -> float:
         if not running:
@@ -69,8 +71,11 @@ class Pace:
         decode_s = self._step_s(running) if running else 0.0
         prefill_s = max(seconds - decode_s, 0.0)
         self._owed_s += max(DECODE_SHARE * prefill_s - decode_s, 0.0)
-        if prefill >= LEAST_ROWS:
-            self.row_s = max(_mean(self.row_s, prefill_s / prefill), 1e-6)
+        row_s = max(prefill_s / prefill, 1e-6)
+        if running + prefill >= TILE_ROWS:
+            self.tile_row_s = _mean(self.tile_row_s, row_s)
+        elif prefill >= LEAST_ROWS:
+            self.row_s = _mean(self.row_s, row_s)
 
     def _step_s(self, running: int) -> float:
         """Return what a step without prefill takes, from the nearest number of rows measured."""
