@@ -11,7 +11,6 @@ import pytest
 from lmx_kernel import errors
 from lmx_kernel.bus import Bus
 from lmx_kernel.events import ModelUnloaded
-from lmx_kernel.hookspecs import KernelSpecs, WorkerSpecs
 from lmx_kernel.interfaces import HttpRequest
 from lmx_kernel.monitors import watch
 from lmx_kernel.plugins import Plugins, PluginSettings, PluginState, RequiredPluginError
@@ -197,19 +196,3 @@ async def test_a_monitor_s_figures_become_events_and_a_broken_one_is_muted():
     broken = Gauge(fail=True)
     await watch(broken, figures.put_nowait)
     assert broken.samples == 3
-
-
-def hooks(specs):
-    return [name for name in vars(specs) if name.startswith("lmx_")]
-
-
-@pytest.mark.parametrize("specs", [KernelSpecs, WorkerSpecs])
-def test_every_hook_says_what_an_error_does(specs):
-    for name in hooks(specs):
-        assert "On error:" in getattr(specs, name).__doc__, name
-
-
-def test_the_pages_on_plugins_name_every_hook(request):
-    page = (request.config.rootpath / "docs" / "plugins.md").read_text()
-    for name in hooks(KernelSpecs) + hooks(WorkerSpecs):
-        assert f"`{name}" in page, name

@@ -44,7 +44,8 @@ def listen(host: str, port: int) -> socket.socket:
         family, address = _resolve(host, port)
     except OSError as exc:
         raise ListenError(f"Cannot listen on {host}: {exc.strerror}.") from exc
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Named, since asyncio sets TCP_NODELAY only where the protocol is TCP by its number.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import llama_cpp as llama
 import numpy as np
@@ -82,16 +83,13 @@ class _Rows:
         self.count = end
 
     def batch(self) -> llama.llama_batch:
-        def pointer(array: np.ndarray, kind: type) -> ctypes._Pointer:
-            return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
-
         return llama.llama_batch(
             n_tokens=self.count,
-            token=pointer(self.tokens, llama.llama_token),
-            pos=pointer(self.positions, llama.llama_pos),
-            n_seq_id=pointer(self.ones, ctypes.c_int32),
-            seq_id=pointer(self.slot_pointers, ctypes.POINTER(llama.llama_seq_id)),
-            logits=pointer(self.outputs, ctypes.c_int8),
+            token=_pointer(self.tokens, llama.llama_token),
+            pos=_pointer(self.positions, llama.llama_pos),
+            n_seq_id=_pointer(self.ones, ctypes.c_int32),
+            seq_id=_pointer(self.slot_pointers, ctypes.POINTER(llama.llama_seq_id)),
+            logits=_pointer(self.outputs, ctypes.c_int8),
         )
 
 
@@ -147,6 +145,30 @@ class Context:
         _check(0 <= slot < MAX_SLOTS and start >= 0)
         return bool(llama.llama_memory_seq_rm(self.memory, slot, start, -1))
 
+    def state_bytes(self, slot: int) -> int:
+        """Return the size of what :meth:`save` returns."""
+        _check(0 <= slot < MAX_SLOTS)
+        return int(llama.llama_state_seq_get_size(self.handle, slot))
+
+    def save(self, slot: int) -> memoryview:
+        """Return a copy of what a slot holds."""
+        size = self.state_bytes(slot)
+        buffer = (ctypes.c_uint8 * size)()
+        written = llama.llama_state_seq_get_data(self.handle, buffer, size, slot)
+        _check(written == size)
+        return memoryview(buffer)
+
+    def restore(self, slot: int, state: memoryview, length: int) -> bool:
+        """Let an empty slot hold the first ``length`` tokens of a state of this context.
+
+        :returns: False where there is no room; nothing changed then.
+        """
+        _check(0 <= slot < MAX_SLOTS)
+        buffer = (ctypes.c_uint8 * state.nbytes).from_buffer(state)
+        if not llama.llama_state_seq_set_data(self.handle, buffer, state.nbytes, slot):
+            return False
+        return self.drop(slot, length)
+
     def compute(self, pieces: Sequence[Piece]) -> int:
         """Compute ``pieces`` and return the library's code, see :class:`Outcome`.
 
@@ -176,11 +198,9 @@ class Context:
             self.handle = 0
 
 
-def _params(
-    options: LoadOptions, settings: GgufSettings, threads: int
-) -> llama.llama_context_params:
+def _params(options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
     """Return the parameters of a context; the comments are for what differs from the defaults."""
-    params = llama.llama_context_default_params()
+    params: Any = llama.llama_context_default_params()
     params.n_ctx = options.cache_tokens
     params.n_batch = params.n_ubatch = ROWS
     params.n_seq_max = options.parallel
@@ -194,6 +214,10 @@ def _params(
     params.swa_full = True
     params.no_perf = True
     return params
+
+
+def _pointer(array: NDArray[Any], kind: type[Any]) -> Any:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
 
 
 def _check(is_right: bool) -> None:

@@ -11,7 +11,7 @@ from lmx_gguf_backend.context import Context, Outcome, Piece
 from lmx_gguf_backend.library import Model
 from lmx_gguf_backend.pace import LEAST_ROWS, TILE_ROWS, Pace
 from lmx_gguf_backend.prefill import plan_prefill
-from lmx_gguf_backend.prefix import PrefixStore, common, distinct
+from lmx_gguf_backend.prefix import Kept, PrefixStore, common, distinct
 from lmx_gguf_backend.sampler import Sampler, logprobs
 from lmx_gguf_backend.tokenizer import GgufTokenizer
 from lmx_kernel.engine import EngineStats, Output, Progress, Sequence, Step, TokenLogprobs
@@ -72,7 +72,7 @@ class _Report:
 
     def step(self) -> Step:
         return Step(
-            *(tuple(part) for part in (self.outputs, self.progress, self.preempted, self.failed))
+            tuple(self.outputs), tuple(self.progress), tuple(self.preempted), tuple(self.failed)
         )
 
 
@@ -94,6 +94,7 @@ class GgufEngine:
     _store: PrefixStore | None
     _running: dict[int, _Running] = field(factory=dict)
     _turn: int = 0
+    _rows: int = 0
     _report: _Report = field(factory=_Report)
 
     # --- joining and leaving
@@ -147,11 +148,14 @@ class GgufEngine:
         self._context.drop(running.slot)
 
     def _keep(self, store: PrefixStore, running: _Running) -> None:
-        target, dropped = store.keep(running.tokens[: running.done])
-        for slot in dropped:
-            self._context.drop(slot)
-        if target is not None:
-            self._context.copy(running.slot, target, running.done)
+        tokens = running.tokens[: running.done]
+        for kept in store.redundant(tokens):
+            self._forget(store, kept)
+        if store.is_full:
+            self._cool(store)
+        new = store.keep(tokens, self._rows)
+        if new is not None and new.slot is not None:
+            self._context.copy(running.slot, new.slot, running.done)
 
     # --- stepping
 
@@ -165,6 +169,8 @@ class GgufEngine:
         for running in self._running.values():
             self._start(running)
         self._compute(self._plan())
+        if self._store is not None and self._store.cold(self._rows):
+            self._cool(self._store, must_free=False)
         return self._report.step()
 
     def _plan(self) -> Work:
@@ -200,6 +206,7 @@ class GgufEngine:
             if running.in_prefill:
                 self._note_progress(running, len(piece.tokens))
             running.done += len(piece.tokens)
+            self._rows += len(piece.tokens)
         if outputs:
             for running, row in zip(outputs, self._context.logits(len(outputs)), strict=True):
                 self._choose(running, row)
@@ -241,23 +248,43 @@ class GgufEngine:
         if self._store is None:
             return
         limit = len(running.tokens) - 1  # the last one must be computed: its logits are needed
-        length, source, kept = self._longest(self._store, running, limit)
+        length, source = self._longest(self._store, running, limit)
         if self._waits(running, limit, length):
             running.cached = None
-        elif length:
-            self._context.copy(source, running.slot, length)
+        elif length and self._take(running, source, length):
             running.done = running.cached = length
-            if kept:
-                self._store.touch(source)
 
-    def _longest(self, store: PrefixStore, new: _Running, limit: int) -> tuple[int, int, bool]:
-        """Return the longest shared prefix, the slot that holds it, and whether the store does."""
-        kept = store.best(new.tokens)
-        found = [(min(kept[1], limit), kept[0], True)] if kept else []
+    def _longest(
+        self, store: PrefixStore, new: _Running, limit: int
+    ) -> tuple[int, Kept | _Running | None]:
+        """Return the longest prefix that is held for another, and by what."""
+        length: int = 0
+        source: Kept | _Running | None = None
         for other in self._running.values():
-            length = min(common(new.tokens, other.tokens), other.done, limit)
-            found.append((length, other.slot, False))
-        return max(found, default=(0, 0, False))
+            shared = min(common(new.tokens, other.tokens), other.done, limit)
+            if shared > length:
+                length, source = shared, other
+        kept = store.best(new.tokens)
+        if kept is not None and min(kept[0], limit) > length:
+            return min(kept[0], limit), kept[1]
+        return length, source
+
+    def _take(self, new: _Running, source: Kept | _Running | None, length: int) -> bool:
+        """Let ``new`` begin with ``length`` tokens of ``source``; False if there is no room."""
+        if isinstance(source, Kept):
+            source.used = self._rows
+            if source.state is not None:
+                return self._restore(new, source.state, length)
+        if source is None or source.slot is None:
+            return False
+        self._context.copy(source.slot, new.slot, length)
+        return True
+
+    def _restore(self, new: _Running, state: memoryview, length: int) -> bool:
+        while not self._context.restore(new.slot, state, length):
+            if self._store is None or not self._cool(self._store):
+                return False
+        return True
 
     def _waits(self, new: _Running, limit: int, length: int) -> bool:
         for other in self._running.values():
@@ -271,11 +298,32 @@ class GgufEngine:
 
     # --- trouble
 
-    def _make_room(self) -> None:
-        """Free cells: the oldest kept prefix, else those of the youngest sequence."""
-        slot = self._store.evict() if self._store is not None else None
-        if slot is not None:
+    def _forget(self, store: PrefixStore, kept: Kept) -> None:
+        if kept.slot is not None:
+            self._context.drop(kept.slot)
+        store.forget(kept)
+
+    def _cool(self, store: PrefixStore, *, must_free: bool = True) -> bool:
+        """Park the oldest hot prefix, or forget it if it ``must_free`` its cells and is too big.
+
+        :returns: whether there was one.
+        """
+        kept = store.oldest_hot()
+        if kept is None or kept.slot is None:
+            return False
+        if self._context.state_bytes(kept.slot) <= store.budget_bytes:
+            slot = kept.slot
+            store.park(kept, self._context.save(slot))
             self._context.drop(slot)
+        elif must_free:
+            self._forget(store, kept)
+        else:
+            kept.used = self._rows  # it stays hot; asked again after as many rows
+        return True
+
+    def _make_room(self) -> None:
+        """Free cells: those of the oldest kept prefix, else those of the youngest sequence."""
+        if self._store is not None and self._cool(self._store):
             return
         holding = [running for running in self._running.values() if running.done]
         if len(self._running) == 1 or not holding:
@@ -311,11 +359,11 @@ class GgufEngine:
 
     def stats(self) -> EngineStats:
         """Return current figures."""
-        kept = self._store.tokens() if self._store is not None else []
+        store = self._store or PrefixStore(range(0), 0)
         held = [running.tokens[: running.done] for running in self._running.values()]
         return EngineStats(
-            cache_tokens_used=distinct([*kept, *held]),
-            details={"kept_prefixes": len(kept), "prefill_row_s": self._pace.tile_row_s},
+            cache_tokens_used=distinct([*store.hot_tokens(), *held]),
+            details={"kept_prefixes": len(store), "parked_bytes": store.parked_bytes},
         )
 
     def close(self) -> None:

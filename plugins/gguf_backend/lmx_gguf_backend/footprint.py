@@ -15,6 +15,9 @@ CELLS_STEP = 256
 ROWS = 512
 """Rows of one computation (n_ubatch): the compute buffer grows with them."""
 
+PARKED_SHARE = 4
+"""Parked prefixes may take one part in this many of what the cache takes."""
+
 VOCABULARY_BYTES = 350
 """Of tables for one token of the vocabulary (350 measured for a BPE, 160 for an SPM model)."""
 
@@ -30,14 +33,28 @@ def estimate(model: ModelFile, options: LoadOptions, cache_type: str = "f16") ->
 
     The window of sliding-window layers is ignored: the engine keeps them whole.
     """
-    cells = -(-options.cache_tokens // CELLS_STEP) * CELLS_STEP
+    parallel = options.parallel
     return MemoryEstimate(
         weights_bytes=sum(tensor.size_bytes for tensor in model.tensors),
-        cache_bytes=int(cells * _numbers_per_cell(model) * CACHE_BYTES[cache_type])
-        + options.parallel * _state_bytes(model),
-        overhead_bytes=_compute_bytes(model, cells, options.parallel)
+        cache_bytes=cache_bytes(model, options, cache_type) + parallel * _state_bytes(model),
+        overhead_bytes=_compute_bytes(model, _cells(options), parallel)
+        + parked_bytes(model, options, cache_type)
         + runtime_bytes(model.vocabulary),
     )
+
+
+def cache_bytes(model: ModelFile, options: LoadOptions, cache_type: str = "f16") -> int:
+    """Return what the keys and values of all cells take."""
+    return int(_cells(options) * _numbers_per_cell(model) * CACHE_BYTES[cache_type])
+
+
+def parked_bytes(model: ModelFile, options: LoadOptions, cache_type: str = "f16") -> int:
+    """Return what parked prefixes may take beside the cache."""
+    return cache_bytes(model, options, cache_type) // PARKED_SHARE
+
+
+def _cells(options: LoadOptions) -> int:
+    return -(-options.cache_tokens // CELLS_STEP) * CELLS_STEP
 
 
 def runtime_bytes(vocabulary: int) -> int:

@@ -89,7 +89,12 @@ class Model:
         # no_alloc aborts on mapped files
         mapped = settings.mmap and not measure_only
         params.load_mode = llama.LLAMA_LOAD_MODE_MMAP if mapped else llama.LLAMA_LOAD_MODE_NONE
-        report = llama.llama_progress_callback(lambda share, _: progress(share) or True)
+
+        @llama.llama_progress_callback
+        def report(share: float, _: object) -> bool:
+            progress(share)
+            return True  # where progress raises, ctypes returns False, and the load ends
+
         params.progress_callback = report
         LOG.errors.clear()
         handle = llama.llama_model_load_from_file(str(path).encode(), params)

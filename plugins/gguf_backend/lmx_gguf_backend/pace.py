@@ -22,7 +22,7 @@ MOST_STEPS, FEW_STEPS = 4, 2
 """Prefill beside running streams may take this many times their step; the second where steps are
 so long that the first exceeds ``ALONE_S``."""
 
-DECODE_SHARE = 0.35
+DECODE_SHARE = 0.3
 """Time that running streams get to themselves for each second of prefill."""
 
 TILE_ROWS = 64

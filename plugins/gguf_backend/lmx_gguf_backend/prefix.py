@@ -1,11 +1,12 @@
-"""The store of kept prefixes: which tokens are held in the cache for later, and by which slots.
+"""The store of kept prefixes: what earlier sequences computed, for later ones to begin with.
 
-Pure bookkeeping; the engine carries out what it answers. A prefix is found by its tokens alone,
-and what a slot holds was computed from exactly these, so no text can leak into another.
+Pure bookkeeping; the engine carries it out. A prefix is found by its tokens alone, and what is
+held for it was computed from exactly these, so no text can leak into another.
 
-Kept tokens slow every running row a little (15,000 foreign cells: +44 % a step, measured on
-SmolLM2), so only few are kept: the newest always, since its conversation is likely to go on, the
-others while all together stay within ``budget`` tokens.
+A prefix is hot while a slot of the cache holds it: sharing it is free then, but every row that is
+computed reads past it (measured on SmolLM2-135M: 4,000 foreign cells double the cost of a prompt's
+row). So one that was not used for a while is parked: its state is copied to memory, at 20 ms for
+1,200 tokens where computing them takes 4 s, and its cells are given back.
 """
 
 from __future__ import annotations
@@ -15,69 +16,98 @@ from itertools import pairwise
 
 from attrs import define, field
 
-Tokens = Sequence[int]
 BLOCK = 256
+
+
+@define(eq=False)
+class Kept:
+    """A prefix: hot in ``slot``, or parked in ``state``.
+
+    :param used: when it was last of use, on the engine's clock of computed rows.
+    """
+
+    tokens: list[int]
+    used: int
+    slot: int | None = None
+    state: memoryview | None = None
 
 
 @define
 class PrefixStore:
-    """Kept prefixes, the least recently used first.
+    """Kept prefixes.
 
     :param slots: that may hold one each.
-    :param budget: of distinct tokens.
+    :param budget_bytes: for parked states.
+    :param cold_rows: rows that others compute before an idle prefix is parked.
     """
 
     slots: range
-    budget: int
-    _kept: dict[int, list[int]] = field(factory=dict)
+    budget_bytes: int
+    cold_rows: int = 256
+    _kept: list[Kept] = field(factory=list)
 
-    def best(self, tokens: Tokens) -> tuple[int, int] | None:
-        """Return the slot that shares most with the start of ``tokens``, and how much."""
-        lengths = ((common(tokens, kept), slot) for slot, kept in self._kept.items())
-        length, slot = max(lengths, default=(0, 0))
-        return (slot, length) if length else None
+    def best(self, tokens: Sequence[int]) -> tuple[int, Kept] | None:
+        """Return the longest start of ``tokens`` that is kept, and where; hot before parked."""
+        found = [(common(tokens, kept.tokens), kept.slot is not None, kept) for kept in self._kept]
+        length, _, kept = max(found, key=lambda item: item[:2], default=(0, False, None))
+        return (length, kept) if kept is not None and length else None
 
-    def touch(self, slot: int) -> None:
-        """Note that a kept prefix was used."""
-        self._kept[slot] = self._kept.pop(slot)
+    def keep(self, tokens: list[int], now: int) -> Kept | None:
+        """Return a new prefix, hot, for ``tokens`` to be copied into; None if nothing is new.
 
-    def keep(self, tokens: list[int]) -> tuple[int | None, list[int]]:
-        """Keep ``tokens``, if nothing kept begins with them.
-
-        :returns: the slot to copy them into, or None; and slots to be emptied before that.
+        The caller has taken out the :meth:`redundant` ones, and freed a slot if it :attr:`is_full`.
         """
-        for slot, kept in self._kept.items():
-            if common(tokens, kept) == len(tokens):
-                self.touch(slot)
-                return None, []
-        dropped = [s for s, kept in self._kept.items() if common(tokens, kept) == len(kept)]
-        for slot in dropped:
-            del self._kept[slot]
-        while self._kept and not self._has_room(tokens):
-            dropped.append(self._drop_oldest())
-        target = next(slot for slot in self.slots if slot not in self._kept)
-        self._kept[target] = tokens
-        return target, dropped
+        for kept in self._kept:
+            if common(tokens, kept.tokens) == len(tokens):
+                kept.used = now
+                return None
+        taken = {kept.slot for kept in self._kept}
+        new = Kept(tokens, now, next(slot for slot in self.slots if slot not in taken))
+        self._kept.append(new)
+        return new
 
-    def evict(self) -> int | None:
-        """Forget the least recently used prefix and return its slot, or None if there is none."""
-        return self._drop_oldest() if self._kept else None
+    def forget(self, kept: Kept) -> None:
+        """Take a prefix out; its slot is free."""
+        self._kept.remove(kept)
 
-    def tokens(self) -> list[list[int]]:
-        """Return what is kept."""
-        return list(self._kept.values())
+    def park(self, kept: Kept, state: memoryview) -> None:
+        """Note that ``state`` holds what the slot of ``kept`` did; the oldest states make room."""
+        kept.slot, kept.state = None, state
+        while self.parked_bytes > self.budget_bytes:
+            self.forget(min((k for k in self._kept if k.state is not None), key=_age))
 
-    def _has_room(self, tokens: list[int]) -> bool:
-        has_slot = len(self._kept) < len(self.slots)
-        return has_slot and distinct([*self._kept.values(), tokens]) <= self.budget
+    def redundant(self, tokens: list[int]) -> list[Kept]:
+        """Return the prefixes that ``tokens`` begin with."""
+        return [k for k in self._kept if common(tokens, k.tokens) == len(k.tokens) < len(tokens)]
 
-    def _drop_oldest(self) -> int:
-        slot = next(iter(self._kept))
-        del self._kept[slot]
-        return slot
+    def cold(self, now: int) -> Kept | None:
+        """Return a hot prefix that should be parked by now, or None."""
+        oldest = self.oldest_hot()
+        return oldest if oldest is not None and now - oldest.used > self.cold_rows else None
+
+    def oldest_hot(self) -> Kept | None:
+        """Return the hot prefix that was not used for longest, or None."""
+        return min((kept for kept in self._kept if kept.slot is not None), key=_age, default=None)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every slot holds a prefix."""
+        return sum(kept.slot is not None for kept in self._kept) == len(self.slots)
+
+    @property
+    def parked_bytes(self) -> int:
+        """What the parked states take."""
+        return sum(kept.state.nbytes for kept in self._kept if kept.state is not None)
+
+    def hot_tokens(self) -> list[list[int]]:
+        """Return what the cache holds."""
+        return [kept.tokens for kept in self._kept if kept.slot is not None]
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
 
-def common(a: Tokens, b: Tokens) -> int:
+def common(a: Sequence[int], b: Sequence[int]) -> int:
     """Return how many tokens ``a`` and ``b`` share from the start.
 
     Compares slices of a block: many times faster than one by one.
@@ -95,3 +125,7 @@ def distinct(sequences: Iterable[list[int]]) -> int:
     ordered = sorted(sequences)
     shared = sum(common(a, b) for a, b in pairwise(ordered))
     return sum(map(len, ordered)) - shared
+
+
+def _age(kept: Kept) -> int:
+    return kept.used

@@ -168,7 +168,8 @@ def _cut(logits: Logits, tokens: Indices, total: np.float32, sampling: Sampling)
 
 def _weights(values: Logits, temperature: float = 1.0) -> Logits:
     """Return probabilities but for a factor: the likeliest has 1."""
-    return np.exp((values - values.max()) / np.float32(temperature))
+    weights: Logits = np.exp((values - values.max()) / np.float32(temperature))
+    return weights
 
 
 def _floor(highest: np.float32, min_p: float) -> float:

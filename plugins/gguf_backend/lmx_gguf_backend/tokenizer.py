@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp as llama
-from attrs import frozen
+from attrs import define
 
 from lmx_gguf_backend.library import Model
 from lmx_kernel.errors import InvalidRequestError
@@ -15,12 +16,12 @@ MAX_TEXT_BYTES = 1 << 28
 HIDDEN = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
 
 
-@frozen
+@define(eq=False)
 class GgufTokenizer:
     """A vocabulary; its tables are made once, and calls keep no state, so any thread may call."""
 
     vocabulary: int
-    pieces: tuple[bytes, ...]
+    pieces: Sequence[bytes]
     hidden: frozenset[int]
     end_ids: frozenset[int]
     chat_template: str | None
@@ -89,7 +90,7 @@ def _end_ids(vocabulary: int, ids: range) -> frozenset[int]:
     return frozenset((control - separators) | (ends & named))
 
 
-def _template_texts(vocabulary: int, pieces: tuple[bytes, ...]) -> dict[str, str]:
+def _template_texts(vocabulary: int, pieces: Sequence[bytes]) -> dict[str, str]:
     names: dict[str, Any] = {
         "bos_token": llama.llama_vocab_bos(vocabulary),
         "eos_token": llama.llama_vocab_eos(vocabulary),

@@ -9,8 +9,9 @@ import psutil
 
 from lmx_gguf_backend.context import MAX_SLOTS, Context
 from lmx_gguf_backend.engine import GgufEngine, warm_up
-from lmx_gguf_backend.footprint import runtime_bytes
+from lmx_gguf_backend.footprint import parked_bytes, runtime_bytes
 from lmx_gguf_backend.library import LOG, Model
+from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixStore
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_gguf_backend.tokenizer import GgufTokenizer
@@ -19,8 +20,7 @@ from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.types import EngineLimits, EngineSpec
 
-HOT_SHARE = 2
-"""Kept prefixes may fill the cache up to one part in this many, see :mod:`prefix`."""
+LEAST_SLOTS = 4
 
 SIZE = re.compile(r"(?:output buffer size|compute buffer size|: size)\s*=\s*([\d.]+) MiB")
 """The library's lines on what it plans: outputs, computation, cache or recurrent states."""
@@ -52,7 +52,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
         model=model,
         context=context,
         pace=pace,
-        store=_store(context) if model.can_share else None,
+        store=_store(context, spec, settings) if model.can_share else None,
     )
 
 
@@ -69,8 +69,9 @@ def lmx_measure_memory(spec: EngineSpec) -> int | None:
     weights_bytes, vocabulary = model.size_bytes, context.vocabulary
     context.close()
     model.close()
+    parked = parked_bytes(read_model(spec.card.path), spec.options, settings.cache_type)
     buffers_mib = sum(float(found[1]) for line in lines if (found := SIZE.search(line)))
-    return weights_bytes + int(buffers_mib * (1 << 20)) + runtime_bytes(vocabulary)
+    return weights_bytes + int(buffers_mib * (1 << 20)) + parked + runtime_bytes(vocabulary)
 
 
 def _open_context(model: Model, spec: EngineSpec, settings: GgufSettings) -> Context:
@@ -85,8 +86,9 @@ def _cores() -> int:
     return max(min(psutil.cpu_count(logical=False) or 1, allowed or 1), 1)
 
 
-def _store(context: Context) -> PrefixStore:
-    """Return a store with a slot for each conversation that may be going on, and a few more."""
+def _store(context: Context, spec: EngineSpec, settings: GgufSettings) -> PrefixStore:
+    """Return a store with a slot for each conversation that may be going on, or a few more."""
     first = context.parallel
-    count = min(max(context.parallel, 4), MAX_SLOTS - first)
-    return PrefixStore(range(first, first + count), context.cells // HOT_SHARE)
+    slots = range(first, min(first + max(first, LEAST_SLOTS), MAX_SLOTS))
+    budget = parked_bytes(read_model(spec.card.path), spec.options, settings.cache_type)
+    return PrefixStore(slots, budget)

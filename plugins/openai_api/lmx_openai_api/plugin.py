@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def lmx_settings() -> list[SettingsSection]:
-    """The section ``[openai]``."""
-    return [SettingsSection("openai", OpenAISettings)]
+    """The section ``[openai_api]``."""
+    return [SettingsSection("openai_api", OpenAISettings)]
 
 
 @hookimpl

@@ -75,7 +75,10 @@ class Replier:
 
 
 def _close_with_task(answer: Reading) -> None:
-    """Close ``answer`` when the running task ends: a stream that never starts cannot do it."""
+    """Close ``answer`` when the running task ends, in whatever way.
+
+    The stream could not do it: falcon never starts it when the headers cannot be sent.
+    """
     task = asyncio.current_task()
     assert task is not None
     task.add_done_callback(lambda _: answer.close())

@@ -7,7 +7,7 @@ from attrs import field, frozen, validators
 
 @frozen(kw_only=True)
 class OpenAISettings:
-    """``[openai]``.
+    """``[openai_api]``.
 
     :param heartbeat_s: how long a stream may stay silent before a comment is sent. Clients and
         proxies give up on silent connections; 15 s is the shortest patience seen.

@@ -43,7 +43,7 @@ async def read_admission(answer: Reading, prompts: int, limit_s: float) -> list[
 
 @define(kw_only=True)
 class EventStream:
-    """Writes one answer.
+    """Writes one answer; closing it is left to whoever asked for it.
 
     :param early: events that were read already.
     :param choices: how many the answer has.
@@ -72,22 +72,21 @@ class EventStream:
         together: some clients hardly read on after them.
         """
         held = b""
-        with self.answer:
-            yield self._opening()
-            self._mark_written()
-            try:
-                async for event in self._events():
-                    frame = HEARTBEAT if event is None else self._frame(event)
-                    if isinstance(event, Finished):
-                        held += frame
-                    elif frame:
-                        yield held + frame
-                        held = b""
-                        self._mark_written()
-            except LmxError as error:
-                yield held + b"data: " + msgspec.json.encode(error_body(error)) + b"\n\n"
-            else:
-                yield held + self._closing()
+        yield self._opening()
+        self._mark_written()
+        try:
+            async for event in self._events():
+                frame = HEARTBEAT if event is None else self._frame(event)
+                if isinstance(event, Finished):
+                    held += frame
+                elif frame:
+                    yield held + frame
+                    held = b""
+                    self._mark_written()
+        except LmxError as error:
+            yield held + b"data: " + msgspec.json.encode(error_body(error)) + b"\n\n"
+        else:
+            yield held + self._closing()
 
     async def _events(self) -> AsyncIterator[Event | None]:
         for event in self.early:

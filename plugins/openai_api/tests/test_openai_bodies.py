@@ -178,6 +178,13 @@ def test_a_long_wrong_value_is_not_repeated_at_length():
     assert len(caught.value.message) < 300
 
 
+@pytest.mark.parametrize("name", ["x", "tools", "messages"])
+def test_deep_nesting_is_refused(name):
+    body = json.dumps(CHAT)[:-1] + f', "{name}": {"[" * 20_000}{"]" * 20_000}}}'
+    with pytest.raises(InvalidRequestError):
+        parse(body.encode(), ChatBody)
+
+
 # --- through HTTP ---
 
 VALID = json.dumps(CHAT).encode()

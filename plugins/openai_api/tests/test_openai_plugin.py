@@ -24,7 +24,7 @@ def test_the_entry_point_leads_to_the_hooks():
 
 def test_the_section_of_the_config():
     (section,) = plugin.lmx_settings()
-    assert (section.name, section.cls()) == ("openai", OpenAISettings(heartbeat_s=10))
+    assert (section.name, section.cls()) == ("openai_api", OpenAISettings(heartbeat_s=10))
     with pytest.raises(ValueError, match="heartbeat_s"):
         OpenAISettings(heartbeat_s=0)
 

@@ -1,0 +1,61 @@
+"""The docs say what the code does."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+import pytest
+
+from lmx_kernel.boot import boot
+from lmx_kernel.cli import app, config_app
+from lmx_kernel.hookspecs import KernelSpecs, WorkerSpecs
+
+
+@pytest.fixture
+def page(request):
+    """Return a function that reads a page of the docs."""
+    return lambda name: (request.config.rootpath / name).read_text()
+
+
+def hooks(specs):
+    return [name for name in vars(specs) if name.startswith("lmx_")]
+
+
+@pytest.mark.parametrize("specs", [KernelSpecs, WorkerSpecs])
+def test_every_hook_says_what_an_error_does(specs):
+    for name in hooks(specs):
+        assert "On error:" in getattr(specs, name).__doc__, name
+
+
+def test_the_page_on_plugins_has_every_hook_with_its_arguments(page):
+    text = page("docs/plugins.md")
+    for specs in (KernelSpecs, WorkerSpecs):
+        for name in hooks(specs):
+            code = getattr(specs, name).__code__
+            arguments = ", ".join(code.co_varnames[1 : code.co_argcount])
+            assert f"`{name}({arguments})`" in text, name
+
+
+def test_the_page_on_the_config_has_every_key_and_no_other(page, tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    text = page("docs/config.md")
+    told = {
+        (section, key)
+        for section, body in re.findall(r"^## `\[(\w+)\]`(.*?)(?=^## |\Z)", text, re.M | re.S)
+        for key in re.findall(r"^\| `(\w+)` \|", body, re.M)
+    }
+    known = {
+        (section.name, field.name)
+        for section in boot(tmp_path / "config.toml").sections
+        for field in attrs.fields(section.cls)
+    }
+    assert told == known
+
+
+def test_the_readme_names_every_command(page):
+    text = page("README.md")
+    names = {f"lmx {name}" for name in app if not name.startswith("-")} - {"lmx config"}
+    names |= {f"lmx config {name}" for name in config_app if not name.startswith("-")}
+    for name in names:
+        assert f"`{name}`" in text, name
