@@ -18,6 +18,8 @@ class Stream:
     times: list[float] = field(factory=list)
     text: str = ""
     error: str = ""
+    tokens: list[str] = field(factory=list)
+    margins: list[float] = field(factory=list)  # of the likeliest token over the next, in log-odds
 
     @property
     def first_s(self) -> float:
@@ -86,6 +88,10 @@ async def timed_stream(url: str, body: dict[str, object]) -> Stream:
             if text := choice["delta"].get("content"):
                 stream.times.append(time.perf_counter() - began)
                 stream.text += text
+            for token in (choice["logprobs"] or {}).get("content", ()):
+                best, second = (one["logprob"] for one in token["top_logprobs"])
+                stream.tokens.append(token["token"])
+                stream.margins.append(best - second)
     return stream
 
 

@@ -13,8 +13,15 @@ from lmx_gguf_backend.pace import LEAST_ROWS, TILE_ROWS, Pace
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefix import Kept, PrefixStore, common, distinct
 from lmx_gguf_backend.sampler import Sampler, logprobs
-from lmx_gguf_backend.tokenizer import GgufTokenizer
-from lmx_kernel.engine import EngineStats, Output, Progress, Sequence, Step, TokenLogprobs
+from lmx_kernel.engine import (
+    EngineStats,
+    Output,
+    Progress,
+    Sequence,
+    Step,
+    Tokenizer,
+    TokenLogprobs,
+)
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
 from lmx_kernel.types import EngineLimits
 
@@ -86,7 +93,7 @@ class GgufEngine:
     :param store: kept prefixes, or None where the model cannot share them.
     """
 
-    tokenizer: GgufTokenizer
+    tokenizer: Tokenizer
     limits: EngineLimits
     _model: Model
     _context: Context

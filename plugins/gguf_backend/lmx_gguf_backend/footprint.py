@@ -1,7 +1,7 @@
 """How much memory a GGUF model takes when it is loaded, from its metadata alone.
 
-Rather too much than too little: against llama.cpp's own figure (``lmx_measure_memory``) this is
-0-15 % above for the models at hand; see the tests.
+Rather too much than too little: 0-5 % above llama.cpp's own figure (``lmx_measure_memory``) for
+SmolLM2-135M with caches of 2,000 to 32,000 tokens; the tests hold it within 15 %.
 """
 
 from __future__ import annotations

@@ -90,12 +90,12 @@ class Model:
         mapped = settings.mmap and not measure_only
         params.load_mode = llama.LLAMA_LOAD_MODE_MMAP if mapped else llama.LLAMA_LOAD_MODE_NONE
 
-        @llama.llama_progress_callback
         def report(share: float, _: object) -> bool:
             progress(share)
             return True  # where progress raises, ctypes returns False, and the load ends
 
-        params.progress_callback = report
+        callback = llama.llama_progress_callback(report)
+        params.progress_callback = callback
         LOG.errors.clear()
         handle = llama.llama_model_load_from_file(str(path).encode(), params)
         if not handle:

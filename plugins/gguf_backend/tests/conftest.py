@@ -1,0 +1,251 @@
+"""Two models to test with: a real small one, and a tiny random one written here byte by byte."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+from lmx_gguf_backend.kernel import GgufBackend
+
+from lmx_kernel.engine import Sequence, Step
+from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard, Sampling
+
+os.environ.update(GgufBackend().worker_env({}))
+
+DEMO = Path.home() / ".lmx/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
+GREEDY = Sampling(temperature=0, seed=1)
+U32, F32, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
+WIDTH, HIDDEN, LAYERS, VOCABULARY = 64, 128, 2, 300
+
+
+# --- the tiny model
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def _value(kind: int, value: Any) -> bytes:
+    if kind == STRING:
+        return _text(value)
+    return struct.pack({2: "<H", U32: "<I", 5: "<i", F32: "<f", BOOL: "<?"}[kind], value)
+
+
+def _pair(key: str, kind: int, value: Any) -> bytes:
+    if isinstance(kind, tuple):
+        items = b"".join(_value(kind[0], item) for item in value)
+        return _text(key) + struct.pack("<IIQ", ARRAY, kind[0], len(value)) + items
+    return _text(key) + struct.pack("<I", kind) + _value(kind, value)
+
+
+def _vocabulary() -> list[str]:
+    normal = [f"\u2581{chr(97 + i // 10)}{i % 10}" for i in range(VOCABULARY - 259)]
+    return ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *normal]
+
+
+@define
+class TinyModel:
+    """A llama of two layers with random weights. Change ``metadata`` or ``tensors``, then write.
+
+    :ivar metadata: key -> (kind, value); a tuple of one kind is an array.
+    :ivar tensors: name -> (shape, type, data).
+    """
+
+    metadata: dict[str, tuple[Any, Any]] = field(factory=dict)
+    tensors: dict[str, tuple[tuple[int, ...], int, bytes]] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.metadata = {
+            "general.architecture": (STRING, "llama"),
+            "general.file_type": (U32, 0),
+            "llama.block_count": (U32, LAYERS),
+            "llama.context_length": (U32, 512),
+            "llama.embedding_length": (U32, WIDTH),
+            "llama.feed_forward_length": (U32, HIDDEN),
+            "llama.attention.head_count": (U32, 2),
+            "llama.attention.head_count_kv": (U32, 1),
+            "llama.attention.layer_norm_rms_epsilon": (F32, 1e-5),
+            "tokenizer.ggml.model": (STRING, "llama"),
+            "tokenizer.ggml.tokens": ((STRING,), _vocabulary()),
+            "tokenizer.ggml.scores": ((F32,), [-float(i) for i in range(VOCABULARY)]),
+            "tokenizer.ggml.token_type": ((5,), [2, 3, 3] + [6] * 256 + [1] * (VOCABULARY - 259)),
+            "tokenizer.ggml.bos_token_id": (U32, 1),
+            "tokenizer.ggml.eos_token_id": (U32, 2),
+            "tokenizer.ggml.add_bos_token": (BOOL, True),
+            "tokenizer.chat_template": (STRING, "{{ bos_token }}{{ messages[0].content }}"),
+        }
+        shapes = {"token_embd": (WIDTH, VOCABULARY), "output": (WIDTH, VOCABULARY)}
+        shapes |= {"output_norm": (WIDTH,)}
+        for layer in range(LAYERS):
+            shapes |= {
+                f"blk.{layer}.{name}": shape
+                for name, shape in {
+                    "attn_norm": (WIDTH,), "ffn_norm": (WIDTH,),
+                    "attn_q": (WIDTH, WIDTH), "attn_output": (WIDTH, WIDTH),
+                    "attn_k": (WIDTH, WIDTH // 2), "attn_v": (WIDTH, WIDTH // 2),
+                    "ffn_gate": (WIDTH, HIDDEN), "ffn_up": (WIDTH, HIDDEN),
+                    "ffn_down": (HIDDEN, WIDTH),
+                }.items()
+            }  # fmt: skip
+        dice = random.Random(7)
+        for name, shape in shapes.items():
+            count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+            numbers = [dice.gauss(0, 0.15) if len(shape) > 1 else 1.0 for _ in range(count)]
+            self.tensors[f"{name}.weight"] = (shape, 0, struct.pack(f"<{count}f", *numbers))
+
+    def header(self) -> bytes:
+        """Return everything before the tensors' data, padded."""
+        parts = [b"GGUF", struct.pack("<IQQ", 3, len(self.tensors), len(self.metadata))]
+        parts += [_pair(key, kind, value) for key, (kind, value) in self.metadata.items()]
+        offset = 0
+        for name, (shape, kind, data) in self.tensors.items():
+            parts.append(_text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape))
+            parts.append(struct.pack("<IQ", kind, offset))
+            offset += -(-len(data) // 32) * 32
+        header = b"".join(parts)
+        return header + bytes(-len(header) % 32)
+
+    def bytes(self) -> bytes:
+        """Return the whole file."""
+        data = [d + bytes(-len(d) % 32) for _, _, d in self.tensors.values()]
+        return self.header() + b"".join(data)
+
+    def write(self, path: Path) -> Path:
+        """Write the file and return its path."""
+        path.write_bytes(self.bytes())
+        return path
+
+
+@pytest.fixture
+def tiny() -> TinyModel:
+    """A tiny model to change and write."""
+    return TinyModel()
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, written as it is."""
+    return TinyModel().write(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def demo_path() -> Path:
+    """The real model's file."""
+    path = Path(os.environ.get("LMX_DEMO_MODEL", DEMO))
+    if not path.is_file():
+        pytest.fail(f"the demo model is missing: {path} (`make test` fetches it)", pytrace=False)
+    return path
+
+
+# --- engines
+
+
+def card_of(path: Path) -> ModelCard:
+    """Return the card that the backend gives the file."""
+    return GgufBackend().identify(Location("model", path.parent, (path.name,)))[0]
+
+
+@define
+class Driver:
+    """Steps an engine and collects what it gives out."""
+
+    engine: Any
+    tokens: dict[int, list[int]] = field(factory=dict)
+    steps: list[Step] = field(factory=list)
+
+    def add(self, number: int, tokens: list[int], **more: Any) -> None:
+        """Add a sequence; ``more`` goes into it."""
+        fields = {"produced": 0, "sampling": GREEDY} | more
+        self.engine.add(Sequence(id=number, tokens=list(tokens), **fields))
+        self.tokens[number] = []
+
+    def step(self) -> Step:
+        """Step once."""
+        step = self.engine.step()
+        self.steps.append(step)
+        for output in step.outputs:
+            self.tokens[output.id] += output.tokens
+        return step
+
+    def run(self, *numbers: int, count: int) -> list[list[int]]:
+        """Step until each of ``numbers`` has ``count`` tokens; remove them; return the tokens."""
+        for _ in range(1000):
+            for number in numbers:
+                if len(self.tokens[number]) >= count:
+                    self.engine.remove(number)
+            if all(len(self.tokens[number]) >= count for number in numbers):
+                return [self.tokens[number][:count] for number in numbers]
+            step = self.step()
+            assert not step.failed
+            assert not step.preempted
+        raise AssertionError("the engine does not get on")
+
+    def answer(self, tokens: list[int], count: int, **more: Any) -> list[int]:
+        """Return what follows ``tokens``."""
+        number = len(self.tokens) + 1000
+        self.add(number, tokens, **more)
+        return self.run(number, count=count)[0]
+
+    def cached(self, number: int) -> int:
+        """Return how many tokens of a sequence's prompt were taken from the cache."""
+        reports = [p for step in self.steps for p in step.progress if p.id == number]
+        return reports[-1].cached
+
+
+def open_driver(path: Path, context: int, parallel: int, cache: int, **settings: Any) -> Driver:
+    """Open an engine on the file at ``path``."""
+    from lmx_gguf_backend.worker import lmx_open_engine
+
+    options = LoadOptions(context_length=context, parallel=parallel, cache_tokens=cache)
+    spec = EngineSpec(card=card_of(path), options=options, settings=settings)
+    return Driver(lmx_open_engine(spec, lambda share: None))
+
+
+@pytest.fixture
+def open_tiny(tiny_path: Path) -> Iterator[Callable[..., Driver]]:
+    """Opens engines on the tiny model."""
+    drivers: list[Driver] = []
+
+    def opener(
+        context: int = 512,
+        parallel: int = 4,
+        cache: int = 2048,
+        path: Path = tiny_path,
+        **settings: Any,
+    ) -> Driver:
+        drivers.append(open_driver(path, context, parallel, cache, **settings))
+        return drivers[-1]
+
+    yield opener
+    for driver in drivers:
+        driver.engine.close()
+
+
+@pytest.fixture
+def tiny_driver(open_tiny: Callable[..., Driver]) -> Driver:
+    """An engine on the tiny model."""
+    return open_tiny()
+
+
+@pytest.fixture(scope="session")
+def demo_engine(demo_path: Path) -> Iterator[Any]:
+    """One engine on the real model, for the whole session."""
+    engine = open_driver(demo_path, context=2048, parallel=8, cache=4096).engine
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def demo(demo_engine: Any) -> Iterator[Driver]:
+    """The real model, with no sequences running."""
+    driver = Driver(demo_engine)
+    yield driver
+    for number in driver.tokens:
+        demo_engine.remove(number)

@@ -1,0 +1,163 @@
+"""What the kernel learns of GGUF files: cards, problems, estimates; and that it loads no engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lmx_gguf_backend.kernel import GgufBackend
+from lmx_gguf_backend.settings import GgufSettings
+
+from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard
+
+
+def identify(folder: Path, backend: GgufBackend | None = None) -> dict[str, ModelCard]:
+    files = tuple(path.name for path in folder.iterdir())
+    cards = (backend or GgufBackend()).identify(Location("maker/model", folder, files))
+    return {card.id: card for card in cards}
+
+
+def test_a_single_model_is_named_after_its_place(tiny, tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "some-file.gguf")
+    (tmp_path / "README.md").write_text("no model")
+    card = identify(tmp_path)["maker/model"]
+    assert (card.backend, card.format, card.path, card.problem) == ("gguf", "gguf", path, None)
+    assert (card.architecture, card.quantization, card.context_length) == ("llama", "F32", 512)
+    assert card.size_bytes == path.stat().st_size
+    assert card.capabilities == {"chat", "completion"}
+
+
+def test_variants_are_named_after_their_quantisation_or_file(tiny, tmp_path: Path) -> None:
+    tiny.write(tmp_path / "a.gguf")
+    tiny.write(tmp_path / "b.gguf")
+    tiny.metadata["general.file_type"] = (4, 15)
+    tiny.write(tmp_path / "c.gguf")
+    assert set(identify(tmp_path)) == {"maker/model@a", "maker/model@b", "maker/model@Q4_K_M"}
+
+
+def test_without_a_template_there_is_no_chat(tiny, tmp_path: Path) -> None:
+    del tiny.metadata["tokenizer.chat_template"]
+    tiny.write(tmp_path / "base.gguf")
+    assert identify(tmp_path)["maker/model"].capabilities == {"completion"}
+
+
+def test_companions_are_no_models(tiny, tmp_path: Path) -> None:
+    tiny.write(tmp_path / "model.gguf")
+    (tmp_path / "mmproj-model.gguf").write_bytes(b"whatever")
+    tiny.metadata["general.type"] = (8, "adapter")
+    tiny.write(tmp_path / "lora.gguf")
+    assert set(identify(tmp_path)) == {"maker/model"}
+
+
+def test_embedding_models_say_that_they_are_not_served(tiny, tmp_path: Path) -> None:
+    tiny.metadata["general.architecture"] = (8, "bert")
+    for key in [key for key in tiny.metadata if key.startswith("llama.")]:
+        tiny.metadata[key.replace("llama", "bert")] = tiny.metadata.pop(key)
+    tiny.write(tmp_path / "bert.gguf")
+    card = identify(tmp_path)["maker/model"]
+    assert card.capabilities == {"embedding"}
+    assert card.problem == "embeddings are not served yet"
+    with pytest.raises(ModelUnusableError, match="not served yet"):
+        GgufBackend().verify(card)
+
+
+def test_damaged_files_give_a_card_with_the_problem(tiny, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(tiny.bytes()[:-1])
+    card = identify(tmp_path)["maker/model"]
+    assert "ends too early" in (card.problem or "")
+    assert str(tmp_path) not in (card.problem or "")
+    with pytest.raises(ModelUnusableError):
+        GgufBackend().estimate(card, LoadOptions(context_length=1, parallel=1, cache_tokens=1))
+
+
+def test_a_changed_file_is_read_again(tiny, tmp_path: Path) -> None:
+    backend = GgufBackend()
+    path = tiny.write(tmp_path / "model.gguf")
+    card = identify(tmp_path, backend)["maker/model"]
+    assert card.problem is None
+    path.write_bytes(tiny.bytes()[:-1])
+    assert identify(tmp_path, backend)["maker/model"].problem is not None
+    with pytest.raises(ModelUnusableError):
+        backend.verify(card)
+
+
+def test_a_file_that_vanishes_is_a_problem(tiny, tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "model.gguf")
+    location = Location("model", tmp_path, (path.name,))
+    card = GgufBackend().identify(location)[0]
+    path.unlink()
+    assert GgufBackend().identify(location)[0].problem
+    with pytest.raises(ModelUnusableError):
+        GgufBackend().verify(card)
+
+
+def split(tiny, folder: Path) -> list[Path]:
+    """Write the tiny model in two parts."""
+    tensors, paths = dict(tiny.tensors), []
+    half = len(tensors) // 2
+    tiny.metadata |= {"split.count": (2, 2), "split.tensors.count": (5, len(tensors))}
+    for number, names in enumerate((list(tensors)[:half], list(tensors)[half:])):
+        tiny.metadata["split.no"] = (2, number)
+        tiny.tensors = {name: tensors[name] for name in names}
+        paths.append(tiny.write(folder / f"model-0000{number + 1}-of-00002.gguf"))
+    return paths
+
+
+def test_parts_are_one_model(tiny, tmp_path: Path, open_tiny) -> None:
+    first, second = split(tiny, tmp_path)
+    card = identify(tmp_path)["maker/model"]
+    assert card.problem is None
+    assert card.path == first
+    assert card.size_bytes == first.stat().st_size + second.stat().st_size
+    whole, parts = open_tiny(), open_tiny(path=first)
+    assert parts.answer([1, 5, 9], 12) == whole.answer([1, 5, 9], 12)
+
+
+def test_a_missing_part_is_a_problem_until_it_comes(tiny, tmp_path: Path) -> None:
+    backend, (_, second) = GgufBackend(), split(tiny, tmp_path)
+    away = second.rename(tmp_path / "elsewhere")
+    assert "00002-of-00002" in (identify(tmp_path, backend)["maker/model"].problem or "")
+    away.rename(second)
+    assert identify(tmp_path, backend)["maker/model"].problem is None
+    shutil.copy(tmp_path / "model-00001-of-00002.gguf", second)
+    assert "another part" in (identify(tmp_path, backend)["maker/model"].problem or "")
+
+
+@pytest.mark.parametrize(("parallel", "cache"), [(1, 2048), (4, 8192), (8, 32768), (16, 4096)])
+def test_the_estimate_is_near_the_librarys_figure(
+    demo_path: Path, parallel: int, cache: int
+) -> None:
+    from lmx_gguf_backend.worker import lmx_measure_memory
+
+    card = GgufBackend().identify(Location("m", demo_path.parent, (demo_path.name,)))[0]
+    options = LoadOptions(context_length=2048, parallel=parallel, cache_tokens=cache)
+    estimate = GgufBackend().estimate(card, options)
+    exact = lmx_measure_memory(EngineSpec(card=card, options=options))
+    assert exact is not None
+    assert exact <= estimate.total_bytes <= 1.15 * exact
+    assert estimate.weights_bytes == 96_576_768
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="flash_attention"):
+        GgufSettings(flash_attention=False, cache_type="q8_0")
+    with pytest.raises(ValueError, match="cache_type"):
+        GgufSettings(cache_type="q2")
+
+
+def test_the_kernels_side_imports_no_engine() -> None:
+    code = (
+        "import sys, lmx_gguf_backend.kernel\n"
+        "print([m for m in ('numpy', 'llama_cpp') if m in sys.modules])"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,95 @@
+"""The store of kept prefixes, and the plan of a step: pure decisions."""
+
+from __future__ import annotations
+
+import random
+
+from lmx_gguf_backend.pace import Pace
+from lmx_gguf_backend.prefill import plan_prefill
+from lmx_gguf_backend.prefix import PrefixStore, common, distinct
+
+
+def store(slots: int = 3, budget_bytes: int = 100) -> PrefixStore:
+    return PrefixStore(range(4, 4 + slots), budget_bytes, cold_rows=10)
+
+
+def test_common() -> None:
+    dice = random.Random(1)
+    for _ in range(200):
+        length = dice.randrange(700)
+        a = [dice.randrange(9) for _ in range(length + dice.randrange(50))]
+        b = [*a[:length], -1, *a]
+        assert common(a[: length + 1], b) == length
+    assert common([], [1]) == 0
+    assert common([1] * 600, [1] * 512) == 512
+
+
+def test_distinct_counts_shared_prefixes_once() -> None:
+    assert distinct([]) == 0
+    assert distinct([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5], [9]]) == 6
+
+
+def test_the_longest_prefix_is_found() -> None:
+    kept = store()
+    short, long = kept.keep([1, 2], 0), kept.keep([1, 3, 4, 5], 0)
+    assert kept.best([1, 2, 9]) == (2, short)
+    assert kept.best([1, 3, 4, 9]) == (3, long)
+    assert kept.best([7]) is None
+
+
+def test_nothing_is_kept_twice() -> None:
+    kept = store()
+    first = kept.keep([1, 2, 3], 0)
+    assert kept.keep([1, 2], 5) is None
+    assert first.used == 5
+    assert kept.redundant([1, 2, 3, 4]) == [first]
+    assert kept.redundant([1, 2, 3]) == []
+
+
+def test_hot_ones_cool_by_age() -> None:
+    kept = store(slots=2)
+    old, new = kept.keep([1], 0), kept.keep([2], 8)
+    assert kept.is_full
+    assert kept.cold(10) is None
+    assert kept.cold(11) is old
+    kept.park(old, memoryview(bytes(60)))
+    assert not kept.is_full
+    assert kept.best([1]) == (1, old)
+    assert kept.cold(19) is new
+    kept.park(new, memoryview(bytes(60)))
+    assert kept.best([1]) is None, "the oldest state made room"
+    assert kept.best([2]) == (1, new)
+    assert kept.parked_bytes == 60
+
+
+def test_pieces_go_to_the_oldest_and_the_shortest_in_turn() -> None:
+    assert plan_prefill([500, 20, 300], 64, 0) == [(0, 64)]
+    assert plan_prefill([500, 20, 300], 64, 1) == [(1, 20), (2, 44)]
+    assert plan_prefill([10, 20], 64, 0) == [(0, 10), (1, 20)]
+    assert plan_prefill([60, 500], 64, 0) == [(0, 60)], "no crumbs"
+    assert plan_prefill([60, 500], 0, 0) == []
+    assert plan_prefill([], 64, 0) == []
+
+
+def test_a_step_carries_no_more_than_streams_can_bear() -> None:
+    fast = Pace(row_s=0.0001, tile_row_s=0.0001)
+    fast.observe(4, 0, 0.01)
+    assert 256 <= fast.rows(4) <= 400
+    slow = Pace(row_s=0.1, tile_row_s=0.1)
+    slow.observe(1, 0, 0.1)
+    assert slow.rows(1) == 8
+    assert slow.rows(0) == 8
+
+
+def test_streams_get_steps_of_their_own_after_a_long_piece() -> None:
+    pace = Pace(row_s=0.005, tile_row_s=0.003)
+    pace.observe(4, 0, 0.02)
+    assert pace.rows(4) == 60
+    pace.observe(4, 60, 0.2)
+    rests = 0
+    while not pace.rows(4):
+        pace.observe(4, 0, 0.02)
+        rests += 1
+    assert 1 <= rests <= 4
+    pace.observe(4, 60, 0.2)
+    assert pace.rows(0) == 64, "nobody waits"
