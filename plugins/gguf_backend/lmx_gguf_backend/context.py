@@ -95,7 +95,10 @@ class _Rows:
 
 @define
 class Context:
-    """A cache with its slots. Slots below ``parallel`` can be computed, all can hold tokens."""
+    """A cache with its slots.
+
+    Slots below ``parallel`` can be computed, the next one is a scratch, all others just hold.
+    """
 
     handle: int
     memory: int
@@ -123,9 +126,14 @@ class Context:
             handle=handle,
             memory=llama.llama_get_memory(handle),
             cells=llama.llama_n_ctx(handle),
-            parallel=llama.llama_n_seq_max(handle),
+            parallel=options.parallel,
             vocabulary=llama.llama_vocab_n_tokens(model.vocabulary),
         )
+
+    @property
+    def holders(self) -> range:
+        """The slots that just hold."""
+        return range(self.parallel + 1, MAX_SLOTS)
 
     @property
     def rows(self) -> int:
@@ -145,25 +153,30 @@ class Context:
         _check(0 <= slot < MAX_SLOTS and start >= 0)
         return bool(llama.llama_memory_seq_rm(self.memory, slot, start, -1))
 
-    def state_bytes(self, slot: int) -> int:
-        """Return the size of what :meth:`save` returns."""
-        _check(0 <= slot < MAX_SLOTS)
-        return int(llama.llama_state_seq_get_size(self.handle, slot))
+    def save(self, slot: int, length: int, limit_bytes: int) -> memoryview | None:
+        """Return a copy of the ``length`` tokens that a slot holds; None if larger than the limit.
 
-    def save(self, slot: int) -> memoryview:
-        """Return a copy of what a slot holds."""
-        size = self.state_bytes(slot)
-        buffer = (ctypes.c_uint8 * size)()
-        written = llama.llama_state_seq_get_data(self.handle, buffer, size, slot)
-        _check(written == size)
-        return memoryview(buffer)
+        Made by way of a slot that can be computed: the library writes states of the others that
+        it refuses to read.
+        """
+        scratch = self.parallel
+        self.copy(slot, scratch, length)
+        try:
+            size = int(llama.llama_state_seq_get_size(self.handle, scratch))
+            if size > limit_bytes:
+                return None
+            buffer = (ctypes.c_uint8 * size)()
+            _check(llama.llama_state_seq_get_data(self.handle, buffer, size, scratch) == size)
+            return memoryview(buffer)
+        finally:
+            self.drop(scratch)
 
     def restore(self, slot: int, state: memoryview, length: int) -> bool:
         """Let an empty slot hold the first ``length`` tokens of a state of this context.
 
         :returns: False where there is no room; nothing changed then.
         """
-        _check(0 <= slot < MAX_SLOTS)
+        _check(0 <= slot < self.parallel)
         buffer = (ctypes.c_uint8 * state.nbytes).from_buffer(state)
         if not llama.llama_state_seq_set_data(self.handle, buffer, state.nbytes, slot):
             return False
@@ -203,8 +216,8 @@ def _params(options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
     params: Any = llama.llama_context_default_params()
     params.n_ctx = options.cache_tokens
     params.n_batch = params.n_ubatch = ROWS
-    params.n_seq_max = options.parallel
-    params.n_outputs_max = options.parallel  # the default keeps room for logits of every row
+    params.n_seq_max = options.parallel + 1  # and the scratch
+    params.n_outputs_max = options.parallel + 1  # the default keeps room for logits of every row
     params.n_threads = params.n_threads_batch = threads
     params.kv_unified = True  # prefixes are shared without copying; needs flash attention's speed
     params.flash_attn_type = int(settings.flash_attention)

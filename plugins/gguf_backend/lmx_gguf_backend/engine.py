@@ -318,9 +318,10 @@ class GgufEngine:
         kept = store.oldest_hot()
         if kept is None or kept.slot is None:
             return False
-        if self._context.state_bytes(kept.slot) <= store.budget_bytes:
-            slot = kept.slot
-            store.park(kept, self._context.save(slot))
+        slot = kept.slot
+        state = self._context.save(slot, len(kept.tokens), store.budget_bytes)
+        if state is not None:
+            store.park(kept, state)
             self._context.drop(slot)
         elif must_free:
             self._forget(store, kept)

@@ -89,5 +89,5 @@ def _compute_bytes(model: ModelFile, cells: int, parallel: int) -> int:
     hidden = model.integer(model.own("feed_forward_length"), 4 * width)
     activations = ROWS * (6 * width + 3 * hidden) * 4
     mask = ROWS * cells * 2
-    logits = 2 * parallel * model.vocabulary * 4
+    logits = 2 * (parallel + 1) * model.vocabulary * 4
     return activations + mask + logits

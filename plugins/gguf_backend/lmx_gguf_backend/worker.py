@@ -7,7 +7,7 @@ import re
 
 import psutil
 
-from lmx_gguf_backend.context import MAX_SLOTS, Context
+from lmx_gguf_backend.context import Context
 from lmx_gguf_backend.engine import GgufEngine, warm_up
 from lmx_gguf_backend.footprint import parked_bytes, runtime_bytes
 from lmx_gguf_backend.library import LOG, Model
@@ -88,7 +88,6 @@ def _cores() -> int:
 
 def _store(context: Context, spec: EngineSpec, settings: GgufSettings) -> PrefixStore:
     """Return a store with a slot for each conversation that may be going on, or a few more."""
-    first = context.parallel
-    slots = range(first, min(first + max(first, LEAST_SLOTS), MAX_SLOTS))
+    slots = context.holders[: max(context.parallel, LEAST_SLOTS)]
     budget = parked_bytes(read_model(spec.card.path), spec.options, settings.cache_type)
     return PrefixStore(slots, budget)

@@ -72,7 +72,7 @@ def test_seeded_text_is_the_same_alone_and_among_others(demo) -> None:
         demo.add(number, prompt, sampling=SEEDED)
     together = demo.run(*range(4), count=16)
     same = [same_start(a, b) for a, b in zip(alone, together, strict=True)]
-    assert sum(count == 16 for count in same) >= 2, same
+    assert sum(same) >= 24, same
     assert len({tuple(answer) for answer in together}) > 1
 
 
@@ -275,9 +275,9 @@ def test_a_resumed_sequence_goes_on_undisturbed(tiny_driver, sampling: Sampling)
 def test_preempted_when_cells_run_out_and_continued_later(open_tiny) -> None:
     driver = open_tiny(context=512, parallel=2, cache=512)
     prompts = [tokens_of(1, 200), tokens_of(2, 200)]
-    expected = [driver.answer(prompt, 100, sampling=SEEDED) for prompt in prompts]
-    driver.add(1, prompts[0], sampling=SEEDED)
-    driver.add(2, prompts[1], sampling=SEEDED)
+    expected = [driver.answer(prompt, 100) for prompt in prompts]
+    driver.add(1, prompts[0])
+    driver.add(2, prompts[1])
     while not (step := driver.step()).preempted:
         assert not step.failed
     assert step.preempted == (2,), "the younger one"
@@ -285,7 +285,7 @@ def test_preempted_when_cells_run_out_and_continued_later(open_tiny) -> None:
     done = driver.tokens[2]
     assert 10 < len(done) < 100
     assert done == expected[1][: len(done)]
-    rest = driver.answer(prompts[1] + done, 100 - len(done), produced=len(done), sampling=SEEDED)
+    rest = driver.answer(prompts[1] + done, 100 - len(done), produced=len(done))
     assert done + rest == expected[1]
 
 
@@ -374,7 +374,7 @@ def test_native_calls_check_their_arguments(tiny_driver) -> None:
         lambda: context.copy(0, 256, 5),
         lambda: context.copy(-1, 2, 5),
         lambda: context.drop(256),
-        lambda: context.save(256),
+        lambda: context.save(256, 1, 1),
     ]
     for call in wrong:
         with pytest.raises(ValueError, match="wrong argument"):

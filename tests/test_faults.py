@@ -1,0 +1,131 @@
+"""Faults in numbers (FAULTS.md): few in a normal run, the full count behind the marker `full`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+
+import psutil
+import pytest
+
+from lmx_kernel import errors
+from lmx_kernel.events import ModelLoaded
+from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.stage import ask, staged_kernel
+from lmx_kernel.types import TextDelta
+
+
+def counts(*few_and_full):
+    few, full = few_and_full
+    return pytest.mark.parametrize("count", [few, pytest.param(full, marks=pytest.mark.full)])
+
+
+async def generate(kernel, model, text, tokens, candidates=1):
+    """Return how many tokens of each candidate came, and check that none is lost or doubled."""
+    numbers = [[] for _ in range(candidates)]
+    request = ask(model, text, max_tokens=tokens, candidates=candidates)
+    with await kernel.generate(request) as answer:
+        async for event in answer:
+            if isinstance(event, TextDelta):
+                numbers[event.candidate] += [int(word) for word in event.text.split()]
+    for one in numbers:
+        assert one == [(one[0] + n) % 4096 for n in range(tokens)]
+
+
+@counts(3, 50)
+@pytest.mark.timeout(600)
+async def test_1_eight_streams_survive_each_abort(tmp_path, count):
+    script = Script(tokens_per_s=200)
+    async with staged_kernel(tmp_path, {"m": script}) as stage:
+        await generate(stage.kernel, "m", "warm", 1)
+        for _ in range(count):
+            streams = [
+                asyncio.create_task(generate(stage.kernel, "m", str(n), 40)) for n in range(8)
+            ]
+            while stage.instance("m").requests.running < 8:
+                await asyncio.sleep(0)
+            os.kill(stage.instance("m").pid, signal.SIGABRT)
+            await asyncio.gather(*streams)
+            stage.instance("m")._breaker._crashes.clear()  # each round is a minute of its own
+
+
+@counts(6, 100)
+@pytest.mark.timeout(600)
+async def test_2_kills_at_random_times_leave_nothing_behind(tmp_path, count):
+    """While loading, in prefill, in decode, with one and with several candidates."""
+    dice = random.Random(7)
+    script = Script(tokens_per_s=500, prefill_tokens_per_s=5000, load_s=0.05, memory_bytes=1000)
+    me = psutil.Process()
+    async with staged_kernel(tmp_path, {"m": script}) as stage:
+        await generate(stage.kernel, "m", "warm", 1)
+        descriptors = me.num_fds()
+        for round_ in range(count):
+            streams = [
+                asyncio.create_task(
+                    generate(stage.kernel, "m", "x" * dice.randrange(1500), 50, 1 + n % 2)
+                )
+                for n in range(4)
+            ]
+            await asyncio.sleep(dice.random() * 0.2)  # the fault's own moment, not a wait
+            if children := me.children():
+                children[0].kill()
+            results = await asyncio.gather(*streams, return_exceptions=True)
+            assert not [error for error in results if error is not None], round_
+            assert stage.kernel.status().memory_reserved_bytes == 1000
+            stage.instance("m")._breaker._crashes.clear()
+        await stage.assembly.lifecycle.close(errors.UnavailableError("over"))
+        assert stage.kernel.status().memory_reserved_bytes == 0
+        assert not me.children()
+        assert me.num_fds() <= descriptors
+
+
+@counts(40, 500)
+@pytest.mark.timeout(600)
+async def test_5_readers_that_leave_at_any_time_free_everything(tmp_path, count):
+    dice = random.Random(5)
+    script = Script(tokens_per_s=500, prefill_tokens_per_s=10_000)
+    async with staged_kernel(tmp_path, {"m": script}, "[models]\nparallel = 4") as stage:
+
+        async def leave():
+            with await stage.kernel.generate(ask("m", "x" * dice.randrange(2000))) as answer:
+                await asyncio.sleep(dice.random() * 0.1)  # the fault's own moment, not a wait
+                await answer.next(timeout_s=0.0)
+
+        await generate(stage.kernel, "m", "warm", 1)
+        for _ in range(0, count, 20):
+            await asyncio.gather(*(leave() for _ in range(20)))
+            assert stage.instance("m").requests.is_idle
+        await generate(stage.kernel, "m", "after", 5)
+
+
+@counts(100, 1000)
+@pytest.mark.timeout(600)
+async def test_24_overload_is_refused_at_once_and_leaves_an_empty_queue(tmp_path, count):
+    config = "[models]\nparallel = 4\n[queue]\nmax_waiting = 16"
+    me = psutil.Process()
+    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=500)}, config) as stage:
+        await generate(stage.kernel, "m", "warm", 1)
+        before = me.memory_info().rss
+        requests = (generate(stage.kernel, "m", str(number), 20) for number in range(count))
+        results = await asyncio.gather(*requests, return_exceptions=True)
+        refused = [error for error in results if isinstance(error, errors.QueueFullError)]
+        assert 0 < len(refused) < count
+        assert len(refused) == sum(error is not None for error in results)
+        assert all(1 <= error.retry_after_s <= 60 for error in refused)
+        assert stage.instance("m").requests.is_idle
+        assert me.memory_info().rss - before < 100e6
+
+
+@counts(4, 20)
+@pytest.mark.timeout(600)
+async def test_22_models_that_take_turns_starve_nobody(tmp_path, count):
+    scripts = {f"m{n}": Script(memory_bytes=600) for n in range(5)}
+    async with staged_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1300") as stage:
+        for round_ in range(count):
+            await asyncio.gather(
+                *(generate(stage.kernel, f"m{n % 5}", f"{round_} {n}", 3) for n in range(20))
+            )
+        # Each round asks for five models at once; two fit: none needs more than a load a round.
+        assert len(stage.seen(ModelLoaded)) <= 5 * count
