@@ -17,7 +17,9 @@ from rich.table import Table
 from lmx_kernel import __version__
 from lmx_kernel.boot import Booted, boot
 from lmx_kernel.config import ConfigError
+from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.install import InstallError, install
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import RequiredPluginError
 
@@ -101,6 +103,24 @@ def plugins(config: ConfigPath = None) -> None:
         detail = status.reason or ", ".join(status.hooks)
         table.add_row(status.name, status.distribution, status.version, status.state.value, detail)
     console.print(table if table.row_count else "No plugins are installed.")
+
+
+@app.command(name="install")
+def install_plugin(
+    *requirements: Annotated[str, Parameter(allow_leading_hyphen=True, help="As pip takes them.")],
+) -> None:
+    """Install plugins with pip; a running daemon uses new architectures at the next load."""
+    if not requirements:
+        _fail("name a package, a file or a folder", 2)
+    try:
+        added = install(list(requirements))
+    except InstallError as error:
+        _fail(str(error), 1)
+    for one in added:
+        when = "at the next start" if one.group == GROUP else "at the next load"
+        console.print(f"{one.distribution} {one.version}: {one.group} {one.name}, {when}")
+    if not added:
+        console.print("Nothing new was registered.")
 
 
 @app.command

@@ -1,0 +1,51 @@
+"""Installing plugins into the environment that LMX runs in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+
+from attrs import frozen
+
+from lmx_kernel.hookspecs import GROUP
+
+
+@frozen(order=True)
+class Registration:
+    """One entry point of an installed plugin.
+
+    :ivar group: ``lmx`` for the daemon itself; the others are looked up when a model is loaded.
+    """
+
+    group: str
+    name: str
+    distribution: str
+    version: str
+
+
+class InstallError(Exception):
+    """pip could not do it; it has said why."""
+
+
+def registrations() -> set[Registration]:
+    """Return everything that installed packages register with LMX, as it is on disk now."""
+    return {
+        Registration(entry.group, entry.name, distribution.name, distribution.version)
+        for distribution in metadata.distributions()
+        for entry in distribution.entry_points
+        if entry.group == GROUP or entry.group.startswith(f"{GROUP}.")
+    }
+
+
+def install(requirements: list[str]) -> list[Registration]:
+    """Install with this interpreter's pip and return what is registered that was not before.
+
+    :param requirements: as pip takes them: names, files, folders, options.
+    :raises InstallError: pip failed.
+    """
+    before = registrations()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *requirements]
+    if subprocess.run(pip, check=False).returncode != 0:  # noqa: S603 - what the user asked for
+        raise InstallError(f"pip could not install {' '.join(requirements)}")
+    return sorted(registrations() - before)
