@@ -26,18 +26,24 @@ Send = Callable[[wire.Message], None]
 class Dispatcher:
     """Queues requests and runs them on whatever worker is attached.
 
+    :param wake: called when something waits and no worker is attached.
     :ivar last_used: monotonic seconds of the last request's begin or end.
     :ivar quiet: set when all that :meth:`end_turn` let through is done.
     """
 
     def __init__(
-        self, model: str, settings: QueueSettings, publish: Callable[[events.KernelEvent], None]
+        self,
+        model: str,
+        settings: QueueSettings,
+        publish: Callable[[events.KernelEvent], None],
+        wake: Callable[[], None],
     ) -> None:
         self.last_used = time.monotonic()
         self.quiet = asyncio.Event()
         self._model = model
         self._settings = settings
         self._publish = publish
+        self._wake = wake
         self._ids = itertools.count(1)
         self._answers: dict[int, Answer] = {}
         self._prepared: set[Answer] = set()
@@ -154,6 +160,8 @@ class Dispatcher:
     def _prepare(self, answer: Answer) -> None:
         if self._send:
             self._send(wire.Prepare(answer.wire_id, answer.request))
+        else:
+            self._wake()
 
     def _route(self, answer: Answer, event: Event | wire.Preempted | wire.Failed) -> None:
         if isinstance(event, wire.Failed):

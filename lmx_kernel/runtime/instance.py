@@ -67,7 +67,9 @@ class Instance:
 
     def __init__(self, spec: EngineSpec, surroundings: Surroundings) -> None:
         self.spec = spec
-        self.requests = Dispatcher(spec.card.id, surroundings.queue, surroundings.publish)
+        self.requests = Dispatcher(
+            spec.card.id, surroundings.queue, surroundings.publish, self._begin
+        )
         self.memory_bytes = 0
         self._around = surroundings
         self._state = State.ABSENT
@@ -102,9 +104,7 @@ class Instance:
                 f"{cooling_s:.0f} more seconds",
                 retry_after_s=int(cooling_s) + 1,
             )
-        answer = self.requests.submit(request)
-        self._begin()
-        return answer
+        return self.requests.submit(request)
 
     async def yield_memory(self) -> None:
         """Finish what was asked so far, then unload. Requests that come meanwhile wait."""
@@ -150,7 +150,7 @@ class Instance:
         finally:
             self._state, self.memory_bytes, self._task = State.ABSENT, 0, None
             self.requests.reopen()
-        if not self.requests.is_idle:
+        if self.requests.waiting:
             self._begin()
 
     def _give_up(self, error: errors.LmxError) -> None:

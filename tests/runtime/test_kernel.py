@@ -352,6 +352,18 @@ async def test_models_that_do_not_fit_together_take_turns(tmp_path):
         assert stage.kernel.status().memory_reserved_bytes <= 1300
 
 
+async def test_a_stalled_reader_does_not_make_its_model_come_back(tmp_path):
+    scripts = {name: Script(memory_bytes=600, context_length=8192) for name in ("a", "b")}
+    async with staged_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1000") as stage:
+        stalled = await stage.kernel.generate(ask("a", max_tokens=3000))
+        await generate(stage.kernel, "a", max_tokens=1)
+        for _ in range(3):
+            await generate(stage.kernel, "b", max_tokens=5)
+        assert [event.model for event in stage.seen(ModelLoaded)] == ["a", "b"]
+        [text], _ = await read(stalled)
+        assert_counts(text, 3000)
+
+
 async def test_a_model_that_can_never_fit_is_refused_with_the_figures(tmp_path):
     script = Script(memory_bytes=3 * 1024**3)
     config = f"[memory]\nbudget_bytes = {2 * 1024**3}"

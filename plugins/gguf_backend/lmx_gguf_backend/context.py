@@ -182,6 +182,11 @@ class Context:
             return False
         return self.drop(slot, length)
 
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads from now on."""
+        _check(count > 0)
+        llama.llama_set_n_threads(self.handle, count, count)
+
     def compute(self, pieces: Sequence[Piece]) -> int:
         """Compute ``pieces`` and return the library's code, see :class:`Outcome`.
 

@@ -13,6 +13,7 @@ from lmx_gguf_backend.pace import LEAST_ROWS, TILE_ROWS, Pace
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefix import Kept, PrefixStore, common, distinct
 from lmx_gguf_backend.sampler import Sampler, logprobs
+from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import (
     EngineStats,
     Output,
@@ -98,6 +99,7 @@ class GgufEngine:
     _model: Model
     _context: Context
     _pace: Pace
+    _threads: Threads
     _store: PrefixStore | None
     _running: dict[int, _Running] = field(factory=dict)
     _turn: int = 0
@@ -193,11 +195,9 @@ class GgufEngine:
     def _compute(self, work: Work) -> None:
         """Compute ``work``, whatever it takes: no sequence may stop the others."""
         while work:
-            started_s = time.perf_counter()
-            outcome = self._context.compute([piece for _, piece in work])
+            outcome = self._submit([piece for _, piece in work])
             if outcome == Outcome.DONE:
                 self._advance(work)
-                self._observe(work, time.perf_counter() - started_s)
                 return
             if outcome == Outcome.NO_CELLS:
                 self._make_room()
@@ -205,6 +205,21 @@ class GgufEngine:
                 self._isolate(work, outcome)
                 return
             work = [(running, piece) for running, piece in work if running.id in self._running]
+
+    def _submit(self, pieces: list[Piece]) -> int:
+        """Compute ``pieces`` and learn from the time that it took; return the library's code."""
+        decoding = sum(len(piece.tokens) == 1 for piece in pieces)
+        prefill = sum(len(piece.tokens) for piece in pieces) - decoding
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        threads = self._threads.most if prefill else self._threads.count(wall_s)
+        self._context.use_threads(threads)
+        outcome = self._context.compute(pieces)
+        took_s = time.perf_counter() - wall_s
+        if outcome == Outcome.DONE:
+            self._pace.observe(decoding, prefill, took_s)
+            if not prefill:
+                self._threads.observe(threads, took_s, time.process_time() - cpu_s, wall_s + took_s)
+        return outcome
 
     def _advance(self, work: Work) -> None:
         """Take in what was computed: progress of prompts, and a token for each complete one."""
@@ -236,11 +251,6 @@ class GgufEngine:
         self._report.progress.append(
             Progress(running.id, processed, running.target, running.cached or 0)
         )
-
-    def _observe(self, work: Work, seconds: float) -> None:
-        prefill = sum(len(piece.tokens) for _, piece in work if len(piece.tokens) > 1)
-        decoding = sum(len(piece.tokens) == 1 for _, piece in work)
-        self._pace.observe(decoding, prefill, seconds)
 
     # --- prefixes
 

@@ -62,6 +62,11 @@ llama.llama_log_set(_callback, None)
 llama.llama_backend_init()
 
 
+def has_gpu() -> bool:
+    """Whether the library was built for a GPU."""
+    return bool(llama.llama_supports_gpu_offload())
+
+
 @define
 class Model:
     """Loaded weights and their vocabulary."""

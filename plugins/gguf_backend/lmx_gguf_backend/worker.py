@@ -10,10 +10,11 @@ import psutil
 from lmx_gguf_backend.context import Context
 from lmx_gguf_backend.engine import GgufEngine, warm_up
 from lmx_gguf_backend.footprint import parked_bytes, runtime_bytes
-from lmx_gguf_backend.library import LOG, Model
+from lmx_gguf_backend.library import LOG, Model, has_gpu
 from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixStore
 from lmx_gguf_backend.settings import GgufSettings
+from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.tokenizer import GgufTokenizer
 from lmx_kernel.engine import Engine, ProgressCallback
 from lmx_kernel.errors import ModelUnusableError
@@ -52,6 +53,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
         model=model,
         context=context,
         pace=pace,
+        threads=Threads(settings.threads or _cores(), adapts=not has_gpu()),
         store=_store(context, spec, settings) if model.can_share else None,
     )
 

@@ -1,4 +1,4 @@
-"""The store of kept prefixes, and the plan of a step: pure decisions."""
+"""The pure decisions: what is kept, what a step carries, with how many threads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from lmx_gguf_backend.pace import Pace
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefix import PrefixStore, common, distinct
+from lmx_gguf_backend.threads import Threads
 
 
 def store(slots: int = 3, budget_bytes: int = 100) -> PrefixStore:
@@ -93,3 +94,21 @@ def test_streams_get_steps_of_their_own_after_a_long_piece() -> None:
     assert 1 <= rests <= 4
     pace.observe(4, 60, 0.2)
     assert pace.rows(0) == 64, "nobody waits"
+
+
+def test_crowded_cores_get_fewer_threads_for_a_while() -> None:
+    threads = Threads(most=4)
+    for _ in range(20):
+        threads.observe(4, wall_s=0.01, cpu_s=0.038, now_s=1.0)
+    assert threads.count(1.0) == 4
+    for _ in range(8):
+        threads.observe(threads.count(2.0), wall_s=0.01, cpu_s=0.02, now_s=2.0)
+    assert threads.count(2.0) == 2
+    assert threads.count(4.5) == 4, "tried again"
+
+
+def test_a_gpu_is_not_taken_for_a_crowd() -> None:
+    threads = Threads(most=4, adapts=False)
+    for _ in range(20):
+        threads.observe(4, wall_s=0.01, cpu_s=0.001, now_s=1.0)
+    assert threads.count(1.0) == 4

@@ -1,0 +1,75 @@
+"""Which architectures there are: mlx-lm's own, and those that installed packages add.
+
+Names only; nothing is imported here. They are looked up afresh each time, so a package that is
+installed while the daemon runs is seen.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from lmx_kernel.errors import ModelUnusableError
+
+GROUP = "lmx.mlx.architectures"
+"""Entry points: the name is a ``model_type``, the value a module with Model and ModelArgs."""
+
+
+def is_known(architecture: str) -> bool:
+    """Return whether some installed package has ``architecture``."""
+    return bool(find_plugins(architecture)) or architecture in library_names()
+
+
+def find_plugin(architecture: str) -> EntryPoint | None:
+    """Return the entry point that adds ``architecture``, or None.
+
+    A plugin goes before mlx-lm: whoever installs one for a known name means it.
+
+    :raises ModelUnusableError: two packages add it.
+    """
+    found = find_plugins(architecture)
+    if len(found) > 1:
+        names = " and ".join(sorted(map(distribution, found)))
+        raise ModelUnusableError(f"architecture `{architecture}` is added by both {names}")
+    return found[0] if found else None
+
+
+def find_plugins(architecture: str) -> list[EntryPoint]:
+    """Return all entry points that add ``architecture``."""
+    importlib.invalidate_caches()
+    return list(entry_points(group=GROUP, name=architecture))
+
+
+def distribution(point: EntryPoint) -> str:
+    """Return the name of the package that an entry point belongs to."""
+    return point.dist.name if point.dist is not None else point.value
+
+
+def library_names() -> frozenset[str]:
+    """Return the names that mlx-lm knows: a module each, and aliases."""
+    spec = find_spec("mlx_lm")
+    if spec is None or not spec.submodule_search_locations:
+        return frozenset()
+    package = Path(spec.submodule_search_locations[0])
+    modules = {file.stem for file in (package / "models").glob("[!_]*.py")}
+    return frozenset(modules | _aliases(package / "utils.py"))
+
+
+def _aliases(source: Path) -> set[str]:
+    """Return the keys of ``MODEL_REMAPPING``, read from the source since importing it is slow."""
+    try:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError):
+        return set()
+    for node in tree.body:
+        if (
+            isinstance(node, ast.Assign)
+            and any(isinstance(t, ast.Name) and t.id == "MODEL_REMAPPING" for t in node.targets)
+            and isinstance(node.value, ast.Dict)
+        ):
+            return {key.value for key in node.value.keys if isinstance(key, ast.Constant)
+                    and isinstance(key.value, str)}  # fmt: skip
+    return set()

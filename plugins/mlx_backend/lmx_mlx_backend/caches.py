@@ -1,0 +1,73 @@
+"""mlx-lm's caches, one for each layer: of one sequence, or of several in a batch.
+
+A cache of one sequence has no padding and needs no mask for a single row; caches of several are
+merged into one that is padded on the left to the longest. mlx-lm has both forms of each kind
+(plain, rotating, recurrent, lists of them), so this only says what is done with all layers.
+"""
+
+from __future__ import annotations
+
+import copy as copies
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+
+Cache = list[Any]
+
+
+def new(model: Any) -> Cache:
+    """Return an empty cache of one sequence."""
+    return make_prompt_cache(model)
+
+
+def copy(cache: Cache) -> Cache:
+    """Return a copy; the arrays are shared until one of the two is written to."""
+    return copies.deepcopy(cache)
+
+
+def merge(caches: list[Cache]) -> Cache:
+    """Return one batch of the caches of several sequences."""
+    return [layers[0].merge(list(layers)) for layers in zip(*caches, strict=True)]
+
+
+def extend(batch: Cache, other: Cache) -> None:
+    """Add the sequences of another batch to ``batch``."""
+    for mine, theirs in zip(batch, other, strict=True):
+        mine.extend(theirs)
+
+
+def select(batch: Cache, rows: list[int]) -> None:
+    """Keep only these sequences of a batch."""
+    for layer in batch:
+        layer.filter(rows)
+
+
+def extract(batch: Cache, row: int) -> Cache:
+    """Return the cache of one sequence of a batch."""
+    return [layer.extract(row) for layer in batch]
+
+
+def can_trim(cache: Cache) -> bool:
+    """Return whether the end can be taken off: not of recurrent layers, nor of a full window."""
+    return can_trim_prompt_cache(cache)
+
+
+def trim(cache: Cache, tokens: int) -> None:
+    """Take ``tokens`` off the end."""
+    trim_prompt_cache(cache, tokens)
+
+
+def size_bytes(cache: Cache) -> int:
+    """Return what the arrays take."""
+    return sum(layer.nbytes for layer in cache)
+
+
+def arrays(cache: Cache) -> list[Any]:
+    """Return what has to be computed for the cache to be complete."""
+    return [layer.state for layer in cache]
+
+
+def settle(cache: Cache) -> None:
+    """Start computing the cache, so that it holds on to nothing else."""
+    mx.async_eval(arrays(cache))

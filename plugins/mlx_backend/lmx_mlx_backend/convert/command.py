@@ -1,0 +1,104 @@
+"""``lmx convert``. Imports no numpy until a file is converted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from lmx_kernel.errors import LmxError
+
+if TYPE_CHECKING:
+    from lmx_mlx_backend.convert.report import Report
+
+MIB = 1024**2
+
+app = App(name="convert", help="Write a GGUF model as an MLX folder, without loss where possible.")
+
+
+@app.default
+def convert(
+    file: Path,
+    *,
+    output: Path | None = None,
+    dtype: Literal["auto", "float16", "float32"] = "auto",
+    dequantize: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Write the model in FILE as an MLX folder, which appears whole or not at all.
+
+    Parameters
+    ----------
+    file
+        The GGUF file.
+    output
+        The new folder; default: models/NAME-mlx in LMX_HOME.
+    dtype
+        Of scales, norms, and what has no packed form; auto is float16 on macOS, float32 elsewhere.
+    dequantize
+        Pack nothing: several times larger, and faster on a CPU.
+    """
+    console = Console()
+    try:
+        report = _converted(console, file, output or _default_output(file), dtype, dequantize)
+    except LmxError as error:
+        _fail(error.message)
+    except OSError as error:
+        _fail(f"cannot write the folder: {error.strerror or error}")
+    _print(console, report)
+
+
+def _converted(console: Console, file: Path, output: Path, dtype: str, is_plain: bool) -> Report:
+    from lmx_mlx_backend.convert.convert import Number, convert  # noqa: PLC0415 - brings numpy
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        bar = bars.add_task(file.name, total=None)
+        return convert(
+            file,
+            output,
+            number=Number(dtype),
+            is_plain=is_plain,
+            progress=lambda done, total: bars.update(bar, completed=done, total=total),
+        )
+
+
+def _print(console: Console, report: Report) -> None:
+    sizes = f"{report.size_before / MIB:,.0f} MiB to {report.size_after / MIB:,.0f} MiB"
+    console.print(f"{report.target}: {report.architecture}, {report.tensors} tensors, {sizes}")
+    if not report.costs:
+        console.print("Every number is the file's, bit for bit.")
+        return
+    console.print(
+        "Kept bit for bit, but for these:"
+        if not report.is_lossless
+        else "Every number is the file's, but these lie unpacked:"
+    )
+    name = Column("tensor", overflow="fold")
+    table = Table(name, "count", "type", "stored", "MiB", "max error", "rms error", box=None)
+    for cost, count in report.groups():
+        table.add_row(
+            cost.name,
+            str(count),
+            cost.source,
+            cost.stored,
+            f"{cost.size_before / MIB:,.1f} -> {cost.size_after / MIB:,.1f}",
+            f"{cost.max_error:.1e}" if cost.max_error else "0",
+            f"{cost.rms_error:.1e}" if cost.rms_error else "0",
+        )
+    console.print(table)
+
+
+def _default_output(file: Path) -> Path:
+    home = Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser()
+    return home / "models" / f"{file.stem}-mlx"
+
+
+def _fail(message: str) -> None:
+    print(message, file=sys.stderr)  # noqa: T201 - this is the command line
+    sys.exit(1)

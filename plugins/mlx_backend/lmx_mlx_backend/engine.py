@@ -1,0 +1,345 @@
+"""The engine: sequences of tokens that an MLX model continues, in batches of like length."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import mlx.core as mx
+from attrs import define, field
+
+from lmx_kernel.engine import EngineStats, Output, Progress, Sequence, Step, Tokenizer
+from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
+from lmx_kernel.types import EngineLimits
+from lmx_mlx_backend import caches
+from lmx_mlx_backend.group import (
+    Chosen,
+    Group,
+    Row,
+    choose_next,
+    plan_merge,
+    read_detail,
+    row_counts,
+)
+from lmx_mlx_backend.model import Model
+from lmx_mlx_backend.pace import Pace
+from lmx_mlx_backend.prefix import PrefixStore, common
+from lmx_mlx_backend.sampler import Table, check_sampling
+
+TAIL = 32
+"""Rows of a prompt's last piece: logits are computed for all rows of a call, and one is needed."""
+
+WORTH_WAITING = 32
+"""Tokens of a prompt that another is computing right now, for which it is waited."""
+
+WORTH_KEEPING = 8
+"""Tokens that a cache must hold to be kept."""
+
+ENGINE_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, MemoryError)
+"""What MLX and a model's own code raise when they cannot compute something."""
+
+
+@define
+class _Report:
+    """What the step at hand did so far."""
+
+    outputs: list[Output] = field(factory=list)
+    progress: list[Progress] = field(factory=list)
+    preempted: list[int] = field(factory=list)
+    failed: list[tuple[int, str]] = field(factory=list)
+
+    def step(self) -> Step:
+        return Step(
+            tuple(self.outputs), tuple(self.progress), tuple(self.preempted), tuple(self.failed)
+        )
+
+
+@define(eq=False)
+class MlxEngine:
+    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`.
+
+    :param padding_cells: padding of one batch that costs as much as reading the weights once more.
+    :param spare_cells: padding of all batches for which there is memory.
+    """
+
+    tokenizer: Tokenizer
+    limits: EngineLimits
+    _model: Model
+    _pace: Pace
+    _store: PrefixStore
+    _padding_cells: int
+    _spare_cells: int
+    _running: dict[int, Row] = field(factory=dict)
+    _groups: list[Group] = field(factory=list)
+    _turn: int = 0
+    _report: _Report = field(factory=_Report)
+
+    # --- joining and leaving
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a sequence in; it is computed from the next step on.
+
+        :raises InvalidRequestError: id, tokens or parameters are wrong, or too many run.
+        :raises ContextOverflowError: longer than the context.
+        """
+        self._check(sequence)
+        self._running[sequence.id] = Row(
+            id=sequence.id,
+            tokens=list(sequence.tokens),
+            target=len(sequence.tokens),
+            produced=sequence.produced,
+            sampling=sequence.sampling,
+            alternatives=sequence.logprobs,
+        )
+
+    def _check(self, sequence: Sequence) -> None:
+        tokens, limit = sequence.tokens, self.limits.context_length
+        if sequence.id in self._running:
+            raise InvalidRequestError(f"sequence {sequence.id} is already running")
+        if len(self._running) >= self.limits.max_sequences:
+            raise InvalidRequestError(f"{self.limits.max_sequences} sequences run already")
+        if not tokens:
+            raise InvalidRequestError("a prompt needs at least one token")
+        if len(tokens) > limit:
+            raise ContextOverflowError(f"{len(tokens)} tokens do not fit a context of {limit}")
+        if not 0 <= sequence.produced <= len(tokens):
+            raise InvalidRequestError("more tokens were produced than are there")
+        if min(tokens) < 0 or max(tokens) >= self._model.vocabulary:
+            raise InvalidRequestError("a token id lies outside the vocabulary")
+        if sequence.logprobs is not None and not 0 <= sequence.logprobs <= self._model.vocabulary:
+            raise InvalidRequestError("logprobs must lie between 0 and the vocabulary's size")
+        check_sampling(sequence.sampling, self._model.vocabulary)
+
+    def remove(self, sequence_id: int) -> None:
+        """Forget a sequence; an unknown id is ignored.
+
+        What a complete prompt and its answer left in the cache is kept for later ones.
+        """
+        row = self._running.pop(sequence_id, None)
+        if row is None:
+            return
+        group = self._group_of(row)
+        if group is not None:
+            self._keep(row.tokens[: row.done], self._leave(group, row))
+            self._regroup()
+
+    def _leave(self, group: Group, row: Row) -> caches.Cache:
+        if len(group.rows) > 1:
+            return group.drop(row)
+        self._groups.remove(group)
+        return group.cache
+
+    def _group_of(self, row: Row) -> Group | None:
+        return next((group for group in self._groups if row in group.rows), None)
+
+    def _keep(self, tokens: list[int], cache: caches.Cache) -> None:
+        if len(tokens) >= WORTH_KEEPING:
+            self._store.keep(tokens, cache)
+
+    # --- stepping
+
+    def step(self) -> Step:
+        """Advance everything once: one decode of each batch, and a piece of prefill beside it."""
+        self._report = _Report()
+        self._turn += 1
+        started_s = time.perf_counter()
+        for row in list(self._running.values()):
+            if row.done >= self.limits.context_length:
+                self._fail(row, "its context is full")
+        self._make_room()
+        launched = [item for group in list(self._groups) for item in self._launch(group)]
+        rows = self._prefill()
+        for row, chosen, index in self._arrived(launched):
+            self._give_out(row, chosen, index)
+        if rows:
+            self._pace.observe(rows, time.perf_counter() - started_s)
+        return self._report.step()
+
+    def _launch(self, group: Group) -> list[tuple[list[Row], Chosen]]:
+        try:
+            return [(list(group.rows), group.launch(self._model.module))]
+        except ENGINE_ERRORS as error:
+            self._fail_group(group, error)
+            return []
+
+    def _arrived(
+        self, launched: list[tuple[list[Row], Chosen]]
+    ) -> Iterator[tuple[Row, Chosen, int]]:
+        """Wait for the tokens of the step before, and yield those that are new."""
+        for rows, chosen in launched:
+            try:
+                mx.eval(chosen.tokens, chosen.is_finite)
+            except ENGINE_ERRORS as error:
+                for row in rows:
+                    self._fail(row, _reason(error))
+                continue
+            for index, row in enumerate(rows):
+                if chosen.is_new[index] and row.id in self._running:
+                    yield row, chosen, index
+
+    def _give_out(self, row: Row, chosen: Chosen, index: int) -> bool:
+        """Answer a token that was computed; False if the row failed."""
+        if not chosen.is_finite[index].item():
+            self._fail(row, "the model computed numbers that are not finite")
+            return False
+        token = int(chosen.tokens[index].item())
+        row.tokens.append(token)
+        details = read_detail(row, chosen.details[index])
+        self._report.outputs.append(Output(row.id, (token,), details))
+        return True
+
+    # --- prompts
+
+    def _prefill(self) -> int:
+        """Compute pieces of prompts, the oldest or the shortest first; return how many rows."""
+        rows = self._pace.rows
+        left = rows
+        for row in self._waiting():
+            if left <= 0:
+                break
+            if self._can_start(row):
+                left -= self._advance(row, left)
+        return rows - left
+
+    def _waiting(self) -> list[Row]:
+        """Return rows in prefill in their order: every other turn a short one need not wait."""
+        decoding = {row.id for group in self._groups for row in group.rows}
+        rows = [row for row in self._running.values() if row.id not in decoding]
+        return sorted(rows, key=lambda row: row.pending) if self._turn % 2 == 0 else rows
+
+    def _can_start(self, new: Row) -> bool:
+        """Let a new row take over the longest prefix that is kept; False to wait for a longer one.
+
+        One that shares much more with an older prompt that is being computed waits for that.
+        """
+        if new.cached is not None:
+            return True
+        known = self._store.best(new.tokens)
+        for other in self._running.values():
+            if other is new:
+                break
+            if other.done < other.target:
+                shared = min(common(new.tokens, other.tokens), len(new.tokens) - 1)
+                if shared >= max(known, other.done) + WORTH_WAITING:
+                    return False
+        found = self._store.take(new.tokens)
+        new.done, new.cache = found if found is not None else (0, caches.new(self._model.module))
+        new.cached = new.done
+        return True
+
+    def _advance(self, row: Row, limit: int) -> int:
+        """Compute the next piece of a prompt of at most about ``limit`` rows; return its rows."""
+        count = plan_piece(row.pending, limit)
+        is_last = count == row.pending
+        if is_last and not caches.can_trim(row.cache):
+            self._keep(row.tokens[: row.done], caches.copy(row.cache))
+        try:
+            logits = self._compute(row, count, wants_logits=is_last)
+        except ENGINE_ERRORS as error:
+            self._fail(row, _reason(error))
+            return count
+        row.done += count
+        self._report.progress.append(row.progress)
+        if logits is not None:
+            self._begin(row, logits)
+        return count
+
+    def _compute(self, row: Row, count: int, *, wants_logits: bool) -> mx.array | None:
+        tokens = mx.array([row.tokens[row.done : row.done + count]])
+        logits = self._model.module(tokens, cache=row.cache)[:, -1]
+        mx.eval(caches.arrays(row.cache), logits if wants_logits else [])
+        return logits if wants_logits else None
+
+    def _begin(self, row: Row, logits: mx.array) -> None:
+        """Give out the first token of a row whose prompt is complete, and let it join a batch."""
+        counts = row_counts(row, self._model.vocabulary)
+        chosen = choose_next([row], Table.of([row.sampling]), logits, counts)
+        cache, row.cache = row.cache, []
+        if not self._give_out(row, chosen, 0):
+            return
+        if caches.can_trim(cache):
+            self._keep(row.tokens[: row.done], caches.copy(cache))
+        known = Chosen(chosen.tokens, chosen.is_finite, [None], [False])
+        self._groups.append(Group([row], cache, known, self._model.vocabulary, counts))
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """Make one batch of those that cost less together."""
+        while len(self._groups) > 1:
+            lengths = [[row.done for row in group.rows] for group in self._groups]
+            pair = plan_merge(lengths, self._padding_cells, self._spare_cells)
+            if pair is None:
+                return
+            group, other = self._groups[pair[0]], self._groups.pop(pair[1])
+            group.absorb(other)
+
+    # --- trouble
+
+    def _make_room(self) -> None:
+        """Put out the youngest sequences while the cache is too small for this step."""
+        while self._cells_wanted() > self.limits.cache_tokens:
+            holding = [row for row in self._running.values() if row.done]
+            if len(holding) < 2:
+                for row in holding:
+                    self._fail(row, f"the cache of {self.limits.cache_tokens} tokens is full")
+                return
+            self._discard(holding[-1])
+            self._report.preempted.append(holding[-1].id)
+
+    def _cells_wanted(self) -> int:
+        return sum(row.done + 1 for row in self._running.values() if row.done)
+
+    def _fail_group(self, group: Group, error: Exception) -> None:
+        for row in list(group.rows):
+            self._report.failed.append((row.id, _reason(error)))
+            del self._running[row.id]
+        self._groups.remove(group)
+
+    def _fail(self, row: Row, reason: str) -> None:
+        if row.id in self._running:
+            self._discard(row)
+            self._report.failed.append((row.id, reason))
+
+    def _discard(self, row: Row) -> None:
+        """Put a sequence out; its cache is not kept."""
+        del self._running[row.id]
+        group = self._group_of(row)
+        if group is not None:
+            self._leave(group, row)
+
+    # --- the rest
+
+    def stats(self) -> EngineStats:
+        """Return current figures."""
+        return EngineStats(
+            cache_tokens_used=sum(row.done for row in self._running.values()),
+            details={
+                "batches": len(self._groups),
+                "kept_prefixes": len(self._store),
+                "kept_bytes": self._store.size_bytes,
+                "active_bytes": mx.get_active_memory(),
+                "cached_bytes": mx.get_cache_memory(),
+                "peak_bytes": mx.get_peak_memory(),
+            },
+        )
+
+    def close(self) -> None:
+        """Free caches and weights."""
+        self._running.clear()
+        self._groups.clear()
+        self._store.clear()
+        self._model.close()
+
+
+def plan_piece(pending: int, limit: int) -> int:
+    """Return how many of a prompt's ``pending`` rows to compute now.
+
+    All but the last few rows are computed apart from these, whose logits are computed too.
+    """
+    if pending <= 2 * TAIL:
+        return pending
+    return min(pending - TAIL, limit)
+
+
+def _reason(error: Exception) -> str:
+    return f"MLX could not compute it: {error}".splitlines()[0][:300]

@@ -1,0 +1,231 @@
+"""A model folder in mlx-lm's form: its config, its tensors, and whether MLX may see them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from lmx_kernel.errors import ModelUnusableError
+from lmx_mlx_backend.safetensors import Tensor, read_tensors
+
+MAX_JSON_BYTES = 1 << 26
+MAX_LAYERS = 4096
+UNSTATED_CONTEXT = 32768
+"""Of a model whose config names no limit, as recurrent ones do."""
+
+SHARD = re.compile(r"(?P<stem>model.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+CODE_KEYS = ("auto_map", "model_file")
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length",
+                "max_sequence_length", "model_max_length")  # fmt: skip
+MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
+METHODS = ("awq", "bitnet", "compressed-tensors", "fp8", "gptq", "modelopt", "mxfp4", "mxfp8")
+"""What mlx-lm reads beside its own ``quantization``; any other it would take for plain weights."""
+
+BITS = (1, 2, 3, 4, 5, 6, 8)
+GROUP_SIZES = (16, 32, 64, 128)
+DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@frozen
+class ModelFolder:
+    """A model's config and headers, read and checked.
+
+    :param config: of the language model: nested keys of ``text_config`` are on top.
+    :param has_chat_template: in whichever file.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+    has_chat_template: bool
+
+    @property
+    def architecture(self) -> str:
+        """The ``model_type``, such as llama."""
+        return str(self.config["model_type"])
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the tensors on disk."""
+        return sum(tensor.size_bytes for tensor in self.tensors)
+
+    @property
+    def context_length(self) -> int:
+        """In tokens."""
+        found = (self.integer(key) for key in CONTEXT_KEYS)
+        return next((number for number in found if number > 0), UNSTATED_CONTEXT)
+
+    @property
+    def quantization(self) -> str:
+        """Such as 4-bit, mxfp4 or float32."""
+        entry = self.config.get("quantization")
+        if isinstance(entry, dict):
+            return f"{entry['bits']}-bit" if entry.get("mode", "affine") == "affine" else (
+                str(entry["mode"]))  # fmt: skip
+        foreign = self.config.get("quantization_config")
+        if isinstance(foreign, dict) and "quant_method" in foreign:
+            return str(foreign["quant_method"])
+        sizes: Counter[str] = Counter()
+        for tensor in self.tensors:
+            sizes[tensor.dtype] += tensor.size_bytes
+        dtype = max(sizes, key=lambda key: sizes[key])
+        return DTYPE_NAMES.get(dtype, dtype.lower())
+
+    def integer(self, key: str, default: int = 0) -> int:
+        """Return a number of the config; ``default`` where it is missing or no natural number."""
+        value = self.config.get(key)
+        return value if type(value) is int and value >= 0 else default
+
+
+def read_folder(path: Path) -> ModelFolder:
+    """Return the model in the folder at ``path``.
+
+    :raises ModelUnusableError: missing, damaged or unsafe; the message names the file.
+    """
+    config = read_json(path / "config.json")
+    _check_config(config)
+    tensors = _tensors(path)
+    read_json(path / "tokenizer.json", MAX_TOKENIZER_BYTES, parse=False)
+    return ModelFolder(
+        path=path,
+        config=config | _nested(config),
+        tensors=tensors,
+        has_chat_template=chat_template(path) is not None,
+    )
+
+
+MAX_TOKENIZER_BYTES = 1 << 28
+
+
+def read_json(path: Path, limit_bytes: int = MAX_JSON_BYTES, *, parse: bool = True) -> Any:
+    """Return the object in a JSON file.
+
+    :raises ModelUnusableError: missing, too large or no JSON object; the message names the file.
+    """
+    try:
+        if path.stat().st_size > limit_bytes:
+            raise ModelUnusableError(f"{path.name}: larger than {limit_bytes} bytes")
+        if not parse:
+            return None
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = "missing" if missing else error.strerror or "cannot be read"
+        raise ModelUnusableError(f"{path.name}: {reason}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelUnusableError(f"{path.name}: not JSON") from error
+    if not isinstance(value, dict):
+        raise ModelUnusableError(f"{path.name}: not a JSON object")
+    return value
+
+
+def chat_template(path: Path) -> str | None:
+    """Return the chat template of the folder at ``path``: of its own file, or in the tokenizer's.
+
+    :raises ModelUnusableError: a file that holds it is damaged.
+    """
+    own = path / "chat_template.jinja"
+    if own.is_file():
+        return own.read_text(encoding="utf-8", errors="replace")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (path / name).is_file():
+            found = _default_template(read_json(path / name).get("chat_template"))
+            if found is not None:
+                return found
+    return None
+
+
+def _default_template(value: object) -> str | None:
+    """A template is a text, or one of several with a name each, of which one is the default."""
+    if isinstance(value, list):
+        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
+        value = named.get("default")
+    return value if isinstance(value, str) else None
+
+
+def _nested(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a model of several parts says of its language model."""
+    part = config.get("text_config")
+    return {k: v for k, v in part.items() if k != "model_type"} if isinstance(part, dict) else {}
+
+
+# --- checks
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    """Refuse what mlx-lm must not or cannot load.
+
+    :raises ModelUnusableError: with the reason.
+    """
+    for key in CODE_KEYS:
+        if config.get(key) or _nested(config).get(key):
+            raise ModelUnusableError(f"config.json: it asks to run its own code ({key})")
+    if not isinstance(config.get("model_type"), str):
+        raise ModelUnusableError("config.json: it names no model_type")
+    if ModelFolder(Path(), config, (), False).integer("num_hidden_layers") > MAX_LAYERS:
+        raise ModelUnusableError(f"config.json: more than {MAX_LAYERS} layers")
+    _check_quantization(config | _nested(config))
+
+
+def _check_quantization(config: dict[str, Any]) -> None:
+    own, foreign = config.get("quantization"), config.get("quantization_config")
+    if own is not None:
+        modules = [value for value in own.values() if isinstance(value, dict)] if (
+            isinstance(own, dict)) else []  # fmt: skip
+        for entry in (own, *modules):
+            _check_entry(entry)
+    elif foreign is not None:
+        method = foreign.get("quant_method") if isinstance(foreign, dict) else foreign
+        if method not in METHODS:
+            raise ModelUnusableError(f"config.json: unknown quantisation {method!r}")
+
+
+def _check_entry(entry: object) -> None:
+    is_known = (
+        isinstance(entry, dict)
+        and entry.get("mode", "affine") in MODES
+        and entry.get("bits") in BITS
+        and entry.get("group_size") in GROUP_SIZES
+    )
+    if not is_known:
+        facts = entry if not isinstance(entry, dict) else {
+            key: entry.get(key) for key in ("mode", "bits", "group_size") if key in entry
+        }  # fmt: skip
+        raise ModelUnusableError(f"config.json: unknown quantisation {facts}")
+
+
+def _tensors(path: Path) -> tuple[Tensor, ...]:
+    """Return the tensors of all the files that mlx-lm would read.
+
+    :raises ModelUnusableError: a file or a tensor is missing or damaged.
+    """
+    names = sorted(file.name for file in path.glob("model*.safetensors"))
+    if not names:
+        raise ModelUnusableError("model.safetensors: missing")
+    for name in _expected(path, names):
+        if name not in names:
+            raise ModelUnusableError(f"{name}: missing")
+    tensors = tuple(tensor for name in names for tensor in read_tensors(path / name))
+    if not tensors:
+        raise ModelUnusableError(f"{names[0]}: holds no tensors")
+    return tensors
+
+
+def _expected(path: Path, names: list[str]) -> list[str]:
+    """Return the shards that the index names, or that the shards' own names do."""
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        places = read_json(index).get("weight_map")
+        if not isinstance(places, dict):
+            raise ModelUnusableError(f"{index.name}: no weight_map")
+        return sorted({str(name) for name in places.values()})
+    found = next(filter(None, map(SHARD.fullmatch, names)), None)
+    if found is None:
+        return []
+    count = int(found["count"])
+    return [f"{found['stem']}-{number + 1:05}-of-{count:05}.safetensors" for number in range(count)]

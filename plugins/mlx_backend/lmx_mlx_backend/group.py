@@ -1,0 +1,256 @@
+"""Rows that are decoded together, one token ahead of what was read.
+
+While the tokens of one step are read and answered, those of the next are computed already. A row
+that leaves therefore wastes one row of one step. The batch is padded to its longest row; see
+:func:`plan_merge` for who shares one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+from attrs import define, field, frozen
+
+from lmx_kernel.engine import Progress, TokenLogprobs
+from lmx_kernel.types import Sampling
+from lmx_mlx_backend import caches
+from lmx_mlx_backend.caches import Cache
+from lmx_mlx_backend.sampler import (
+    Table,
+    choose,
+    count_tokens,
+    has_penalties,
+    logprobs,
+    uniform,
+)
+
+Detail = tuple[mx.array, mx.array, mx.array]
+"""Log-probabilities of one row that are being computed: the token's, ids, theirs."""
+
+
+@define(eq=False)
+class Row:
+    """A sequence in the engine.
+
+    :param tokens: prompt and answer as far as they were given out; grows.
+    :param target: tokens when it came in: what counts as its prompt's progress.
+    :param produced: tokens of the answer that are chosen, given out or not.
+    :param done: tokens that its cache holds.
+    :param cached: tokens taken over from a kept prefix; None until it started.
+    :param cache: while it is in prefill.
+    """
+
+    id: int
+    tokens: list[int]
+    target: int
+    produced: int
+    sampling: Sampling
+    alternatives: int | None
+    done: int = 0
+    cached: int | None = None
+    cache: Cache = field(factory=list)
+
+    @property
+    def pending(self) -> int:
+        """Tokens to compute before the next one can be chosen."""
+        return len(self.tokens) - self.done
+
+    @property
+    def progress(self) -> Progress:
+        """How far its prompt is."""
+        return Progress(self.id, min(self.done, self.target), self.target, self.cached or 0)
+
+    def draw(self) -> float:
+        """Return the random number of the next token."""
+        return uniform(self.sampling.seed or 0, self.produced)
+
+
+@frozen(eq=False)
+class Chosen:
+    """Tokens that are being computed.
+
+    :param is_finite: whether the numbers they were chosen from are.
+    :param details: for each row, if it asked for log-probabilities.
+    :param is_new: for each row; a token that was given out already is not.
+    """
+
+    tokens: mx.array
+    is_finite: mx.array
+    details: list[Detail | None]
+    is_new: list[bool]
+
+    def start(self) -> None:
+        """Have it computed in the background."""
+        mx.async_eval(self.tokens, self.is_finite, [d for d in self.details if d is not None])
+
+    def select(self, rows: list[int]) -> Chosen:
+        """Return only these rows."""
+        return Chosen(
+            self.tokens[mx.array(rows)],
+            self.is_finite[mx.array(rows)],
+            [self.details[row] for row in rows],
+            [self.is_new[row] for row in rows],
+        )
+
+    def joined(self, other: Chosen) -> Chosen:
+        """Return the rows of both."""
+        return Chosen(
+            mx.concatenate([self.tokens, other.tokens]),
+            mx.concatenate([self.is_finite, other.is_finite]),
+            self.details + other.details,
+            self.is_new + other.is_new,
+        )
+
+
+def choose_next(
+    rows: Sequence[Row], table: Table, logits: mx.array, counts: mx.array | None
+) -> Chosen:
+    """Start choosing a token for each row from ``logits`` of shape (rows, vocabulary)."""
+    logits = logits.astype(mx.float32)
+    tokens = choose(logits, table, [row.draw() for row in rows], counts)
+    for row in rows:
+        row.produced += 1
+    chosen = Chosen(
+        tokens,
+        mx.isfinite(logits.max(axis=-1)),
+        _details(rows, logits, tokens),
+        [True] * len(rows),
+    )
+    chosen.start()
+    return chosen
+
+
+def _details(rows: Sequence[Row], logits: mx.array, tokens: mx.array) -> list[Detail | None]:
+    """Start computing log-probabilities, of those rows only that asked."""
+    details: list[Detail | None] = [None] * len(rows)
+    asking = [i for i, row in enumerate(rows) if row.alternatives is not None]
+    if asking:
+        count = max(rows[i].alternatives or 0 for i in asking)
+        places = mx.array(asking)
+        chosen, ids, values = logprobs(logits[places], tokens[places], count)
+        for place, i in enumerate(asking):
+            details[i] = chosen[place], ids[place], values[place]
+    return details
+
+
+def read_detail(row: Row, detail: Detail | None) -> tuple[TokenLogprobs, ...]:
+    """Return what a row asked for, computed."""
+    if detail is None:
+        return ()
+    chosen, ids, values = detail
+    pairs = zip(ids.tolist(), values.tolist(), strict=True)
+    return (TokenLogprobs(chosen.item(), tuple(pairs)[: row.alternatives]),)
+
+
+@define(eq=False)
+class Group:
+    """Rows in one batch.
+
+    :param cache: of the one row, or a batch of all.
+    :param chosen: the next token of each row.
+    :param counts: what penalties count, of shape (rows, vocabulary); None if no row has any.
+    """
+
+    rows: list[Row]
+    cache: Cache
+    chosen: Chosen
+    vocabulary: int
+    counts: mx.array | None = None
+    table: Table = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.table = Table.of([row.sampling for row in self.rows])
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(row.done for row in self.rows)
+
+    def launch(self, model: object) -> Chosen:
+        """Start the next step, and return the tokens of the one before, to be read."""
+        before = self.chosen
+        if self.counts is not None:
+            self.counts = self.counts.at[mx.arange(len(self.rows)), before.tokens].add(1)
+        logits = model(before.tokens[:, None], cache=self.cache)[:, -1]  # type: ignore[operator]
+        self.chosen = choose_next(self.rows, self.table, logits, self.counts)
+        for row in self.rows:
+            row.done += 1
+        return before
+
+    def absorb(self, other: Group) -> None:
+        """Take in the rows of another group."""
+        if self.counts is not None or other.counts is not None:
+            counts = [mine if mine is not None else _no_counts(group)
+                      for group in (self, other) for mine in [group.counts]]  # fmt: skip
+            self.counts = mx.concatenate(counts)
+        batch = self._batch()
+        caches.extend(batch, other._batch())  # noqa: SLF001
+        self.cache = batch
+        self.rows = self.rows + other.rows
+        self.chosen = self.chosen.joined(other.chosen)
+        self.table = Table.of([row.sampling for row in self.rows])
+
+    def drop(self, row: Row) -> Cache:
+        """Take a row out and return its cache; it must not be the last."""
+        index = self.rows.index(row)
+        cache = caches.extract(self.cache, index)
+        caches.settle(cache)
+        left = [i for i in range(len(self.rows)) if i != index]
+        self.rows = [self.rows[i] for i in left]
+        self._select(left)
+        return cache
+
+    def _select(self, left: list[int]) -> None:
+        if len(left) > 1:
+            caches.select(self.cache, left)
+        else:
+            self.cache = caches.extract(self.cache, left[0])
+        self.chosen = self.chosen.select(left)
+        if self.counts is not None:
+            is_needed = any(has_penalties(row.sampling) for row in self.rows)
+            self.counts = self.counts[mx.array(left)] if is_needed else None
+        self.table = Table.of([row.sampling for row in self.rows])
+
+    def _batch(self) -> Cache:
+        return caches.merge([self.cache]) if len(self.rows) == 1 else self.cache
+
+
+def row_counts(row: Row, vocabulary: int) -> mx.array | None:
+    """Return what a row's penalties count so far, of shape (1, vocabulary)."""
+    if not has_penalties(row.sampling):
+        return None
+    return count_tokens(row.tokens, row.produced, vocabulary)
+
+
+def _no_counts(group: Group) -> mx.array:
+    return mx.zeros((len(group.rows), group.vocabulary), mx.float32)
+
+
+def padding(lengths: Sequence[int]) -> int:
+    """Return the cells that a batch of rows of these lengths leaves empty."""
+    return len(lengths) * max(lengths, default=0) - sum(lengths)
+
+
+def plan_merge(
+    groups: Sequence[Sequence[int]], group_limit: int, total_limit: int
+) -> tuple[int, int] | None:
+    """Return two groups to make one of, those that need the least padding; None to leave them.
+
+    A batch reads the weights once for all rows, but every row costs as much as the longest. So two
+    are made one unless the padding would cost more than reading the weights once more.
+
+    :param groups: the lengths of the rows of each.
+    :param group_limit: padding of one batch that costs about as much as the weights, in cells.
+    :param total_limit: padding of all batches for which there is memory, in cells.
+    """
+    total = sum(map(padding, groups))
+    best: tuple[int, int, int] | None = None
+    for a in range(len(groups)):
+        for b in range(a + 1, len(groups)):
+            union = padding([*groups[a], *groups[b]])
+            added = union - padding(groups[a]) - padding(groups[b])
+            fits = union <= group_limit and total + added <= total_limit
+            if fits and (best is None or added < best[0]):
+                best = added, a, b
+    return best[1:] if best is not None else None

@@ -1,0 +1,145 @@
+"""A model in memory: found by its architecture, loaded by mlx-lm, checked before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from attrs import define
+from mlx.utils import tree_flatten
+from mlx_lm import utils
+
+from lmx_kernel.engine import ProgressCallback
+from lmx_kernel.errors import ModelUnusableError
+from lmx_mlx_backend import caches
+from lmx_mlx_backend.architectures import distribution, find_plugin
+
+LOAD_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What mlx-lm, MLX and a model's own code raise over files that do not fit together."""
+
+
+@define(eq=False)
+class Model:
+    """A loaded model.
+
+    :param module: called with tokens of shape (rows, length) and a cache; gives logits.
+    :param vocabulary: width of the logits.
+    :param can_batch: whether its caches can be those of several sequences.
+    """
+
+    module: Any
+    vocabulary: int
+    can_batch: bool
+
+    @classmethod
+    def open(
+        cls, folder: Path, architecture: str, *, as_float32: bool, progress: ProgressCallback
+    ) -> Model:
+        """Load the model in ``folder``. Code that lies there is never run.
+
+        :raises ModelUnusableError: files, architecture and weights do not fit together.
+        """
+        plugin = find_plugin(architecture)
+        origin = f"plugin {distribution(plugin)}: " if plugin is not None else ""
+        try:
+            module = _load(folder, plugin, as_float32=as_float32, progress=progress)
+            vocabulary = _try_out(module)
+            can_batch = _can_batch(module)
+        except SystemExit as error:
+            raise ModelUnusableError(f"{origin}it tried to end the process") from error
+        except LOAD_ERRORS as error:
+            raise ModelUnusableError(f"{origin}{_first_line(error)}") from error
+        return cls(module, vocabulary, can_batch)
+
+    def close(self) -> None:
+        """Free the weights."""
+        self.module = None
+        mx.clear_cache()
+
+
+def _load(
+    folder: Path, plugin: EntryPoint | None, *, as_float32: bool, progress: ProgressCallback
+) -> nn.Module:
+    def classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
+        if plugin is None:
+            return utils._get_classes(config)  # noqa: SLF001
+        source = plugin.load()
+        return source.Model, source.ModelArgs
+
+    module, _ = utils.load_model(folder, lazy=True, get_model_classes=classes)
+    if as_float32:
+        module.set_dtype(mx.float32)
+    for share in _compute_weights(module):
+        progress(0.9 * share)
+    return module
+
+
+def _compute_weights(module: nn.Module) -> Iterator[float]:
+    """Bring the weights into memory one by one, and yield the share that is there.
+
+    :raises ValueError: one of them is not a number.
+    """
+    weights = tree_flatten(module.parameters())
+    total = sum(weight.nbytes for _, weight in weights) or 1
+    done = 0
+    for name, weight in weights:
+        if mx.issubdtype(weight.dtype, mx.floating):
+            if mx.isnan(weight).any().item():
+                raise ValueError(f"the weights of {name} are not numbers (NaN)")
+        else:
+            mx.eval(weight)
+        done += weight.nbytes
+        yield done / total
+
+
+def _try_out(module: Any) -> int:
+    """Compute a few tokens and return how many logits come out.
+
+    :raises ValueError: none, or not finite ones.
+    """
+    logits = module(mx.array([[0, 0]]), cache=caches.new(module))
+    if logits.ndim != 3 or logits.shape[:2] != (1, 2):
+        raise ValueError(f"the model gives logits of shape {logits.shape} for 2 tokens")
+    if not mx.isfinite(logits.astype(mx.float32).max()).item():
+        raise ValueError("the model computes numbers that are not finite")
+    return int(logits.shape[-1])
+
+
+def _can_batch(module: Any) -> bool:
+    """Try whether caches of several sequences merge, go on, and part again."""
+    try:
+        pair = [_prompted(module, count) for count in (1, 3)]
+        batch = caches.merge(pair)
+        caches.extend(batch, caches.merge([_prompted(module, 2)]))
+        logits = module(mx.array([[0], [0], [0]]), cache=batch)
+        caches.select(batch, [0, 2])
+        mx.eval(logits, caches.arrays(batch), caches.arrays(caches.extract(batch, 1)))
+    except LOAD_ERRORS:
+        return False
+    return True
+
+
+def _prompted(module: Any, count: int) -> caches.Cache:
+    cache = caches.new(module)
+    mx.eval(module(mx.array([[0] * count]), cache=cache))
+    return cache
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return " ".join(lines)[:400] if len(lines) < 4 else f"{lines[0]} {lines[1]} ..."[:400]

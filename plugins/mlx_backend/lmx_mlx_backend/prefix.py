@@ -1,0 +1,102 @@
+"""The store of kept prefixes: what earlier sequences computed, for later ones to begin with.
+
+A prefix is found by its tokens alone, and what is held for it was computed from exactly these, so
+no text can leak into another. Caches that can be trimmed serve every shorter prefix too; those that
+cannot (recurrent layers, a sliding window that is full) serve only what goes on from their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, field
+
+from lmx_mlx_backend import caches
+from lmx_mlx_backend.caches import Cache
+
+BLOCK = 256
+
+
+@define(eq=False)
+class Kept:
+    """A prefix and its cache."""
+
+    tokens: list[int]
+    cache: Cache
+    is_trimmable: bool
+    size_bytes: int
+
+    def usable(self, tokens: Sequence[int]) -> int:
+        """Return how many of ``tokens`` this can stand for; never all, the last is needed."""
+        length = min(common(tokens, self.tokens), len(tokens) - 1)
+        return length if self.is_trimmable or length == len(self.tokens) else 0
+
+
+@define
+class PrefixStore:
+    """Kept prefixes, the one that was not used for longest first.
+
+    :param budget_bytes: for all of them.
+    """
+
+    budget_bytes: int
+    _kept: list[Kept] = field(factory=list)
+
+    def best(self, tokens: Sequence[int]) -> int:
+        """Return how many of ``tokens`` a kept prefix can stand for."""
+        return max((kept.usable(tokens) for kept in self._kept), default=0)
+
+    def take(self, tokens: Sequence[int]) -> tuple[int, Cache] | None:
+        """Return the longest prefix of ``tokens`` that is kept, and a cache of its own for it."""
+        kept = max(self._kept, key=lambda kept: kept.usable(tokens), default=None)
+        length = kept.usable(tokens) if kept is not None else 0
+        if kept is None or not length:
+            return None
+        self._kept.remove(kept)
+        self._kept.append(kept)
+        cache = caches.copy(kept.cache)
+        if length < len(kept.tokens):
+            caches.trim(cache, len(kept.tokens) - length)
+        return length, cache
+
+    def keep(self, tokens: list[int], cache: Cache) -> None:
+        """Keep ``cache``, which was computed from exactly ``tokens``; the oldest make room."""
+        if any(kept.tokens == tokens for kept in self._kept):
+            return
+        new = Kept(tokens, cache, caches.can_trim(cache), caches.size_bytes(cache))
+        if new.size_bytes > self.budget_bytes:
+            return
+        if new.is_trimmable:
+            self._kept = [kept for kept in self._kept if not _begins(tokens, kept.tokens)]
+        self._kept.append(new)
+        while self.size_bytes > self.budget_bytes:
+            self._kept.pop(0)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the caches take."""
+        return sum(kept.size_bytes for kept in self._kept)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return how many tokens ``a`` and ``b`` share from the start.
+
+    Compares slices of a block: many times faster than one by one.
+    """
+    limit = min(len(a), len(b))
+    for start in range(0, limit, BLOCK):
+        if a[start : start + BLOCK] != b[start : start + BLOCK]:
+            block = range(start, min(start + BLOCK, limit))
+            return next((i for i in block if a[i] != b[i]), limit)
+    return limit
+
+
+def _begins(tokens: list[int], start: list[int]) -> bool:
+    return common(tokens, start) == len(start)

@@ -1,0 +1,86 @@
+"""The worker's side of the MLX backend: opens engines."""
+
+from __future__ import annotations
+
+import time
+
+import mlx.core as mx
+
+from lmx_kernel.engine import Engine, ProgressCallback
+from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.types import EngineLimits, EngineSpec
+from lmx_mlx_backend import caches
+from lmx_mlx_backend.engine import MlxEngine
+from lmx_mlx_backend.folder import ModelFolder, read_folder
+from lmx_mlx_backend.footprint import PADDING_SHARE, estimate, kept_bytes, token_bytes
+from lmx_mlx_backend.model import Model
+from lmx_mlx_backend.pace import LEAST_ROWS, Pace
+from lmx_mlx_backend.prefix import PrefixStore
+from lmx_mlx_backend.settings import MlxSettings
+from lmx_mlx_backend.tokenizer import MlxTokenizer
+
+PADDING_COST = 3
+"""A byte of padding costs about as much time as this many of weights.
+
+Measured on SmolLM2-135M in float32 on a CPU: 322 MB of padding 159 ms a step, 517 MB of weights 70.
+"""
+
+
+@hookimpl
+def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
+    """Load the model of ``spec`` and return its engine, warmed up.
+
+    :raises ModelUnusableError: its files are damaged or do not fit its architecture.
+    """
+    settings = MlxSettings(**spec.settings)
+    folder = read_folder(spec.card.path)
+    on_gpu = _choose_device(settings.device)
+    _limit_memory(folder, spec)
+    model = Model.open(folder.path, folder.architecture, as_float32=not on_gpu, progress=progress)
+    tokenizer = MlxTokenizer.open(folder.path, model.vocabulary)
+    pace = warm_up(model)
+    progress(1.0)
+    options = spec.options
+    weights_bytes = estimate(folder, options).weights_bytes
+    return MlxEngine(
+        tokenizer=tokenizer,
+        limits=EngineLimits(
+            context_length=options.context_length,
+            max_sequences=options.parallel if model.can_batch else 1,
+            cache_tokens=options.cache_tokens,
+        ),
+        model=model,
+        pace=pace,
+        store=PrefixStore(kept_bytes(folder, options)),
+        padding_cells=weights_bytes // (PADDING_COST * max(token_bytes(folder), 1)),
+        spare_cells=options.cache_tokens // PADDING_SHARE,
+    )
+
+
+def _choose_device(wanted: str) -> bool:
+    """Set the device to compute on; return whether it is a GPU.
+
+    :raises ModelUnusableError: a GPU is wanted and there is none.
+    """
+    has_gpu = mx.default_device() == mx.Device(mx.gpu) and mx.is_available(mx.gpu)
+    if wanted == "gpu" and not has_gpu:
+        raise ModelUnusableError("[mlx] device is gpu, and MLX finds none")
+    on_gpu = has_gpu and wanted != "cpu"
+    mx.set_default_device(mx.gpu if on_gpu else mx.cpu)
+    return on_gpu
+
+
+def _limit_memory(folder: ModelFolder, spec: EngineSpec) -> None:
+    """Hold MLX to what the ledger was told. The limit of wired memory is left as it is."""
+    planned = estimate(folder, spec.options)
+    mx.set_memory_limit(planned.total_bytes)
+    mx.set_cache_limit(planned.overhead_bytes // 4)
+
+
+def warm_up(model: Model) -> Pace:
+    """Compute a few rows and return the pace that this took."""
+    started_s = time.perf_counter()
+    cache = caches.new(model.module)
+    mx.eval(model.module(mx.array([[0] * LEAST_ROWS]), cache=cache))
+    return Pace(row_s=(time.perf_counter() - started_s) / LEAST_ROWS)
