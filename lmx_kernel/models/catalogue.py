@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -69,16 +70,17 @@ class Catalogue:
         raise ModelNotFoundError(_not_found_text(name, self._cards), param="model")
 
     async def find_fresh(self, name: str) -> ModelCard:
-        """Like :meth:`find`, but look at the disk again before giving up.
+        """Like :meth:`find`, but look at the disk again before saying that a model is not there or
+        cannot be used: its file, or the package that it needs, may just have come.
 
         :raises ModelNotFoundError: names the models there are.
         """
-        try:
-            return self.find(name)
-        except ModelNotFoundError:
-            if time.monotonic() - (self._scanned or 0.0) < MIN_RESCAN_S:
-                raise
-        await self.refresh()
+        with suppress(ModelNotFoundError):
+            card = self.find(name)
+            if not card.problem:
+                return card
+        if time.monotonic() - (self._scanned or 0.0) > MIN_RESCAN_S:
+            await self.refresh()
         return self.find(name)
 
     def _locations(self) -> Iterable[Location]:

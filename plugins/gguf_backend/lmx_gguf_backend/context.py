@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lmx_gguf_backend.library import LOG, Model
 from lmx_gguf_backend.settings import GgufSettings
-from lmx_kernel.errors import InsufficientMemoryError
+from lmx_kernel.errors import InsufficientMemoryError, InvalidRequestError
 from lmx_kernel.types import LoadOptions
 
 MAX_SLOTS = 256
@@ -26,6 +26,8 @@ MAX_SLOTS = 256
 
 MAX_PARALLEL = 192
 """Slots for running sequences; the ids above them hold kept prefixes."""
+
+MAX_CELLS = 1 << 30
 
 ROWS = 512
 """Rows of one computation."""
@@ -113,11 +115,13 @@ class Context:
     ) -> Context:
         """Make a context on ``model``.
 
-        :raises ValueError: more sequences than there are slots for.
+        :raises InvalidRequestError: more sequences or tokens than the library can count.
         :raises InsufficientMemoryError: the library could not allocate it.
         """
         if not 1 <= options.parallel <= MAX_PARALLEL:
-            raise ValueError(f"parallel must be 1 to {MAX_PARALLEL}")
+            raise InvalidRequestError(f"parallel must be 1 to {MAX_PARALLEL}", param="parallel")
+        if not 1 <= options.cache_tokens < MAX_CELLS:
+            raise InvalidRequestError(f"cache_tokens must be 1 to {MAX_CELLS}")
         LOG.errors.clear()
         handle = llama.llama_init_from_model(model.handle, _params(options, settings, threads))
         if not handle:

@@ -171,7 +171,6 @@ class GgufEngine:
     def step(self) -> Step:
         """Advance everything once: one decode of the batch, and a piece of prefill beside it."""
         self._report = _Report()
-        self._turn += 1
         for running in list(self._running.values()):
             if running.done >= self.limits.context_length:
                 self._fail(running, "its context is full")
@@ -189,6 +188,7 @@ class GgufEngine:
         prompts = [running for running in started if running.pending > 1]
         rows = min(self._pace.rows(len(decoding)), self._context.rows - len(decoding))
         pieces = plan_prefill([running.pending for running in prompts], rows, self._turn)
+        self._turn += bool(pieces)
         work = [(running, running.piece(1)) for running in decoding]
         return work + [(prompts[index], prompts[index].piece(count)) for index, count in pieces]
 
@@ -266,7 +266,7 @@ class GgufEngine:
             return
         limit = len(running.tokens) - 1  # the last one must be computed: its logits are needed
         length, source = self._longest(self._store, running, limit)
-        if self._waits(running, limit, length):
+        if self._waits(running, limit, length, source):
             running.cached = None
         elif length and self._take(running, source, length):
             running.done = running.cached = length
@@ -303,13 +303,17 @@ class GgufEngine:
                 return False
         return True
 
-    def _waits(self, new: _Running, limit: int, length: int) -> bool:
+    def _waits(
+        self, new: _Running, limit: int, length: int, source: Kept | _Running | None
+    ) -> bool:
+        """Whether an older prompt will soon hold much more of ``new`` than ``source`` does now."""
         for other in self._running.values():
             if other is new:
                 return False  # only older ones: the oldest prompt never waits
             if other.in_prefill:
                 shared = min(common(new.tokens, other.tokens), limit)
-                if shared > other.done and shared >= length + WORTH_WAITING:
+                is_worth_it = other is source or shared >= length + WORTH_WAITING
+                if shared > other.done and is_worth_it:
                     return True
         return False
 

@@ -146,7 +146,7 @@ def _damaged_card(path: Path, problem: str) -> ModelCard:
         path=path,
         format=NAME,
         architecture="unknown",
-        size_bytes=path.stat().st_size if path.exists() else 0,
+        size_bytes=(_stamp(path) or (0,))[0],
         context_length=0,
         problem=problem,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ class Model:
         callback = llama.llama_progress_callback(report)
         params.progress_callback = callback
         LOG.errors.clear()
-        handle = llama.llama_model_load_from_file(str(path).encode(), params)
+        handle = llama.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
             raise ModelUnusableError(f"{path.name}: {LOG.reason(path)}")
         return cls(handle, path)

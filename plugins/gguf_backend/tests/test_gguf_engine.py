@@ -226,7 +226,9 @@ def test_eight_at_once_compute_a_shared_prefix_once(open_tiny) -> None:
     assert [driver.cached(number) for number in range(8)] == [0] + [300] * 7
 
 
-def test_candidates_of_one_prompt_compute_it_once(tiny_driver) -> None:
+@pytest.mark.parametrize("row_s", [0.0001, 0.0039])
+def test_candidates_of_one_prompt_compute_it_once(tiny_driver, row_s: float) -> None:
+    tiny_driver.engine._pace.row_s = tiny_driver.engine._pace.tile_row_s = row_s
     for number in range(4):
         tiny_driver.add(number, tokens_of(1, 200), sampling=Sampling(seed=number, temperature=1.5))
     answers = tiny_driver.run(*range(4), count=8)
@@ -418,6 +420,14 @@ def test_numbers_that_are_not_finite_fail_their_sequence(tiny, tmp_path: Path, o
     assert [number for number, _ in step.failed] == [2]
     assert "not finite" in step.failed[0][1]
     assert len(driver.run(1, count=8)[0]) == 8
+
+
+@pytest.mark.parametrize(
+    "options", [{"parallel": 0}, {"parallel": 193}, {"cache": 0}, {"cache": 1 << 32}]
+)
+def test_impossible_options_are_refused(open_tiny, options: dict) -> None:
+    with pytest.raises(InvalidRequestError):
+        open_tiny(**options)
 
 
 def test_an_idle_engine_steps(tiny_driver) -> None:

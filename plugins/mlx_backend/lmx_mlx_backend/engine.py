@@ -23,7 +23,7 @@ from lmx_mlx_backend.group import (
 )
 from lmx_mlx_backend.model import Model
 from lmx_mlx_backend.pace import Pace
-from lmx_mlx_backend.prefix import PrefixStore, common
+from lmx_mlx_backend.prefix import LEAST_SHARED, PrefixStore, common
 from lmx_mlx_backend.sampler import Table, check_sampling
 
 TAIL = 32
@@ -31,9 +31,6 @@ TAIL = 32
 
 WORTH_WAITING = 32
 """Tokens of a prompt that another is computing right now, for which it is waited."""
-
-WORTH_KEEPING = 8
-"""Tokens that a cache must hold to be kept."""
 
 ENGINE_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, MemoryError)
 """What MLX and a model's own code raise when they cannot compute something."""
@@ -133,7 +130,7 @@ class MlxEngine:
         return next((group for group in self._groups if row in group.rows), None)
 
     def _keep(self, tokens: list[int], cache: caches.Cache) -> None:
-        if len(tokens) >= WORTH_KEEPING:
+        if len(tokens) >= LEAST_SHARED:
             self._store.keep(tokens, cache)
 
     # --- stepping
@@ -144,7 +141,7 @@ class MlxEngine:
         self._turn += 1
         started_s = time.perf_counter()
         for row in list(self._running.values()):
-            if row.done >= self.limits.context_length:
+            if len(row.tokens) > self.limits.context_length:
                 self._fail(row, "its context is full")
         self._make_room()
         launched = [item for group in list(self._groups) for item in self._launch(group)]
@@ -208,12 +205,15 @@ class MlxEngine:
         return sorted(rows, key=lambda row: row.pending) if self._turn % 2 == 0 else rows
 
     def _can_start(self, new: Row) -> bool:
-        """Let a new row take over the longest prefix that is kept; False to wait for a longer one.
+        """Let a new row take over the longest prefix that is kept; False if it has to wait.
 
-        One that shares much more with an older prompt that is being computed waits for that.
+        It waits for room, and for an older prompt that is being computed and shares much more.
         """
         if new.cached is not None:
             return True
+        oldest = next(iter(self._running.values()))
+        if new is not oldest and self._cells_wanted() + len(new.tokens) > self.limits.cache_tokens:
+            return False
         known = self._store.best(new.tokens)
         for other in self._running.values():
             if other is new:
@@ -287,7 +287,10 @@ class MlxEngine:
             self._report.preempted.append(holding[-1].id)
 
     def _cells_wanted(self) -> int:
-        return sum(row.done + 1 for row in self._running.values() if row.done)
+        """Return what this step needs: of a prompt that began, the whole is counted."""
+        limit = self.limits.context_length  # after the last token that fits, none is computed
+        started = (row for row in self._running.values() if row.done)
+        return sum(min(max(row.done + 1, len(row.tokens)), limit) for row in started)
 
     def _fail_group(self, group: Group, error: Exception) -> None:
         for row in list(group.rows):

@@ -16,6 +16,9 @@ from lmx_mlx_backend.caches import Cache
 
 BLOCK = 256
 
+LEAST_SHARED = 16
+"""Tokens: to compute fewer costs less than to write into a copy of a long prefix's cache."""
+
 
 @define(eq=False)
 class Kept:
@@ -29,7 +32,8 @@ class Kept:
     def usable(self, tokens: Sequence[int]) -> int:
         """Return how many of ``tokens`` this can stand for; never all, the last is needed."""
         length = min(common(tokens, self.tokens), len(tokens) - 1)
-        return length if self.is_trimmable or length == len(self.tokens) else 0
+        can_serve = self.is_trimmable or length == len(self.tokens)
+        return length if can_serve and length >= LEAST_SHARED else 0
 
 
 @define

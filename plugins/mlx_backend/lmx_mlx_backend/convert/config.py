@@ -37,7 +37,7 @@ def config(source: Source, bits: Mapping[str, int]) -> dict[str, Any]:
         "num_key_value_heads": _heads_kv(source, heads),
         "head_dim": head_size(source),
         "vocab_size": source.tensors["token_embd.weight"].data.shape[0],
-        "rope_theta": source.own("rope.freq_base", family.rope_base),
+        "rope_theta": source.own("rope.freq_base", 10_000.0),
         "tie_word_embeddings": "output.weight" not in source.tensors,
         **family.constants,
     }

@@ -48,7 +48,6 @@ class Family:
     :ivar has_paired_rows: the rows of q and k lie as llama.cpp's "norm" rotary wants them,
         in neighbouring pairs, and have to be brought back into halves.
     :ivar norm_offset: what GGUF added to the weights of the norms.
-    :ivar rope_base: the rotary base when the file names none (llama.cpp's default).
     :ivar keys: config keys that come from metadata, beside ``COMMON_KEYS``.
     :ivar constants: config keys that are the same for all models of the family.
     """
@@ -58,7 +57,6 @@ class Family:
     biases: tuple[str, ...] = ()
     has_paired_rows: bool = False
     norm_offset: float = 0.0
-    rope_base: float = 10_000.0
     keys: Mapping[str, str] = field(factory=dict)
     constants: Mapping[str, object] = field(factory=dict)
 
@@ -99,7 +97,6 @@ FAMILIES: Mapping[str, Family] = {
             "post_ffw_norm": "post_feedforward_layernorm",
         },
         norm_offset=1.0,
-        rope_base=1_000_000.0,
         keys={"sliding_window": "attention.sliding_window"},
         constants={"rope_local_base_freq": 10_000.0, "sliding_window_pattern": 6},
     ),

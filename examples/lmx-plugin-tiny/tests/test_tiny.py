@@ -1,0 +1,9 @@
+"""The check that LMX offers for an architecture, on a tiny config."""
+
+from lmx_tiny import tiny_lm
+
+from lmx_kernel.testing.architecture import check_architecture
+
+
+def test_tiny_lm():
+    check_architecture(tiny_lm, {"model_type": "tiny_lm", "hidden_size": 64})

@@ -1,0 +1,202 @@
+"""Tiny random models in mlx-lm's form, and engines on them."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+
+from lmx_kernel.engine import Sequence, Step
+from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard, Sampling
+
+GREEDY = Sampling(temperature=0, seed=1)
+VOCABULARY = 300
+
+COMMON: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 1024,
+    "eos_token_id": 1,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": COMMON | {"model_type": "llama", "head_dim": 16},
+    "gemma3_text": COMMON
+    | {"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 16,
+       "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+    "mamba": COMMON
+    | {"model_type": "mamba", "state_size": 8, "conv_kernel": 4, "use_bias": False,
+       "use_conv_bias": True, "time_step_rank": 4},
+    "lfm2": COMMON
+    | {"model_type": "lfm2", "norm_eps": 1e-5, "conv_bias": False, "conv_L_cache": 3,
+       "block_dim": 64, "block_ff_dim": 128, "block_multiple_of": 32,
+       "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": False,
+       "rope_theta": 10000.0, "full_attn_idxs": [1]},
+}  # fmt: skip
+TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+# --- folders
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a byte-level tokenizer: a token for each byte after the control tokens."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = ["<s>", "<|im_end|>", *letters]
+    tokenizer = Tokenizer(models.BPE(vocab={n: i for i, n in enumerate(names)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
+    tokenizer.add_special_tokens([AddedToken("<|im_end|>", special=True)])
+    tokenizer.add_tokens([AddedToken("<tool>", special=False)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    texts = {"bos_token": "<s>", "eos_token": {"content": "<|im_end|>"}, "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(texts))
+
+
+def write_model(folder: Path, config: dict[str, Any], *, scale: float = 0.15) -> Path:
+    """Write a model with random weights, and return its folder."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.utils import _get_classes
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model_class, args_class = _get_classes(config)
+    model = model_class(args_class.from_dict(config))
+    keys = iter(mx.random.split(mx.random.key(7), 1000))
+    weights = {
+        name: mx.random.normal(value.shape, key=next(keys)) * scale if value.ndim > 1 else value
+        for name, value in tree_flatten(model.parameters())
+    }
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    (folder / "config.json").write_text(json.dumps(config))
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of tiny models by their architecture."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    root = tmp_path_factory.mktemp("models")
+
+    def folder(name: str) -> Path:
+        path = root / name
+        return path if path.exists() else write_model(path, CONFIGS[name])
+
+    folder("llama")
+    # mlx-lm lowers the limit of open files when it is imported
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits[0], hard), hard))
+    return folder
+
+
+@pytest.fixture
+def llama(models: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A folder of the llama of one's own, to change."""
+    for file in models("llama").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+# --- engines
+
+
+def card_of(folder: Path) -> ModelCard:
+    """Return the card that the backend gives the folder."""
+    from lmx_mlx_backend.kernel import MlxBackend
+
+    names = tuple(file.name for file in folder.iterdir())
+    return MlxBackend().identify(Location("model", folder, names))[0]
+
+
+@define
+class Driver:
+    """Steps an engine and collects what it gives out."""
+
+    engine: Any
+    tokens: dict[int, list[int]] = field(factory=dict)
+    steps: list[Step] = field(factory=list)
+
+    def add(self, number: int, tokens: list[int], **more: Any) -> None:
+        """Add a sequence; ``more`` goes into it."""
+        fields = {"produced": 0, "sampling": GREEDY} | more
+        self.engine.add(Sequence(id=number, tokens=list(tokens), **fields))
+        self.tokens[number] = []
+
+    def step(self) -> Step:
+        """Step once."""
+        step = self.engine.step()
+        self.steps.append(step)
+        for output in step.outputs:
+            self.tokens[output.id] += output.tokens
+        return step
+
+    def run(self, *numbers: int, count: int) -> list[list[int]]:
+        """Step until each of ``numbers`` has ``count`` tokens; remove them; return the tokens."""
+        for _ in range(1000):
+            for number in numbers:
+                if len(self.tokens[number]) >= count:
+                    self.engine.remove(number)
+            if all(len(self.tokens[number]) >= count for number in numbers):
+                return [self.tokens[number][:count] for number in numbers]
+            step = self.step()
+            assert not step.failed
+            assert not step.preempted
+        raise AssertionError("the engine does not get on")
+
+    def answer(self, tokens: list[int], count: int, **more: Any) -> list[int]:
+        """Return what follows ``tokens``."""
+        number = len(self.tokens) + 1000
+        self.add(number, tokens, **more)
+        return self.run(number, count=count)[0]
+
+    def cached(self, number: int) -> int:
+        """Return how many tokens of a sequence's prompt were taken from the cache."""
+        reports = [p for step in self.steps for p in step.progress if p.id == number]
+        return reports[-1].cached
+
+
+def open_driver(folder: Path, context: int, parallel: int, cache: int) -> Driver:
+    """Open an engine on the model in ``folder``."""
+    from lmx_mlx_backend.worker import lmx_open_engine
+
+    options = LoadOptions(context_length=context, parallel=parallel, cache_tokens=cache)
+    spec = EngineSpec(card=card_of(folder), options=options, settings={"device": "cpu"})
+    return Driver(lmx_open_engine(spec, lambda share: None))
+
+
+@pytest.fixture
+def open_model(models: Callable[[str], Path]) -> Iterator[Callable[..., Driver]]:
+    """Opens engines on tiny models."""
+    drivers: list[Driver] = []
+
+    def opener(
+        name: str = "llama", context: int = 512, parallel: int = 8, cache: int = 4096
+    ) -> Driver:
+        drivers.append(open_driver(models(name), context, parallel, cache))
+        return drivers[-1]
+
+    yield opener
+    for driver in drivers:
+        driver.engine.close()
+
+
+@pytest.fixture
+def driver(open_model: Callable[..., Driver]) -> Driver:
+    """An engine on the tiny llama."""
+    return open_model()
