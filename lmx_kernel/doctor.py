@@ -7,25 +7,15 @@ import shutil
 import socket
 from collections.abc import Iterator
 
-from attrs import frozen
-
 from lmx_kernel import __version__
 from lmx_kernel.boot import Booted
 from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.interfaces import Finding
 from lmx_kernel.memory.budget import MemorySettings, free_bytes, machine_bytes
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import PluginState
 
 GIB = 1024**3
-
-
-@frozen
-class Finding:
-    """One thing that was looked at."""
-
-    is_ok: bool
-    subject: str
-    text: str
 
 
 def examine(booted: Booted, catalogue: Catalogue) -> list[Finding]:
@@ -35,6 +25,7 @@ def examine(booted: Booted, catalogue: Catalogue) -> list[Finding]:
         _home(booted),
         _memory(booted),
         _port(booted.settings.get(ServerSettings)),
+        *booted.plugins.findings(booted.settings),
         *_plugins(booted),
         *_models(catalogue),
     ]

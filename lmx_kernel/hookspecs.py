@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lmx_kernel.interfaces import (
         ApiSurface,
         Backend,
+        Finding,
         HttpRequest,
         ModelSource,
         Monitor,
@@ -114,6 +115,14 @@ class KernelSpecs(Protocol):
 
         Called in a thread of the event bus, in order. On error: ignored and counted; an observer
         that fails three times in a row is muted.
+        """
+
+    @hookspec
+    def lmx_findings(self, settings: Settings) -> Iterable[Finding]:
+        """What `lmx doctor` should say of the machine as this plugin sees it.
+
+        Called once, in the command line's own process; may start a child to look closer.
+        On error: the plugin is reported as failed.
         """
 
     @hookspec

@@ -30,6 +30,15 @@ class SettingsSection:
     cls: type[Any]
 
 
+@frozen
+class Finding:
+    """One thing that `lmx doctor` looked at."""
+
+    is_ok: bool
+    subject: str
+    text: str
+
+
 class Backend(Protocol):
     """Recognises models of its format and prepares their loading. Imports no engine."""
 
@@ -54,7 +63,10 @@ class Backend(Protocol):
         ...
 
     def worker_env(self, settings: Mapping[str, Any]) -> Mapping[str, str]:
-        """Return environment variables that must be set before the engine's libraries load."""
+        """Return environment variables that must be set before the engine's libraries load.
+
+        Called in a thread, before each start of a worker.
+        """
         ...
 
 

@@ -25,6 +25,7 @@ from lmx_kernel.hookspecs import GROUP, PROJECT, KernelSpecs
 from lmx_kernel.interfaces import (
     ApiSurface,
     Backend,
+    Finding,
     HttpRequest,
     ModelSource,
     Monitor,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from lmx_kernel.config import Settings
     from lmx_kernel.kernel import Kernel
 
+FINDINGS_TIMEOUT_S = 30.0  # they may start a child to look closer
 Observer = Callable[[KernelEvent], None]
 log = structlog.get_logger(__name__)
 
@@ -150,6 +152,11 @@ class Plugins:
         """Contexts to hold open while the daemon serves."""
         return [value for _, value in self._ask("lmx_lifespan", kernel=kernel)]
 
+    def findings(self, settings: Settings) -> list[Finding]:
+        """What plugins found out about the machine."""
+        found = self._ask("lmx_findings", list, FINDINGS_TIMEOUT_S, settings=settings)
+        return [finding for _, findings in found for finding in findings]
+
     def commands(self) -> list[App]:
         """Commands for the command line."""
         return [app for _, apps in self._ask("lmx_commands", consume=list) for app in apps]
@@ -213,22 +220,27 @@ class Plugins:
         log.error("plugin_failed", plugin=name, reason=reason, exc_info=error)
 
     def _ask(
-        self, hook: str, consume: Callable[[Any], Any] = lambda value: value, **arguments: object
+        self,
+        hook: str,
+        consume: Callable[[Any], Any] = lambda value: value,
+        timeout_s: float | None = None,
+        **arguments: Any,
     ) -> list[tuple[str, Any]]:
         """Call one hook of every plugin; a plugin that fails is disabled, the others are heard."""
+        timeout_s = timeout_s or self._settings.timeout_s
         calls = {
             impl.plugin_name: _bind(impl, arguments, consume)
             for impl in getattr(self._manager.hook, hook).get_hookimpls()
         }
         answers = []
-        for name, outcome in sorted(_run_bounded(calls, self._settings.timeout_s).items()):
+        for name, outcome in sorted(_run_bounded(calls, timeout_s).items()):
             if isinstance(outcome, BaseException):
                 self._fail(name, outcome)
             elif outcome is not None:
                 answers.append((name, outcome))
         return answers
 
-    def _named(self, hook: str, **arguments: object) -> list[Any]:
+    def _named(self, hook: str, **arguments: Any) -> list[Any]:
         """Ask for things with names, which must be unique."""
         owners: dict[str, str] = {}
         kept = []

@@ -47,7 +47,7 @@ class Surroundings:
 
     :param reserve: checks the model's files and holds its memory (in bytes) while the context is
         open; waits for room, and raises LmxError where there can be none.
-    :param env: the environment that the backend wants for its worker.
+    :param env: the environment that the backend wants for its worker; asked in a thread.
     """
 
     models: ModelSettings
@@ -169,7 +169,7 @@ class Instance:
     async def _run_worker(self) -> None:
         opened: asyncio.Future[EngineLimits] = asyncio.get_running_loop().create_future()
         began = time.monotonic()
-        env = self._around.env(self.spec)
+        env = await asyncio.to_thread(self._around.env, self.spec)
         worker = await WorkerProcess.start(env, partial(self._receive, opened))
         try:
             worker.send(wire.Open(self.spec))

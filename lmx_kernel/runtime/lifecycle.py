@@ -106,7 +106,7 @@ class Lifecycle:
         estimate = await asyncio.to_thread(backend.estimate, spec.card, spec.options)
         if estimate.total_bytes <= self._ledger.available_bytes * CLOSE_CALL:
             return estimate.total_bytes
-        exact = await measure_memory(spec, self._env(spec))
+        exact = await measure_memory(spec, await asyncio.to_thread(self._env, spec))
         return estimate.total_bytes if exact is None else exact
 
 

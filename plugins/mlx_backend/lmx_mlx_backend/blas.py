@@ -43,6 +43,10 @@ GEMM(cgemm, const void *, void)
 def blas_env(threads: int) -> dict[str, str]:
     """Return the variables that put OpenBLAS in front of MLX's own; none where it does not apply.
 
+    Threads that wait spin for 2^OPENBLAS_THREAD_TIMEOUT cycles, by default 2^26. Measured on
+    SmolLM2-135M, 2 threads, beside two busy processes, ms for a prompt of 128 rows (median of 6):
+    default 4,200; 12 1,000. With one thread 1,200.
+
     :param threads: 0 takes one for each physical core.
     """
     if sys.platform != "linux":
@@ -51,7 +55,7 @@ def blas_env(threads: int) -> dict[str, str]:
     library = find_blas()
     preload = [str(library), os.environ.get("LD_PRELOAD", "")]
     env = {"LD_PRELOAD": ":".join(filter(None, preload))} if library is not None else {}
-    return env | {"OPENBLAS_NUM_THREADS": number, "OMP_NUM_THREADS": number}
+    return env | {"OPENBLAS_NUM_THREADS": number, "OPENBLAS_THREAD_TIMEOUT": "12"}
 
 
 @cache

@@ -185,7 +185,7 @@ class Group:
                       for group in (self, other) for mine in [group.counts]]  # fmt: skip
             self.counts = mx.concatenate(counts)
         batch = self._batch()
-        caches.extend(batch, other._batch())  # noqa: SLF001
+        caches.extend(batch, other._batch())
         self.cache = batch
         self.rows = self.rows + other.rows
         self.chosen = self.chosen.joined(other.chosen)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 from attrs import define
+from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm import utils
 

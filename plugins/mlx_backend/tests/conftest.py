@@ -113,10 +113,16 @@ def llama(models: Callable[[str], Path], tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def card_of() -> Callable[[Path], ModelCard]:
+    """What the backend makes of a folder."""
+    return find_card
+
+
 # --- engines
 
 
-def card_of(folder: Path) -> ModelCard:
+def find_card(folder: Path) -> ModelCard:
     """Return the card that the backend gives the folder."""
     from lmx_mlx_backend.kernel import MlxBackend
 
@@ -176,7 +182,7 @@ def open_driver(folder: Path, context: int, parallel: int, cache: int) -> Driver
     from lmx_mlx_backend.worker import lmx_open_engine
 
     options = LoadOptions(context_length=context, parallel=parallel, cache_tokens=cache)
-    spec = EngineSpec(card=card_of(folder), options=options, settings={"device": "cpu"})
+    spec = EngineSpec(card=find_card(folder), options=options, settings={"device": "cpu"})
     return Driver(lmx_open_engine(spec, lambda share: None))
 
 

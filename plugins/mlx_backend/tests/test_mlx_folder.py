@@ -1,0 +1,248 @@
+"""What a folder is taken for, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lmx_mlx_backend import architectures
+from lmx_mlx_backend.folder import read_folder
+from lmx_mlx_backend.footprint import estimate
+from lmx_mlx_backend.kernel import MlxBackend
+from lmx_mlx_backend.safetensors import read_tensors
+
+from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.types import LoadOptions, Location, ModelCard
+
+CardOf = Callable[[Path], ModelCard]
+OPTIONS = LoadOptions(context_length=512, parallel=4, cache_tokens=1024)
+
+
+def change_config(folder: Path, **more: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+
+
+def change_header(folder: Path, change: Any) -> None:
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+
+def test_a_card_says_what_the_model_is(card_of: CardOf, llama: Path) -> None:
+    card = card_of(llama)
+    assert (card.id, card.backend, card.format, card.architecture) == (
+        "model", "mlx", "mlx", "llama"
+    )  # fmt: skip
+    assert card.problem is None
+    assert card.quantization == "float32"
+    assert card.context_length == 1024
+    assert card.capabilities == {"chat", "completion"}
+    assert card.size_bytes == pytest.approx((llama / "model.safetensors").stat().st_size, rel=0.05)
+    MlxBackend().verify(card)
+
+
+def test_quantised_models_are_named_by_their_bits(card_of: CardOf, llama: Path) -> None:
+    change_config(llama, quantization={"group_size": 32, "bits": 4})
+    assert card_of(llama).quantization == "4-bit"
+    change_config(llama, quantization={"group_size": 32, "bits": 4, "mode": "mxfp4"})
+    assert card_of(llama).quantization == "mxfp4"
+
+
+def test_nested_configs_are_read(card_of: CardOf, llama: Path) -> None:
+    change_config(llama, text_config={"max_position_embeddings": 4096, "model_type": "inner"})
+    card = card_of(llama)
+    assert card.context_length == 4096
+    assert card.architecture == "llama"
+
+
+def test_other_folders_are_no_models(tmp_path: Path) -> None:
+    backend = MlxBackend()
+    for names in ((), ("config.json",), ("model.safetensors",), ("a.gguf", "config.json")):
+        assert backend.identify(Location("x", tmp_path, names)) == []
+
+
+def test_an_unknown_architecture_may_come_from_a_plugin(
+    card_of: CardOf, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_config(llama, model_type="tiny_new")
+    card = card_of(llama)
+    assert card.problem == "no architecture `tiny_new`; a plugin may add it"
+    with pytest.raises(ModelUnusableError, match="a plugin may add it"):
+        MlxBackend().verify(card)
+    monkeypatch.setattr(architectures, "find_plugins", lambda name: [name == "tiny_new"])
+    assert card_of(llama).problem is None
+
+
+def test_a_package_that_comes_while_the_backend_runs_is_seen(
+    llama: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_config(llama, model_type="tiny_late")
+    backend = MlxBackend()
+    location = Location("model", llama, tuple(file.name for file in llama.iterdir()))
+    site = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(str(site))
+    assert backend.identify(location)[0].problem is not None
+    install(site, "late", "tiny_late")
+    assert backend.identify(location)[0].problem is None
+    install(site, "other", "tiny_late")
+    with pytest.raises(ModelUnusableError, match="both late and other"):
+        architectures.find_plugin("tiny_late")
+
+
+def install(site: Path, name: str, architecture: str, source: str = "") -> None:
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[lmx.mlx.architectures]\n{architecture} = {name}_module\n"
+    )
+    (site / f"{name}_module.py").write_text(source)
+
+
+def test_known_names_are_the_librarys_own() -> None:
+    names = architectures.library_names()
+    assert {"llama", "qwen3", "gemma3_text", "mamba", "mistral"} <= names
+    assert "utils" not in names
+
+
+@pytest.mark.parametrize("key", ["auto_map", "model_file"])
+def test_a_config_that_asks_to_run_its_own_code_is_refused(
+    card_of: CardOf, llama: Path, key: str
+) -> None:
+    change_config(llama, **{key: {"AutoModel": "evil.Model"}})
+    assert card_of(llama).problem == f"config.json: it asks to run its own code ({key})"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"quantization": {"bits": 7, "group_size": 64}}, "unknown quantisation"),
+        ({"quantization": {"bits": 4, "group_size": 64, "mode": "x"}}, "unknown quantisation"),
+        ({"quantization": "q4"}, "unknown quantisation"),
+        ({"quantization_config": {"quant_method": "exl9"}}, "unknown quantisation 'exl9'"),
+        ({"model_type": None}, "names no model_type"),
+        ({"num_hidden_layers": 1 << 40}, "more than 4096 layers"),
+    ],
+)
+def test_configs_that_cannot_be_served(
+    card_of: CardOf, llama: Path, changes: Any, problem: str
+) -> None:
+    change_config(llama, **changes)
+    assert problem in str(card_of(llama).problem)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "\ud800".encode("utf-16").hex()])
+def test_a_config_that_is_not_json(card_of: CardOf, llama: Path, text: str) -> None:
+    (llama / "config.json").write_text(text)
+    assert str(card_of(llama).problem).startswith("config.json: not ")
+
+
+def test_a_missing_tokenizer(card_of: CardOf, llama: Path) -> None:
+    (llama / "tokenizer.json").unlink()
+    assert card_of(llama).problem == "tokenizer.json: missing"
+
+
+# --- weights
+
+
+@pytest.mark.parametrize("left", [0, 4, 8, 100, -1])
+def test_truncated_weights(card_of: CardOf, llama: Path, left: int) -> None:
+    path = llama / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:left])
+    problem = str(card_of(llama).problem)
+    assert problem.startswith("model.safetensors: it is")
+    assert "truncated" in problem
+
+
+def test_missing_shards(card_of: CardOf, llama: Path) -> None:
+    (llama / "model.safetensors").rename(llama / "model-00001-of-00002.safetensors")
+    assert card_of(llama).problem == "model-00002-of-00002.safetensors: missing"
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-b.safetensors"}}
+    (llama / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert card_of(llama).problem == "model-b.safetensors: missing"
+
+
+def test_weights_under_another_name(card_of: CardOf, llama: Path) -> None:
+    (llama / "model.safetensors").rename(llama / "weights.safetensors")
+    assert card_of(llama).problem == "model.safetensors: missing"
+
+
+NORM = "model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda h: h[NORM].update(shape=[65]), f"tensor {NORM} takes 256 bytes, not 260"),
+        (lambda h: h[NORM].update(shape=[-64]), "not of natural numbers"),
+        (lambda h: h[NORM].update(dtype="F7"), "unknown type F7"),
+        (lambda h: h[NORM].update(data_offsets=[0, 256]), "does not begin where"),
+        (lambda h: h.pop(NORM), "does not begin where|belong to no tensor"),
+        (lambda h: h[NORM].pop("shape"), "its header is damaged"),
+        (lambda h: h.update({NORM: 5}), "its header is damaged"),
+    ],
+)
+def test_damaged_headers(llama: Path, change: Any, problem: str) -> None:
+    change_header(llama, change)
+    with pytest.raises(ModelUnusableError, match=problem):
+        read_tensors(llama / "model.safetensors")
+
+
+@given(data=st.data())
+@settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+def test_any_damage_gives_a_reason(llama: Path, data: st.DataObject) -> None:
+    """A header with changed bytes is read or refused, and nothing else happens."""
+    path, copy = llama / "model.safetensors", llama / "changed.safetensors"
+    content = bytearray(path.read_bytes())
+    (length,) = struct.unpack("<Q", content[:8])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, 8 + length - 1))] = data.draw(st.integers(0, 255))
+    copy.write_bytes(content)
+    try:
+        read_tensors(copy)
+    except ModelUnusableError as error:
+        assert error.message.startswith("changed.safetensors: ")
+
+
+# --- memory
+
+
+def test_estimates_grow_with_what_is_asked(card_of: CardOf, llama: Path) -> None:
+    folder = read_folder(llama)
+    small = estimate(folder, OPTIONS)
+    large = estimate(folder, LoadOptions(context_length=1024, parallel=8, cache_tokens=4096))
+    assert small.weights_bytes == pytest.approx(folder.size_bytes, rel=0.01)
+    assert small.cache_bytes < large.cache_bytes
+    assert small.total_bytes < large.total_bytes
+    # keys and values of 2 layers, 2 heads of width 16, in float32
+    assert small.cache_bytes >= 1024 * 2 * 2 * 2 * 16 * 4
+    assert MlxBackend().estimate(card_of(llama), OPTIONS) == small
+
+
+# --- the daemon's process
+
+
+def test_the_kernel_side_imports_no_engine() -> None:
+    code = (
+        "import sys; from lmx_mlx_backend.kernel import MlxBackend; "
+        "from lmx_mlx_backend.architectures import is_known; assert is_known('llama'); "
+        "print([n for n in ('mlx', 'mlx_lm', 'numpy', 'transformers', 'tokenizers') "
+        "if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
