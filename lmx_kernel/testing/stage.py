@@ -74,11 +74,14 @@ class Stage:
 
 @asynccontextmanager
 async def staged_kernel(
-    folder: Path, scripts: Mapping[str, Script], config: str = ""
+    folder: Path,
+    scripts: Mapping[str, Script],
+    config: str = "",
+    plugins: tuple[str, ...] = (),
 ) -> AsyncIterator[Stage]:
     """Hold a kernel open that serves ``scripts`` through real worker processes."""
     write_scripts(folder, scripts)
-    assembly = assemble(boot(write_config(folder, config=config)))
+    assembly = assemble(boot(write_config(folder, plugins, config)))
     assembly.catalogue.scan()
     events: list[KernelEvent] = []
     with assembly.bus.listen(events.append):
