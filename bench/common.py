@@ -56,8 +56,14 @@ class Client:
             if line.startswith(b"data: {"):
                 yield json.loads(line[6:])
             elif line.startswith(b"data: [DONE]"):
-                await self._reader.readuntil(b"0\r\n\r\n")
-                return
+                break
+        self.close()
+
+    def close(self) -> None:
+        """Leave; the next request connects again."""
+        if self._writer is not None:
+            self._writer.close()
+        self._reader = self._writer = None
 
     async def _send(self, method: str, path: str, body: bytes) -> None:
         if self._writer is None:
@@ -69,6 +75,10 @@ class Client:
         assert self._reader is not None
         head = await self._reader.readuntil(b"\r\n\r\n")
         headers = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:-2])
+        if b"content-length" not in headers:  # the answer ends with the connection
+            body = await self._reader.read()
+            self.close()
+            return body
         return await self._reader.readexactly(int(headers[b"content-length"]))
 
 
@@ -88,7 +98,7 @@ async def timed_stream(url: str, body: dict[str, object]) -> Stream:
             if text := choice["delta"].get("content"):
                 stream.times.append(time.perf_counter() - began)
                 stream.text += text
-            for token in (choice["logprobs"] or {}).get("content", ()):
+            for token in (choice.get("logprobs") or {}).get("content", ()):
                 best, second = (one["logprob"] for one in token["top_logprobs"])
                 stream.tokens.append(token["token"])
                 stream.margins.append(best - second)

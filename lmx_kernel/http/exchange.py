@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from lmx_kernel.http.body import Body, BodyBudget, ClientLeftError, Receive
-from lmx_kernel.http.render import Answer
+from lmx_kernel.http.render import ErrorReply
 from lmx_kernel.interfaces import HttpRequest
 
 Scope = dict[str, Any]
@@ -96,7 +96,7 @@ class Exchange:
         if not self._is_complete:
             raise RuntimeError("the handler ended without a complete answer")
 
-    async def answer(self, answer: Answer, extra: Mapping[str, str], *, close: bool) -> None:
+    async def answer(self, answer: ErrorReply, extra: Mapping[str, str], *, close: bool) -> None:
         """Send a complete answer, and let a client that is still sending read it."""
         headers = [*answer.headers, *_encoded(extra.items())]
         if close or not self.body.is_complete:

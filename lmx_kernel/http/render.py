@@ -21,7 +21,7 @@ _log = structlog.get_logger("lmx.http")
 
 
 @frozen
-class Answer:
+class ErrorReply:
     """A complete answer."""
 
     status: int
@@ -43,7 +43,7 @@ class ErrorRenderer:
         longest_first = sorted(surfaces, key=lambda surface: (-len(surface.prefix), surface.name))
         self._surfaces = [(surface.prefix.rstrip("/"), surface) for surface in longest_first]
 
-    def render(self, error: LmxError, path: str) -> Answer:
+    def render(self, error: LmxError, path: str) -> ErrorReply:
         """Return the answer for ``error`` of a request to ``path`` ("" when it is not known)."""
         body = msgspec.json.encode(self._shape(error, path))
         headers = [
@@ -53,7 +53,7 @@ class ErrorRenderer:
         ]
         if (seconds := _retry_after(error)) is not None:
             headers.append((b"retry-after", b"%d" % seconds))
-        return Answer(error.status, headers, body)
+        return ErrorReply(error.status, headers, body)
 
     def _shape(self, error: LmxError, path: str) -> Mapping[str, Any]:
         for prefix, surface in self._surfaces:

@@ -21,7 +21,7 @@ from lmx_mlx_backend.group import (
     read_detail,
     row_counts,
 )
-from lmx_mlx_backend.model import Model
+from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
 from lmx_mlx_backend.pace import Pace
 from lmx_mlx_backend.prefix import LEAST_SHARED, PrefixStore, common
 from lmx_mlx_backend.sampler import Table, check_sampling
@@ -31,9 +31,6 @@ TAIL = 32
 
 WORTH_WAITING = 32
 """Tokens of a prompt that another is computing right now, for which it is waited."""
-
-ENGINE_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, MemoryError)
-"""What MLX and a model's own code raise when they cannot compute something."""
 
 
 @define
@@ -155,7 +152,7 @@ class MlxEngine:
     def _launch(self, group: Group) -> list[tuple[list[Row], Chosen]]:
         try:
             return [(list(group.rows), group.launch(self._model.module))]
-        except ENGINE_ERRORS as error:
+        except COMPUTE_ERRORS as error:
             self._fail_group(group, error)
             return []
 
@@ -166,7 +163,7 @@ class MlxEngine:
         for rows, chosen in launched:
             try:
                 mx.eval(chosen.tokens, chosen.is_finite)
-            except ENGINE_ERRORS as error:
+            except COMPUTE_ERRORS as error:
                 for row in rows:
                     self._fail(row, _reason(error))
                 continue
@@ -192,17 +189,17 @@ class MlxEngine:
         rows = self._pace.rows
         left = rows
         for row in self._waiting():
-            if left <= 0:
-                break
-            if self._can_start(row):
+            while left > 0 and self._is_waiting(row) and self._can_start(row):
                 left -= self._advance(row, left)
         return rows - left
 
     def _waiting(self) -> list[Row]:
         """Return rows in prefill in their order: every other turn a short one need not wait."""
-        decoding = {row.id for group in self._groups for row in group.rows}
-        rows = [row for row in self._running.values() if row.id not in decoding]
+        rows = [row for row in self._running.values() if row.done < row.target]
         return sorted(rows, key=lambda row: row.pending) if self._turn % 2 == 0 else rows
+
+    def _is_waiting(self, row: Row) -> bool:
+        return row.done < row.target and row.id in self._running
 
     def _can_start(self, new: Row) -> bool:
         """Let a new row take over the longest prefix that is kept; False if it has to wait.
@@ -214,18 +211,24 @@ class MlxEngine:
         oldest = next(iter(self._running.values()))
         if new is not oldest and self._cells_wanted() + len(new.tokens) > self.limits.cache_tokens:
             return False
-        known = self._store.best(new.tokens)
-        for other in self._running.values():
-            if other is new:
-                break
-            if other.done < other.target:
-                shared = min(common(new.tokens, other.tokens), len(new.tokens) - 1)
-                if shared >= max(known, other.done) + WORTH_WAITING:
-                    return False
+        if self._comes_soon(new, self._store.best(new.tokens) + WORTH_WAITING):
+            return False
         found = self._store.take(new.tokens)
         new.done, new.cache = found if found is not None else (0, caches.new(self._model.module))
         new.cached = new.done
         return True
+
+    def _comes_soon(self, new: Row, length: int) -> bool:
+        """Return whether an older prompt is being computed and will serve ``length`` tokens."""
+        for other in self._running.values():
+            if other is new:
+                break
+            shared = min(common(new.tokens, other.tokens), len(new.tokens) - 1)
+            if other.cache and shared >= length:
+                end = 0 if caches.can_trim(other.cache) else other.target - TAIL
+                if shared >= end:
+                    return True
+        return False
 
     def _advance(self, row: Row, limit: int) -> int:
         """Compute the next piece of a prompt of at most about ``limit`` rows; return its rows."""
@@ -235,13 +238,12 @@ class MlxEngine:
             self._keep(row.tokens[: row.done], caches.copy(row.cache))
         try:
             logits = self._compute(row, count, wants_logits=is_last)
-        except ENGINE_ERRORS as error:
+            row.done += count
+            self._report.progress.append(row.progress)
+            if logits is not None:
+                self._begin(row, logits)
+        except COMPUTE_ERRORS as error:
             self._fail(row, _reason(error))
-            return count
-        row.done += count
-        self._report.progress.append(row.progress)
-        if logits is not None:
-            self._begin(row, logits)
         return count
 
     def _compute(self, row: Row, count: int, *, wants_logits: bool) -> mx.array | None:
@@ -339,9 +341,8 @@ def plan_piece(pending: int, limit: int) -> int:
 
     All but the last few rows are computed apart from these, whose logits are computed too.
     """
-    if pending <= 2 * TAIL:
-        return pending
-    return min(pending - TAIL, limit)
+    is_short = pending <= max(TAIL, min(limit, 2 * TAIL))
+    return pending if is_short else min(pending - TAIL, limit)
 
 
 def _reason(error: Exception) -> str:

@@ -17,20 +17,13 @@ from lmx_kernel.engine import ProgressCallback
 from lmx_kernel.errors import ModelUnusableError
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.architectures import distribution, find_plugin
+from lmx_mlx_backend.deadline import deadline
 
-LOAD_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What mlx-lm, MLX and a model's own code raise over files that do not fit together."""
+COMPUTE_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError)
+"""What MLX and a model's own code raise when they cannot compute something."""
+
+IMPORT_S = 60.0
+"""A plugin's module may take this long to import."""
 
 
 @define(eq=False)
@@ -62,7 +55,7 @@ class Model:
             can_batch = _can_batch(module)
         except SystemExit as error:
             raise ModelUnusableError(f"{origin}it tried to end the process") from error
-        except LOAD_ERRORS as error:
+        except Exception as error:  # whatever a plugin's code may raise
             raise ModelUnusableError(f"{origin}{_first_line(error)}") from error
         return cls(module, vocabulary, can_batch)
 
@@ -78,7 +71,8 @@ def _load(
     def classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
         if plugin is None:
             return utils._get_classes(config)  # noqa: SLF001
-        source = plugin.load()
+        with deadline(IMPORT_S, f"its import took longer than {IMPORT_S:.0f} s"):
+            source = plugin.load()
         return source.Model, source.ModelArgs
 
     module, _ = utils.load_model(folder, lazy=True, get_model_classes=classes)
@@ -129,7 +123,7 @@ def _can_batch(module: Any) -> bool:
         logits = module(mx.array([[0], [0], [0]]), cache=batch)
         caches.select(batch, [0, 2])
         mx.eval(logits, caches.arrays(batch), caches.arrays(caches.extract(batch, 1)))
-    except LOAD_ERRORS:
+    except COMPUTE_ERRORS:
         return False
     return True
 
@@ -141,5 +135,7 @@ def _prompted(module: Any, count: int) -> caches.Cache:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return " ".join(lines)[:400] if len(lines) < 4 else f"{lines[0]} {lines[1]} ..."[:400]
+    """Return what went wrong in one line: mlx-lm lists a thousand tensors below its first."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    kind = "" if type(error) in (ValueError, TimeoutError) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(lines[:2])}"[:400].rstrip(" .,:") or type(error).__name__

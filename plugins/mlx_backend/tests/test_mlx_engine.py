@@ -130,7 +130,7 @@ def test_long_prompts_come_in_pieces_beside_running_streams(open_model) -> None:
     pieces = [p.processed for step in driver.steps for p in step.progress if p.id == 3]
     assert pieces[:3] == [64, 128, 192]
     assert pieces[-1] == 900
-    assert len(driver.tokens[2]) - before >= len(pieces) - 1
+    assert len(driver.tokens[2]) - before >= len(pieces) - 2  # the last two are in one step
     assert driver.run(3, count=8) == [alone]
 
 
@@ -200,7 +200,7 @@ def test_caches_that_cannot_be_trimmed_serve_only_what_goes_on(open_model, name:
     driver = open_model(name)
     prompt = tokens_of(1, 100)
     answer = driver.answer(prompt, 10)
-    turn = [*prompt, *answer[:-1], *tokens_of(2, 30)]
+    turn = [*prompt, *answer, *tokens_of(2, 30)]
     other = [*prompt[:90], *tokens_of(3, 30)]
     warm = []
     for number, tokens in enumerate((turn, other, prompt)):
@@ -208,7 +208,7 @@ def test_caches_that_cannot_be_trimmed_serve_only_what_goes_on(open_model, name:
         warm += driver.run(number, count=10)
     driver.engine._store.clear()
     assert [driver.answer(tokens, 10) for tokens in (turn, other, prompt)] == warm
-    assert driver.cached(0) >= 100
+    assert driver.cached(0) == 110
     assert driver.cached(1) <= 90
     assert driver.cached(2) in (0, 68)  # before the last piece a copy was kept
 

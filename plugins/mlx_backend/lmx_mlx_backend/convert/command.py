@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 MIB = 1024**2
 
-app = App(name="convert", help="Write a GGUF model as an MLX folder, without loss where possible.")
+app = App(
+    name="convert",
+    help="Write a GGUF model as an MLX folder, without loss where possible.",
+    version_flags=(),
+)
 
 
 @app.default
@@ -99,6 +103,6 @@ def _default_output(file: Path) -> Path:
     return home / "models" / f"{file.stem}-mlx"
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)  # noqa: T201 - this is the command line
     sys.exit(1)

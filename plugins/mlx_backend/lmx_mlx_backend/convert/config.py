@@ -31,7 +31,7 @@ def config(source: Source, bits: Mapping[str, int]) -> dict[str, Any]:
     """
     family = source.family
     values: dict[str, Any] = {"model_type": family.model_type}
-    values |= {key: source.need(name) for key, name in (COMMON_KEYS | family.keys).items()}
+    values |= {key: source.need(name) for key, name in {**COMMON_KEYS, **family.keys}.items()}
     heads = values["num_attention_heads"]
     values |= {
         "num_key_value_heads": _heads_kv(source, heads),
@@ -86,11 +86,15 @@ def rope_scaling(source: Source, base: float) -> dict[str, Any] | None:
         return _llama3_scaling(source, base)
     kind = source.own("rope.scaling.type", "linear")
     factor = source.own("rope.scaling.factor") or source.own("rope.scale_linear") or 1.0
-    if kind == "none" or (kind == "linear" and factor == 1.0):
-        return None
-    if kind != "linear":
+    if kind not in ("none", "linear", "yarn"):
         source.refuse(f"cannot convert the rotary scaling {kind!r}")
-    return {"rope_type": "linear", "factor": factor}
+    if kind == "none" or factor == 1.0:
+        return None
+    scaling = {"rope_type": kind, "factor": factor}
+    if kind == "yarn":
+        original = source.own("rope.scaling.original_context_length")
+        scaling["original_max_position_embeddings"] = original or source.need("context_length")
+    return scaling
 
 
 def _llama3_scaling(source: Source, base: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from attrs import define, field
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 SHARD_BYTES = 1 << 30
@@ -27,7 +28,10 @@ class ShardWriter:
     _shards: list[list[str]] = field(factory=list)
 
     def add(self, name: str, array: Any) -> None:
-        """Take one array; it must not change afterwards."""
+        """Take one array; it must not change afterwards.
+
+        :raises OSError: the folder cannot be written.
+        """
         waiting = sum(other.nbytes for other in self._pending.values())
         if self._pending and waiting + array.nbytes > self.limit_bytes:
             self._flush()
@@ -35,13 +39,16 @@ class ShardWriter:
         self.size_bytes += array.nbytes
 
     def finish(self) -> None:
-        """Write what is left; give the files their names, and an index if they are several."""
+        """Write what is left; give the files their names, and an index if they are several.
+
+        :raises OSError: the folder cannot be written.
+        """
         self._flush()
         count = len(self._shards)
         if count == 1:
             self._unnamed(0).rename(self.folder / "model.safetensors")
             return
-        files = {}
+        files: dict[str, str] = {}
         for number, names in enumerate(self._shards):
             file = f"model-{number + 1:05}-of-{count:05}.safetensors"
             self._unnamed(number).rename(self.folder / file)
@@ -51,7 +58,10 @@ class ShardWriter:
 
     def _flush(self) -> None:
         path = self._unnamed(len(self._shards))
-        save_file(self._pending, path, metadata={"format": "mlx"})
+        try:
+            save_file(self._pending, path, metadata={"format": "mlx"})
+        except SafetensorError as error:  # also for a full disk
+            raise OSError(str(error)) from error
         path.chmod(0o644)  # safetensors makes it its owner's alone; the daemon may be another
         self._shards.append(list(self._pending))
         self._pending = {}

@@ -60,13 +60,13 @@ def _half(data: Blocks) -> Array:
     return np.ascontiguousarray(data).view("<f2").astype(np.float32)
 
 
-def _nibbles(data: Blocks, run: int) -> Blocks:
+def _nibbles(data: Blocks, run: int) -> Array:
     """Return the low halves of ``run`` bytes, then their high ones, and so on: (n, 2 * bytes)."""
     halves = data.reshape(len(data), -1, 1, run) >> np.array([[0], [4]], np.uint8)
     return (halves & 15).reshape(len(data), -1)
 
 
-def _fifth_bits(data: Blocks) -> Blocks:
+def _fifth_bits(data: Blocks) -> Array:
     """Return bit k of each of 32 bytes as codes 32k to 32k + 31, in place 4: (n, 256)."""
     bits = np.unpackbits(data[..., None], axis=-1, bitorder="little")
     return bits.swapaxes(1, 2).reshape(len(data), -1) << 4
