@@ -60,16 +60,7 @@ def library_names() -> frozenset[str]:
 
 def _aliases(source: Path) -> set[str]:
     """Return the keys of ``MODEL_REMAPPING``, read from the source since importing it is slow."""
-    try:
-        tree = ast.parse(source.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError):
-        return set()
-    for node in tree.body:
-        if (
-            isinstance(node, ast.Assign)
-            and any(isinstance(t, ast.Name) and t.id == "MODEL_REMAPPING" for t in node.targets)
-            and isinstance(node.value, ast.Dict)
-        ):
-            return {key.value for key in node.value.keys if isinstance(key, ast.Constant)
-                    and isinstance(key.value, str)}  # fmt: skip
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODEL_REMAPPING":
+            return set(ast.literal_eval(node.value))
     return set()

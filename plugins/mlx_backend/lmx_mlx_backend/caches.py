@@ -54,8 +54,14 @@ def can_trim(cache: Cache) -> bool:
 
 
 def trim(cache: Cache, tokens: int) -> None:
-    """Take ``tokens`` off the end."""
+    """Take ``tokens`` off the end; the room they took stays."""
     trim_prompt_cache(cache, tokens)
+
+
+def compact(cache: Cache) -> Cache:
+    """Return a copy without unused room, if mlx-lm can make one."""
+    can_merge = all(hasattr(layer, "merge") for layer in cache)
+    return extract(merge([cache]), 0) if can_merge else cache
 
 
 def size_bytes(cache: Cache) -> int:

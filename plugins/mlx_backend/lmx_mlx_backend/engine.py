@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import mlx.core as mx
 from attrs import define, field
@@ -16,9 +15,9 @@ from lmx_mlx_backend.group import (
     Chosen,
     Group,
     Row,
+    Token,
     choose_next,
     plan_merge,
-    read_detail,
     row_counts,
 )
 from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
@@ -28,9 +27,6 @@ from lmx_mlx_backend.sampler import Table, check_sampling
 
 TAIL = 32
 """Rows of a prompt's last piece: logits are computed for all rows of a call, and one is needed."""
-
-WORTH_WAITING = 32
-"""Tokens of a prompt that another is computing right now, for which it is waited."""
 
 
 @define
@@ -52,17 +48,20 @@ class _Report:
 class MlxEngine:
     """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`.
 
+    :param store: kept prefixes, or None where the model's caches cannot be copied.
     :param padding_cells: padding of one batch that costs as much as reading the weights once more.
     :param spare_cells: padding of all batches for which there is memory.
+    :param ahead: the next step is computed while the last is read.
     """
 
     tokenizer: Tokenizer
     limits: EngineLimits
     _model: Model
     _pace: Pace
-    _store: PrefixStore
+    _store: PrefixStore | None
     _padding_cells: int
     _spare_cells: int
+    _ahead: bool
     _running: dict[int, Row] = field(factory=dict)
     _groups: list[Group] = field(factory=list)
     _turn: int = 0
@@ -127,8 +126,8 @@ class MlxEngine:
         return next((group for group in self._groups if row in group.rows), None)
 
     def _keep(self, tokens: list[int], cache: caches.Cache) -> None:
-        if len(tokens) >= LEAST_SHARED:
-            self._store.keep(tokens, cache)
+        if self._store is not None and len(tokens) >= LEAST_SHARED:
+            self._store.keep(tokens, caches.copy(cache))
 
     # --- stepping
 
@@ -143,44 +142,39 @@ class MlxEngine:
         self._make_room()
         launched = [item for group in list(self._groups) for item in self._launch(group)]
         rows = self._prefill()
-        for row, chosen, index in self._arrived(launched):
-            self._give_out(row, chosen, index)
+        for batch, chosen in launched:
+            self._read(batch, chosen)
         if rows:
             self._pace.observe(rows, time.perf_counter() - started_s)
         return self._report.step()
 
     def _launch(self, group: Group) -> list[tuple[list[Row], Chosen]]:
         try:
-            return [(list(group.rows), group.launch(self._model.module))]
+            chosen = group.launch(self._model.module, ahead=self._ahead)
+            return [(list(group.rows), chosen)]
         except COMPUTE_ERRORS as error:
             self._fail_group(group, error)
             return []
 
-    def _arrived(
-        self, launched: list[tuple[list[Row], Chosen]]
-    ) -> Iterator[tuple[Row, Chosen, int]]:
-        """Wait for the tokens of the step before, and yield those that are new."""
-        for rows, chosen in launched:
-            try:
-                mx.eval(chosen.tokens, chosen.is_finite)
-            except COMPUTE_ERRORS as error:
-                for row in rows:
-                    self._fail(row, _reason(error))
-                continue
-            for index, row in enumerate(rows):
-                if chosen.is_new[index] and row.id in self._running:
-                    yield row, chosen, index
+    def _read(self, rows: list[Row], chosen: Chosen) -> None:
+        """Wait for tokens, and give out those that are new."""
+        try:
+            arrived = chosen.read()
+        except COMPUTE_ERRORS as error:
+            for row in rows:
+                self._fail(row, _reason(error))
+            return
+        for row, token in zip(rows, arrived, strict=True):
+            if token is not None and row.id in self._running:
+                self._give_out(row, token)
 
-    def _give_out(self, row: Row, chosen: Chosen, index: int) -> bool:
-        """Answer a token that was computed; False if the row failed."""
-        if not chosen.is_finite[index].item():
+    def _give_out(self, row: Row, token: Token) -> None:
+        if not token.is_finite:
             self._fail(row, "the model computed numbers that are not finite")
-            return False
-        token = int(chosen.tokens[index].item())
-        row.tokens.append(token)
-        details = read_detail(row, chosen.details[index])
-        self._report.outputs.append(Output(row.id, (token,), details))
-        return True
+            return
+        row.tokens.append(token.id)
+        details = (token.logprobs(row.alternatives),) if row.alternatives is not None else ()
+        self._report.outputs.append(Output(row.id, (token.id,), details))
 
     # --- prompts
 
@@ -211,9 +205,11 @@ class MlxEngine:
         oldest = next(iter(self._running.values()))
         if new is not oldest and self._cells_wanted() + len(new.tokens) > self.limits.cache_tokens:
             return False
-        if self._comes_soon(new, self._store.best(new.tokens) + WORTH_WAITING):
-            return False
-        found = self._store.take(new.tokens)
+        found = None
+        if self._store is not None:
+            if self._comes_soon(new, self._store.best(new.tokens) + LEAST_SHARED):
+                return False
+            found = self._store.take(new.tokens)
         new.done, new.cache = found if found is not None else (0, caches.new(self._model.module))
         new.cached = new.done
         return True
@@ -235,7 +231,7 @@ class MlxEngine:
         count = plan_piece(row.pending, limit)
         is_last = count == row.pending
         if is_last and not caches.can_trim(row.cache):
-            self._keep(row.tokens[: row.done], caches.copy(row.cache))
+            self._keep(row.tokens[: row.done], row.cache)
         try:
             logits = self._compute(row, count, wants_logits=is_last)
             row.done += count
@@ -257,12 +253,13 @@ class MlxEngine:
         counts = row_counts(row, self._model.vocabulary)
         chosen = choose_next([row], Table.of([row.sampling]), logits, counts)
         cache, row.cache = row.cache, []
-        if not self._give_out(row, chosen, 0):
+        self._read([row], chosen)
+        if row.id not in self._running:
             return
         if caches.can_trim(cache):
-            self._keep(row.tokens[: row.done], caches.copy(cache))
-        known = Chosen(chosen.tokens, chosen.is_finite, [None], [False])
-        self._groups.append(Group([row], cache, known, self._model.vocabulary, counts))
+            self._keep(row.tokens[: row.done], cache)
+        vocabulary = self._model.vocabulary
+        self._groups.append(Group([row], cache, chosen.given_out(), vocabulary, counts))
         self._regroup()
 
     def _regroup(self) -> None:
@@ -316,12 +313,13 @@ class MlxEngine:
 
     def stats(self) -> EngineStats:
         """Return current figures."""
+        store = self._store or PrefixStore(0)
         return EngineStats(
             cache_tokens_used=sum(row.done for row in self._running.values()),
             details={
                 "batches": len(self._groups),
-                "kept_prefixes": len(self._store),
-                "kept_bytes": self._store.size_bytes,
+                "kept_prefixes": len(store),
+                "kept_bytes": store.size_bytes,
                 "active_bytes": mx.get_active_memory(),
                 "cached_bytes": mx.get_cache_memory(),
                 "peak_bytes": mx.get_peak_memory(),
@@ -332,7 +330,7 @@ class MlxEngine:
         """Free caches and weights."""
         self._running.clear()
         self._groups.clear()
-        self._store.clear()
+        self._store = None
         self._model.close()
 
 
@@ -341,8 +339,7 @@ def plan_piece(pending: int, limit: int) -> int:
 
     All but the last few rows are computed apart from these, whose logits are computed too.
     """
-    is_short = pending <= max(TAIL, min(limit, 2 * TAIL))
-    return pending if is_short else min(pending - TAIL, limit)
+    return pending if pending <= 2 * TAIL else min(pending - TAIL, limit)
 
 
 def _reason(error: Exception) -> str:

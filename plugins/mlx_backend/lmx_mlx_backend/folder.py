@@ -14,6 +14,7 @@ from lmx_kernel.errors import ModelUnusableError
 from lmx_mlx_backend.safetensors import Tensor, read_tensors
 
 MAX_JSON_BYTES = 1 << 26
+MAX_TOKENIZER_BYTES = 1 << 28
 MAX_LAYERS = 4096
 UNSTATED_CONTEXT = 32768
 """Of a model whose config names no limit, as recurrent ones do."""
@@ -65,8 +66,8 @@ class ModelFolder:
         """Such as 4-bit, mxfp4 or float32."""
         entry = self.config.get("quantization")
         if isinstance(entry, dict):
-            return f"{entry['bits']}-bit" if entry.get("mode", "affine") == "affine" else (
-                str(entry["mode"]))  # fmt: skip
+            mode = str(entry.get("mode", "affine"))
+            return f"{entry['bits']}-bit" if mode == "affine" else mode
         foreign = self.config.get("quantization_config")
         if isinstance(foreign, dict) and "quant_method" in foreign:
             return str(foreign["quant_method"])
@@ -97,9 +98,6 @@ def read_folder(path: Path) -> ModelFolder:
         tensors=tensors,
         has_chat_template=chat_template(path) is not None,
     )
-
-
-MAX_TOKENIZER_BYTES = 1 << 28
 
 
 def read_json(path: Path, limit_bytes: int = MAX_JSON_BYTES, *, parse: bool = True) -> Any:
@@ -175,10 +173,10 @@ def _check_config(config: dict[str, Any]) -> None:
 def _check_quantization(config: dict[str, Any]) -> None:
     own, foreign = config.get("quantization"), config.get("quantization_config")
     if own is not None:
-        modules = [value for value in own.values() if isinstance(value, dict)] if (
-            isinstance(own, dict)) else []  # fmt: skip
-        for entry in (own, *modules):
-            _check_entry(entry)
+        _check_entry(own)
+        for entry in own.values():
+            if isinstance(entry, dict):
+                _check_entry(entry)
     elif foreign is not None:
         method = foreign.get("quant_method") if isinstance(foreign, dict) else foreign
         if method not in METHODS:
@@ -193,9 +191,9 @@ def _check_entry(entry: object) -> None:
         and entry.get("group_size") in GROUP_SIZES
     )
     if not is_known:
-        facts = entry if not isinstance(entry, dict) else {
-            key: entry.get(key) for key in ("mode", "bits", "group_size") if key in entry
-        }  # fmt: skip
+        facts = entry
+        if isinstance(entry, dict):
+            facts = {key: entry[key] for key in ("mode", "bits", "group_size") if key in entry}
         raise ModelUnusableError(f"config.json: unknown quantisation {facts}")
 
 

@@ -1,13 +1,16 @@
-"""Rows that are decoded together, one token ahead of what was read.
+"""Rows that are decoded together.
 
-While the tokens of one step are read and answered, those of the next are computed already. A row
-that leaves therefore wastes one row of one step. The batch is padded to its longest row; see
-:func:`plan_merge` for who shares one.
+On a GPU a group is one token ahead: while the tokens of one step are read and answered, those of
+the next are computed, and a row that leaves wastes one row of one step. On a CPU nothing would be
+gained: MLX takes on no more than ten operations there before it waits (measured: starting a step of
+8 rows takes 97 of its 105 ms), so the tokens would only come a step later.
+
+A batch is padded to its longest row; see :func:`plan_merge` for who shares one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 from attrs import define, field, frozen
@@ -67,6 +70,22 @@ class Row:
 
 
 @frozen(eq=False)
+class Token:
+    """A token that was computed."""
+
+    id: int
+    is_finite: bool
+    detail: Detail | None
+
+    def logprobs(self, count: int) -> TokenLogprobs:
+        """Return its log-probability and those of the ``count`` likeliest tokens."""
+        assert self.detail is not None
+        chosen, ids, values = self.detail
+        pairs = zip(ids.tolist(), values.tolist(), strict=True)
+        return TokenLogprobs(float(chosen.tolist()), tuple(pairs)[:count])
+
+
+@frozen(eq=False)
 class Chosen:
     """Tokens that are being computed.
 
@@ -83,6 +102,23 @@ class Chosen:
     def start(self) -> None:
         """Have it computed in the background."""
         mx.async_eval(self.tokens, self.is_finite, [d for d in self.details if d is not None])
+
+    def read(self) -> list[Token | None]:
+        """Wait, and return the new tokens; None for those that were given out already.
+
+        Only whole arrays are read: any operation on them would wait behind the step in flight.
+        """
+        mx.eval(self.tokens, self.is_finite)
+        items = zip(self.tokens.tolist(), self.is_finite.tolist(), self.details, strict=True)
+        return [
+            Token(*item) if is_new else None
+            for item, is_new in zip(items, self.is_new, strict=True)
+        ]
+
+    def given_out(self) -> Chosen:
+        """Return the same tokens, none of them new."""
+        count = len(self.is_new)
+        return Chosen(self.tokens, self.is_finite, [None] * count, [False] * count)
 
     def select(self, rows: list[int]) -> Chosen:
         """Return only these rows."""
@@ -134,15 +170,6 @@ def _details(rows: Sequence[Row], logits: mx.array, tokens: mx.array) -> list[De
     return details
 
 
-def read_detail(row: Row, detail: Detail | None) -> tuple[TokenLogprobs, ...]:
-    """Return what a row asked for, computed."""
-    if detail is None:
-        return ()
-    chosen, ids, values = detail
-    pairs = zip(ids.tolist(), values.tolist(), strict=True)
-    return (TokenLogprobs(chosen.item(), tuple(pairs)[: row.alternatives]),)
-
-
 @define(eq=False)
 class Group:
     """Rows in one batch.
@@ -162,28 +189,27 @@ class Group:
     def __attrs_post_init__(self) -> None:
         self.table = Table.of([row.sampling for row in self.rows])
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return max(row.done for row in self.rows)
+    def launch(self, model: Callable[..., mx.array], *, ahead: bool) -> Chosen:
+        """Start a step, and return the tokens that can be read now.
 
-    def launch(self, model: object) -> Chosen:
-        """Start the next step, and return the tokens of the one before, to be read."""
+        :param ahead: these are of the step before, and this one goes on while they are read.
+        """
         before = self.chosen
         if self.counts is not None:
             self.counts = self.counts.at[mx.arange(len(self.rows)), before.tokens].add(1)
-        logits = model(before.tokens[:, None], cache=self.cache)[:, -1]  # type: ignore[operator]
+        logits = model(before.tokens[:, None], cache=self.cache)[:, -1]
         self.chosen = choose_next(self.rows, self.table, logits, self.counts)
         for row in self.rows:
             row.done += 1
-        return before
+        if ahead:
+            return before
+        now, self.chosen = self.chosen, self.chosen.given_out()
+        return now
 
     def absorb(self, other: Group) -> None:
         """Take in the rows of another group."""
         if self.counts is not None or other.counts is not None:
-            counts = [mine if mine is not None else _no_counts(group)
-                      for group in (self, other) for mine in [group.counts]]  # fmt: skip
-            self.counts = mx.concatenate(counts)
+            self.counts = mx.concatenate([self._all_counts(), other._all_counts()])
         batch = self._batch()
         caches.extend(batch, other._batch())
         self.cache = batch
@@ -212,6 +238,11 @@ class Group:
             self.counts = self.counts[mx.array(left)] if is_needed else None
         self.table = Table.of([row.sampling for row in self.rows])
 
+    def _all_counts(self) -> mx.array:
+        if self.counts is not None:
+            return self.counts
+        return mx.zeros((len(self.rows), self.vocabulary), mx.float32)
+
     def _batch(self) -> Cache:
         return caches.merge([self.cache]) if len(self.rows) == 1 else self.cache
 
@@ -221,10 +252,6 @@ def row_counts(row: Row, vocabulary: int) -> mx.array | None:
     if not has_penalties(row.sampling):
         return None
     return count_tokens(row.tokens, row.produced, vocabulary)
-
-
-def _no_counts(group: Group) -> mx.array:
-    return mx.zeros((len(group.rows), group.vocabulary), mx.float32)
 
 
 def padding(lengths: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, field
+from cyclopts import App
 
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
@@ -19,7 +20,7 @@ from lmx_mlx_backend.footprint import estimate
 from lmx_mlx_backend.settings import MlxSettings
 
 NAME = "mlx"
-UNBATCHED = ("afm7", "llama4")
+UNBATCHED = ("afm7", "deepseek_v41", "deepseek_v41_text", "llama4")
 """Architectures whose caches mlx-lm cannot batch, so they serve one request at a time."""
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -35,6 +36,14 @@ def lmx_settings() -> Iterable[SettingsSection]:
 def lmx_backends() -> Iterable[Backend]:
     """Register the backend."""
     return [MlxBackend()]
+
+
+@hookimpl
+def lmx_commands() -> Iterable[App]:
+    """Register ``lmx convert``."""
+    from lmx_mlx_backend.convert.command import app  # noqa: PLC0415 - the daemon draws no bars
+
+    return [app]
 
 
 @define

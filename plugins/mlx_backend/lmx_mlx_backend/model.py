@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,13 @@ class Model:
     :param module: called with tokens of shape (rows, length) and a cache; gives logits.
     :param vocabulary: width of the logits.
     :param can_batch: whether its caches can be those of several sequences.
+    :param can_keep: whether they can be copied and measured.
     """
 
     module: Any
     vocabulary: int
     can_batch: bool
+    can_keep: bool
 
     @classmethod
     def open(
@@ -52,12 +54,12 @@ class Model:
         try:
             module = _load(folder, plugin, as_float32=as_float32, progress=progress)
             vocabulary = _try_out(module)
-            can_batch = _can_batch(module)
+            can_batch, can_keep = _works(module, _batch), _works(module, _copy)
         except SystemExit as error:
             raise ModelUnusableError(f"{origin}it tried to end the process") from error
         except Exception as error:  # whatever a plugin's code may raise
             raise ModelUnusableError(f"{origin}{_first_line(error)}") from error
-        return cls(module, vocabulary, can_batch)
+        return cls(module, vocabulary, can_batch, can_keep)
 
     def close(self) -> None:
         """Free the weights."""
@@ -114,18 +116,30 @@ def _try_out(module: Any) -> int:
     return int(logits.shape[-1])
 
 
-def _can_batch(module: Any) -> bool:
-    """Try whether caches of several sequences merge, go on, and part again."""
+def _works(module: Any, attempt: Callable[[Any], None]) -> bool:
     try:
-        pair = [_prompted(module, count) for count in (1, 3)]
-        batch = caches.merge(pair)
-        caches.extend(batch, caches.merge([_prompted(module, 2)]))
-        logits = module(mx.array([[0], [0], [0]]), cache=batch)
-        caches.select(batch, [0, 2])
-        mx.eval(logits, caches.arrays(batch), caches.arrays(caches.extract(batch, 1)))
+        attempt(module)
     except COMPUTE_ERRORS:
         return False
     return True
+
+
+def _batch(module: Any) -> None:
+    """Let caches of several sequences merge, go on, and part again."""
+    batch = caches.merge([_prompted(module, count) for count in (1, 3)])
+    caches.extend(batch, caches.merge([_prompted(module, 2)]))
+    logits = module(mx.array([[0], [0], [0]]), cache=batch)
+    caches.select(batch, [0, 2])
+    mx.eval(logits, caches.arrays(batch), caches.arrays(caches.extract(batch, 1)))
+
+
+def _copy(module: Any) -> None:
+    """Let a cache be copied, measured and trimmed."""
+    cache = caches.copy(_prompted(module, 3))
+    if caches.can_trim(cache):
+        caches.trim(cache, 1)
+    mx.eval(caches.arrays(cache))
+    caches.size_bytes(cache)
 
 
 def _prompted(module: Any, count: int) -> caches.Cache:

@@ -17,7 +17,7 @@ from lmx_mlx_backend.caches import Cache
 BLOCK = 256
 
 LEAST_SHARED = 16
-"""Tokens: to compute fewer costs less than to write into a copy of a long prefix's cache."""
+"""Tokens: to compute fewer costs less than to wait for them, or to copy a cache."""
 
 
 @define(eq=False)
@@ -58,10 +58,10 @@ class PrefixStore:
             return None
         self._kept.remove(kept)
         self._kept.append(kept)
-        cache = caches.copy(kept.cache)
-        if length < len(kept.tokens):
-            caches.trim(cache, len(kept.tokens) - length)
-        return length, cache
+        cache, surplus = caches.copy(kept.cache), len(kept.tokens) - length
+        if surplus:
+            caches.trim(cache, surplus)
+        return length, caches.compact(cache) if surplus > length else cache
 
     def keep(self, tokens: list[int], cache: Cache) -> None:
         """Keep ``cache``, which was computed from exactly ``tokens``; the oldest make room."""

@@ -74,8 +74,9 @@ def _read(path: Path) -> tuple[Tensor, ...]:
     entries.pop("__metadata__", None)
     spans = sorted(_span(name, entry) for name, entry in entries.items())
     _check_spans(spans, size_bytes - 8 - length)
-    return tuple(Tensor(name, entry["dtype"], tuple(entry["shape"])) for name, entry in
-                 entries.items())  # fmt: skip
+    return tuple(
+        Tensor(name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()
+    )
 
 
 def _span(name: str, entry: dict[str, Any]) -> tuple[int, int, str]:

@@ -94,9 +94,8 @@ class Part:
         mine = logits if len(self.rows) == len(logits) else logits[mx.array(self.rows)]
         if self.kind is Kind.LIKELIEST:
             return mx.argmax(mine, axis=-1)
-        column = _column([draws[row] for row in self.rows])
-        return _from_all(mine, self, column) if self.kind is Kind.WHOLE else (
-            _from_candidates(mine, self, column))  # fmt: skip
+        draw = _from_all if self.kind is Kind.WHOLE else _from_candidates
+        return draw(mine, self, _column([draws[row] for row in self.rows]))
 
 
 @frozen(eq=False)
@@ -113,12 +112,14 @@ class Penalties:
         """Return those of ``rows``, or None."""
         places = [place for place, row in enumerate(rows) if has_penalties(row)]
         mine = [rows[place] for place in places]
+        if not places:
+            return None
         return cls(
             rows=mx.array(places),
             repetition=_column([row.repetition_penalty for row in mine]),
             presence=_column([row.presence_penalty for row in mine]),
             frequency=_column([row.frequency_penalty for row in mine]),
-        ) if places else None  # fmt: skip
+        )
 
     def apply(self, logits: mx.array, counts: mx.array) -> mx.array:
         """Return ``logits`` with the penalties for what was counted."""

@@ -96,11 +96,13 @@ def _pieces(tokenizer: Tokenizer, width: int) -> tuple[bytes, ...]:
     """Return the bytes of each token; added ones stand for themselves."""
     added = tokenizer.get_added_tokens_decoder()
     to_bytes = _byte_level if _is_byte_level(tokenizer) else _spaced
-    return tuple(
-        added[token].content.encode() if token in added else to_bytes(
-            tokenizer.id_to_token(token) or "")
-        for token in range(width)
-    )  # fmt: skip
+
+    def piece(token: int) -> bytes:
+        if token in added:
+            return added[token].content.encode()
+        return to_bytes(tokenizer.id_to_token(token) or "")
+
+    return tuple(map(piece, range(width)))
 
 
 def _is_byte_level(tokenizer: Tokenizer) -> bool:
@@ -109,8 +111,8 @@ def _is_byte_level(tokenizer: Tokenizer) -> bool:
 
 
 def _byte_level(text: str) -> bytes:
-    return bytes(BYTE_OF[char] for char in text) if all(c in BYTE_OF for c in text) else (
-        text.encode())  # fmt: skip
+    is_mapped = all(char in BYTE_OF for char in text)
+    return bytes(BYTE_OF[char] for char in text) if is_mapped else text.encode()
 
 
 def _spaced(text: str) -> bytes:

@@ -52,9 +52,10 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
         ),
         model=model,
         pace=pace,
-        store=PrefixStore(kept_bytes(folder, options)),
+        store=PrefixStore(kept_bytes(folder, options)) if model.can_keep else None,
         padding_cells=weights_bytes // (PADDING_COST * max(token_bytes(folder), 1)),
         spare_cells=options.cache_tokens // PADDING_SHARE,
+        ahead=on_gpu,
     )
 
 

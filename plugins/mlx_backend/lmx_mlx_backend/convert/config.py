@@ -23,21 +23,20 @@ TOLERANCE = 1e-4
 """Of recovered rotary factors: they were computed and stored in float32 (measured: 5e-5)."""
 
 
-def config(source: Source, bits: Mapping[str, int]) -> dict[str, Any]:
-    """Return the folder's config.
+def config(source: Source) -> dict[str, Any]:
+    """Return the folder's config, but for :func:`quantization`.
 
-    :param bits: of a code, of each packed module, by mlx-lm's name.
     :raises ModelUnusableError: metadata is missing, or asks for what mlx-lm's model does not do.
     """
     family = source.family
     values: dict[str, Any] = {"model_type": family.model_type}
     values |= {key: source.need(name) for key, name in {**COMMON_KEYS, **family.keys}.items()}
-    heads = values["num_attention_heads"]
+    values |= {key: source.need(*found) for key, found in family.defaults.items()}
     values |= {
-        "num_key_value_heads": _heads_kv(source, heads),
+        "num_key_value_heads": source.heads_kv,
         "head_dim": head_size(source),
         "vocab_size": source.tensors["token_embd.weight"].data.shape[0],
-        "rope_theta": source.own("rope.freq_base", 10_000.0),
+        "rope_theta": source.need("rope.freq_base", 10_000.0),
         "tie_word_embeddings": "output.weight" not in source.tensors,
         **family.constants,
     }
@@ -45,8 +44,6 @@ def config(source: Source, bits: Mapping[str, int]) -> dict[str, Any]:
         values["query_pre_attn_scalar"] = _gemma_scalar(source)
     if scaling := rope_scaling(source, values["rope_theta"]):
         values["rope_scaling"] = scaling
-    if bits:
-        values["quantization"] = quantization(bits)
     return values | _special_ids(source)
 
 
@@ -55,8 +52,7 @@ def head_size(source: Source) -> int:
 
     :raises ModelUnusableError: the rotary turns only a part of it, or values are of another width.
     """
-    size = source.own("attention.key_length")
-    size = size or source.need("embedding_length") // source.need("attention.head_count")
+    size = source.own("attention.key_length") or source.need("embedding_length") // source.heads
     for key in ("rope.dimension_count", "attention.value_length"):
         if source.own(key, size) != size:
             source.refuse(f"{key} {source.own(key)} is not the head's width {size}")
@@ -64,17 +60,21 @@ def head_size(source: Source) -> int:
 
 
 def quantization(bits: Mapping[str, int]) -> dict[str, Any]:
-    """Return the commonest form, and an entry for each module of another.
+    """Return the config's entry: the commonest form, and an entry for each module of another.
 
     mlx-lm (``utils.load_model``) packs a module if it has an entry or scales in the weights.
+
+    :param bits: of a code, of each packed module, by mlx-lm's name; nothing packed, no entry.
     """
+    if not bits:
+        return {}
     usual = Counter(bits.values()).most_common(1)[0][0]
     odd = {
         module: {"group_size": GROUP, "bits": width}
         for module, width in bits.items()
         if width != usual
     }
-    return {"group_size": GROUP, "bits": usual, **odd}
+    return {"quantization": {"group_size": GROUP, "bits": usual, **odd}}
 
 
 def rope_scaling(source: Source, base: float) -> dict[str, Any] | None:
@@ -137,15 +137,10 @@ def _wavelengths(base: float, size: int) -> Any:
     return 2 * np.pi * np.float64(base) ** (np.arange(0, size, 2) / size)
 
 
-def _heads_kv(source: Source, heads: int) -> int:
-    present = source.own("attention.head_count_kv") is not None
-    return int(source.need("attention.head_count_kv")) if present else heads
-
-
 def _gemma_scalar(source: Source) -> int:
     if source.need("block_count") != LAYERS_OF_27B:
         return head_size(source)
-    return int(source.need("embedding_length") // source.need("attention.head_count"))
+    return int(source.need("embedding_length") // source.heads)
 
 
 def _special_ids(source: Source) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType as Kind
 from gguf import ReaderTensor
 
 from lmx_kernel.errors import ModelUnusableError
-from lmx_mlx_backend.convert.config import config
+from lmx_mlx_backend.convert.config import config, head_size, quantization
 from lmx_mlx_backend.convert.families import ROOT
 from lmx_mlx_backend.convert.report import Cost, Report
 from lmx_mlx_backend.convert.shards import ShardWriter
@@ -74,11 +74,12 @@ def convert(
     """
     with _appearing(target) as folder:
         source = Source.open(path)
-        shards = ShardWriter(folder)
-        bits, costs = _write_weights(source, shards, number.dtype, is_plain, progress)
-        _write_json(folder / "config.json", config(source, bits))
+        described = config(source)
         tokenizer(source).save(str(folder / "tokenizer.json"))
         _write_json(folder / "tokenizer_config.json", tokenizer_config(source))
+        shards = ShardWriter(folder)
+        bits, costs = _write_weights(source, shards, number.dtype, is_plain, progress)
+        _write_json(folder / "config.json", described | quantization(bits))
     return Report(
         target=target,
         architecture=source.architecture,
@@ -141,6 +142,8 @@ def _stored(
     kind, data = tensor.tensor_type, tensor.data
     offset = source.family.norm_offset if module.endswith("norm") else 0.0
     if heads := _paired_heads(source, module):
+        if len(data) != heads * head_size(source):
+            source.refuse(f"{tensor.name} has {len(data)} rows, which do not make {heads} heads")
         data = halves_of_pairs(data, heads)
     try:
         if kind in LAYOUTS and not is_plain:
@@ -156,10 +159,7 @@ def _paired_heads(source: Source, module: str) -> int:
     """Return the heads of a q or k whose rows lie in pairs, 0 for all other tensors."""
     if not source.family.has_paired_rows or not module.endswith(("q_proj", "k_proj")):
         return 0
-    heads = source.need("attention.head_count")
-    if module.endswith("k_proj") and source.own("attention.head_count_kv") is not None:
-        heads = source.need("attention.head_count_kv")
-    return int(heads)
+    return source.heads if module.endswith("q_proj") else source.heads_kv
 
 
 def _cost(tensor: ReaderTensor, stored: Stored) -> Cost | None:

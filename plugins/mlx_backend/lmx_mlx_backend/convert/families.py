@@ -49,6 +49,7 @@ class Family:
         in neighbouring pairs, and have to be brought back into halves.
     :ivar norm_offset: what GGUF added to the weights of the norms.
     :ivar keys: config keys that come from metadata, beside ``COMMON_KEYS``.
+    :ivar defaults: those that the file may leave out, with the value that then holds.
     :ivar constants: config keys that are the same for all models of the family.
     """
 
@@ -58,6 +59,7 @@ class Family:
     has_paired_rows: bool = False
     norm_offset: float = 0.0
     keys: Mapping[str, str] = field(factory=dict)
+    defaults: Mapping[str, tuple[str, object]] = field(factory=dict)
     constants: Mapping[str, object] = field(factory=dict)
 
 
@@ -98,6 +100,9 @@ FAMILIES: Mapping[str, Family] = {
         },
         norm_offset=1.0,
         keys={"sliding_window": "attention.sliding_window"},
-        constants={"rope_local_base_freq": 10_000.0, "sliding_window_pattern": 6},
+        defaults={
+            "rope_local_base_freq": ("rope.freq_base_swa", 10_000.0),
+            "sliding_window_pattern": ("attention.sliding_window_pattern", 6),
+        },
     ),
 }

@@ -5,16 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from attrs import define, field
-from gguf import GGUFReader, ReaderTensor
+from gguf import GGUFReader, GGUFValueType, ReaderTensor
 
 from lmx_kernel.errors import ModelUnusableError
 from lmx_mlx_backend.convert.families import FAMILIES, ROOT, Family
 
 FACTORS = "rope_freqs.weight"
 """The one tensor that is no weight: what llama-3 divides its rotary frequencies by."""
+MAX_ELEMENTS = 1 << 22
+"""Of an array in the metadata: real vocabularies with merges stay below a million."""
 READER_FAULTS = (ValueError, KeyError, IndexError, OverflowError, MemoryError)
 """How ``GGUFReader`` (which checks little) answers a damaged file; texts that are no UTF-8 too."""
+
+
+class _Reader(GGUFReader):
+    """Does not spend hours on an array because a damaged file claims that it is long."""
+
+    def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+        if raw_type == GGUFValueType.ARRAY:  # the elements' type, then their number
+            length = int(self._get(orig_offs + 4, np.uint64)[0])
+            if length > MAX_ELEMENTS:
+                raise ValueError(f"claims an array of {length:,}")
+        return super()._get_field_parts(orig_offs, raw_type)
 
 
 @define
@@ -38,7 +52,7 @@ class Source:
         :raises ModelUnusableError: missing, damaged, in parts, or of no known family.
         """
         try:
-            reader = GGUFReader(path)
+            reader = _Reader(path)
             source = cls(
                 path.name, path.stat().st_size, reader, {t.name: t for t in reader.tensors}
             )
@@ -60,10 +74,16 @@ class Source:
     # --- metadata
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return a metadata value: a number, a text, a list; ``default`` if there is none."""
+        """Return a metadata value: a number, a text, a list; ``default`` if there is none.
+
+        :raises ModelUnusableError: a text that is not UTF-8.
+        """
         if key not in self._values:
             found = self.reader.get_field(key)
-            self._values[key] = None if found is None else found.contents()
+            try:
+                self._values[key] = None if found is None else found.contents()
+            except UnicodeDecodeError:
+                self.refuse(f"{key} is not text in UTF-8")
         value = self._values[key]
         return default if value is None else value
 
@@ -71,12 +91,12 @@ class Source:
         """Return the value of a key that is prefixed with the architecture."""
         return self.get(f"{self.architecture}.{key}", default)
 
-    def need(self, key: str) -> Any:
+    def need(self, key: str, default: Any = None) -> Any:
         """Return the same of a key that must be there, and be one value for all layers.
 
-        :raises ModelUnusableError: missing, or differs between layers.
+        :raises ModelUnusableError: missing without a default, or differs between layers.
         """
-        value = self.own(key)
+        value = self.own(key, default)
         if value is None:
             self.refuse(f"has no {self.architecture}.{key}")
         if isinstance(value, list):
@@ -94,6 +114,16 @@ class Source:
     def family(self) -> Family:
         """How to convert it."""
         return FAMILIES[self.architecture]
+
+    @property
+    def heads(self) -> int:
+        """How many heads ask in a layer's attention."""
+        return int(self.need("attention.head_count"))
+
+    @property
+    def heads_kv(self) -> int:
+        """How many heads answer."""
+        return int(self.need("attention.head_count_kv", self.heads))
 
     # --- checks
 

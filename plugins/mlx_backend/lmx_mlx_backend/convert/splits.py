@@ -18,6 +18,7 @@ SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"
 CASED_SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
+KANJI_KANA = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|" + SPACES
 
@@ -43,8 +44,20 @@ LLAMA3 = Split((_llama3(r"\p{N}{1,3}"),), takes_whole_words=True, starts_with_bo
 QWEN2 = Split((_llama3(r"\p{N}"),))
 DIGIT_GPT2 = Split((r"\p{N}", GPT2))
 PLAIN_GPT2 = Split((GPT2,))
-GPT4O = Split(
-    ("|".join((*(f"{word}{CONTRACTION}?" for word in CASED), r"\p{N}{1,3}", CASED_SIGNS, LINES)),)
+QWEN35 = (
+    CONTRACTION,
+    r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+",
+    r"\p{N}",
+    r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
+    LINES,
+)
+GPT4O = (*(f"{word}{CONTRACTION}?" for word in CASED), r"\p{N}{1,3}", CASED_SIGNS, LINES)
+TEKKEN = (*CASED, r"\p{N}", CASED_SIGNS, LINES)
+DEEPSEEK3 = (
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+",
+    r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+",
+    r" ?[\p{P}\p{S}]+[\r\n]*",
+    LINES,
 )
 
 SPLITS: Mapping[str, Split] = {
@@ -52,36 +65,13 @@ SPLITS: Mapping[str, Split] = {
     **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "midm-2.0", "pixtral"), LLAMA3),
     **dict.fromkeys(("dbrx", "smaug-bpe"), Split(LLAMA3.patterns)),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "kormo", "megrez", "stablelm2"), QWEN2),
-    "qwen35": Split(
-        (
-            "|".join(
-                (
-                    CONTRACTION,
-                    r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+",
-                    r"\p{N}",
-                    r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
-                    LINES,
-                )
-            ),
-        )
-    ),
+    "qwen35": Split(("|".join(QWEN35),)),
     **dict.fromkeys(("gpt-2", "mpt", "olmo", "exaone4", "gigachat", "a.x-4.0"), PLAIN_GPT2),
     **dict.fromkeys(("trillion", "granite-docling", "mellum"), PLAIN_GPT2),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "minerva-7b"), DIGIT_GPT2),
-    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), GPT4O),
-    "tekken": Split(
-        ("|".join((*CASED, r"\p{N}", CASED_SIGNS, LINES)),),
-        takes_whole_words=True,
-        starts_with_bos=True,
-    ),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), Split(("|".join(GPT4O),))),
+    "tekken": Split(("|".join(TEKKEN),), takes_whole_words=True, starts_with_bos=True),
     "deepseek-coder": Split((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK, r"\p{N}")),
-    "deepseek-v3": Split(
-        (
-            r"\p{N}{1,3}",
-            "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
-            r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-            r"| ?[\p{P}\p{S}]+[\r\n]*|" + LINES,
-        )
-    ),
+    "deepseek-v3": Split((r"\p{N}{1,3}", KANJI_KANA, "|".join(DEEPSEEK3))),
     "minicpm5": Split((r"\p{N}{1,3}", _llama3(r"\p{N}+")), takes_whole_words=True),
 }
