@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,13 +55,14 @@ def library_names() -> frozenset[str]:
     if spec is None or not spec.submodule_search_locations:
         return frozenset()
     package = Path(spec.submodule_search_locations[0])
+    return _names(package, (package / "utils.py").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _names(package: Path, stamp_ns: int) -> frozenset[str]:
+    """Read the names from the sources, since importing them is slow; ``stamp_ns`` is theirs."""
     modules = {file.stem for file in (package / "models").glob("[!_]*.py")}
-    return frozenset(modules | _aliases(package / "utils.py"))
-
-
-def _aliases(source: Path) -> set[str]:
-    """Return the keys of ``MODEL_REMAPPING``, read from the source since importing it is slow."""
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+    for node in ast.parse((package / "utils.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODEL_REMAPPING":
-            return set(ast.literal_eval(node.value))
-    return set()
+            modules |= set(ast.literal_eval(node.value))
+    return frozenset(modules)

@@ -282,7 +282,7 @@ class MlxEngine:
                 for row in holding:
                     self._fail(row, f"the cache of {self.limits.cache_tokens} tokens is full")
                 return
-            self._discard(holding[-1])
+            self.remove(holding[-1].id)  # kept as a prefix, it comes back at little cost
             self._report.preempted.append(holding[-1].id)
 
     def _cells_wanted(self) -> int:

@@ -438,6 +438,19 @@ def test_a_model_whose_caches_cannot_be_batched_serves_one_at_a_time(
     assert driver.answer(PROMPTS[0], 12) == expected
 
 
+def test_a_model_that_computes_rows_of_a_batch_wrongly_serves_one_at_a_time(
+    open_model, monkeypatch
+) -> None:
+    from mlx_lm.models.base import create_causal_mask
+    from mlx_lm.models.cache import BatchKVCache
+
+    def without_padding(cache: BatchKVCache, length: int, **more):
+        return create_causal_mask(length, offset=cache._idx)
+
+    monkeypatch.setattr(BatchKVCache, "make_mask", without_padding)
+    assert open_model().engine.limits.max_sequences == 1
+
+
 def test_a_model_whose_caches_cannot_be_measured_shares_no_prefixes(
     open_model, monkeypatch
 ) -> None:
