@@ -46,7 +46,6 @@ def configure(settings: LogSettings) -> None:
             getattr(logging, settings.level.upper())
         ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )
 
 

@@ -44,8 +44,8 @@ def blas_env(threads: int) -> dict[str, str]:
     """Return the variables that put OpenBLAS in front of MLX's own; none where it does not apply.
 
     Threads that wait spin for 2^OPENBLAS_THREAD_TIMEOUT cycles, by default 2^26. Measured on
-    SmolLM2-135M, 2 threads, beside two busy processes, ms for a prompt of 128 rows (median of 6):
-    default 4,200; 12 1,000. With one thread 1,200.
+    SmolLM2-135M, 2 threads on 2 cores, ms for a prompt of 32 rows (median of 6), alone | beside
+    two busy processes: default 130 | 608; 12 127 | 321. A step of 8 rows: 80 | 292; 73 | 243.
 
     :param threads: 0 takes one for each physical core.
     """

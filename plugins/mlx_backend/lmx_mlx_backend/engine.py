@@ -12,7 +12,6 @@ from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
 from lmx_kernel.types import EngineLimits
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.group import (
-    Chosen,
     Group,
     Row,
     Token,
@@ -140,32 +139,22 @@ class MlxEngine:
             if len(row.tokens) > self.limits.context_length:
                 self._fail(row, "its context is full")
         self._make_room()
-        launched = [item for group in list(self._groups) for item in self._launch(group)]
+        for group in list(self._groups):
+            self._decode(group)
         rows = self._prefill()
-        for batch, chosen in launched:
-            self._read(batch, chosen)
         if rows:
             self._pace.observe(rows, time.perf_counter() - started_s)
         return self._report.step()
 
-    def _launch(self, group: Group) -> list[tuple[list[Row], Chosen]]:
+    def _decode(self, group: Group) -> None:
+        rows = list(group.rows)
         try:
-            chosen = group.launch(self._model.module, ahead=self._ahead)
-            return [(list(group.rows), chosen)]
+            tokens = group.launch(self._model.module, ahead=self._ahead).read()
         except COMPUTE_ERRORS as error:
             self._fail_group(group, error)
-            return []
-
-    def _read(self, rows: list[Row], chosen: Chosen) -> None:
-        """Wait for tokens, and give out those that are new."""
-        try:
-            arrived = chosen.read()
-        except COMPUTE_ERRORS as error:
-            for row in rows:
-                self._fail(row, _reason(error))
             return
-        for row, token in zip(rows, arrived, strict=True):
-            if token is not None and row.id in self._running:
+        for row, token in zip(rows, tokens, strict=True):
+            if token is not None:
                 self._give_out(row, token)
 
     def _give_out(self, row: Row, token: Token) -> None:
@@ -253,7 +242,8 @@ class MlxEngine:
         counts = row_counts(row, self._model.vocabulary)
         chosen = choose_next([row], Table.of([row.sampling]), logits, counts)
         cache, row.cache = row.cache, []
-        self._read([row], chosen)
+        for token in filter(None, chosen.read()):
+            self._give_out(row, token)
         if row.id not in self._running:
             return
         if caches.can_trim(cache):

@@ -108,7 +108,7 @@ class Chosen:
 
         Only whole arrays are read: any operation on them would wait behind the step in flight.
         """
-        mx.eval(self.tokens, self.is_finite)
+        mx.eval(self.tokens, self.is_finite, [d for d in self.details if d is not None])
         items = zip(self.tokens.tolist(), self.is_finite.tolist(), self.details, strict=True)
         return [
             Token(*item) if is_new else None
