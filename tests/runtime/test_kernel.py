@@ -310,7 +310,7 @@ async def test_a_full_queue_refuses_at_once(tmp_path):
     config = "[models]\nparallel = 1\n[queue]\nmax_waiting = 2"
     async with staged_kernel(tmp_path, {"m": SLOW}, config) as stage:
         await generate(stage.kernel, "m", max_tokens=1)
-        answers = [await stage.kernel.generate(ask("m", str(n))) for n in range(2)]
+        answers = [await stage.kernel.generate(ask("m", str(n))) for n in range(1 + 2)]
         with pytest.raises(errors.QueueFullError) as caught:
             await stage.kernel.generate(ask("m"))
         assert caught.value.retry_after_s
