@@ -11,7 +11,7 @@ from lmx_gguf_backend.context import Context, Outcome, Piece
 from lmx_gguf_backend.library import Model
 from lmx_gguf_backend.pace import LEAST_ROWS, TILE_ROWS, Pace
 from lmx_gguf_backend.prefill import plan_prefill
-from lmx_gguf_backend.prefix import Kept, PrefixStore, common, distinct
+from lmx_gguf_backend.prefix import Kept, PrefixStore, distinct
 from lmx_gguf_backend.sampler import Sampler, logprobs
 from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import (
@@ -23,7 +23,7 @@ from lmx_kernel.engine import (
     Tokenizer,
     TokenLogprobs,
 )
-from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
+from lmx_kernel.sequences import check_sequence, common
 from lmx_kernel.types import EngineLimits
 
 WORTH_WAITING = 32
@@ -114,7 +114,7 @@ class GgufEngine:
         :raises InvalidRequestError: id, tokens or parameters are wrong, or no slot is free.
         :raises ContextOverflowError: longer than the context.
         """
-        self._check(sequence)
+        check_sequence(sequence, self._running, self.limits, self._context.vocabulary)
         sampler = Sampler(sequence.sampling, self._context.vocabulary, sequence.produced)
         sampler.read(sequence.tokens)
         slots = {running.slot for running in self._running.values()}
@@ -126,23 +126,6 @@ class GgufEngine:
             sampler=sampler,
             alternatives=sequence.logprobs,
         )
-
-    def _check(self, sequence: Sequence) -> None:
-        tokens, limit = sequence.tokens, self.limits.context_length
-        if sequence.id in self._running:
-            raise InvalidRequestError(f"sequence {sequence.id} is already running")
-        if len(self._running) >= self.limits.max_sequences:
-            raise InvalidRequestError(f"{self.limits.max_sequences} sequences run already")
-        if not tokens:
-            raise InvalidRequestError("a prompt needs at least one token")
-        if len(tokens) > limit:
-            raise ContextOverflowError(f"{len(tokens)} tokens do not fit a context of {limit}")
-        if not 0 <= sequence.produced <= len(tokens):
-            raise InvalidRequestError("more tokens were produced than are there")
-        if min(tokens) < 0 or max(tokens) >= self._context.vocabulary:
-            raise InvalidRequestError("a token id lies outside the vocabulary")
-        if sequence.logprobs is not None and sequence.logprobs < 0:
-            raise InvalidRequestError("logprobs must not be negative")
 
     def remove(self, sequence_id: int) -> None:
         """Forget a sequence; an unknown id is ignored.

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from attrs import define, field
 
-BLOCK = 256
+from lmx_kernel.sequences import common
 
 
 @define(eq=False)
@@ -105,19 +105,6 @@ class PrefixStore:
 
     def __len__(self) -> int:
         return len(self._kept)
-
-
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many tokens ``a`` and ``b`` share from the start.
-
-    Compares slices of a block: many times faster than one by one.
-    """
-    limit = min(len(a), len(b))
-    for start in range(0, limit, BLOCK):
-        if a[start : start + BLOCK] != b[start : start + BLOCK]:
-            block = range(start, min(start + BLOCK, limit))
-            return next((i for i in block if a[i] != b[i]), limit)
-    return limit
 
 
 def distinct(sequences: Iterable[list[int]]) -> int:

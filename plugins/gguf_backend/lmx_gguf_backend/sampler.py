@@ -8,16 +8,14 @@ comes back goes on as if undisturbed, whatever ran beside it.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
-from hashlib import blake2b
 
 import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
 from lmx_kernel.engine import TokenLogprobs
-from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.sequences import check_sampling, has_penalties, uniform
 from lmx_kernel.types import Sampling
 
 Logits = NDArray[np.float32]
@@ -55,12 +53,12 @@ class Sampler:
     _bias: tuple[Indices, Logits] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        _check(self.sampling, self.vocabulary)
+        check_sampling(self.sampling, self.vocabulary)
         bias = self.sampling.logit_bias
         if bias:
             values = np.fromiter(bias.values(), np.float32).clip(-MOST_BIAS, MOST_BIAS)
             self._bias = np.fromiter(bias.keys(), np.intp), values
-        if _has_penalties(self.sampling):
+        if has_penalties(self.sampling):
             self._counts = np.zeros(self.vocabulary, np.float32)
 
     def read(self, tokens: Sequence[int]) -> None:
@@ -143,12 +141,6 @@ def top(logits: Logits, count: int) -> Indices:
     return tokens[np.argsort(-logits[tokens], kind="stable")[:count]]
 
 
-def uniform(seed: int, index: int) -> float:
-    """Return the number in [0, 1) that belongs to a seed and a place in the answer."""
-    key = struct.pack("<QQ", seed & 0xFFFF_FFFF_FFFF_FFFF, index)
-    return (int.from_bytes(blake2b(key, digest_size=8).digest(), "little") >> 11) / (1 << 53)
-
-
 def _nucleus(logits: Logits, total: np.float32, share: float) -> Indices:
     """Return enough of the likeliest tokens to make up ``share`` of ``total``."""
     tokens = top(logits, NUCLEUS_GUESS)
@@ -175,28 +167,3 @@ def _weights(values: Logits, temperature: float = 1.0) -> Logits:
 def _floor(highest: np.float32, min_p: float) -> float:
     """Return the lowest logit that ``min_p`` lets pass."""
     return float(highest) + math.log(min(min_p, 1)) if min_p > 0 else -math.inf
-
-
-def _has_penalties(sampling: Sampling) -> bool:
-    return (
-        sampling.repetition_penalty != 1
-        or sampling.presence_penalty != 0
-        or sampling.frequency_penalty != 0
-    )
-
-
-def _check(sampling: Sampling, vocabulary: int) -> None:
-    """Refuse numbers that would make every logit meaningless.
-
-    :raises InvalidRequestError: out of range, not finite, or an unknown token.
-    """
-    numbers = (
-        sampling.temperature, sampling.top_p, sampling.min_p, sampling.repetition_penalty,
-        sampling.presence_penalty, sampling.frequency_penalty, *sampling.logit_bias.values(),
-    )  # fmt: skip
-    if not all(math.isfinite(number) for number in numbers):
-        raise InvalidRequestError("sampling parameters must be finite numbers")
-    if sampling.repetition_penalty <= 0:
-        raise InvalidRequestError("repetition_penalty must be above 0")
-    if not all(0 <= token < vocabulary for token in sampling.logit_bias):
-        raise InvalidRequestError("logit_bias names a token outside the vocabulary")

@@ -6,8 +6,10 @@ import random
 
 from lmx_gguf_backend.pace import Pace
 from lmx_gguf_backend.prefill import plan_prefill
-from lmx_gguf_backend.prefix import PrefixStore, common, distinct
+from lmx_gguf_backend.prefix import PrefixStore, distinct
 from lmx_gguf_backend.threads import Threads
+
+from lmx_kernel.sequences import common
 
 
 def store(slots: int = 3, budget_bytes: int = 100) -> PrefixStore:

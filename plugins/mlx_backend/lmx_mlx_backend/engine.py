@@ -8,7 +8,7 @@ import mlx.core as mx
 from attrs import define, field
 
 from lmx_kernel.engine import EngineStats, Output, Progress, Sequence, Step, Tokenizer
-from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
+from lmx_kernel.sequences import check_sequence, common
 from lmx_kernel.types import EngineLimits
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.group import (
@@ -21,8 +21,8 @@ from lmx_mlx_backend.group import (
 )
 from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
 from lmx_mlx_backend.pace import Pace
-from lmx_mlx_backend.prefix import LEAST_SHARED, PrefixStore, common
-from lmx_mlx_backend.sampler import Table, check_sampling
+from lmx_mlx_backend.prefix import LEAST_SHARED, PrefixStore
+from lmx_mlx_backend.sampler import Table
 
 TAIL = 32
 """Rows of a prompt's last piece: logits are computed for all rows of a call, and one is needed."""
@@ -74,33 +74,15 @@ class MlxEngine:
         :raises InvalidRequestError: id, tokens or parameters are wrong, or too many run.
         :raises ContextOverflowError: longer than the context.
         """
-        self._check(sequence)
+        check_sequence(sequence, self._running, self.limits, self._model.vocabulary)
         self._running[sequence.id] = Row(
             id=sequence.id,
             tokens=list(sequence.tokens),
             target=len(sequence.tokens),
             produced=sequence.produced,
             sampling=sequence.sampling,
-            alternatives=sequence.logprobs,
+            alternatives=sequence.logprobs and min(sequence.logprobs, self._model.vocabulary),
         )
-
-    def _check(self, sequence: Sequence) -> None:
-        tokens, limit = sequence.tokens, self.limits.context_length
-        if sequence.id in self._running:
-            raise InvalidRequestError(f"sequence {sequence.id} is already running")
-        if len(self._running) >= self.limits.max_sequences:
-            raise InvalidRequestError(f"{self.limits.max_sequences} sequences run already")
-        if not tokens:
-            raise InvalidRequestError("a prompt needs at least one token")
-        if len(tokens) > limit:
-            raise ContextOverflowError(f"{len(tokens)} tokens do not fit a context of {limit}")
-        if not 0 <= sequence.produced <= len(tokens):
-            raise InvalidRequestError("more tokens were produced than are there")
-        if min(tokens) < 0 or max(tokens) >= self._model.vocabulary:
-            raise InvalidRequestError("a token id lies outside the vocabulary")
-        if sequence.logprobs is not None and not 0 <= sequence.logprobs <= self._model.vocabulary:
-            raise InvalidRequestError("logprobs must lie between 0 and the vocabulary's size")
-        check_sampling(sequence.sampling, self._model.vocabulary)
 
     def remove(self, sequence_id: int) -> None:
         """Forget a sequence; an unknown id is ignored.

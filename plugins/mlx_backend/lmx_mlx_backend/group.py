@@ -16,6 +16,7 @@ import mlx.core as mx
 from attrs import define, field, frozen
 
 from lmx_kernel.engine import Progress, TokenLogprobs
+from lmx_kernel.sequences import has_penalties, uniform
 from lmx_kernel.types import Sampling
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.caches import Cache
@@ -23,9 +24,7 @@ from lmx_mlx_backend.sampler import (
     Table,
     choose,
     count_tokens,
-    has_penalties,
     logprobs,
-    uniform,
 )
 
 Detail = tuple[mx.array, mx.array, mx.array]

@@ -11,10 +11,11 @@ from cyclopts import App
 
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import Backend, SettingsSection
+from lmx_kernel.interfaces import Backend, Finding, SettingsSection
 from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
 from lmx_mlx_backend.architectures import is_known
 from lmx_mlx_backend.blas import blas_env
+from lmx_mlx_backend.findings import examine
 from lmx_mlx_backend.folder import ModelFolder, read_folder
 from lmx_mlx_backend.footprint import estimate
 from lmx_mlx_backend.settings import MlxSettings
@@ -36,6 +37,12 @@ def lmx_settings() -> Iterable[SettingsSection]:
 def lmx_backends() -> Iterable[Backend]:
     """Register the backend."""
     return [MlxBackend()]
+
+
+@hookimpl
+def lmx_findings() -> Iterable[Finding]:
+    """Tell ``lmx doctor`` what MLX found."""
+    return examine()
 
 
 @hookimpl

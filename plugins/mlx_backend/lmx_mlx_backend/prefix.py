@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
+from lmx_kernel.sequences import common
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.caches import Cache
-
-BLOCK = 256
 
 LEAST_SHARED = 16
 """Tokens: to compute fewer costs less than to wait for them, or to copy a cache."""
@@ -87,19 +86,6 @@ class PrefixStore:
 
     def __len__(self) -> int:
         return len(self._kept)
-
-
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many tokens ``a`` and ``b`` share from the start.
-
-    Compares slices of a block: many times faster than one by one.
-    """
-    limit = min(len(a), len(b))
-    for start in range(0, limit, BLOCK):
-        if a[start : start + BLOCK] != b[start : start + BLOCK]:
-            block = range(start, min(start + BLOCK, limit))
-            return next((i for i in block if a[i] != b[i]), limit)
-    return limit
 
 
 def _begins(tokens: list[int], start: list[int]) -> bool:

@@ -13,16 +13,14 @@ columns. CPU ms for 8 rows of 49,152 logits: 0.5, 1.4, 10 and 9; sorting them ta
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
 from enum import Enum
-from hashlib import blake2b
 
 import mlx.core as mx
 import numpy as np
 from attrs import frozen
 
-from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.sequences import has_penalties
 from lmx_kernel.types import Sampling
 
 FEW, MANY = 64, 1024
@@ -153,32 +151,6 @@ class Table:
         return cls(parts, order, _bias(rows), Penalties.of(rows))
 
 
-def check_sampling(sampling: Sampling, vocabulary: int) -> None:
-    """Refuse numbers that would make every logit meaningless.
-
-    :raises InvalidRequestError: out of range, not finite, or an unknown token.
-    """
-    numbers = (
-        sampling.temperature, sampling.top_p, sampling.min_p, sampling.repetition_penalty,
-        sampling.presence_penalty, sampling.frequency_penalty, *sampling.logit_bias.values(),
-    )  # fmt: skip
-    if not all(math.isfinite(number) for number in numbers):
-        raise InvalidRequestError("sampling parameters must be finite numbers")
-    if sampling.repetition_penalty <= 0:
-        raise InvalidRequestError("repetition_penalty must be above 0")
-    if not all(0 <= token < vocabulary for token in sampling.logit_bias):
-        raise InvalidRequestError("logit_bias names a token outside the vocabulary")
-
-
-def has_penalties(sampling: Sampling) -> bool:
-    """Return whether what was said before matters."""
-    return (
-        sampling.repetition_penalty != 1
-        or sampling.presence_penalty != 0
-        or sampling.frequency_penalty != 0
-    )
-
-
 def count_tokens(tokens: Sequence[int], produced: int, vocabulary: int) -> mx.array:
     """Return how often each token counts for penalties, as a row of shape (1, vocabulary)."""
     tail = np.asarray(tokens[-(produced + PROMPT_TAIL) :], np.int64)
@@ -229,15 +201,6 @@ def top(logits: mx.array, count: int) -> mx.array:
     values = mx.take_along_axis(padded, ids, axis=-1)
     places = mx.argpartition(-values, count - 1, axis=-1)[:, :count]
     return _sorted(logits, mx.take_along_axis(ids, places, axis=-1))
-
-
-def uniform(seed: int, index: int) -> float:
-    """Return the number in [0, 1) that belongs to a seed and a place in the answer.
-
-    It has 24 bits, as many as a float32 can tell apart.
-    """
-    key = struct.pack("<QQ", seed & 0xFFFF_FFFF_FFFF_FFFF, index)
-    return (int.from_bytes(blake2b(key, digest_size=8).digest(), "little") >> 40) / (1 << 24)
 
 
 def _adjust(logits: mx.array, table: Table, counts: mx.array | None) -> mx.array:

@@ -9,8 +9,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from attrs import evolve
-from lmx_mlx_backend.sampler import Kind, Table, choose, count_tokens, logprobs, top, uniform
+from lmx_mlx_backend.sampler import Kind, Table, choose, count_tokens, logprobs, top
 
+from lmx_kernel.sequences import uniform
 from lmx_kernel.types import Sampling
 
 PLAIN = Sampling(temperature=1, top_k=0, top_p=1, min_p=0, seed=0)

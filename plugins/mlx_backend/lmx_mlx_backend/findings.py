@@ -1,0 +1,45 @@
+"""What `lmx doctor` says of MLX: the device it found, its limits, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from lmx_kernel.interfaces import Finding
+from lmx_mlx_backend.blas import find_blas
+
+TIMEOUT_S = 20
+GIB = 1024**3
+
+LOOK = """
+import json
+import mlx.core as mx
+info = mx.device_info() if hasattr(mx, "device_info") else {}
+print(json.dumps({
+    "version": mx.__version__,
+    "device": str(mx.default_device()),
+    "name": str(info.get("device_name", "")),
+    "memory_bytes": int(info.get("memory_size", 0)),
+    "working_set_bytes": int(info.get("max_recommended_working_set_size", 0)),
+}))
+"""
+
+
+def examine() -> Iterator[Finding]:
+    """Ask MLX itself, in a child process: this one imports no engine."""
+    done = subprocess.run(  # noqa: S603 - our own interpreter and text
+        [sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        yield Finding(False, "mlx", f"cannot be imported: {done.stderr.strip()[-200:]}")
+        return
+    seen = json.loads(done.stdout)
+    yield Finding(True, "mlx", f"{seen['version']} on {seen['device']} {seen['name']}".strip())
+    if seen["working_set_bytes"]:
+        limit, total = seen["working_set_bytes"] / GIB, seen["memory_bytes"] / GIB
+        yield Finding(True, "mlx memory", f"the GPU may use {limit:.1f} of {total:.1f} GiB")
+    if sys.platform == "linux" and "cpu" in seen["device"]:
+        text = "in front of MLX's own" if find_blas() else "missing: pip install scipy-openblas32"
+        yield Finding(find_blas() is not None, "mlx OpenBLAS", text)
