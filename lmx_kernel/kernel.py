@@ -11,6 +11,7 @@ from attrs import frozen
 
 from lmx_kernel.bus import Bus
 from lmx_kernel.config import Settings
+from lmx_kernel.engine import EngineStats
 from lmx_kernel.errors import UnavailableError
 from lmx_kernel.interfaces import Router
 from lmx_kernel.memory.ledger import Ledger
@@ -34,6 +35,7 @@ class ModelStatus:
     running: int
     waiting: int
     memory_bytes: int
+    engine: EngineStats | None
 
 
 @frozen(kw_only=True)
@@ -134,4 +136,5 @@ def _model_status(instance: Instance) -> ModelStatus:
         running=instance.requests.running,
         waiting=instance.requests.waiting,
         memory_bytes=instance.memory_bytes,
+        engine=instance.stats,
     )

@@ -14,6 +14,7 @@ import structlog
 from attrs import frozen
 
 from lmx_kernel import errors, events
+from lmx_kernel.engine import EngineStats
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.breaker import Breaker
 from lmx_kernel.runtime.dispatcher import Dispatcher
@@ -63,6 +64,7 @@ class Instance:
     :ivar spec: what is loaded, and how.
     :ivar requests: the model's queue.
     :ivar memory_bytes: what is reserved for it.
+    :ivar stats: the engine's own figures, a second old at most while it works.
     """
 
     def __init__(self, spec: EngineSpec, surroundings: Surroundings) -> None:
@@ -71,6 +73,7 @@ class Instance:
             spec.card.id, surroundings.queue, surroundings.publish, self._begin
         )
         self.memory_bytes = 0
+        self.stats: EngineStats | None = None
         self._around = surroundings
         self._state = State.ABSENT
         self._breaker = Breaker()
@@ -180,7 +183,7 @@ class Instance:
                 self.requests.detach()
                 self._around.publish(events.ModelUnloaded(model=self.spec.card.id))
         finally:
-            self._worker = None
+            self._worker = self.stats = None
             await worker.close()
 
     def _receive(self, opened: asyncio.Future[EngineLimits], message: wire.Message) -> None:
@@ -188,6 +191,8 @@ class Instance:
             opened.set_result(message.limits)
         elif isinstance(message, wire.LoadRefused):
             opened.set_exception(errors.from_code(message.code, message.message))
+        elif isinstance(message, wire.Observed):
+            self.stats = message.stats
         else:
             self.requests.receive(message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import count
 from queue import SimpleQueue
@@ -17,6 +18,7 @@ from lmx_kernel.types import ChatPrompt, GenerationRequest, PromptProgress
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 
+OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
 Work = wire.Start | wire.Drop | wire.Ping
 
 
@@ -48,6 +50,7 @@ class Loop:
         self._prepared: dict[int, _Prepared] = {}
         self._running: dict[int, _Running] = {}
         self._sequence_ids = count()
+        self._observed_at = 0.0
         self.inbox: SimpleQueue[Work] = SimpleQueue()
 
     def prepare(self, message: wire.Prepare) -> None:
@@ -68,6 +71,14 @@ class Loop:
             if self._running:
                 step = self._engine.step()
                 self._channel.send(wire.Stepped(tuple(self._events(step))))
+                self._observe()
+
+    def _observe(self) -> None:
+        """Report the engine's figures now and then, and when it falls idle."""
+        now = time.monotonic()
+        if now - self._observed_at >= (OBSERVE_S if self._running else OBSERVE_IDLE_S):
+            self._observed_at = now
+            self._channel.send(wire.Observed(self._engine.stats()))
 
     def _take_messages(self) -> None:
         while not self._running or not self.inbox.empty():

@@ -14,6 +14,7 @@ from attrs import field, frozen
 from cattrs import Converter
 from cattrs.strategies import configure_tagged_union
 
+from lmx_kernel.engine import EngineStats
 from lmx_kernel.types import (
     EngineLimits,
     EngineSpec,
@@ -150,6 +151,13 @@ class Stepped:
 
 
 @frozen
+class Observed:
+    """The engine's own figures, at most once a second while it works."""
+
+    stats: EngineStats
+
+
+@frozen
 class Pong:
     """The answer to Ping."""
 
@@ -168,6 +176,7 @@ Message = (
     | Prepared
     | Refused
     | Stepped
+    | Observed
     | Pong
 )
 

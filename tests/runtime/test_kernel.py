@@ -106,6 +106,16 @@ async def test_candidates_differ_and_a_seed_repeats_them(tmp_path):
         assert again == texts
 
 
+async def test_an_engine_s_figures_are_told(tmp_path):
+    async with staged_kernel(tmp_path, {"m": SLOW}) as stage:
+
+        def look():
+            [model] = stage.kernel.status().models
+            assert model.engine.cache_tokens_used > len("user: hello")
+
+        await generate(stage.kernel, "m", max_tokens=10, on_token=once(look))
+
+
 async def test_unknown_unusable_and_overlong(tmp_path):
     (tmp_path / "broken.fake.json").write_text("{")
     async with staged_kernel(tmp_path, {"m": Script(context_length=64)}) as stage:

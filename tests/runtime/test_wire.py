@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lmx_kernel.engine import EngineStats
 from lmx_kernel.types import (
     Admitted,
     ChatPrompt,
@@ -83,6 +84,7 @@ MESSAGES = [
     wire.Refused(1, "invalid_request", "no", "prompt"),
     wire.Stepped(tuple(wire.Routed(9, event) for event in EVENTS)),
     wire.Stepped(),
+    wire.Observed(EngineStats(cache_tokens_used=3, details={"peak_bytes": 1.5})),
     wire.Pong(),
 ]
 
