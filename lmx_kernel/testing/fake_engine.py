@@ -31,6 +31,7 @@ END = 256
 FIRST_WORD = 257
 WORDS = 4096
 CHUNK = 64
+SOUR_AT = 3
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
 
@@ -154,25 +155,34 @@ class FakeEngine:
         return Output(run.sequence.id, (token,), logprobs)
 
     def _fail(self, ready: list[_Run]) -> tuple[tuple[int, str], ...]:
-        if not ready or not self._script.nan_at or ready[0].made < self._script.nan_at:
-            return ()
-        del self._runs[ready[0].sequence.id]
-        return ((ready[0].sequence.id, "the model's numbers are not finite"),)
+        sour = [
+            run.sequence.id
+            for run in ready
+            if run.made == SOUR_AT and _has_text(run, self._script.sour)
+        ]
+        for sequence_id in sour:
+            del self._runs[sequence_id]
+        return tuple((sequence_id, "the model's numbers are not finite") for sequence_id in sour)
 
     def _misbehave(self, run: _Run) -> None:
         script = self._script
         if script.leak_bytes:
             self._memory.append(bytearray(b"\1") * script.leak_bytes)
-        poisoned = script.poison and script.poison.encode() in bytes(
-            token for token in run.sequence.tokens if token < BYTES
-        )
-        if poisoned or (self._is_due(script.crash_at) and use_up(self._path, script.times)):
+        if _has_text(run, script.poison) or (
+            self._is_due(script.crash_at) and use_up(self._path, script.times)
+        ):
             os.abort()
         if self._is_due(script.hang_at) and use_up(self._path, script.times):
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def _is_due(self, at: int) -> bool:
         return bool(at) and self._made + 1 == at
+
+
+def _has_text(run: _Run, text: str) -> bool:
+    """Return whether ``text``, if there is one, is in the prompt."""
+    prompt = bytes(token for token in run.sequence.tokens if token < BYTES)
+    return bool(text) and text.encode() in prompt
 
 
 def _logprobs(token: int, top: int) -> TokenLogprobs:

@@ -28,7 +28,7 @@ class Script:
     :ivar hang_at: the process stops in its tracks when it has made this many tokens; 0 is never.
     :ivar times: how often it crashes or hangs in all, over all processes.
     :ivar poison: a prompt with this text crashes the process at its first token.
-    :ivar nan_at: the first sequence fails at this many tokens; 0 is never.
+    :ivar sour: a prompt with this text fails alone, at its third token.
     """
 
     context_length: int = 4096
@@ -45,7 +45,7 @@ class Script:
     hang_at: int = 0
     times: int = 1
     poison: str = ""
-    nan_at: int = 0
+    sour: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Script:

@@ -266,13 +266,13 @@ async def test_a_load_that_fails_says_why_and_gives_the_memory_back(tmp_path):
 
 
 async def test_one_sequence_that_fails_leaves_the_others(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=50, nan_at=4)}) as stage:
-        results = await asyncio.gather(
-            *(generate(stage.kernel, "m", f"q{n}", max_tokens=5) for n in range(2)),
-            return_exceptions=True,
-        )
-        failed = [result for result in results if isinstance(result, Exception)]
-        assert [type(error) for error in failed] == [errors.EngineFailedError]
+    script = Script(tokens_per_s=100, sour="SOUR")
+    async with staged_kernel(tmp_path, {"m": script}) as stage:
+        good = asyncio.create_task(generate(stage.kernel, "m", "good", max_tokens=30))
+        with pytest.raises(errors.EngineFailedError, match="not finite"):
+            await generate(stage.kernel, "m", "SOUR", max_tokens=30)
+        assert_counts((await good)[0][0], 30)
+        assert not stage.seen(WorkerCrashed)
 
 
 # --- faults 5, 6: readers that leave or stall ----------------------------------------------------
