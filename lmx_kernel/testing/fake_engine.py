@@ -181,8 +181,9 @@ class FakeEngine:
 
 def _has_text(run: _Run, text: str) -> bool:
     """Return whether ``text``, if there is one, is in the prompt."""
-    prompt = bytes(token for token in run.sequence.tokens if token < BYTES)
-    return bool(text) and text.encode() in prompt
+    if not text:
+        return False
+    return text.encode() in bytes(token for token in run.sequence.tokens if token < BYTES)
 
 
 def _logprobs(token: int, top: int) -> TokenLogprobs:
