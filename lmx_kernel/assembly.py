@@ -13,7 +13,7 @@ from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.routing import RoutingSettings, arrange
-from lmx_kernel.runtime.lifecycle import Lifecycle, Policy
+from lmx_kernel.runtime.lifecycle import Lifecycle
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 
 
@@ -35,7 +35,8 @@ def assemble(booted: Booted) -> Assembly:
     catalogue = Catalogue(plugins.model_sources(settings), backends.all)
     ledger = Ledger(settings.get(MemorySettings).resolve(), free_bytes)
     lifecycle = Lifecycle(
-        Policy(models=settings.get(ModelSettings), queue=settings.get(QueueSettings)),
+        settings.get(ModelSettings),
+        settings.get(QueueSettings),
         ledger,
         backends,
         bus.publish,

@@ -20,11 +20,11 @@ from lmx_kernel.config import ConfigError
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.install import InstallError, install
+from lmx_kernel.memory.ledger import GIB
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import RequiredPluginError
 
 EX_CONFIG = 78  # sysexits.h: the config is wrong
-GIB = 1024**3
 
 app = App(name="lmx", help="A private LLM inference server that runs without a human.")
 app.version = __version__

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 
-from attrs import frozen
-
 from lmx_kernel import errors, events
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
@@ -20,14 +18,6 @@ from lmx_kernel.types import EngineSpec, GenerationRequest, ModelCard
 CLOSE_CALL = 0.8  # an estimate above this share of what is free is replaced by an exact figure
 
 
-@frozen(kw_only=True)
-class Policy:
-    """The settings that lifecycle follows."""
-
-    models: ModelSettings
-    queue: QueueSettings
-
-
 class Lifecycle:
     """Owns every instance. A model is loaded by its first request; loads are single-flight, since
     a model has one instance; models that do not fit beside each other take turns.
@@ -35,19 +25,19 @@ class Lifecycle:
 
     def __init__(
         self,
-        policy: Policy,
+        models: ModelSettings,
+        queue: QueueSettings,
         ledger: Ledger,
         backends: Backends,
         publish: Callable[[events.KernelEvent], None],
     ) -> None:
         self.instances: dict[str, Instance] = {}
-        self._policy = policy
         self._ledger = ledger
         self._backends = backends
         self._turn = asyncio.Lock()  # fair: those who wait for memory are served in order
         self._surroundings = Surroundings(
-            models=policy.models,
-            queue=policy.queue,
+            models=models,
+            queue=queue,
             reserve=self._reserve,
             env=self._env,
             publish=publish,
@@ -73,7 +63,7 @@ class Lifecycle:
     def _spec(self, card: ModelCard) -> EngineSpec:
         return EngineSpec(
             card=card,
-            options=self._policy.models.options_for(card),
+            options=self._surroundings.models.options_for(card),
             settings=self._backends.settings_of(card.backend),
         )
 
