@@ -112,10 +112,12 @@ class EngineStats:
     """A look into a running engine.
 
     :param cache_tokens_used: tokens held for running sequences and kept prefixes.
+    :param memory_bytes: what the engine's own allocator holds, on a device too; 0 if it has none.
     :param details: figures of the engine's own.
     """
 
     cache_tokens_used: int
+    memory_bytes: int = 0
     details: dict[str, float] = field(factory=dict)
 
 
@@ -147,6 +149,10 @@ class Engine(Protocol):
 
     def remove(self, sequence_id: int) -> None:
         """Forget a sequence; an unknown id is ignored."""
+        ...
+
+    def trim(self) -> None:
+        """Give back the memory that only serves later requests; what runs goes on undisturbed."""
         ...
 
     def stats(self) -> EngineStats:

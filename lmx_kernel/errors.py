@@ -99,6 +99,13 @@ class RequestTimeoutError(LmxError):
     status = 408
 
 
+class ConflictError(LmxError):
+    """The object is not in a state in which this can be done to it."""
+
+    code = "conflict"
+    status = 409
+
+
 class PayloadTooLargeError(LmxError):
     """The body is larger than the server accepts."""
 

@@ -8,6 +8,21 @@ from lmx_kernel.types import Usage
 
 
 @frozen(kw_only=True)
+class LoadStarted:
+    """A worker is being started for a model."""
+
+    model: str
+
+
+@frozen(kw_only=True)
+class LoadProgressed:
+    """The share of a load that is done, 0..1; told in steps of a tenth or more."""
+
+    model: str
+    share: float
+
+
+@frozen(kw_only=True)
 class ModelLoaded:
     """A worker is ready. ``memory_bytes`` is what the ledger holds for it."""
 
@@ -19,9 +34,13 @@ class ModelLoaded:
 
 @frozen(kw_only=True)
 class ModelUnloaded:
-    """A worker is gone on purpose, and its memory is back."""
+    """A worker is gone on purpose, and its memory is back.
+
+    ``reason`` is one of asked, idle, evicted, turn, recycled, schedule, stopping.
+    """
 
     model: str
+    reason: str
 
 
 @frozen(kw_only=True)
@@ -61,4 +80,42 @@ class Sampled:
     values: dict[str, float] = field(factory=dict)
 
 
-KernelEvent = ModelLoaded | ModelUnloaded | LoadFailed | WorkerCrashed | RequestFinished | Sampled
+@frozen(kw_only=True)
+class MemoryPressed:
+    """Memory got scarce, or is at ease again: ``level`` is one of ease, soft, hard.
+
+    ``worker`` is the model whose worker was ended to relieve it, "" if none was.
+    """
+
+    level: str
+    used_bytes: int
+    budget_bytes: int
+    worker: str = ""
+
+
+@frozen(kw_only=True)
+class JobChanged:
+    """A job began, moved, or ended: ``state`` is one of queued, running, paused, done, failed,
+    cancelled. Told at most once a second while it moves.
+    """
+
+    id: str
+    kind: str
+    state: str
+    done: float
+    total: float | None
+    note: str = ""
+
+
+KernelEvent = (
+    LoadStarted
+    | LoadProgressed
+    | ModelLoaded
+    | ModelUnloaded
+    | LoadFailed
+    | WorkerCrashed
+    | RequestFinished
+    | MemoryPressed
+    | JobChanged
+    | Sampled
+)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Backend,
         Finding,
         HttpRequest,
+        JobKind,
         ModelSource,
         Monitor,
         Router,
@@ -84,6 +85,13 @@ class KernelSpecs(Protocol):
         """HTTP dialects: routes below a prefix, and how errors look there.
 
         Called once, by the HTTP server. On error: the plugin is disabled.
+        """
+
+    @hookspec
+    def lmx_job_kinds(self, kernel: Kernel) -> Iterable[JobKind]:
+        """Kinds of long work, such as downloads.
+
+        Called once, by the daemon. On error: the plugin is disabled.
         """
 
     @hookspec

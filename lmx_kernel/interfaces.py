@@ -58,8 +58,14 @@ class Backend(Protocol):
         """
         ...
 
-    def estimate(self, card: ModelCard, options: LoadOptions) -> MemoryEstimate:
-        """Return what loading would take, from metadata alone, rather too much than too little."""
+    def estimate(
+        self, card: ModelCard, options: LoadOptions, settings: Mapping[str, Any]
+    ) -> MemoryEstimate:
+        """Return what loading would take, from metadata alone, rather too much than too little.
+
+        :param settings: the backend's own section of the config.
+        :raises ModelUnusableError: the files are damaged.
+        """
         ...
 
     def worker_env(self, settings: Mapping[str, Any]) -> Mapping[str, str]:
@@ -77,6 +83,13 @@ class ModelSource(Protocol):
 
     def locations(self) -> Iterable[Location]:
         """Return the folders that may hold models. Called in a thread; missing folders are fine."""
+        ...
+
+    def delete(self, card: ModelCard) -> None:
+        """Delete the files of a model that lies here. Called in a thread.
+
+        :raises ForbiddenError: the model lies in a place that belongs to another program.
+        """
         ...
 
 
@@ -100,19 +113,48 @@ class HttpRequest:
     client: str
 
 
+@frozen(kw_only=True)
+class Operation:
+    """What one method of one route takes and gives: the source of its documentation.
+
+    :param path: as in :meth:`ApiSurface.routes`.
+    :param summary: a short sentence.
+    :param body: the attrs class that the request's JSON body is parsed into.
+    :param query: the attrs class whose fields are the query's parameters.
+    :param result: the attrs class (or any type that JSON can show) of a successful answer.
+    :param status: of a successful answer.
+    :param streams: whether the answer is, or may be, a stream of server-sent events.
+    """
+
+    method: str
+    path: str
+    summary: str
+    body: Any = None
+    query: type[Any] | None = None
+    result: Any = None
+    status: int = 200
+    streams: bool = False
+
+
 class ApiSurface(Protocol):
     """An HTTP dialect.
 
     :ivar name: for logs and listings.
     :ivar prefix: the path prefix that is this dialect's, such as ``/v1``; errors below it are
         rendered by this surface.
+    :ivar scope: what a key must be good for to come in here, such as ``inference``; "" for any key.
     """
 
     name: str
     prefix: str
+    scope: str
 
     def routes(self) -> Iterable[tuple[str, object]]:
         """Return pairs of a falcon URI template and a falcon ASGI resource."""
+        ...
+
+    def operations(self) -> Iterable[Operation]:
+        """Return what each route takes and gives."""
         ...
 
     def render_error(self, error: LmxError) -> Mapping[str, Any]:
@@ -132,4 +174,49 @@ class Monitor(Protocol):
 
     def sample(self) -> Mapping[str, float]:
         """Return current figures. Called in a thread."""
+        ...
+
+
+class Report(Protocol):
+    """How a running job tells of itself; cheap, and may be called often."""
+
+    def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say that ``done`` of ``total`` units of the job's kind are done.
+
+        :param total: None where it is not known yet.
+        :param note: what is being worked on.
+        """
+        ...
+
+
+class JobKind(Protocol):
+    """Long work that runs beside the requests: started, watched and stopped by its id.
+
+    A job outlives the daemon: one that was cut off is run again at the next start, so ``run`` goes
+    on from what it left on disk, or begins anew.
+
+    :ivar name: such as ``download``.
+    :ivar unit: what its progress counts, such as ``bytes``.
+    :ivar spec: the attrs class that describes one job; it must survive JSON.
+    :ivar parallel: how many of this kind run at once; the others wait in line.
+    """
+
+    name: str
+    unit: str
+    spec: type[Any]
+    parallel: int
+
+    def key(self, spec: Any) -> str:
+        """Return what two calls that want the same have in common: the second joins the first."""
+        ...
+
+    async def run(self, spec: Any, report: Report) -> Mapping[str, Any]:
+        """Do it and return the result. Cancelled when the job is paused or cancelled.
+
+        :raises LmxError: it failed, with the reason for the user.
+        """
+        ...
+
+    async def discard(self, spec: Any) -> None:
+        """Remove what an unfinished job left behind: it was cancelled, and will not go on."""
         ...

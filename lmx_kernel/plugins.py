@@ -27,6 +27,7 @@ from lmx_kernel.interfaces import (
     Backend,
     Finding,
     HttpRequest,
+    JobKind,
     ModelSource,
     Monitor,
     Router,
@@ -143,6 +144,10 @@ class Plugins:
     def monitors(self, settings: Settings) -> list[Monitor]:
         """Monitors."""
         return self._named("lmx_monitors", settings=settings)
+
+    def job_kinds(self, kernel: Kernel) -> list[JobKind]:
+        """Kinds of long work."""
+        return self._named("lmx_job_kinds", kernel=kernel)
 
     def api_surfaces(self, kernel: Kernel) -> list[ApiSurface]:
         """HTTP dialects."""

@@ -198,6 +198,7 @@ class ModelCard:
     :param path: the file or folder to load.
     :param size_bytes: of its weights on disk.
     :param context_length: in tokens, as trained.
+    :param files: all that belongs to this model alone; deleting the model deletes them.
     :param problem: why it cannot be loaded; None if nothing is known to be wrong.
     """
 
@@ -210,6 +211,7 @@ class ModelCard:
     context_length: int
     quantization: str | None = None
     capabilities: frozenset[str] = frozenset()
+    files: tuple[Path, ...] = ()
     problem: str | None = None
 
 
@@ -243,11 +245,15 @@ class MemoryEstimate:
 
 @frozen(kw_only=True)
 class EngineSpec:
-    """What a worker needs to open an engine: the card, the options, the backend's settings."""
+    """What a worker needs to open an engine: the card, the options, the backend's settings.
+
+    :param memory_bytes: what the ledger holds for it; 0 where nothing is reserved.
+    """
 
     card: ModelCard
     options: LoadOptions
     settings: dict[str, Any] = field(factory=dict)
+    memory_bytes: int = 0
 
 
 @frozen(kw_only=True)
