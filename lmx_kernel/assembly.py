@@ -6,15 +6,15 @@ from attrs import frozen
 
 from lmx_kernel.boot import Booted
 from lmx_kernel.bus import Bus
+from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel import Kernel
 from lmx_kernel.log import log_event
 from lmx_kernel.memory.budget import MemorySettings, free_bytes
+from lmx_kernel.memory.guard import Guard
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.catalogue import Catalogue
-from lmx_kernel.routing import RoutingSettings, arrange
 from lmx_kernel.runtime.lifecycle import Lifecycle
-from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 
 
 @frozen(kw_only=True)
@@ -24,6 +24,8 @@ class Assembly:
     kernel: Kernel
     catalogue: Catalogue
     lifecycle: Lifecycle
+    guard: Guard
+    jobs: Jobs
     bus: Bus
 
 
@@ -33,21 +35,16 @@ def assemble(booted: Booted) -> Assembly:
     bus = Bus(plugins.observers(), log_event)
     backends = Backends(plugins.backends(settings), booted.sections, settings)
     catalogue = Catalogue(plugins.model_sources(settings), backends.all)
-    ledger = Ledger(settings.get(MemorySettings).resolve(), free_bytes)
-    lifecycle = Lifecycle(
-        settings.get(ModelSettings),
-        settings.get(QueueSettings),
-        ledger,
-        backends,
-        bus.publish,
+    ledger = Ledger(settings.get(MemorySettings).resolve, free_bytes)
+    lifecycle = Lifecycle(settings, ledger, backends, bus.publish)
+    guard = Guard(
+        holders=lifecycle.instances.values,
+        settings=lambda: settings.get(MemorySettings),
+        budget_bytes=lambda: ledger.budget_bytes,
+        publish=bus.publish,
     )
-    kernel = Kernel(
-        settings=settings,
-        catalogue=catalogue,
-        lifecycle=lifecycle,
-        ledger=ledger,
-        bus=bus,
-        routers=arrange(plugins.routers(settings), settings.get(RoutingSettings)),
-        plugins=lambda: plugins.statuses,
+    jobs = Jobs(settings.home / "state" / "jobs.db", bus.publish, catalogue.refresh)
+    kernel = Kernel(booted, catalogue, lifecycle, guard, bus, jobs)
+    return Assembly(
+        kernel=kernel, catalogue=catalogue, lifecycle=lifecycle, guard=guard, jobs=jobs, bus=bus
     )
-    return Assembly(kernel=kernel, catalogue=catalogue, lifecycle=lifecycle, bus=bus)

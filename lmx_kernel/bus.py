@@ -33,6 +33,10 @@ class Bus:
         for desk in self._desks:
             desk.put(event)
 
+    def add_listener(self, listener: Observer) -> None:
+        """Call ``listener`` for every event, on the event loop, from now on."""
+        self._listeners.append(listener)
+
     @contextmanager
     def listen(self, listener: Observer) -> Iterator[None]:
         """Call ``listener`` for every event on the event loop, while the context is open."""

@@ -16,20 +16,29 @@ from rich.table import Table
 
 from lmx_kernel import __version__
 from lmx_kernel.boot import Booted, boot
-from lmx_kernel.config import ConfigError
+from lmx_kernel.config import ConfigError, Settings
+from lmx_kernel.errors import LmxError
 from lmx_kernel.hookspecs import GROUP
-from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.install import InstallError, install
+from lmx_kernel.key_commands import app as key_app
 from lmx_kernel.memory.ledger import GIB
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import RequiredPluginError
+from lmx_kernel.run_file import find_daemon
+from lmx_kernel.service.commands import app as service_app
 
 EX_CONFIG = 78  # sysexits.h: the config is wrong
 
+Supervised = Annotated[
+    bool,
+    Parameter(negative="", help="Exit 0 if the config is wrong, since a new start cannot help."),
+]
 app = App(name="lmx", help="A private LLM inference server that runs without a human.")
 app.version = __version__
 config_app = App(name="config", help="Look at the config.")
 app.command(config_app)
+app.command(key_app)
+app.command(service_app)
 console = Console()
 
 ConfigPath = Annotated[
@@ -47,14 +56,17 @@ def main() -> None:
         app()
     except (ConfigError, RequiredPluginError) as error:
         _fail(str(error), EX_CONFIG)
+    except LmxError as error:
+        _fail(error.message, 1)
 
 
 @app.command
-def serve(config: ConfigPath = None) -> None:
+def serve(config: ConfigPath = None, supervised: Supervised = False) -> None:
     """Serve until told to stop (SIGTERM or Ctrl-C)."""
     from lmx_kernel.daemon import run  # noqa: PLC0415 - the other commands need no server
 
-    sys.exit(run(boot(config)))
+    status = run(config)
+    sys.exit(0 if supervised and status == EX_CONFIG else status)
 
 
 @app.command
@@ -81,7 +93,7 @@ def ls(config: ConfigPath = None) -> None:
 @app.command
 def ps(config: ConfigPath = None) -> None:
     """List what the running daemon has loaded."""
-    status = _ask_daemon(boot(config).settings.get(ServerSettings), "/health/status")
+    status = _ask_daemon(boot(config).settings, "/health/status")
     table = Table("model", "state", "running", "waiting", "memory", "pid", box=None)
     for model in status["models"]:
         table.add_row(
@@ -151,11 +163,12 @@ def _catalogue(booted: Booted) -> Catalogue:
     return catalogue
 
 
-def _ask_daemon(server: ServerSettings, path: str) -> Any:
-    url = f"http://{server.host}:{server.port}{path}"
-    request = urllib.request.Request(url)
-    if server.api_key:
-        request.add_header("authorization", f"Bearer {server.api_key}")
+def _ask_daemon(settings: Settings, path: str) -> Any:
+    root, token = find_daemon(settings)
+    url = root + path
+    request = urllib.request.Request(url)  # noqa: S310
+    if token:
+        request.add_header("authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
             return json.load(response)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
+from pathlib import Path
 
 import attrs
 import structlog
@@ -14,70 +16,112 @@ import uvloop
 
 from lmx_kernel import __version__
 from lmx_kernel.assembly import Assembly, assemble
-from lmx_kernel.boot import Booted
+from lmx_kernel.background import background
+from lmx_kernel.boot import Booted, boot
+from lmx_kernel.boot_guard import BootGuard
+from lmx_kernel.config import ConfigError, find_home
 from lmx_kernel.errors import UnavailableError
-from lmx_kernel.http.access import UnsafeBindError, authorizer, check_bind
+from lmx_kernel.http.access import Door, UnsafeBindError, check_bind
 from lmx_kernel.http.app import RouteClashError, build_app
 from lmx_kernel.http.health import Health
-from lmx_kernel.http.port import ListenError, PortInUseError
+from lmx_kernel.http.port import ListenError, PortInUseError, greeting_at
 from lmx_kernel.http.render import ErrorRenderer
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.interfaces import ApiSurface
-from lmx_kernel.monitors import watch
-from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.keys import KeyFile, Keyring
+from lmx_kernel.notify import feed_watchdog, notify
+from lmx_kernel.plugins import RequiredPluginError
+from lmx_kernel.run_file import Running, local_url, published
 
+NAME = "LMX"
 EX_CONFIG = 78  # sysexits.h: the config is wrong
 EX_PORT = 98  # EADDRINUSE on Linux
+SAFE_MODE = "Safe mode, since the last starts ended badly: no third-party plugins, no auto-load."
 LAST_WORDS_S = 1.0  # for the error frames of what was cut off
 log = structlog.get_logger(__name__)
 
 
-def run(booted: Booted) -> int:
+REFUSALS = (ConfigError, RequiredPluginError, UnsafeBindError, RouteClashError, ListenError)
+
+
+def run(config: Path | None = None) -> int:
     """Serve until told to stop; return the exit status."""
+    guard = BootGuard(find_home())
     try:
-        check_bind(booted.settings.get(ServerSettings))
-        return uvloop.run(_serve(booted))
-    except (UnsafeBindError, RouteClashError, ListenError) as error:
+        booted = boot(config, guard.begin(), log_to_file=True)
+        server = booted.settings.get(ServerSettings)
+        keys = Keyring(KeyFile(booted.settings.home), server.api_key)
+        check_bind(server, keys)
+        uvloop.run(_serve(booted, guard, keys))
+    except REFUSALS as error:
+        guard.withdraw()
         print(error, file=sys.stderr)  # noqa: T201 - for whoever started the daemon
-        return EX_PORT if isinstance(error, PortInUseError) else EX_CONFIG
+        return _busy(error) if isinstance(error, PortInUseError) else EX_CONFIG
+    guard.end()
+    return 0
 
 
-async def _serve(booted: Booted) -> int:
+def _busy(error: PortInUseError) -> int:
+    """Return the exit status for a port that is in use: 0 if that is by a healthy LMX."""
+    greeting = uvloop.run(greeting_at(error.host, error.port))
+    if greeting is None or greeting.name != NAME:
+        return EX_PORT
+    print(f"LMX {greeting.version} serves there already: nothing to do.")  # noqa: T201
+    notify("READY=1", "STATUS=another LMX serves")  # to end without it would count as a failure
+    return 0
+
+
+async def _serve(booted: Booted, guard: BootGuard, keys: Keyring) -> None:
     assembly = assemble(booted)
-    surfaces = booted.plugins.api_surfaces(assembly.kernel)
-    server = _build_server(booted, assembly, surfaces)
+    surfaces = assembly.kernel.surfaces = booted.plugins.api_surfaces(assembly.kernel)
+    server = _build_server(booted, assembly, surfaces, keys)
     server.bind()
     stop, now = _catch_signals()
     async with AsyncExitStack() as stack:
+        stack.enter_context(assembly.bus.listen(guard.on_event))
         await _enter_lifespans(stack, booted, assembly)
         await server.start()
-        tasks = _start_background(booted, assembly)
+        stack.enter_context(_published(booted, keys, server.port))
+        tasks = [asyncio.ensure_future(feed_watchdog())]
+        tasks += map(asyncio.ensure_future, background(booted, assembly))
+        await assembly.jobs.open(booted.plugins.job_kinds(assembly.kernel))
         await assembly.catalogue.refresh()
         _announce(booted, assembly, surfaces, server.port)
+        notify("READY=1", f"STATUS=serves on port {server.port}")
         await stop.wait()
+        notify("STOPPING=1")
         assembly.kernel.draining = True
         await _first(server.drain(booted.settings.get(ServerSettings).drain_s), now.wait())
         await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
         await server.drain(LAST_WORDS_S)
         await server.stop()
+        await assembly.jobs.close()
         for task in tasks:
             task.cancel()
-    return 0
 
 
-def _build_server(booted: Booted, assembly: Assembly, surfaces: Iterable[ApiSurface]) -> HttpServer:
+def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:
+    url = local_url(booted.settings.get(ServerSettings).host, port)
+    running = Running(url=url, pid=os.getpid(), token=keys.local_token)
+    return published(booted.settings.home, running)
+
+
+def _build_server(
+    booted: Booted, assembly: Assembly, surfaces: Iterable[ApiSurface], keys: Keyring
+) -> HttpServer:
     kernel, settings = assembly.kernel, booted.settings.get(ServerSettings)
     health = Health(
-        name="LMX",
+        name=NAME,
         version=__version__,
         docs="see the README of lmx-kernel",
         is_ready=lambda: not kernel.draining and assembly.catalogue.is_scanned,
         status=lambda: attrs.asdict(kernel.status()),
     )
-    authorize = authorizer(settings.api_key, booted.plugins.authorize)
-    shell = Shell(build_app(surfaces, health), settings, ErrorRenderer(surfaces), authorize)
+    renderer = ErrorRenderer(surfaces)
+    door = Door(settings.host, keys, renderer.owner, booted.plugins.authorize)
+    shell = Shell(build_app(surfaces, health), settings, renderer, door.admit)
     return HttpServer(settings, shell)
 
 
@@ -102,22 +146,6 @@ async def _enter_lifespans(stack: AsyncExitStack, booted: Booted, assembly: Asse
             log.exception("lifespan_failed")
 
 
-def _start_background(booted: Booted, assembly: Assembly) -> list[asyncio.Task[None]]:
-    loop = asyncio.get_running_loop()
-    rescan_s = booted.settings.get(ModelSettings).rescan_s
-    monitors = booted.plugins.monitors(booted.settings)
-    return [
-        loop.create_task(_rescan(assembly, rescan_s)),
-        *(loop.create_task(watch(monitor, assembly.bus.publish)) for monitor in monitors),
-    ]
-
-
-async def _rescan(assembly: Assembly, interval_s: float) -> None:
-    while True:
-        await asyncio.sleep(interval_s)
-        await assembly.catalogue.refresh()
-
-
 async def _first(*waits: Awaitable[object]) -> None:
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -133,6 +161,8 @@ def _announce(
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     models = [card.id for card in assembly.catalogue.cards if not card.problem]
     lines = [f"LMX {__version__} serves on {url}"]
+    if booted.verdict.safe_mode:
+        lines.append(SAFE_MODE)
     lines.append(
         f"Models: {', '.join(models)}" if models else "No models: there is nothing to serve."
     )

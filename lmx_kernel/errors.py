@@ -120,6 +120,13 @@ class ModelUnusableError(LmxError):
     status = 422
 
 
+class ModelNotLoadedError(LmxError):
+    """The model is on disk, and the config does not let a request load it."""
+
+    code = "model_not_loaded"
+    status = 409
+
+
 class InsufficientMemoryError(LmxError):
     """The model does not fit in what is left of the memory budget."""
 
@@ -169,6 +176,13 @@ class UnavailableError(LmxError):
     code = "unavailable"
     status = 503
     retryable = True
+
+
+class DiskFullError(LmxError):
+    """There is not enough free space on the disk, or it ran out on the way."""
+
+    code = "disk_full"
+    status = 507
 
 
 def _family(cls: type[LmxError]) -> list[type[LmxError]]:

@@ -105,12 +105,16 @@ class Router(Protocol):
 
 @frozen(kw_only=True)
 class HttpRequest:
-    """What an authoriser sees of a request. Header names are lower case."""
+    """What an authoriser sees of a request. Header names are lower case.
+
+    :ivar key: the name of the key that it came with, ``config`` for the config's; "" for none.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     client: str
+    key: str = ""
 
 
 @frozen(kw_only=True)
@@ -124,6 +128,7 @@ class Operation:
     :param result: the attrs class (or any type that JSON can show) of a successful answer.
     :param status: of a successful answer.
     :param streams: whether the answer is, or may be, a stream of server-sent events.
+    :param event: the type of what each of these events carries as JSON.
     """
 
     method: str
@@ -134,6 +139,7 @@ class Operation:
     result: Any = None
     status: int = 200
     streams: bool = False
+    event: Any = None
 
 
 class ApiSurface(Protocol):

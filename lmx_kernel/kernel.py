@@ -2,78 +2,122 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from attrs import frozen
 
+from lmx_kernel import __version__
+from lmx_kernel.boot import Booted
 from lmx_kernel.bus import Bus
-from lmx_kernel.config import Settings
+from lmx_kernel.config.live import change, show
 from lmx_kernel.engine import EngineStats
-from lmx_kernel.errors import UnavailableError
-from lmx_kernel.interfaces import Router
-from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.errors import ConflictError, UnavailableError
+from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.jobs.jobs import Jobs
+from lmx_kernel.log import LogSettings, note_answer, set_level
+from lmx_kernel.memory.budget import machine_bytes
+from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import Observer, PluginStatus
+from lmx_kernel.routing import RoutingSettings, arrange
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.instance import Instance
 from lmx_kernel.runtime.lifecycle import Lifecycle
-from lmx_kernel.types import GenerationRequest, ModelCard
+from lmx_kernel.statistics import ModelFigures, Statistics
+from lmx_kernel.types import Admission, GenerationRequest, LoadWish, ModelCard
 
 T = TypeVar("T")
 
 
 @frozen(kw_only=True)
 class ModelStatus:
-    """A model that was asked for since the start."""
+    """A model that was asked for since the start.
+
+    :ivar loaded_share: how much of a load is done, 0..1.
+    :ivar memory_bytes: what is reserved for it.
+    :ivar observed_bytes: what its worker was last seen to take.
+    :ivar expires_in_s: it is unloaded then if nobody asks; None if it is not.
+    """
 
     id: str
     state: str
     pid: int | None
+    backend: str
+    context_length: int
+    parallel: int
+    loaded_share: float
     running: int
     waiting: int
+    pinned: bool
+    ttl_s: float | None
+    expires_in_s: float | None
     memory_bytes: int
+    observed_bytes: int
     engine: EngineStats | None
+    figures: ModelFigures
 
 
 @frozen(kw_only=True)
 class KernelStatus:
-    """The daemon at a glance."""
+    """The daemon at a glance.
 
+    :ivar safe_mode: started without auto-load and third-party plugins, after bad starts.
+    :ivar memory_observed_bytes: what all workers were last seen to take.
+    :ivar memory_pressure: ease, soft or hard.
+    :ivar disk_free_bytes: where LMX keeps its own files.
+    """
+
+    version: str
     uptime_s: float
     draining: bool
+    safe_mode: bool
     models: tuple[ModelStatus, ...]
+    memory_machine_bytes: int
     memory_budget_bytes: int
     memory_reserved_bytes: int
     memory_available_bytes: int
+    memory_observed_bytes: int
+    memory_pressure: str
+    disk_free_bytes: int
 
 
 class Kernel:
     """What a plugin may do.
 
     :ivar draining: set when the daemon stops: what runs may finish, nothing new begins.
+    :ivar surfaces: the HTTP dialects that are served.
+    :ivar jobs: long work.
     """
+
+    surfaces: Sequence[ApiSurface] = ()
 
     def __init__(
         self,
-        settings: Settings,
+        booted: Booted,
         catalogue: Catalogue,
         lifecycle: Lifecycle,
-        ledger: Ledger,
+        guard: Guard,
         bus: Bus,
-        routers: Sequence[Router],
-        plugins: Callable[[], list[PluginStatus]],
+        jobs: Jobs,
     ) -> None:
         self.draining = False
-        self._settings = settings
+        self.jobs = jobs
+        self._booted = booted
+        self._settings = booted.settings
         self._catalogue = catalogue
         self._lifecycle = lifecycle
-        self._ledger = ledger
+        self._guard = guard
         self._bus = bus
-        self._routers = routers
-        self._plugins = plugins
+        self._statistics = Statistics()
+        bus.add_listener(self._statistics.on_event)
+        self._routers = arrange(
+            booted.plugins.routers(self._settings), self._settings.get(RoutingSettings)
+        )
         self._began = time.monotonic()
 
     def settings(self, cls: type[T]) -> T:
@@ -82,7 +126,7 @@ class Kernel:
 
     def plugins(self) -> list[PluginStatus]:
         """Return every plugin and its state."""
-        return self._plugins()
+        return self._booted.plugins.statuses
 
     def models(self) -> list[ModelCard]:
         """Return every model on disk, those that cannot be loaded included."""
@@ -101,10 +145,73 @@ class Kernel:
 
         :raises LmxError: unknown or unusable model, full queue, crashed model, stopping server.
         """
-        if self.draining:
-            raise UnavailableError("the server is stopping", retry_after_s=5)
+        self._check_running()
         card = await self._route(request)
-        return self._lifecycle.submit(card, request)
+        return note_answer(self._lifecycle.submit(card, request))
+
+    # --- models ---
+
+    async def load(self, name: str, wish: LoadWish, backend: str | None = None) -> ModelStatus:
+        """Load a model as wished, and return when it is ready; harmless if it is already.
+
+        :param backend: where several recognise the same files; None takes the first.
+        :raises LmxError: unknown or unusable model, no room, crashed model, stopping server.
+        """
+        self._check_running()
+        card = await self._catalogue.find_fresh(name, backend)
+        return self._model_status(await self._lifecycle.load(card, wish))
+
+    async def unload(self, name: str) -> None:
+        """Unload a model; what it is doing may be finished. Harmless if it is not loaded.
+
+        :raises ModelNotFoundError: names the models there are.
+        """
+        await self._lifecycle.unload(self._catalogue.find(name).id)
+
+    async def delete(self, name: str) -> ModelCard:
+        """Delete a model from disk.
+
+        :raises ModelNotFoundError: names the models there are.
+        :raises ConflictError: it is loaded.
+        :raises ForbiddenError: it lies in a place that belongs to another program.
+        """
+        card = self._catalogue.find(name)
+        instance = self._lifecycle.instances.get(card.id)
+        if instance is not None and instance.pid is not None:
+            raise ConflictError(f"{card.id} is loaded; unload it first")
+        await self._catalogue.delete(card)
+        return card
+
+    async def admission(self, name: str, wish: LoadWish, backend: str | None = None) -> Admission:
+        """Return whether a model could be loaded as wished, and what that would take.
+
+        :raises LmxError: unknown or unusable model.
+        """
+        card = await self._catalogue.find_fresh(name, backend)
+        return await self._lifecycle.admission(card, wish)
+
+    # --- config ---
+
+    def config(self, *, only_live: bool = False) -> dict[str, dict[str, Any]]:
+        """Return the values in force, by section and key; secrets are masked.
+
+        :param only_live: leave out what cannot be changed while the daemon runs.
+        """
+        return show(self._settings, self._booted.sections, only_live=only_live)
+
+    def configure(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+        """Change values until the next start, all or none.
+
+        :raises InvalidRequestError: with everything that is wrong with them.
+        """
+        change(self._settings, self._booted.sections, wanted)
+        set_level(self._settings.get(LogSettings).level)
+
+    async def rescan(self) -> None:
+        """Look at the disk again, now."""
+        await self._catalogue.refresh()
+
+    # --- looking ---
 
     def listen(self, listener: Observer) -> AbstractContextManager[None]:
         """Call ``listener`` for every event, on the event loop, while the context is open."""
@@ -112,14 +219,28 @@ class Kernel:
 
     def status(self) -> KernelStatus:
         """Return the state of everything that runs."""
+        instances = self._lifecycle.instances.values()
+        ledger = self._lifecycle.ledger
         return KernelStatus(
+            version=__version__,
             uptime_s=time.monotonic() - self._began,
             draining=self.draining,
-            models=tuple(map(_model_status, self._lifecycle.instances.values())),
-            memory_budget_bytes=self._ledger.budget_bytes,
-            memory_reserved_bytes=self._ledger.reserved_bytes,
-            memory_available_bytes=self._ledger.available_bytes,
+            safe_mode=self._booted.verdict.safe_mode,
+            models=tuple(map(self._model_status, instances)),
+            memory_machine_bytes=machine_bytes(),
+            memory_budget_bytes=ledger.budget_bytes,
+            memory_reserved_bytes=ledger.reserved_bytes,
+            memory_available_bytes=ledger.available_bytes,
+            memory_observed_bytes=sum(instance.observed_bytes for instance in instances),
+            memory_pressure=self._guard.level.value,
+            disk_free_bytes=_free_disk_bytes(self._settings.home),
         )
+
+    # --- inside ---
+
+    def _check_running(self) -> None:
+        if self.draining:
+            raise UnavailableError("the server is stopping", retry_after_s=5)
 
     async def _route(self, request: GenerationRequest) -> ModelCard:
         for router in self._routers:
@@ -127,14 +248,28 @@ class Kernel:
                 return self._catalogue.find(decision.model)
         return await self._catalogue.find_fresh(request.model)
 
+    def _model_status(self, instance: Instance) -> ModelStatus:
+        spec = instance.spec
+        return ModelStatus(
+            id=instance.model,
+            state=instance.state.value,
+            pid=instance.pid,
+            backend=spec.card.backend,
+            context_length=spec.options.context_length,
+            parallel=spec.options.parallel,
+            loaded_share=instance.loaded_share,
+            running=instance.requests.running,
+            waiting=instance.requests.waiting,
+            pinned=instance.pinned,
+            ttl_s=instance.ttl_s,
+            expires_in_s=instance.expires_in_s(time.monotonic()),
+            memory_bytes=instance.memory_bytes,
+            observed_bytes=instance.observed_bytes,
+            engine=instance.stats,
+            figures=self._statistics.of(instance.model),
+        )
 
-def _model_status(instance: Instance) -> ModelStatus:
-    return ModelStatus(
-        id=instance.spec.card.id,
-        state=instance.state.value,
-        pid=instance.pid,
-        running=instance.requests.running,
-        waiting=instance.requests.waiting,
-        memory_bytes=instance.memory_bytes,
-        engine=instance.stats,
-    )
+
+def _free_disk_bytes(folder: Path) -> int:
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(place).free

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
-from typing import Literal
+from contextlib import suppress
+from contextvars import ContextVar
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
+import msgspec
 import structlog
+from structlog.stdlib import ProcessorFormatter
 
-from lmx_kernel.events import KernelEvent, LoadFailed, WorkerCrashed
+from lmx_kernel.events import KernelEvent, LoadFailed, RequestFinished, Sampled, WorkerCrashed
+from lmx_kernel.redact import redact_event
 
+if TYPE_CHECKING:
+    from lmx_kernel.runtime.answer import Answer
+
+Level = Literal["debug", "info", "warning", "error"]
+
+FOLDER, FILE = "logs", "lmx.log"
 log = structlog.get_logger("lmx")
+
+# What the HTTP request that is being served has asked of models, for its line.
+answers: ContextVar[list[Answer] | None] = ContextVar("answers", default=None)
+
+_SHARED: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    redact_event,
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -21,40 +47,113 @@ class LogSettings:
 
     :ivar level: the least level that is written.
     :ivar format: ``json``, ``text``, or ``auto`` for text on a terminal and JSON elsewhere.
+    :ivar file: whether `lmx serve` also writes JSON to ``logs/lmx.log`` in LMX's own folder.
+    :ivar max_bytes: of that file; a full one is put aside, and a new one begun.
+    :ivar backups: how many full ones are kept.
     """
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Level = "info"
     format: Literal["auto", "json", "text"] = "auto"
+    file: bool = True
+    max_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=attrs.validators.gt(0))
+    backups: int = attrs.field(default=5, validator=attrs.validators.ge(1))
 
 
-def configure(settings: LogSettings) -> None:
-    """Send structured lines to standard error."""
+def configure(settings: LogSettings, home: Path | None = None) -> None:
+    """Send structured lines to standard error, and to a file below ``home`` if that is given and
+    the settings want it. A file that cannot be written costs one warning.
+    """
     as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
-    ending: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
-        if as_text
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *ending,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            getattr(logging, settings.level.upper())
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[*_SHARED, ProcessorFormatter.wrap_for_formatter],
+        logger_factory=lambda *_: logging.getLogger("lmx"),
     )
+    set_level(settings.level)
+    for handler in [one for one in logging.root.handlers if _is_ours(one)]:
+        logging.root.removeHandler(handler)
+        handler.close()
+    _add(logging.StreamHandler(sys.stderr), _text if as_text else _json)
+    if home and settings.file:
+        _add(LogFile(home / FOLDER / FILE, settings.max_bytes, settings.backups), _json)
+
+
+def set_level(level: Level) -> None:
+    """Write what is of this level or above from now on; of other people's code, warnings."""
+    number: int = getattr(logging, level.upper())
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+    logging.root.setLevel(max(number, logging.WARNING))
+    logging.getLogger("lmx").setLevel(number)
 
 
 def log_event(event: KernelEvent) -> None:
-    """Write one line for an event."""
-    write = log.warning if isinstance(event, LoadFailed | WorkerCrashed) else log.info
+    """Write one line for an event; of requests the HTTP server writes one of its own."""
+    write = log.info
+    if isinstance(event, RequestFinished | Sampled):
+        write = log.debug
+    elif isinstance(event, LoadFailed | WorkerCrashed):
+        write = log.warning
     fields = attrs.asdict(event)
     fields |= fields.pop("usage", {})
     write(_snake(type(event).__name__), **fields)
+
+
+def note_answer(answer: Answer) -> Answer:
+    """Let the line of the HTTP request that is being served tell of ``answer``; return it."""
+    if (noted := answers.get()) is not None:
+        noted.append(answer)
+    return answer
+
+
+class LogFile(RotatingFileHandler):
+    """A file for its owner alone that is put aside when it is full."""
+
+    def __init__(self, path: Path, max_bytes: int, backups: int) -> None:
+        super().__init__(
+            path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8", delay=True
+        )
+        self._has_warned = False
+
+    def _open(self) -> TextIOWrapper:
+        path = Path(self.baseFilename)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return open(path, "a", encoding="utf-8", opener=_open_private)
+
+    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802
+        """Return whether the file is full; the original formats each record twice to know."""
+        self.stream = self.stream or self._open()
+        return os.fstat(self.stream.fileno()).st_size >= self.maxBytes
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say once that lines are lost, and begin anew with the next one."""
+        error = sys.exc_info()[1]
+        if self.stream is not None:
+            with suppress(OSError):  # what is buffered cannot be written either
+                self.stream.close()
+            self.stream = None
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("log_file_failed", reason=str(error))
+
+
+def _add(handler: logging.Handler, render: structlog.typing.Processor) -> None:
+    processors = [ProcessorFormatter.remove_processors_meta, render]
+    handler.setFormatter(ProcessorFormatter(processors=processors, foreign_pre_chain=_SHARED))
+    logging.root.addHandler(handler)
+
+
+def _is_ours(handler: logging.Handler) -> bool:
+    return isinstance(handler.formatter, ProcessorFormatter)
+
+
+def _json(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
+    return msgspec.json.encode(event).decode()
+
+
+_text = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _snake(name: str) -> str:

@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 import structlog
 from attrs import define, evolve, field, frozen, validators
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from lmx_kernel.errors import LmxError, UnauthorizedError
 from lmx_kernel.events import KernelEvent
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from lmx_kernel.config import Settings
     from lmx_kernel.kernel import Kernel
 
+KERNEL = "lmx-kernel"  # the distribution; its extra `all` names those of LMX's own plugins
 FINDINGS_TIMEOUT_S = 30.0  # they may start a child to look closer
 Observer = Callable[[KernelEvent], None]
 log = structlog.get_logger(__name__)
@@ -96,14 +99,18 @@ class RequiredPluginError(Exception):
 
 
 class Plugins:
-    """The loaded plugins, as typed questions. Every list is in the order of plugin names."""
+    """The loaded plugins, as typed questions. Every list is in the order of plugin names.
 
-    def __init__(self, settings: PluginSettings) -> None:
+    :param safe_mode: load only LMX's own plugins, and those that the config requires.
+    """
+
+    def __init__(self, settings: PluginSettings, *, safe_mode: bool = False) -> None:
         self._settings = settings
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(KernelSpecs)
         self._statuses: dict[str, PluginStatus] = {}
-        self._load(_discover(settings))
+        found = _discover(settings)
+        self._load(_without_third_parties(found, settings) if safe_mode else found)
 
     @property
     def statuses(self) -> list[PluginStatus]:
@@ -316,6 +323,29 @@ def _origin(entry: EntryPoint) -> str:
 def _from_module(path: str) -> _Found:
     status = PluginStatus(name=path, distribution=path, version="module", state=PluginState.ACTIVE)
     return _Found(status, lambda: importlib.import_module(path))
+
+
+def _without_third_parties(found: Iterable[_Found], settings: PluginSettings) -> list[_Found]:
+    kept = _bundled()
+    reason = "safe mode: it may be why the daemon kept dying"
+
+    def hold_back(plugin: _Found) -> _Found:
+        status = plugin.status
+        is_kept = canonicalize_name(status.distribution) in kept or status.name in settings.required
+        if is_kept or status.state is not PluginState.ACTIVE:
+            return plugin
+        return evolve(plugin, status=evolve(status, state=PluginState.DISABLED, reason=reason))
+
+    return [hold_back(plugin) for plugin in found]
+
+
+def _bundled() -> set[str]:
+    """Return the distributions whose plugins are LMX's own: all that it names in an extra."""
+    # Metadata of a build that was left in the working folder may hide that of the installation.
+    texts = [text for one in distributions(name=KERNEL) for text in one.requires or ()]
+    asked = map(Requirement, texts)
+    wanted = (one for one in asked if not one.marker or one.marker.evaluate({"extra": "all"}))
+    return {KERNEL, *(canonicalize_name(one.name) for one in wanted)}
 
 
 def _run_bounded(calls: dict[str, Callable[[], object]], timeout_s: float) -> dict[str, object]:

@@ -8,11 +8,29 @@ from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from hashlib import blake2b
 
-from lmx_kernel.engine import Sequence
+from attrs import define, field
+
+from lmx_kernel.engine import Output, Progress, Sequence, Step
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
 from lmx_kernel.types import EngineLimits, Sampling
 
 BLOCK = 256
+
+
+@define
+class StepBuilder:
+    """What the step at hand did so far; the fields are those of :class:`Step`."""
+
+    outputs: list[Output] = field(factory=list)
+    progress: list[Progress] = field(factory=list)
+    preempted: list[int] = field(factory=list)
+    failed: list[tuple[int, str]] = field(factory=list)
+
+    def build(self) -> Step:
+        """Return the step."""
+        return Step(
+            tuple(self.outputs), tuple(self.progress), tuple(self.preempted), tuple(self.failed)
+        )
 
 
 def check_sequence(

@@ -230,6 +230,22 @@ class LoadOptions:
 
 
 @frozen(kw_only=True)
+class LoadWish:
+    """How somebody wants a model to be loaded, beside what the config says.
+
+    :param context_length: tokens that one request may use; None leaves it to the config.
+    :param parallel: requests that run at once; None leaves it to the config.
+    :param ttl_s: unload it after so many seconds without a request; None never does.
+    :param pinned: never unload it to make room for another.
+    """
+
+    context_length: int | None = None
+    parallel: int | None = None
+    ttl_s: float | None = None
+    pinned: bool = False
+
+
+@frozen(kw_only=True)
 class MemoryEstimate:
     """What a loaded model will take, in bytes."""
 
@@ -241,6 +257,24 @@ class MemoryEstimate:
     def total_bytes(self) -> int:
         """The sum of the parts."""
         return self.weights_bytes + self.cache_bytes + self.overhead_bytes
+
+
+@frozen(kw_only=True)
+class Admission:
+    """Whether a model could be loaded now.
+
+    :param available_bytes: as things are, without unloading anything.
+    :param unloads: models that would be unloaded to make room, in this order.
+    :param problem: why it cannot be loaded; None if it can.
+    """
+
+    model: str
+    options: LoadOptions
+    estimate: MemoryEstimate
+    available_bytes: int
+    budget_bytes: int
+    unloads: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 @frozen(kw_only=True)

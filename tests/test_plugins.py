@@ -140,7 +140,7 @@ class Reader:
 
 
 def event(model):
-    return ModelUnloaded(model=model)
+    return ModelUnloaded(model=model, reason="asked")
 
 
 def test_observers_hear_events_in_order_and_a_broken_one_is_muted():

@@ -29,6 +29,9 @@ from lmx_kernel.interfaces import SettingsSection
 
 T = TypeVar("T")
 
+LIVE = {"live": True}
+"""Metadata of a field that may be changed while the daemon runs."""
+
 
 @attrs.frozen
 class Problem:
@@ -74,13 +77,14 @@ class Document:
 
 @attrs.frozen
 class Settings:
-    """The config, understood.
+    """The config, understood. A section may be replaced while the daemon runs, so whoever can act
+    on that asks for it when it is needed, and does not keep it.
 
     :param home: LMX's own folder.
     """
 
     home: Path
-    _sections: Mapping[type, Any]
+    _sections: dict[type, Any]
 
     def get(self, cls: type[T]) -> T:
         """Return the section of this attrs class.
@@ -92,16 +96,25 @@ class Settings:
 
     __getitem__ = get
 
+    def replace(self, section: Any) -> None:
+        """Put ``section`` in the place of the one of its class."""
+        self._sections[type(section)] = section
+
 
 def read_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Document:
     """Read ``path``, or else ``config.toml`` in LMX's own folder, which may be missing.
 
     :raises ConfigError: the file cannot be read, or is not TOML.
     """
-    home = Path(environ.get("LMX_HOME") or "~/.lmx").expanduser()
+    home = find_home(environ)
     file = path or home / "config.toml"
     text = _read_text(file, optional=path is None)
     return Document(home=home, path=file, text=text, tables=_parse(file, text), environ=environ)
+
+
+def find_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return LMX's own folder."""
+    return Path(environ.get("LMX_HOME") or "~/.lmx").expanduser()
 
 
 def structure(

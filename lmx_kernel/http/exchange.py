@@ -6,14 +6,19 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from lmx_kernel.http.body import Body, BodyBudget, ClientLeftError, Receive
 from lmx_kernel.http.render import ErrorReply
 from lmx_kernel.interfaces import HttpRequest
+from lmx_kernel.log import answers
+from lmx_kernel.redact import one_line
+
+if TYPE_CHECKING:
+    from lmx_kernel.runtime.answer import Answer
 
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -35,11 +40,14 @@ class Exchange:
 
     :ivar id: the request's id; handlers find it in ``scope["state"]["request_id"]``.
     :ivar path: without doubled slashes, and without one at the end.
+    :ivar key: the name of the key that let it in; handlers find it in ``scope["state"]["key"]``.
     :ivar code: of the error that was answered, for the log.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyBudget) -> None:
         self._begun_s = time.perf_counter()
+        self._answers: list[Answer] = []
+        answers.set(self._answers)
         self._receive = receive
         self._send = send
         self.scope = scope
@@ -47,7 +55,9 @@ class Exchange:
         self.path = scope["path"] = _normalised(scope["path"])
         self.headers = _decoded(scope["headers"])
         self.id = _request_id(self.headers)
-        scope.setdefault("state", {})["request_id"] = self.id
+        self._state: dict[str, Any] = scope.setdefault("state", {})
+        self._state["request_id"] = self.id
+        self.let_in("")
         self.body = Body(bodies, receive, self.headers)
         self.code: str | None = None
         self._request_event: Mapping[str, Any] | None = None
@@ -67,6 +77,10 @@ class Exchange:
             headers=self.headers,
             client=client[0] if client else "",
         )
+
+    def let_in(self, key: str) -> None:
+        """Note the name of the key that the request came in with."""
+        self.key = self._state["key"] = key
 
     @property
     def has_started(self) -> bool:
@@ -119,16 +133,18 @@ class Exchange:
             extension()
 
     def log(self) -> None:
-        """Write the request's line: no body, no query, no header."""
+        """Write the request's line: no body, no query, no header, no prompt and no answer."""
         _log.info(
             "request",
             request_id=self.id,
             method=self.method,
             path=printable(self.path),
             status=self._status or CLIENT_LEFT,
-            ms=round((time.perf_counter() - self._begun_s) * 1000, 2),
+            ms=_ms(time.perf_counter() - self._begun_s),
             bytes=self._sent_bytes,
-            cause=self.code or self.scope["state"].get("cut") or self._leaving(),
+            cause=self.code or self._state.get("cut") or self._leaving(),
+            key=self.key,
+            **_summary(self._answers),
         )
 
     def _leaving(self) -> str | None:
@@ -166,10 +182,32 @@ def new_request_id() -> str:
     return "req_" + os.urandom(12).hex()
 
 
-def printable(text: str) -> str:
-    """Return ``text`` fit for one line of a log."""
-    text = text[:_LOGGED_CHARS]
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+def printable(path: str) -> str:
+    """Return ``path`` fit for one line of a log."""
+    return one_line(path, _LOGGED_CHARS)
+
+
+def _summary(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return what the answers to one request cost: tokens add up, times are the longest."""
+    if not answers:
+        return {}
+    each = [answer.usage() for answer in answers]
+    outcomes = [answer.outcome or "unfinished" for answer in answers]
+    firsts = [usage.first_token_s for usage in each if usage.first_token_s is not None]
+    return {
+        "model": answers[0].model,
+        "outcome": next((outcome for outcome in outcomes if outcome != "ok"), "ok"),
+        "prompt_tokens": sum(usage.prompt_tokens for usage in each),
+        "cached_tokens": sum(usage.cached_tokens for usage in each),
+        "completion_tokens": sum(usage.completion_tokens for usage in each),
+        "queue_ms": _ms(max(usage.queue_s for usage in each)),
+        "first_token_ms": _ms(max(firsts)) if firsts else None,
+        "total_ms": _ms(max(usage.total_s for usage in each)),
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
 
 
 def _request_id(headers: Mapping[str, str]) -> str:

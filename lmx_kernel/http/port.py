@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from typing import Any
 
+import msgspec
 import psutil
+from attrs import frozen
 
 from lmx_kernel.errors import LmxError
 
 BACKLOG = 2048
+GREETING_S = 1.0
+MAX_GREETING_BYTES = 16 * 1024
 
 
 class ListenError(LmxError):
@@ -22,16 +27,26 @@ class ListenError(LmxError):
 class PortInUseError(ListenError):
     """Another process listens there.
 
+    :ivar host: the address that was asked for.
     :ivar port: the port that was asked for.
     :ivar pid: the process that holds it, None if that cannot be seen.
     """
 
     code = "port_in_use"
 
-    def __init__(self, port: int, pid: int | None) -> None:
+    def __init__(self, host: str, port: int, pid: int | None) -> None:
         super().__init__(f"Port {port} is in use by {_describe(pid)}.")
+        self.host = host
         self.port = port
         self.pid = pid
+
+
+@frozen
+class Greeting:
+    """What a server says of itself at ``/``."""
+
+    name: str
+    version: str
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -56,7 +71,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as exc:
         sock.close()
         if exc.errno == errno.EADDRINUSE:
-            raise PortInUseError(port, find_listener(port)) from exc
+            raise PortInUseError(host, port, find_listener(port)) from exc
         raise ListenError(f"Cannot listen on {host} port {port}: {exc.strerror}.") from exc
     sock.setblocking(False)
     return sock
@@ -73,6 +88,30 @@ def find_listener(port: int) -> int | None:
         if connection.status == psutil.CONN_LISTEN and here and here.port == port:
             return connection.pid
     return None
+
+
+async def greeting_at(host: str, port: int) -> Greeting | None:
+    """Return what the server there says of itself within a second; None if that is no greeting."""
+    try:
+        async with asyncio.timeout(GREETING_S):
+            answer = await _get_root(host, port)
+        return msgspec.json.decode(answer, type=Greeting)
+    except (OSError, ValueError):  # a timeout is one of these, so is whatever is no JSON
+        return None
+
+
+async def _get_root(host: str, port: int) -> bytes:
+    """Return the body of a successful answer, or b""."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nhost: lmx\r\nconnection: close\r\n\r\n")
+        answer = b""
+        while len(answer) < MAX_GREETING_BYTES and (piece := await reader.read(MAX_GREETING_BYTES)):
+            answer += piece
+    finally:
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return body if head.split(b" ", 2)[1:2] == [b"200"] else b""
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:

@@ -55,14 +55,19 @@ class ErrorRenderer:
             headers.append((b"retry-after", b"%d" % seconds))
         return ErrorReply(error.status, headers, body)
 
-    def _shape(self, error: LmxError, path: str) -> Mapping[str, Any]:
+    def owner(self, path: str) -> ApiSurface | None:
+        """Return the surface that ``path`` belongs to: the one with the longest prefix."""
         for prefix, surface in self._surfaces:
             if path == prefix or path.startswith(prefix + "/"):
-                try:
-                    return surface.render_error(error)
-                except Exception:  # noqa: BLE001  a plugin's: the client is told all the same
-                    _log.exception("render_error failed", surface=surface.name)
-                    break
+                return surface
+        return None
+
+    def _shape(self, error: LmxError, path: str) -> Mapping[str, Any]:
+        if (surface := self.owner(path)) is not None:
+            try:
+                return surface.render_error(error)
+            except Exception:  # noqa: BLE001  a plugin's: the client is told all the same
+                _log.exception("render_error failed", surface=surface.name)
         return _neutral(error)
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from lmx_kernel.errors import ForbiddenError, UnavailableError
+from lmx_kernel.errors import ForbiddenError, LmxError, UnavailableError
 from lmx_kernel.http.access import Authorize
 from lmx_kernel.http.body import BodyBudget, ClientLeftError, Receive
 from lmx_kernel.http.exchange import App, Exchange, Scope, Send
@@ -62,12 +62,12 @@ class Shell:
         if exchange.path in OPEN_PATHS and exchange.method in ("GET", "HEAD"):
             return
         try:
-            refusal = self._authorize(exchange.request)
+            exchange.let_in(self._authorize(exchange.request))
+        except LmxError:
+            raise
         except Exception:  # noqa: BLE001  a plugin's: the door fails closed
             _log.exception("authorize failed", request_id=exchange.id)
-            refusal = ForbiddenError("The request could not be authorised.")
-        if refusal is not None:
-            raise refusal
+            raise ForbiddenError("The request could not be authorised.") from None
 
     async def _fail(self, exchange: Exchange, exc: Exception) -> None:
         exchange.body.release()

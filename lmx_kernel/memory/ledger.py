@@ -16,13 +16,18 @@ GIB = 1024**3
 class Ledger:
     """Reservations against a budget.
 
-    :param budget_bytes: what all workers together may take.
+    :param budget: asks what all workers together may take, in bytes.
     :param free_bytes: asks the machine what is free right now, whoever uses the rest.
     """
 
-    budget_bytes: int
+    budget: Callable[[], int]
     free_bytes: Callable[[], int]
     held: dict[str, int] = field(factory=dict, init=False)
+
+    @property
+    def budget_bytes(self) -> int:
+        """What all workers together may take."""
+        return self.budget()
 
     @property
     def reserved_bytes(self) -> int:

@@ -25,6 +25,7 @@ class Catalogue:
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
+        self._found: tuple[tuple[ModelCard, ModelSource], ...] = ()
         self._scanned: float | None = None
         self._scan: asyncio.Task[None] | None = None
 
@@ -40,11 +41,12 @@ class Catalogue:
 
     def scan(self) -> None:
         """Look at the disk, now."""
-        cards: dict[str, ModelCard] = {}
-        for location in self._locations():
-            for card in self._identify(location):
-                cards.setdefault(card.id, card)
-        self._cards = dict(sorted(cards.items()))
+        self._found = tuple(
+            (card, source)
+            for source, location in self._locations()
+            for card in self._identify(location)
+        )
+        self._cards = _by_id(card for card, _ in self._found)
         self._scanned = time.monotonic()
 
     async def refresh(self) -> None:
@@ -53,40 +55,53 @@ class Catalogue:
             self._scan = asyncio.ensure_future(asyncio.to_thread(self.scan))
         await asyncio.shield(self._scan)
 
-    def find(self, name: str) -> ModelCard:
+    def find(self, name: str, backend: str | None = None) -> ModelCard:
         """Return the model of this name: its id, in any case, or the id's last part if unique.
 
+        :param backend: where several recognise the same files; None takes the first.
         :raises ModelNotFoundError: names the models there are.
         """
-        if card := self._cards.get(name):
+        cards = self._cards
+        if backend is not None:
+            cards = _by_id(card for card, _ in self._found if card.backend == backend)
+        if card := cards.get(name):
             return card
         wanted = name.casefold()
-        matches = [card for key, card in self._cards.items() if key.casefold() == wanted]
+        matches = [card for key, card in cards.items() if key.casefold() == wanted]
         matches = matches or [
-            card for key, card in self._cards.items() if key.casefold().endswith(f"/{wanted}")
+            card for key, card in cards.items() if key.casefold().endswith(f"/{wanted}")
         ]
         if len(matches) == 1:
             return matches[0]
-        raise ModelNotFoundError(_not_found_text(name, self._cards), param="model")
+        raise ModelNotFoundError(_not_found_text(name, cards), param="model")
 
-    async def find_fresh(self, name: str) -> ModelCard:
+    async def delete(self, card: ModelCard) -> None:
+        """Delete a model's files.
+
+        :raises ForbiddenError: it lies in a place that belongs to another program.
+        """
+        sources = [source for found, source in self._found if found == card]
+        await asyncio.to_thread(sources[0].delete, card)
+        await self.refresh()
+
+    async def find_fresh(self, name: str, backend: str | None = None) -> ModelCard:
         """Like :meth:`find`, but look at the disk again before saying that a model is not there or
         cannot be used: its file, or the package that it needs, may just have come.
 
         :raises ModelNotFoundError: names the models there are.
         """
         with suppress(ModelNotFoundError):
-            card = self.find(name)
+            card = self.find(name, backend)
             if not card.problem:
                 return card
         if time.monotonic() - (self._scanned or 0.0) > MIN_RESCAN_S:
             await self.refresh()
-        return self.find(name)
+        return self.find(name, backend)
 
-    def _locations(self) -> Iterable[Location]:
+    def _locations(self) -> Iterable[tuple[ModelSource, Location]]:
         for source in self._sources:
             try:
-                yield from source.locations()
+                yield from ((source, location) for location in source.locations())
             # A source is a plugin's: it may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("model_source_failed", source=source.name)
@@ -98,6 +113,14 @@ class Catalogue:
             # A backend is a plugin's: it may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("identify_failed", backend=backend.name, model=location.name)
+
+
+def _by_id(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:
+    """Return the cards by id; the first of an id counts."""
+    kept: dict[str, ModelCard] = {}
+    for card in cards:
+        kept.setdefault(card.id, card)
+    return dict(sorted(kept.items()))
 
 
 def _not_found_text(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from lmx_kernel import errors, events
+from lmx_kernel.config import Settings
 from lmx_kernel.runtime.admission import plan_admissions
 from lmx_kernel.runtime.answer import Answer, Candidate
 from lmx_kernel.runtime.settings import QueueSettings
@@ -34,7 +35,7 @@ class Dispatcher:
     def __init__(
         self,
         model: str,
-        settings: QueueSettings,
+        settings: Settings,
         publish: Callable[[events.KernelEvent], None],
         wake: Callable[[], None],
     ) -> None:
@@ -51,6 +52,7 @@ class Dispatcher:
         self._waiting: deque[Candidate] = deque()
         self._running: list[Candidate] = []
         self._turn: set[Answer] | None = None
+        self._hold = ""
         self._send: Send | None = None
         self._limits: EngineLimits | None = None
 
@@ -77,14 +79,14 @@ class Dispatcher:
         :raises QueueFullError: too many wait already.
         """
         waiting = self.waiting
-        if waiting >= self._settings.max_waiting:
+        if waiting >= self._queue.max_waiting:
             raise errors.QueueFullError(
                 f"{waiting} requests wait for {self._model} already", retry_after_s=5
             )
         answer = Answer(request, self._model)
         answer.on_close, answer.on_drained = self._cancel, self._unpark
         loop = asyncio.get_running_loop()
-        answer.deadline = loop.call_later(self._settings.max_wait_s, self._give_up_waiting, answer)
+        answer.deadline = loop.call_later(self._queue.max_wait_s, self._give_up_waiting, answer)
         self.last_used = time.monotonic()
         self._waiting.extend(answer.candidates)
         self._give_id(answer)
@@ -107,6 +109,11 @@ class Dispatcher:
         self._turn = None
         self.quiet.clear()
 
+    def hold(self, reason: str) -> None:
+        """Start nobody for now, since ``reason``; "" lets them start again."""
+        self._hold = reason
+        self._pump()
+
     # --- the worker ---
 
     def attach(self, send: Send, limits: EngineLimits) -> None:
@@ -115,6 +122,7 @@ class Dispatcher:
         for answer in self._answers.values():
             if answer not in self._parked:
                 self._prepare(answer)
+        self._pump()
 
     def detach(self) -> None:
         """The worker stops on purpose: what it had not finished waits for the next one."""
@@ -153,6 +161,10 @@ class Dispatcher:
             self._finish(answer, error.code, error)
 
     # --- inside ---
+
+    @property
+    def _queue(self) -> QueueSettings:
+        return self._settings.get(QueueSettings)
 
     def _give_id(self, answer: Answer) -> None:
         answer.wire_id = next(self._ids)
@@ -211,8 +223,9 @@ class Dispatcher:
         self._finish(answer, "cancelled")
 
     def _give_up_waiting(self, answer: Answer) -> None:
+        why = f": {self._hold}" if self._hold else ""
         error = errors.UnavailableError(
-            f"{self._model} could not begin within {self._settings.max_wait_s:g} seconds",
+            f"{self._model} could not begin within {self._queue.max_wait_s:g} seconds{why}",
             retry_after_s=10,
         )
         self._finish(answer, error.code, error)
@@ -241,10 +254,10 @@ class Dispatcher:
 
     def _pump(self) -> None:
         """Start whoever may start now."""
-        if self._send is None or self._limits is None:
+        if self._send is None or self._limits is None or self._hold:
             return
         admitted = plan_admissions(
-            self._admissible(), self._running, self._limits, self._settings.expected_tokens
+            self._admissible(), self._running, self._limits, self._queue.expected_tokens
         )
         for candidate in admitted:
             self._waiting.remove(candidate)
@@ -256,7 +269,8 @@ class Dispatcher:
         """Start a request that has the engine to itself without waiting for its checks: it fits if
         it passes them, and if it does not, the worker ignores the start. Saves a round trip.
         """
-        if self._send and self._turn is None and not self._running and len(self._waiting) == 1:
+        is_alone = not self._running and len(self._waiting) == 1
+        if self._send and self._turn is None and is_alone and not self._hold:
             self._start(self._waiting.popleft(), self._send)
 
     def _turn_waits(self) -> bool:

@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from enum import StrEnum
 from functools import partial
 from typing import Any
 
 import structlog
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lmx_kernel import errors, events
+from lmx_kernel.config import Settings
 from lmx_kernel.engine import EngineStats
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.breaker import Breaker
 from lmx_kernel.runtime.dispatcher import Dispatcher
 from lmx_kernel.runtime.process import WorkerProcess
-from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
+from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import EngineLimits, EngineSpec, GenerationRequest
 from lmx_kernel.worker import messages as wire
 
 TICKS = 10  # looks at a silent worker within one timeout
 MAX_LOST_LOADS = 2
+GRACE_S = 0.5  # between two requests of one who waits for each answer
+TOLD_SHARE = 0.1
+LEAK_SHARE, LEAK_BYTES = 0.25, 64 << 20
 log = structlog.get_logger(__name__)
 
 
@@ -51,8 +55,7 @@ class Surroundings:
     :param env: the environment that the backend wants for its worker; asked in a thread.
     """
 
-    models: ModelSettings
-    queue: QueueSettings
+    settings: Settings
     reserve: Callable[[Instance], AbstractAsyncContextManager[int]]
     env: Callable[[EngineSpec], Mapping[str, str]]
     publish: Callable[[events.KernelEvent], None]
@@ -64,16 +67,27 @@ class Instance:
     :ivar spec: what is loaded, and how.
     :ivar requests: the model's queue.
     :ivar memory_bytes: what is reserved for it.
+    :ivar model: its id in the catalogue.
+    :ivar observed_bytes: what its worker was last seen to take.
     :ivar stats: the engine's own figures, a second old at most while it works.
+    :ivar loaded_share: how much of the load is done, 0..1.
+    :ivar ttl_s: it is unloaded after so long without a request; None is never.
+    :ivar pinned: it is not unloaded to make room for another.
     """
 
     def __init__(self, spec: EngineSpec, surroundings: Surroundings) -> None:
         self.spec = spec
+        self.model = spec.card.id
         self.requests = Dispatcher(
-            spec.card.id, surroundings.queue, surroundings.publish, self._begin
+            self.model, surroundings.settings, surroundings.publish, self._begin
         )
         self.memory_bytes = 0
+        self.observed_bytes = 0
+        self._first_observed_bytes = 0
         self.stats: EngineStats | None = None
+        self.loaded_share = 0.0
+        self.ttl_s: float | None = None
+        self.pinned = False
         self._around = surroundings
         self._state = State.ABSENT
         self._breaker = Breaker()
@@ -81,6 +95,10 @@ class Instance:
         self._worker: WorkerProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loads: set[asyncio.Future[None]] = set()
+        self._refusal: errors.LmxError | None = None
+        self._ready_at = 0.0
+        self._why = ""
 
     @property
     def state(self) -> State:
@@ -98,33 +116,125 @@ class Instance:
         """Queue a request; loads the model if need be.
 
         :raises QueueFullError: too many wait already.
-        :raises UnavailableError: the model cools down after crashes.
+        :raises UnavailableError: the model cools down after crashes, or is being unloaded.
         """
+        self._check_open()
+        return self.requests.submit(request)
+
+    async def load(self) -> None:
+        """Load without a request, and return when the model is ready.
+
+        :raises LmxError: it cannot be loaded.
+        """
+        self._check_open()
+        if self._state is not State.READY:
+            waiter = asyncio.get_running_loop().create_future()
+            self._loads.add(waiter)
+            self._begin()
+            await waiter
+
+    def expires_in_s(self, now: float) -> float | None:
+        """Return in how many seconds it is unloaded if nobody asks; None if it is not.
+
+        :param now: monotonic seconds.
+        """
+        if self.ttl_s is None or self._state is not State.READY or not self.requests.is_idle:
+            return None
+        return max(0.0, max(self.requests.last_used, self._ready_at) + self.ttl_s - now)
+
+    async def yield_memory(self, turn_s: float) -> None:
+        """Make room for another model, once it had its turn: when nobody asks any more, or it was
+        there for ``turn_s``. Bots that use two models in turn do not swap them at each request.
+        """
+        while self._task and (rest_s := self._rest_of_turn_s(turn_s)) > 0:
+            await asyncio.wait({self._task}, timeout=min(rest_s, GRACE_S))
+        await self.retire("evicted" if self.requests.is_idle else "turn")
+
+    async def retire(self, reason: str) -> None:
+        """Finish what was asked so far, then unload. Requests that come meanwhile wait."""
+        if self._task is None:
+            return
+        self._state, self._why = State.DRAINING, reason
+        self.requests.end_turn()
+        quiet = asyncio.ensure_future(self.requests.quiet.wait())
+        try:
+            await asyncio.wait({quiet, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            quiet.cancel()
+        await self._end()
+
+    async def unload(self, error: errors.LmxError, reason: str, drain_s: float = 0.0) -> None:
+        """Unload: what is in flight may go on for ``drain_s``, then it gets ``error``, as does
+        whoever asks meanwhile.
+        """
+        self._refusal, self._why = error, reason
+        try:
+            if drain_s and self._state in (State.READY, State.DRAINING):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(drain_s):
+                        await self.retire(reason)
+            self.requests.fail_all(error)
+            self._settle_loads(error)
+            await self._end()
+        finally:
+            self._refusal = None
+
+    def observe(self, taken_bytes: int) -> None:
+        """Note what the worker was seen to take."""
+        device_bytes = self.stats.memory_bytes if self.stats else 0
+        self.observed_bytes = max(taken_bytes, device_bytes)
+        if self._state is State.READY and not self._first_observed_bytes:
+            self._first_observed_bytes = self.observed_bytes
+
+    @property
+    def has_leaked(self) -> bool:
+        """Whether the worker takes more than is held for it, and much more than at first."""
+        growth = self.observed_bytes - self._first_observed_bytes
+        return self.observed_bytes > self.memory_bytes and growth > max(
+            LEAK_SHARE * self._first_observed_bytes, LEAK_BYTES
+        )
+
+    def hold(self, reason: str) -> None:
+        """Start no request for now, since ``reason``; "" lets them start again."""
+        self.requests.hold(reason)
+
+    def kill(self, reason: str) -> None:
+        """End the worker at once; its requests are resumed on the next, as after a crash."""
+        if self._worker is not None:
+            self._why = reason
+            self._worker.kill()
+
+    def trim(self) -> None:
+        """Let the worker give back what only serves later requests."""
+        if self._worker is not None and self._state is not State.LOADING:
+            self._worker.send(wire.Trim())
+
+    # --- life ---
+
+    def _check_open(self) -> None:
         cooling_s = self._breaker.cooling_s(time.monotonic())
         if cooling_s:
             raise errors.UnavailableError(
-                f"the worker of {self.spec.card.id} crashed repeatedly; it is left alone for "
+                f"the worker of {self.model} crashed repeatedly; it is left alone for "
                 f"{cooling_s:.0f} more seconds",
                 retry_after_s=int(cooling_s) + 1,
             )
-        return self.requests.submit(request)
+        if self._refusal is not None:
+            raise self._refusal
 
-    async def yield_memory(self) -> None:
-        """Finish what was asked so far, then unload. Requests that come meanwhile wait."""
-        if self._task is not None:
-            self._state = State.DRAINING
-            self.requests.end_turn()
-            quiet = asyncio.ensure_future(self.requests.quiet.wait())
-            await asyncio.wait({quiet, self._task}, return_when=asyncio.FIRST_COMPLETED)
-            quiet.cancel()
-            await self._end()
+    def _rest_of_turn_s(self, turn_s: float) -> float:
+        now = time.monotonic()
+        rest_s = self._ready_at + turn_s - now
+        if self.requests.is_idle:
+            return min(rest_s, self.requests.last_used + GRACE_S - now)
+        return rest_s
 
-    async def unload(self, error: errors.LmxError) -> None:
-        """Unload now; requests in flight get ``error``."""
-        self.requests.fail_all(error)
-        await self._end()
-
-    # --- life ---
+    def _settle_loads(self, error: errors.LmxError | None = None) -> None:
+        """Tell whoever waits for the load how it went."""
+        loads, self._loads = self._loads, set()
+        for waiter in loads:
+            if not waiter.done():
+                waiter.set_result(None) if error is None else waiter.set_exception(error)
 
     def _begin(self) -> None:
         if self._task is None:
@@ -140,7 +250,8 @@ class Instance:
     async def _live(self) -> None:
         """From the wish for a worker until it was stopped, or cannot be had."""
         try:
-            self._state = State.LOADING
+            self._state, self.loaded_share, self._why = State.LOADING, 0.0, ""
+            self._around.publish(events.LoadStarted(model=self.model))
             async with self._around.reserve(self) as self.memory_bytes:
                 await self._keep_worker()
         except errors.LmxError as error:
@@ -148,19 +259,20 @@ class Instance:
         # A plugin's backend may fail in any way, and the system may refuse a process; whoever
         # waits here must hear of it.
         except Exception as error:
-            log.exception("load_failed", model=self.spec.card.id)
-            self._give_up(errors.InternalError(f"{self.spec.card.id} cannot be loaded: {error!r}"))
+            log.exception("load_failed", model=self.model)
+            self._give_up(errors.InternalError(f"{self.model} cannot be loaded: {error!r}"))
         finally:
             self._state, self.memory_bytes, self._task = State.ABSENT, 0, None
             self.requests.reopen()
-        if self.requests.waiting:
+        if self.requests.waiting or self._loads:
             self._begin()
 
     def _give_up(self, error: errors.LmxError) -> None:
         self._around.publish(
-            events.LoadFailed(model=self.spec.card.id, code=error.code, message=error.message)
+            events.LoadFailed(model=self.model, code=error.code, message=error.message)
         )
         self.requests.fail_all(error)
+        self._settle_loads(error)
 
     async def _keep_worker(self) -> None:
         while not self._stop.done():
@@ -174,16 +286,19 @@ class Instance:
         began = time.monotonic()
         env = await asyncio.to_thread(self._around.env, self.spec)
         worker = await WorkerProcess.start(env, partial(self._receive, opened))
+        self._worker = worker
         try:
-            worker.send(wire.Open(self.spec))
-            await self._watch(worker, opened, self._around.models.load_timeout_s)
+            models = self._around.settings.get(ModelSettings)
+            worker.send(wire.Open(evolve(self.spec, memory_bytes=self.memory_bytes)))
+            await self._watch(worker, opened, models.load_timeout_s)
             if opened.done():
                 self._ready(worker, opened.result(), time.monotonic() - began)
-                await self._watch(worker, self._stop, self._around.models.hang_timeout_s)
+                await self._watch(worker, self._stop, models.hang_timeout_s)
                 self.requests.detach()
-                self._around.publish(events.ModelUnloaded(model=self.spec.card.id))
+                self._around.publish(events.ModelUnloaded(model=self.model, reason=self._why))
         finally:
-            self._worker = self.stats = None
+            self._worker, self.stats = None, None
+            self.observed_bytes = self._first_observed_bytes = 0
             await worker.close()
 
     def _receive(self, opened: asyncio.Future[EngineLimits], message: wire.Message) -> None:
@@ -193,8 +308,15 @@ class Instance:
             opened.set_exception(errors.from_code(message.code, message.message))
         elif isinstance(message, wire.Observed):
             self.stats = message.stats
+        elif isinstance(message, wire.Loading):
+            self._progressed(message.share)
         else:
             self.requests.receive(message)
+
+    def _progressed(self, share: float) -> None:
+        if share - self.loaded_share >= TOLD_SHARE:
+            self.loaded_share = share
+            self._around.publish(events.LoadProgressed(model=self.model, share=share))
 
     async def _watch(
         self, worker: WorkerProcess, goal: asyncio.Future[Any], timeout_s: float
@@ -215,7 +337,8 @@ class Instance:
             if goal.done() or self._stop.done():
                 return
             if worker.exited.done():
-                raise WorkerLostError(f"{worker.exited.result()} {worker.last_words}".strip())
+                exited = f"{worker.exited.result()} {worker.last_words}".strip()
+                raise WorkerLostError(self._why or exited)
             silent = 0 if worker.frames != frames else silent + 1
             frames = worker.frames
             if silent >= TICKS // 2:
@@ -223,10 +346,12 @@ class Instance:
         raise WorkerLostError(f"no sign of life for {timeout_s:g} seconds")
 
     def _ready(self, worker: WorkerProcess, limits: EngineLimits, load_s: float) -> None:
-        self._state, self._worker, self._lost_loads = State.READY, worker, 0
+        self._state, self._lost_loads = State.READY, 0
+        self._ready_at, self.loaded_share = time.monotonic(), 1.0
+        self._settle_loads()
         self._around.publish(
             events.ModelLoaded(
-                model=self.spec.card.id,
+                model=self.model,
                 pid=worker.pid,
                 load_s=load_s,
                 memory_bytes=self.memory_bytes,
@@ -239,17 +364,14 @@ class Instance:
 
         :raises EngineCrashedError: it was one too many; the model is left alone for a while.
         """
+        self._why = ""
         resumed, failed = self.requests.crash(reason)
         self._around.publish(
-            events.WorkerCrashed(
-                model=self.spec.card.id, reason=reason, resumed=resumed, failed=failed
-            )
+            events.WorkerCrashed(model=self.model, reason=reason, resumed=resumed, failed=failed)
         )
         if self._state is State.LOADING:
             self._lost_loads += 1
         self._state = State.LOADING
         if self._breaker.crashed(time.monotonic()) or self._lost_loads >= MAX_LOST_LOADS:
             self._breaker.trip(time.monotonic())
-            raise errors.EngineCrashedError(
-                f"the worker of {self.spec.card.id} keeps crashing: {reason}"
-            )
+            raise errors.EngineCrashedError(f"the worker of {self.model} keeps crashing: {reason}")

@@ -3,69 +3,180 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 from lmx_kernel import errors, events
-from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.config import Settings
+from lmx_kernel.memory.ledger import GIB, Ledger
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.instance import Instance, State, Surroundings
 from lmx_kernel.runtime.measure import measure_memory
-from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
-from lmx_kernel.types import EngineSpec, GenerationRequest, ModelCard
+from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.types import (
+    Admission,
+    EngineSpec,
+    GenerationRequest,
+    LoadWish,
+    MemoryEstimate,
+    ModelCard,
+)
 
 CLOSE_CALL = 0.8  # an estimate above this share of what is free is replaced by an exact figure
+LOOK_S = 1.0
 
 
 class Lifecycle:
-    """Owns every instance. A model is loaded by its first request; loads are single-flight, since
-    a model has one instance; models that do not fit beside each other take turns.
+    """Owns every instance. A model is loaded by its first request or by a wish; loads are
+    single-flight, since a model has one instance; models that do not fit beside each other take
+    turns.
     """
 
     def __init__(
         self,
-        models: ModelSettings,
-        queue: QueueSettings,
+        settings: Settings,
         ledger: Ledger,
         backends: Backends,
         publish: Callable[[events.KernelEvent], None],
     ) -> None:
         self.instances: dict[str, Instance] = {}
-        self._ledger = ledger
+        self.ledger = ledger
+        self._settings = settings
         self._backends = backends
+        self._wishes: dict[str, LoadWish] = {}
         self._turn = asyncio.Lock()  # fair: those who wait for memory are served in order
         self._surroundings = Surroundings(
-            models=models,
-            queue=queue,
-            reserve=self._reserve,
-            env=self._env,
-            publish=publish,
+            settings=settings, reserve=self._reserve, env=self._env, publish=publish
         )
+
+    # --- requests ---
 
     def submit(self, card: ModelCard, request: GenerationRequest) -> Answer:
         """Queue a request for a model.
 
         :raises ModelUnusableError: its files are known to be unusable.
+        :raises ModelNotLoadedError: it is not loaded, and requests do not load models.
         :raises LmxError: its queue is full, or it cools down.
         """
-        if card.problem:
-            raise errors.ModelUnusableError(f"{card.id} cannot be used: {card.problem}")
-        instance = self.instances.get(card.id)
-        if instance is None or (instance.state is State.ABSENT and instance.spec.card != card):
-            instance = self.instances[card.id] = Instance(self._spec(card), self._surroundings)
+        instance = self._instance(card)
+        if instance.state is State.ABSENT and not self._models.jit:
+            raise errors.ModelNotLoadedError(
+                f"{card.id} is not loaded, and models.jit is off", param="model"
+            )
         return instance.submit(request)
+
+    # --- wishes ---
+
+    async def load(self, card: ModelCard, wish: LoadWish) -> Instance:
+        """Load a model and return when it is ready. One that is loaded in another way finishes what
+        it was asked so far, and is loaded anew.
+
+        :raises ModelUnusableError: its files are unusable.
+        :raises InsufficientMemoryError: it does not fit.
+        :raises LmxError: it cannot be loaded for another reason.
+        """
+        self._wishes[card.id] = wish
+        instance = self._instance(card)
+        instance.ttl_s, instance.pinned = wish.ttl_s, wish.pinned
+        if instance.spec != self._spec(card):
+            await instance.retire("asked")
+            instance = self._instance(card)
+        await instance.load()
+        return instance
+
+    async def unload(self, model: str, reason: str = "asked") -> None:
+        """Unload a model; what it is doing may go on for ``models.drain_s``, new requests are
+        refused meanwhile. The next request loads it as the config says.
+        """
+        self._wishes.pop(model, None)
+        if instance := self.instances.get(model):
+            error = errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5)
+            await instance.unload(error, reason, self._models.drain_s)
+
+    async def admission(self, card: ModelCard, wish: LoadWish) -> Admission:
+        """Return whether a model could be loaded now, and what that would take.
+
+        :raises ModelUnusableError: its files are unusable.
+        """
+        options = self._models.options_for(card, wish)
+        spec = EngineSpec(card=card, options=options, settings=self._settings_of(card))
+        estimate = await self._estimate(spec)
+        instance = self.instances.get(card.id)
+        held_bytes = instance.memory_bytes if instance else 0
+        others = [other for other in self.instances.values() if other is not instance]
+        needed_bytes = estimate.total_bytes - held_bytes
+        victims = plan_evictions(others, needed_bytes, self.ledger)
+        return Admission(
+            model=card.id,
+            options=options,
+            estimate=estimate,
+            available_bytes=self.ledger.available_bytes,
+            budget_bytes=self.ledger.budget_bytes,
+            unloads=tuple(victim.model for victim in victims or ()),
+            problem=None if victims is not None else self._shortage(estimate.total_bytes),
+        )
+
+    # --- the house ---
+
+    async def keep_house(self) -> None:
+        """Unload models whose time is over, and load those anew that leaked, for ever. Only idle
+        ones, so nobody waits for this.
+        """
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            for instance in list(self.instances.values()):
+                if instance.expires_in_s(now) == 0:
+                    await instance.retire("idle")
+                elif instance.has_leaked and instance.requests.is_idle:
+                    await self._recycle(instance)
 
     async def close(self, error: errors.LmxError) -> None:
         """Unload everything; requests in flight get ``error``."""
-        await asyncio.gather(*(instance.unload(error) for instance in self.instances.values()))
+        instances = self.instances.values()
+        await asyncio.gather(*(instance.unload(error, "stopping") for instance in instances))
+
+    # --- inside ---
+
+    async def _recycle(self, instance: Instance) -> None:
+        await instance.retire("recycled")
+        if instance.model in self._wishes:
+            with suppress(errors.LmxError):  # told as an event
+                await instance.load()
+
+    @property
+    def _models(self) -> ModelSettings:
+        return self._settings.get(ModelSettings)
+
+    def _instance(self, card: ModelCard) -> Instance:
+        if card.problem:
+            raise errors.ModelUnusableError(f"{card.id} cannot be used: {card.problem}")
+        instance = self.instances.get(card.id)
+        if instance is None or instance.state is State.ABSENT:
+            spec = self._spec(card)
+            if instance is None or instance.spec != spec:
+                instance = self.instances[card.id] = Instance(spec, self._surroundings)
+                self._keep_as_wished(instance)
+        return instance
+
+    def _keep_as_wished(self, instance: Instance) -> None:
+        wish = self._wishes.get(instance.model)
+        if wish is not None:
+            instance.ttl_s, instance.pinned = wish.ttl_s, wish.pinned
+        else:
+            instance.ttl_s = self._models.ttl_s or None
 
     def _spec(self, card: ModelCard) -> EngineSpec:
         return EngineSpec(
             card=card,
-            options=self._surroundings.models.options_for(card),
-            settings=self._backends.settings_of(card.backend),
+            options=self._models.options_for(card, self._wishes.get(card.id)),
+            settings=self._settings_of(card),
         )
+
+    def _settings_of(self, card: ModelCard) -> dict[str, object]:
+        return self._backends.settings_of(card.backend)
 
     def _env(self, spec: EngineSpec) -> Mapping[str, str]:
         return self._backends.get(spec.card.backend).worker_env(spec.settings)
@@ -80,39 +191,82 @@ class Lifecycle:
 
     async def _hold(self, held: ExitStack, instance: Instance, needed_bytes: int) -> None:
         while True:
-            try:
-                held.enter_context(self._ledger.reserve(instance.spec.card.id, needed_bytes))
-            except errors.InsufficientMemoryError:
-                victim = plan_eviction(self.instances.values(), needed_bytes, self._ledger)
-                if victim is None:
-                    raise
-                await victim.yield_memory()
-            else:
-                return
+            victims = plan_evictions(self._others(instance), needed_bytes, self.ledger)
+            if victims is None:
+                raise errors.InsufficientMemoryError(self._shortage(needed_bytes))
+            if not victims:
+                break
+            await victims[0].yield_memory(self._models.turn_s)
+        while victim := self._one_too_many(instance):
+            await victim.yield_memory(self._models.turn_s)
+        held.enter_context(self.ledger.reserve(instance.model, needed_bytes))
+
+    def _others(self, instance: Instance) -> list[Instance]:
+        return [other for other in self.instances.values() if other is not instance]
+
+    def _one_too_many(self, instance: Instance) -> Instance | None:
+        """Return the model to unload since ``models.max_loaded`` are loaded already.
+
+        :raises InsufficientMemoryError: all of them are pinned.
+        """
+        loaded = [other for other in self._others(instance) if other.memory_bytes]
+        if not self._models.max_loaded or len(loaded) < self._models.max_loaded:
+            return None
+        if not (order := eviction_order(loaded)):
+            raise errors.InsufficientMemoryError(
+                f"models.max_loaded is {self._models.max_loaded}, and all of them are pinned"
+            )
+        return order[0]
+
+    def _shortage(self, needed_bytes: int) -> str:
+        pinned = sorted(i.model for i in self.instances.values() if i.pinned)
+        return (
+            f"{needed_bytes / GIB:.2f} GiB are needed and "
+            f"{self.ledger.available_bytes / GIB:.2f} GiB are available (budget "
+            f"{self.ledger.budget_bytes / GIB:.2f} GiB, {_listed(self.ledger.held)} held); "
+            f"unloading what may be unloaded does not make enough room"
+            + (f" (pinned: {', '.join(pinned)})" if pinned else "")
+        )
 
     async def _needed_bytes(self, spec: EngineSpec) -> int:
         backend = self._backends.get(spec.card.backend)
         await asyncio.to_thread(backend.verify, spec.card)
-        estimate = await asyncio.to_thread(backend.estimate, spec.card, spec.options)
-        if estimate.total_bytes <= self._ledger.available_bytes * CLOSE_CALL:
+        estimate = await self._estimate(spec)
+        if estimate.total_bytes <= self.ledger.available_bytes * CLOSE_CALL:
             return estimate.total_bytes
         exact = await measure_memory(spec, await asyncio.to_thread(self._env, spec))
         return estimate.total_bytes if exact is None else exact
 
+    async def _estimate(self, spec: EngineSpec) -> MemoryEstimate:
+        backend = self._backends.get(spec.card.backend)
+        return await asyncio.to_thread(backend.estimate, spec.card, spec.options, spec.settings)
 
-def plan_eviction(
-    instances: Iterable[Instance], needed_bytes: int, ledger: Ledger
-) -> Instance | None:
-    """Return the loaded model to unload next, or None where unloading cannot make enough room.
+
+def eviction_order(instances: Iterable[Instance]) -> list[Instance]:
+    """Return the loaded models that may be unloaded for another, first the one to go first.
 
     Idle ones go before busy ones, and among them the one that was not used for longest.
     """
-    loaded = [instance for instance in instances if instance.state is State.READY]
-    freed = sum(instance.memory_bytes for instance in loaded)
-    if needed_bytes > ledger.available_bytes + freed:
-        return None
-    return min(
-        loaded,
+    return sorted(
+        (i for i in instances if i.state is State.READY and not i.pinned),
         key=lambda instance: (not instance.requests.is_idle, instance.requests.last_used),
-        default=None,
     )
+
+
+def plan_evictions(
+    instances: Iterable[Instance], needed_bytes: int, ledger: Ledger
+) -> list[Instance] | None:
+    """Return the models to unload so that ``needed_bytes`` fit, in order; None if even all of them
+    would not make enough room.
+    """
+    room, victims = ledger.available_bytes, []
+    for instance in eviction_order(instances):
+        if room >= needed_bytes:
+            break
+        victims.append(instance)
+        room += instance.memory_bytes
+    return victims if room >= needed_bytes else None
+
+
+def _listed(held: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size / GIB:.2f}" for name, size in sorted(held.items())) or "nothing"

@@ -4,35 +4,55 @@ from __future__ import annotations
 
 from attrs import field, frozen, validators
 
-from lmx_kernel.types import LoadOptions, ModelCard
+from lmx_kernel.config import LIVE
+from lmx_kernel.runtime.schedule import ScheduledChange
+from lmx_kernel.types import LoadOptions, LoadWish, ModelCard
 
 
 @frozen(kw_only=True)
 class ModelSettings:
-    """Section ``[models]``: how models are loaded and watched.
+    """Section ``[models]``: how models are loaded, kept and watched.
 
     :ivar context_length: tokens that one request may use, at most what the model was trained for.
     :ivar parallel: requests that run at once in one model.
     :ivar cache_tokens: tokens of all running requests and kept prompts together; 0 is twice the
         context length.
+    :ivar jit: a request loads the model that it needs.
+    :ivar ttl_s: a model that a request loaded is unloaded after so long without another; 0 never.
+    :ivar max_loaded: models that are loaded at once; 0 is as many as fit.
+    :ivar turn_s: models that do not fit together take turns: one keeps its place for so long while
+        it is being used.
+    :ivar autoload: models that are loaded at the start.
+    :ivar schedule: models that are loaded and unloaded at a time of day.
+    :ivar drain_s: what an unloaded model is still doing may go on for so long.
     :ivar load_timeout_s: a load that shows no progress for this long is given up.
     :ivar hang_timeout_s: a worker that shows no sign of life for this long is replaced.
     :ivar rescan_s: how often the model folders are looked at again.
     """
 
-    context_length: int = field(default=8192, validator=validators.ge(16))
-    parallel: int = field(default=8, validator=[validators.ge(1), validators.le(256)])
-    cache_tokens: int = field(default=0, validator=validators.ge(0))
-    load_timeout_s: float = field(default=120.0, validator=validators.gt(0))
-    hang_timeout_s: float = field(default=10.0, validator=validators.gt(0))
+    context_length: int = field(default=8192, validator=validators.ge(16), metadata=LIVE)
+    parallel: int = field(
+        default=8, validator=[validators.ge(1), validators.le(256)], metadata=LIVE
+    )
+    cache_tokens: int = field(default=0, validator=validators.ge(0), metadata=LIVE)
+    jit: bool = field(default=True, metadata=LIVE)
+    ttl_s: float = field(default=3600.0, validator=validators.ge(0), metadata=LIVE)
+    max_loaded: int = field(default=0, validator=validators.ge(0), metadata=LIVE)
+    turn_s: float = field(default=10.0, validator=validators.ge(0), metadata=LIVE)
+    autoload: tuple[str, ...] = ()
+    schedule: tuple[ScheduledChange, ...] = field(default=(), metadata=LIVE)
+    drain_s: float = field(default=30.0, validator=validators.ge(0), metadata=LIVE)
+    load_timeout_s: float = field(default=120.0, validator=validators.gt(0), metadata=LIVE)
+    hang_timeout_s: float = field(default=10.0, validator=validators.gt(0), metadata=LIVE)
     rescan_s: float = field(default=10.0, validator=validators.gt(0))
 
-    def options_for(self, card: ModelCard) -> LoadOptions:
+    def options_for(self, card: ModelCard, wish: LoadWish | None = None) -> LoadOptions:
         """Return how ``card`` is loaded."""
-        context = min(self.context_length, card.context_length)
+        wish = wish or LoadWish()
+        context = min(wish.context_length or self.context_length, card.context_length)
         return LoadOptions(
             context_length=context,
-            parallel=self.parallel,
+            parallel=wish.parallel or self.parallel,
             cache_tokens=max(self.cache_tokens or 2 * context, context),
         )
 
@@ -47,6 +67,6 @@ class QueueSettings:
         Should it need more and there is none, the youngest answer is paused until there is.
     """
 
-    max_waiting: int = field(default=256, validator=validators.ge(0))
-    max_wait_s: float = field(default=300.0, validator=validators.gt(0))
-    expected_tokens: int = field(default=512, validator=validators.ge(1))
+    max_waiting: int = field(default=256, validator=validators.ge(0), metadata=LIVE)
+    max_wait_s: float = field(default=300.0, validator=validators.gt(0), metadata=LIVE)
+    expected_tokens: int = field(default=512, validator=validators.ge(1), metadata=LIVE)

@@ -57,6 +57,9 @@ class FakeSource:
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             yield Location(path.name.removesuffix(SUFFIX), self._folder, (path.name,))
 
+    def delete(self, card: ModelCard) -> None:
+        card.path.unlink()
+
 
 class FakeBackend:
     """Recognises scripts."""
@@ -72,7 +75,9 @@ class FakeBackend:
         if not card.path.exists():
             raise ModelUnusableError(f"{card.id}: the file is gone")
 
-    def estimate(self, card: ModelCard, options: LoadOptions) -> MemoryEstimate:
+    def estimate(
+        self, card: ModelCard, options: LoadOptions, settings: Mapping[str, Any]
+    ) -> MemoryEstimate:
         script = Script.read(card.path)
         return MemoryEstimate(weights_bytes=script.memory_bytes, cache_bytes=0, overhead_bytes=0)
 
@@ -92,6 +97,7 @@ class FakeBackend:
             format="fake",
             architecture="fake",
             size_bytes=path.stat().st_size,
+            files=(path,),
             context_length=script.context_length,
             problem=problem,
         )

@@ -114,6 +114,9 @@ class FakeEngine:
         outputs = [self._decode(run) for run in ready if run.sequence.id in self._runs]
         return Step(tuple(outputs), tuple(progress), preempted, failed)
 
+    def trim(self) -> None:
+        del self._memory[1:]
+
     def stats(self) -> EngineStats:
         used = sum(run.computed + run.made for run in self._runs.values())
         return EngineStats(cache_tokens_used=used)

@@ -108,13 +108,18 @@ class StagedDaemon:
 
 @asynccontextmanager
 async def staged_daemon(config: Path, **env: str) -> AsyncIterator[StagedDaemon]:
-    """Hold a daemon open that was started with ``config``, on a port of its own."""
+    """Hold a daemon open that was started with ``config``, on a port and in a home of its own."""
     with (config.parent / "daemon.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lmx_kernel", "serve", "--config", str(config)),
             stdout=PIPE,
             stderr=log,
-            env={**os.environ, "LMX_SERVER_PORT": "0", **env},
+            env={
+                **os.environ,
+                "LMX_HOME": str(config.parent),
+                "LMX_SERVER_PORT": "0",
+                **env,
+            },
         )
     try:
         announced = await _announcement(process)

@@ -93,7 +93,7 @@ def _read(channel: Channel, loop: Loop) -> None:
             message = channel.receive()
             if isinstance(message, wire.Prepare):
                 loop.prepare(message)
-            elif isinstance(message, wire.Start | wire.Drop | wire.Ping):
+            elif isinstance(message, wire.Start | wire.Drop | wire.Trim | wire.Ping):
                 loop.inbox.put(message)
     finally:  # a worker that cannot hear is dead: let the kernel see it
         traceback.print_exc()

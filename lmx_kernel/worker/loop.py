@@ -19,7 +19,7 @@ from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
-Work = wire.Start | wire.Drop | wire.Ping
+Work = wire.Start | wire.Drop | wire.Trim | wire.Ping
 
 
 @frozen
@@ -87,6 +87,8 @@ class Loop:
                 self._start(message)
             elif isinstance(message, wire.Drop):
                 self._drop(message.id)
+            elif isinstance(message, wire.Trim):
+                self._engine.trim()
             else:
                 self._channel.send(wire.Pong())
 

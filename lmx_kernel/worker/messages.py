@@ -66,6 +66,11 @@ class Drop:
 
 
 @frozen
+class Trim:
+    """Give back the memory that only serves later requests."""
+
+
+@frozen
 class Ping:
     """Prove that the loop is alive."""
 
@@ -168,6 +173,7 @@ Message = (
     | Prepare
     | Start
     | Drop
+    | Trim
     | Ping
     | Loading
     | Opened

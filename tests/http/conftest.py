@@ -175,7 +175,8 @@ class Running:
     toy: Toy
     http: httpx2.AsyncClient
     clients: list[Client] = field(factory=list)
-    refusal: LmxError | Exception | None = None
+    refusal: Exception | None = None
+    key: str = ""
     is_ready: bool = True
 
     async def connect(self, data: bytes = b"") -> Client:
@@ -184,10 +185,10 @@ class Running:
         client.send(data)
         return client
 
-    def refuse(self):
-        if self.refusal is None or isinstance(self.refusal, LmxError):
-            return self.refusal
-        raise self.refusal
+    def authorize(self, request):
+        if self.refusal is not None:
+            raise self.refusal
+        return self.key
 
 
 @pytest.fixture
@@ -229,7 +230,7 @@ async def serve() -> AsyncIterator[Serve]:
             build_app([toy], health),
             settings,
             ErrorRenderer([toy]),
-            lambda request: running.refuse(),
+            lambda request: running.authorize(request),
         )
         server = HttpServer(settings, shell)
         await server.start()

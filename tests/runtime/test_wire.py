@@ -75,6 +75,7 @@ MESSAGES = [
     ),
     wire.Start(1, 0, 2**63 - 1, (1, 2, 3)),
     wire.Drop(1),
+    wire.Trim(),
     wire.Ping(),
     wire.Loading(0.5),
     wire.Opened(EngineLimits(context_length=8, max_sequences=1, cache_tokens=8)),

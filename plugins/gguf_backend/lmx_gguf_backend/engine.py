@@ -23,7 +23,7 @@ from lmx_kernel.engine import (
     Tokenizer,
     TokenLogprobs,
 )
-from lmx_kernel.sequences import check_sequence, common
+from lmx_kernel.sequences import StepBuilder, check_sequence, common
 from lmx_kernel.types import EngineLimits
 
 WORTH_WAITING = 32
@@ -69,21 +69,6 @@ class _Running:
         return Piece(self.slot, self.tokens[self.done : end], self.done, end == len(self.tokens))
 
 
-@define
-class _Report:
-    """What the step at hand did so far."""
-
-    outputs: list[Output] = field(factory=list)
-    progress: list[Progress] = field(factory=list)
-    preempted: list[int] = field(factory=list)
-    failed: list[tuple[int, str]] = field(factory=list)
-
-    def step(self) -> Step:
-        return Step(
-            tuple(self.outputs), tuple(self.progress), tuple(self.preempted), tuple(self.failed)
-        )
-
-
 Work = list[tuple[_Running, Piece]]
 
 
@@ -104,7 +89,7 @@ class GgufEngine:
     _running: dict[int, _Running] = field(factory=dict)
     _turn: int = 0
     _rows: int = 0
-    _report: _Report = field(factory=_Report)
+    _report: StepBuilder = field(factory=StepBuilder)
 
     # --- joining and leaving
 
@@ -153,7 +138,7 @@ class GgufEngine:
 
     def step(self) -> Step:
         """Advance everything once: one decode of the batch, and a piece of prefill beside it."""
-        self._report = _Report()
+        self._report = StepBuilder()
         for running in list(self._running.values()):
             if running.done >= self.limits.context_length:
                 self._fail(running, "its context is full")
@@ -162,7 +147,7 @@ class GgufEngine:
         self._compute(self._plan())
         if self._store is not None and self._store.cold(self._rows):
             self._cool(self._store, must_free=False)
-        return self._report.step()
+        return self._report.build()
 
     def _plan(self) -> Work:
         """Return the rows of this step, decode rows first."""
@@ -361,6 +346,15 @@ class GgufEngine:
         self._context.drop(running.slot)
 
     # --- the rest
+
+    def trim(self) -> None:
+        """Forget the kept prefixes: what hot ones hold of the cache, and the states of parked ones.
+
+        The cache itself is allocated once, so only parked states give memory back.
+        """
+        if self._store is not None:
+            for kept in self._store:
+                self._forget(self._store, kept)
 
     def stats(self) -> EngineStats:
         """Return current figures."""

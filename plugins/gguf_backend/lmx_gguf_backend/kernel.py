@@ -54,7 +54,7 @@ class GgufBackend:
     def identify(self, location: Location) -> list[ModelCard]:
         """Return a card for each model at ``location``; damaged ones carry a problem."""
         paths = [location.folder / name for name in sorted(location.files) if is_model_name(name)]
-        cards = [self._card(path) for path in paths if self._is_model(path)]
+        cards = [self._card(path, location) for path in paths if self._is_model(path)]
         return _named(location.name, cards)
 
     def verify(self, card: ModelCard) -> None:
@@ -66,15 +66,17 @@ class GgufBackend:
         if model.architecture in UNSERVED:
             raise ModelUnusableError(f"{card.id}: {UNSERVED[model.architecture]}")
 
-    def estimate(self, card: ModelCard, options: LoadOptions) -> MemoryEstimate:
-        """Return what loading takes, at the larger cache type.
+    def estimate(
+        self, card: ModelCard, options: LoadOptions, settings: Mapping[str, Any]
+    ) -> MemoryEstimate:
+        """Return what loading takes.
 
         :raises ModelUnusableError: as :meth:`verify`.
         """
         model = self._read(card.path)
         if isinstance(model, str):
             raise ModelUnusableError(model)
-        return estimate(model, options)
+        return estimate(model, options, GgufSettings(**settings).cache_type)
 
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what the native library reads when it is loaded.
@@ -104,10 +106,11 @@ class GgufBackend:
             known = self._cache[path] = (stamp, _model_or_problem(path))
         return known[1]
 
-    def _card(self, path: Path) -> ModelCard:
+    def _card(self, path: Path, location: Location) -> ModelCard:
         model = self._read(path)
+        files = tuple(shard for shard in shard_paths(path) if shard.name in location.files)
         if isinstance(model, str):
-            return _damaged_card(path, model)
+            return _damaged_card(path, files, model)
         architecture = model.architecture
         return ModelCard(
             id=path.stem,
@@ -119,6 +122,7 @@ class GgufBackend:
             context_length=model.integer(model.own("context_length")),
             quantization=model.quantization,
             capabilities=_capabilities(model),
+            files=files,
             problem=UNSERVED.get(architecture),
         )
 
@@ -139,7 +143,7 @@ def _model_or_problem(path: Path) -> ModelFile | str:
         return error.message
 
 
-def _damaged_card(path: Path, problem: str) -> ModelCard:
+def _damaged_card(path: Path, files: tuple[Path, ...], problem: str) -> ModelCard:
     return ModelCard(
         id=path.stem,
         backend=NAME,
@@ -148,6 +152,7 @@ def _damaged_card(path: Path, problem: str) -> ModelCard:
         architecture="unknown",
         size_bytes=(_stamp(path) or (0,))[0],
         context_length=0,
+        files=files,
         problem=problem,
     )
 

@@ -11,7 +11,7 @@ row). So one that was not used for a while is parked: its state is copied to mem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from attrs import define, field
@@ -102,6 +102,10 @@ class PrefixStore:
     def hot_tokens(self) -> list[list[int]]:
         """Return what the cache holds."""
         return [kept.tokens for kept in self._kept if kept.slot is not None]
+
+    def __iter__(self) -> Iterator[Kept]:
+        """Yield all prefixes; they may be forgotten meanwhile."""
+        return iter(tuple(self._kept))
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -447,6 +447,40 @@ def test_stats(tiny_driver) -> None:
     assert tiny_driver.engine.stats().details["kept_prefixes"] == 1
 
 
+def test_trimming_forgets_prefixes_and_disturbs_nothing(demo) -> None:
+    """Hot ones and parked ones, one of them shared with a stream that goes on."""
+    prompt = chat(demo.engine, "Count the stars. " * 12)
+    demo.answer(prompt, 8)
+    for seed in range(4):
+        demo.answer(tokens_of(seed, 200, 40_000), 1)
+    assert demo.engine.stats().details["parked_bytes"] > 0
+    demo.add(1, [*prompt, *chat(demo.engine, "Go on.")])
+    demo.add(2, [*prompt, *chat(demo.engine, "Again.")])
+    while len(demo.tokens[1]) < 4:
+        demo.step()
+    demo.engine.trim()
+    stats = demo.engine.stats()
+    assert (stats.details["kept_prefixes"], stats.details["parked_bytes"]) == (0, 0)
+    assert stats.cache_tokens_used > len(prompt), "what runs keeps its cells"
+    assert len(demo.run(1, 2, count=12)) == 2
+    demo.engine.trim()
+    assert demo.engine.stats().cache_tokens_used == 0
+    demo.add(3, prompt)
+    demo.run(3, count=1)
+    assert demo.cached(3) == 0
+
+
+def test_a_stream_goes_on_undisturbed_when_its_prefix_is_trimmed(tiny_driver) -> None:
+    prompt = tokens_of(1, 100)
+    whole = tiny_driver.answer(prompt, 40)
+    tiny_driver.add(1, prompt)
+    while len(tiny_driver.tokens[1]) < 10:
+        tiny_driver.step()
+    assert tiny_driver.cached(1) == 99
+    tiny_driver.engine.trim()
+    assert tiny_driver.run(1, count=40) == [whole]
+
+
 def test_load_failures_carry_the_librarys_reason(tiny, tmp_path: Path) -> None:
     from lmx_gguf_backend.worker import lmx_open_engine
 

@@ -71,9 +71,10 @@ def test_damaged_files_give_a_card_with_the_problem(tiny, tmp_path: Path) -> Non
     path.write_bytes(tiny.bytes()[:-1])
     card = identify(tmp_path)["maker/model"]
     assert "ends too early" in (card.problem or "")
+    assert card.files == (path,)
     assert str(tmp_path) not in (card.problem or "")
     with pytest.raises(ModelUnusableError):
-        GgufBackend().estimate(card, LoadOptions(context_length=1, parallel=1, cache_tokens=1))
+        GgufBackend().estimate(card, LoadOptions(context_length=1, parallel=1, cache_tokens=1), {})
 
 
 def test_a_changed_file_is_read_again(tiny, tmp_path: Path) -> None:
@@ -115,30 +116,35 @@ def test_parts_are_one_model(tiny, tmp_path: Path, open_tiny) -> None:
     assert card.problem is None
     assert card.path == first
     assert card.size_bytes == first.stat().st_size + second.stat().st_size
+    assert card.files == (first, second)
     whole, parts = open_tiny(), open_tiny(path=first)
     assert parts.answer([1, 5, 9], 12) == whole.answer([1, 5, 9], 12)
 
 
 def test_a_missing_part_is_a_problem_until_it_comes(tiny, tmp_path: Path) -> None:
-    backend, (_, second) = GgufBackend(), split(tiny, tmp_path)
+    backend, (first, second) = GgufBackend(), split(tiny, tmp_path)
     away = second.rename(tmp_path / "elsewhere")
-    assert "00002-of-00002" in (identify(tmp_path, backend)["maker/model"].problem or "")
+    card = identify(tmp_path, backend)["maker/model"]
+    assert "00002-of-00002" in (card.problem or "")
+    assert card.files == (first,)
     away.rename(second)
     assert identify(tmp_path, backend)["maker/model"].problem is None
     shutil.copy(tmp_path / "model-00001-of-00002.gguf", second)
     assert "another part" in (identify(tmp_path, backend)["maker/model"].problem or "")
 
 
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
 @pytest.mark.parametrize(("parallel", "cache"), [(1, 2048), (4, 8192), (8, 32768), (16, 4096)])
 def test_the_estimate_is_near_the_librarys_figure(
-    demo_path: Path, parallel: int, cache: int
+    demo_path: Path, parallel: int, cache: int, cache_type: str
 ) -> None:
     from lmx_gguf_backend.worker import lmx_measure_memory
 
     card = GgufBackend().identify(Location("m", demo_path.parent, (demo_path.name,)))[0]
     options = LoadOptions(context_length=2048, parallel=parallel, cache_tokens=cache)
-    estimate = GgufBackend().estimate(card, options)
-    exact = lmx_measure_memory(EngineSpec(card=card, options=options))
+    settings = {"cache_type": cache_type}
+    estimate = GgufBackend().estimate(card, options, settings)
+    exact = lmx_measure_memory(EngineSpec(card=card, options=options, settings=settings))
     assert exact is not None
     assert exact <= estimate.total_bytes <= 1.15 * exact
     assert estimate.weights_bytes == 96_576_768

@@ -8,6 +8,8 @@ merged into one that is padded on the left to the longest. mlx-lm has both forms
 from __future__ import annotations
 
 import copy as copies
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -72,6 +74,20 @@ def size_bytes(cache: Cache) -> int:
 def arrays(cache: Cache) -> list[Any]:
     """Return what has to be computed for the cache to be complete."""
     return [layer.state for layer in cache]
+
+
+@contextmanager
+def padded(batch: Cache, lengths: list[int]) -> Iterator[None]:
+    """Let the block compute rows of these lengths, padded on the right to the longest."""
+    missing = [max(lengths) - length for length in lengths]
+    if not any(missing):
+        yield
+        return
+    for layer in batch:
+        layer.prepare(lengths=lengths, right_padding=missing)
+    yield
+    for layer in batch:
+        layer.finalize()
 
 
 def settle(cache: Cache) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Seq
 
 import mlx.core as mx
 from attrs import define, field
 
-from lmx_kernel.engine import EngineStats, Output, Progress, Sequence, Step, Tokenizer
-from lmx_kernel.sequences import check_sequence, common
+from lmx_kernel.engine import EngineStats, Output, Sequence, Step, Tokenizer
+from lmx_kernel.sequences import StepBuilder, check_sequence, common
 from lmx_kernel.types import EngineLimits
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.group import (
@@ -16,6 +17,7 @@ from lmx_mlx_backend.group import (
     Row,
     Token,
     choose_next,
+    padding,
     plan_merge,
     row_counts,
 )
@@ -27,20 +29,8 @@ from lmx_mlx_backend.sampler import Table
 TAIL = 32
 """Rows of a prompt's last piece: logits are computed for all rows of a call, and one is needed."""
 
-
-@define
-class _Report:
-    """What the step at hand did so far."""
-
-    outputs: list[Output] = field(factory=list)
-    progress: list[Progress] = field(factory=list)
-    preempted: list[int] = field(factory=list)
-    failed: list[tuple[int, str]] = field(factory=list)
-
-    def step(self) -> Step:
-        return Step(
-            tuple(self.outputs), tuple(self.progress), tuple(self.preempted), tuple(self.failed)
-        )
+LAST_ROWS = 128
+"""Rows of the last pieces of several prompts, since there is memory for so many logits."""
 
 
 @define(eq=False)
@@ -64,7 +54,7 @@ class MlxEngine:
     _running: dict[int, Row] = field(factory=dict)
     _groups: list[Group] = field(factory=list)
     _turn: int = 0
-    _report: _Report = field(factory=_Report)
+    _report: StepBuilder = field(factory=StepBuilder)
 
     # --- joining and leaving
 
@@ -114,7 +104,7 @@ class MlxEngine:
 
     def step(self) -> Step:
         """Advance everything once: one decode of each batch, and a piece of prefill beside it."""
-        self._report = _Report()
+        self._report = StepBuilder()
         self._turn += 1
         started_s = time.perf_counter()
         for row in list(self._running.values()):
@@ -126,7 +116,7 @@ class MlxEngine:
         rows = self._prefill()
         if rows:
             self._pace.observe(rows, time.perf_counter() - started_s)
-        return self._report.step()
+        return self._report.build()
 
     def _decode(self, group: Group) -> None:
         rows = list(group.rows)
@@ -151,11 +141,18 @@ class MlxEngine:
 
     def _prefill(self) -> int:
         """Compute pieces of prompts, the oldest or the shortest first; return how many rows."""
-        rows = self._pace.rows
-        left = rows
+        rows = left = self._pace.rows
+        last: list[Row] = []
         for row in self._waiting():
-            while left > 0 and self._is_waiting(row) and self._can_start(row):
-                left -= self._advance(row, left)
+            while left > 0 and row not in last and self._is_waiting(row) and self._can_start(row):
+                count = plan_piece(row.pending, left)
+                left -= count
+                if count == row.pending:
+                    last.append(row)
+                else:
+                    self._advance(row, count)
+        for batch in plan_last_pieces(last, min(self._padding_cells, self._spare_cells)):
+            self._complete(batch)
         return rows - left
 
     def _waiting(self) -> list[Row]:
@@ -197,41 +194,66 @@ class MlxEngine:
                     return True
         return False
 
-    def _advance(self, row: Row, limit: int) -> int:
-        """Compute the next piece of a prompt of at most about ``limit`` rows; return its rows."""
-        count = plan_piece(row.pending, limit)
-        is_last = count == row.pending
-        if is_last and not caches.can_trim(row.cache):
-            self._keep(row.tokens[: row.done], row.cache)
+    def _advance(self, row: Row, count: int) -> None:
+        """Compute ``count`` tokens of a prompt, the last ones not among them."""
         try:
-            logits = self._compute(row, count, wants_logits=is_last)
-            row.done += count
-            self._report.progress.append(row.progress)
-            if logits is not None:
-                self._begin(row, logits)
+            tokens = mx.array([row.tokens[row.done : row.done + count]])
+            self._model.module(tokens, cache=row.cache)
+            mx.eval(caches.arrays(row.cache))
         except COMPUTE_ERRORS as error:
             self._fail(row, _reason(error))
-        return count
-
-    def _compute(self, row: Row, count: int, *, wants_logits: bool) -> mx.array | None:
-        tokens = mx.array([row.tokens[row.done : row.done + count]])
-        logits = self._model.module(tokens, cache=row.cache)[:, -1]
-        mx.eval(caches.arrays(row.cache), logits if wants_logits else [])
-        return logits if wants_logits else None
-
-    def _begin(self, row: Row, logits: mx.array) -> None:
-        """Give out the first token of a row whose prompt is complete, and let it join a batch."""
-        counts = row_counts(row, self._model.vocabulary)
-        chosen = choose_next([row], Table.of([row.sampling]), logits, counts)
-        cache, row.cache = row.cache, []
-        for token in filter(None, chosen.read()):
-            self._give_out(row, token)
-        if row.id not in self._running:
             return
-        if caches.can_trim(cache):
-            self._keep(row.tokens[: row.done], cache)
+        row.done += count
+        self._report.progress.append(row.progress)
+
+    def _complete(self, rows: list[Row]) -> None:
+        """Compute what is left of prompts; where that fails for a batch, each by itself."""
+        if not caches.can_trim(rows[0].cache):
+            self._keep(rows[0].tokens[: rows[0].done], rows[0].cache)
+        try:
+            cache, logits = self._last_pieces(rows)
+        except COMPUTE_ERRORS as error:
+            if len(rows) == 1:
+                self._fail(rows[0], _reason(error))
+                return
+            for row in rows:
+                self._complete([row])
+            return
+        try:
+            self._begin(rows, cache, logits)
+        except COMPUTE_ERRORS as error:
+            for row in rows:
+                self._fail(row, _reason(error))
+
+    def _last_pieces(self, rows: list[Row]) -> tuple[caches.Cache, mx.array]:
+        """Compute what is left of prompts; return their cache and the logits after each."""
+        pieces = [row.tokens[row.done :] for row in rows]
+        lengths = [len(piece) for piece in pieces]
+        tokens = [piece + [0] * (max(lengths) - len(piece)) for piece in pieces]
+        cache = rows[0].cache if len(rows) == 1 else caches.merge([row.cache for row in rows])
+        with caches.padded(cache, lengths):
+            logits = self._model.module(mx.array(tokens), cache=cache)
+        logits = logits[mx.arange(len(rows)), mx.array(lengths) - 1]
+        mx.eval(caches.arrays(cache), logits)
+        return cache, logits
+
+    def _begin(self, rows: list[Row], cache: caches.Cache, logits: mx.array) -> None:
+        """Give out the first tokens of rows whose prompts are complete; from now on they decode."""
         vocabulary = self._model.vocabulary
-        self._groups.append(Group([row], cache, chosen.given_out(), vocabulary, counts))
+        counts = row_counts(rows, vocabulary)
+        chosen = choose_next(rows, Table.of([row.sampling for row in rows]), logits, counts)
+        tokens = chosen.read()
+        group = Group(list(rows), cache, chosen.given_out(), vocabulary, counts)
+        self._groups.append(group)
+        for row, token in zip(rows, tokens, strict=True):
+            row.done, row.cache = len(row.tokens), []
+            self._report.progress.append(row.progress)
+            if token is not None:
+                self._give_out(row, token)
+        for row in [row for row in rows if row.id in self._running]:
+            kept = group.cache_of(row)
+            if caches.can_trim(kept):
+                self._keep(row.tokens[: row.done], kept)
         self._regroup()
 
     def _regroup(self) -> None:
@@ -283,17 +305,25 @@ class MlxEngine:
 
     # --- the rest
 
+    def trim(self) -> None:
+        """Forget the kept prefixes, and give back the buffers that MLX keeps for later."""
+        if self._store is not None:
+            self._store.clear()
+        mx.clear_cache()
+
     def stats(self) -> EngineStats:
         """Return current figures."""
         store = self._store or PrefixStore(0)
+        active_bytes, cached_bytes = mx.get_active_memory(), mx.get_cache_memory()
         return EngineStats(
             cache_tokens_used=sum(row.done for row in self._running.values()),
+            memory_bytes=active_bytes + cached_bytes,
             details={
                 "batches": len(self._groups),
                 "kept_prefixes": len(store),
                 "kept_bytes": store.size_bytes,
-                "active_bytes": mx.get_active_memory(),
-                "cached_bytes": mx.get_cache_memory(),
+                "active_bytes": active_bytes,
+                "cached_bytes": cached_bytes,
                 "peak_bytes": mx.get_peak_memory(),
             },
         )
@@ -312,6 +342,30 @@ def plan_piece(pending: int, limit: int) -> int:
     All but the last few rows are computed apart from these, whose logits are computed too.
     """
     return pending if pending <= 2 * TAIL else min(pending - TAIL, limit)
+
+
+def plan_last_pieces(rows: Seq[Row], cells_limit: int) -> list[list[Row]]:
+    """Return which prompts to complete together: those of about the same length.
+
+    A call costs about as much as ``TAIL`` rows beside what its rows cost, so that much padding is
+    worth it. Recurrent layers would take padding for text, and are computed alone.
+
+    :param cells_limit: padding of one batch in the cache.
+    """
+    batches: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: row.pending):
+        together = [*batches[-1], row] if batches else [row]
+        fits = (
+            all(caches.can_trim(one.cache) for one in together)
+            and len(together) * row.pending <= LAST_ROWS
+            and padding([one.pending for one in together]) <= TAIL
+            and padding([len(one.tokens) for one in together]) <= cells_limit
+        )
+        if batches and fits:
+            batches[-1] = together
+        else:
+            batches.append([row])
+    return batches
 
 
 def _reason(error: Exception) -> str:

@@ -216,12 +216,18 @@ class Group:
         self.chosen = self.chosen.joined(other.chosen)
         self.table = Table.of([row.sampling for row in self.rows])
 
+    def cache_of(self, row: Row) -> Cache:
+        """Return the cache of one row, which stays in the group."""
+        if len(self.rows) == 1:
+            return self.cache
+        cache = caches.extract(self.cache, self.rows.index(row))
+        caches.settle(cache)
+        return cache
+
     def drop(self, row: Row) -> Cache:
         """Take a row out and return its cache; it must not be the last."""
-        index = self.rows.index(row)
-        cache = caches.extract(self.cache, index)
-        caches.settle(cache)
-        left = [i for i in range(len(self.rows)) if i != index]
+        cache = self.cache_of(row)
+        left = [i for i, other in enumerate(self.rows) if other is not row]
         self.rows = [self.rows[i] for i in left]
         self._select(left)
         return cache
@@ -246,11 +252,11 @@ class Group:
         return caches.merge([self.cache]) if len(self.rows) == 1 else self.cache
 
 
-def row_counts(row: Row, vocabulary: int) -> mx.array | None:
-    """Return what a row's penalties count so far, of shape (1, vocabulary)."""
-    if not has_penalties(row.sampling):
+def row_counts(rows: Sequence[Row], vocabulary: int) -> mx.array | None:
+    """Return what penalties count so far, of shape (rows, vocabulary); None if no row has any."""
+    if not any(has_penalties(row.sampling) for row in rows):
         return None
-    return count_tokens(row.tokens, row.produced, vocabulary)
+    return mx.concatenate([count_tokens(row.tokens, row.produced, vocabulary) for row in rows])
 
 
 def padding(lengths: Sequence[int]) -> int:

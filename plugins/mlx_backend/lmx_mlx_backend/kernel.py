@@ -15,9 +15,10 @@ from lmx_kernel.interfaces import Backend, Finding, SettingsSection
 from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
 from lmx_mlx_backend.architectures import is_known
 from lmx_mlx_backend.blas import blas_env
+from lmx_mlx_backend.device import is_cpu
 from lmx_mlx_backend.findings import examine
 from lmx_mlx_backend.folder import ModelFolder, read_folder
-from lmx_mlx_backend.footprint import estimate
+from lmx_mlx_backend.footprint import Footprint
 from lmx_mlx_backend.settings import MlxSettings
 
 NAME = "mlx"
@@ -83,7 +84,9 @@ class MlxBackend:
         if problem is not None:
             raise ModelUnusableError(f"{card.id}: {problem}")
 
-    def estimate(self, card: ModelCard, options: LoadOptions) -> MemoryEstimate:
+    def estimate(
+        self, card: ModelCard, options: LoadOptions, settings: Mapping[str, Any]
+    ) -> MemoryEstimate:
         """Return what loading takes.
 
         :raises ModelUnusableError: as :meth:`verify`.
@@ -91,7 +94,7 @@ class MlxBackend:
         model = self._read(card.path)
         if isinstance(model, str):
             raise ModelUnusableError(model)
-        return estimate(model, options)
+        return Footprint(model, options, is_cpu(MlxSettings(**settings).device)).estimate()
 
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what puts a fast matrix library before MLX's own on a Linux CPU."""
@@ -139,8 +142,15 @@ def _card(location: Location, model: ModelFolder) -> ModelCard:
         context_length=model.context_length,
         quantization=model.quantization,
         capabilities=_capabilities(model),
+        files=_files(location),
         problem=_problem(model.architecture),
     )
+
+
+def _files(location: Location) -> tuple[Path, ...]:
+    """Return all files of the folder but those that are models by themselves."""
+    names = sorted(name for name in location.files if not name.endswith(".gguf"))
+    return tuple(location.folder / name for name in names)
 
 
 def _capabilities(model: ModelFolder) -> frozenset[str]:
@@ -161,5 +171,6 @@ def _damaged_card(location: Location, problem: str) -> ModelCard:
         architecture="unknown",
         size_bytes=0,
         context_length=0,
+        files=_files(location),
         problem=problem,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -18,12 +19,14 @@ from lmx_kernel.errors import ModelUnusableError
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.architectures import distribution, find_plugin
 from lmx_mlx_backend.deadline import deadline
+from lmx_mlx_backend.pace import LEAST_ROWS
 
-COMPUTE_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError)
+COMPUTE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
+                  NameError, RuntimeError, TypeError, ValueError)  # fmt: skip
 """What MLX and a model's own code raise when they cannot compute something."""
 
-BUILD_S = 60.0
-"""A model may take this long to be imported and built, before its weights are read."""
+PATIENCE_S = 60.0
+"""A model may take this long to be imported and built, and as long to compute a few rows."""
 
 NEAR = 0.01
 """Logits in float32 that differ by less than this share of their range are the same."""
@@ -37,12 +40,14 @@ class Model:
     :param vocabulary: width of the logits.
     :param can_batch: whether its caches can be those of several sequences.
     :param can_keep: whether they can be copied and measured.
+    :param row_s: what a row of a prompt takes, in seconds.
     """
 
     module: Any
     vocabulary: int
     can_batch: bool
     can_keep: bool
+    row_s: float
 
     @classmethod
     def open(
@@ -55,14 +60,21 @@ class Model:
         plugin = find_plugin(architecture)
         origin = f"plugin {distribution(plugin)}: " if plugin is not None else ""
         try:
-            module = _load(folder, plugin, as_float32=as_float32, progress=progress)
-            vocabulary = _try_out(module)
-            can_batch, can_keep = _works(module, _batch), _works(module, _copy)
+            with deadline(PATIENCE_S, origin, "building it"):
+                module = _build(folder, plugin)
+            if as_float32:
+                module.set_dtype(mx.float32)
+            for share in _compute_weights(module):
+                progress(0.9 * share)
+            with deadline(PATIENCE_S, origin, "computing a few tokens"):
+                vocabulary = _try_out(module)
+                can_batch, can_keep = _works(module, _batch), _works(module, _copy)
+                row_s = _warm_up(module)
         except SystemExit as error:
             raise ModelUnusableError(f"{origin}it tried to end the process") from error
         except Exception as error:  # whatever a plugin's code may raise
             raise ModelUnusableError(f"{origin}{_first_line(error)}") from error
-        return cls(module, vocabulary, can_batch, can_keep)
+        return cls(module, vocabulary, can_batch, can_keep, row_s)
 
     def close(self) -> None:
         """Free the weights."""
@@ -70,22 +82,14 @@ class Model:
         mx.clear_cache()
 
 
-def _load(
-    folder: Path, plugin: EntryPoint | None, *, as_float32: bool, progress: ProgressCallback
-) -> nn.Module:
+def _build(folder: Path, plugin: EntryPoint | None) -> nn.Module:
     def classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
         if plugin is None:
             return utils._get_classes(config)  # noqa: SLF001
         source = plugin.load()
         return source.Model, source.ModelArgs
 
-    with deadline(BUILD_S, f"building it took longer than {BUILD_S:.0f} s"):
-        module, _ = utils.load_model(folder, lazy=True, get_model_classes=classes)
-    if as_float32:
-        module.set_dtype(mx.float32)
-    for share in _compute_weights(module):
-        progress(0.9 * share)
-    return module
+    return utils.load_model(folder, lazy=True, get_model_classes=classes)[0]
 
 
 def _compute_weights(module: nn.Module) -> Iterator[float]:
@@ -117,6 +121,13 @@ def _try_out(module: Any) -> int:
     if not mx.isfinite(logits.astype(mx.float32).max()).item():
         raise ValueError("the model computes numbers that are not finite")
     return int(logits.shape[-1])
+
+
+def _warm_up(module: Any) -> float:
+    """Compute a piece of a prompt and return what a row of it took, in seconds."""
+    started_s = time.perf_counter()
+    mx.eval(module(mx.array([[0] * LEAST_ROWS]), cache=caches.new(module)))
+    return (time.perf_counter() - started_s) / LEAST_ROWS
 
 
 def _works(module: Any, attempt: Callable[[Any], None]) -> bool:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-
 import mlx.core as mx
 
 from lmx_kernel.engine import Engine, ProgressCallback
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.types import EngineLimits, EngineSpec
-from lmx_mlx_backend import caches
 from lmx_mlx_backend.engine import MlxEngine
-from lmx_mlx_backend.folder import ModelFolder, read_folder
-from lmx_mlx_backend.footprint import PADDING_SHARE, estimate, kept_bytes, token_bytes
+from lmx_mlx_backend.folder import read_folder
+from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
 from lmx_mlx_backend.model import Model
-from lmx_mlx_backend.pace import LEAST_ROWS, Pace
+from lmx_mlx_backend.pace import Pace
 from lmx_mlx_backend.prefix import PrefixStore
 from lmx_mlx_backend.settings import MlxSettings
 from lmx_mlx_backend.tokenizer import MlxTokenizer
@@ -34,15 +31,13 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
     :raises ModelUnusableError: its files are damaged or do not fit its architecture.
     """
     settings = MlxSettings(**spec.settings)
-    folder = read_folder(spec.card.path)
+    folder, options = read_folder(spec.card.path), spec.options
     on_gpu = _choose_device(settings.device)
-    _limit_memory(folder, spec)
+    footprint = Footprint(folder, options, on_cpu=not on_gpu)
+    _limit_memory(footprint, spec.memory_bytes)
     model = Model.open(folder.path, folder.architecture, as_float32=not on_gpu, progress=progress)
     tokenizer = MlxTokenizer.open(folder.path, model.vocabulary)
-    pace = warm_up(model)
     progress(1.0)
-    options = spec.options
-    weights_bytes = estimate(folder, options).weights_bytes
     return MlxEngine(
         tokenizer=tokenizer,
         limits=EngineLimits(
@@ -51,9 +46,9 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
             cache_tokens=options.cache_tokens,
         ),
         model=model,
-        pace=pace,
-        store=PrefixStore(kept_bytes(folder, options)) if model.can_keep else None,
-        padding_cells=weights_bytes // (PADDING_COST * max(token_bytes(folder), 1)),
+        pace=Pace(model.row_s),
+        store=PrefixStore(footprint.kept_bytes) if model.can_keep else None,
+        padding_cells=footprint.weights_bytes // (PADDING_COST * max(footprint.token_bytes, 1)),
         spare_cells=options.cache_tokens // PADDING_SHARE,
         ahead=on_gpu,
     )
@@ -72,16 +67,8 @@ def _choose_device(wanted: str) -> bool:
     return on_gpu
 
 
-def _limit_memory(folder: ModelFolder, spec: EngineSpec) -> None:
-    """Hold MLX to what the ledger was told. The limit of wired memory is left as it is."""
-    planned = estimate(folder, spec.options)
-    mx.set_memory_limit(planned.total_bytes)
+def _limit_memory(footprint: Footprint, reserved_bytes: int) -> None:
+    """Hold MLX to what the ledger holds for it. The limit of wired memory is left as it is."""
+    planned = footprint.estimate()
+    mx.set_memory_limit(reserved_bytes or planned.total_bytes)
     mx.set_cache_limit(planned.overhead_bytes // 4)
-
-
-def warm_up(model: Model) -> Pace:
-    """Compute a few rows and return the pace that this took."""
-    started_s = time.perf_counter()
-    cache = caches.new(model.module)
-    mx.eval(model.module(mx.array([[0] * LEAST_ROWS]), cache=cache))
-    return Pace(row_s=(time.perf_counter() - started_s) / LEAST_ROWS)

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from lmx_kernel.engine import Engine, Sequence
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
-from lmx_kernel.types import Sampling
+from lmx_kernel.types import EngineSpec, LoadOptions, Sampling
 
 GREEDY = Sampling(temperature=0, seed=1)
 SEEDED = Sampling(temperature=0.9, seed=42)
@@ -468,10 +468,38 @@ def test_figures_of_memory(driver, models) -> None:
     driver.add(1, PROMPTS[2])
     driver.step()
     stats = driver.engine.stats()
+    assert stats.memory_bytes == stats.details["active_bytes"] + stats.details["cached_bytes"]
     assert stats.cache_tokens_used == 100
     weights = (Path(models("llama")) / "model.safetensors").stat().st_size
     assert stats.details["active_bytes"] > 0.9 * weights
     assert stats.details["peak_bytes"] >= stats.details["active_bytes"]
+
+
+def test_trimming_gives_back_what_serves_later_requests_only(driver) -> None:
+    expected = driver.answer(PROMPTS[2], 24)
+    for seed in range(8):
+        driver.answer(tokens_of(seed, 300), 4)
+    driver.add(1, PROMPTS[2])
+    while len(driver.tokens[1]) < 8:
+        driver.step()
+    before = driver.engine.stats()
+    driver.engine.trim()
+    after = driver.engine.stats()
+    assert after.details["kept_prefixes"] == 0
+    assert after.details["cached_bytes"] == 0
+    freed = before.details["kept_bytes"] + before.details["cached_bytes"]
+    assert before.memory_bytes - after.memory_bytes >= 0.9 * freed > 0
+    assert driver.run(1, count=24) == [expected]
+
+
+def test_mlx_is_held_to_what_the_ledger_holds(models, card_of) -> None:
+    import mlx.core as mx
+    from lmx_mlx_backend.worker import lmx_open_engine
+
+    options = LoadOptions(context_length=64, parallel=1, cache_tokens=64)
+    spec = EngineSpec(card=card_of(models("llama")), options=options, memory_bytes=777 << 20)
+    lmx_open_engine(spec, lambda share: None).close()
+    assert mx.set_memory_limit(1 << 30) == 777 << 20
 
 
 def test_the_limit_of_wired_memory_is_left_alone(open_model, monkeypatch) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lmx_mlx_backend import architectures
+from lmx_mlx_backend import architectures, device
 from lmx_mlx_backend.folder import read_folder
-from lmx_mlx_backend.footprint import estimate
+from lmx_mlx_backend.footprint import Footprint
 from lmx_mlx_backend.kernel import MlxBackend
 from lmx_mlx_backend.safetensors import read_tensors
 
@@ -223,14 +224,61 @@ def test_any_damage_gives_a_reason(llama: Path, data: st.DataObject) -> None:
 
 def test_estimates_grow_with_what_is_asked(card_of: CardOf, llama: Path) -> None:
     folder = read_folder(llama)
-    small = estimate(folder, OPTIONS)
-    large = estimate(folder, LoadOptions(context_length=1024, parallel=8, cache_tokens=4096))
+    small = Footprint(folder, OPTIONS, on_cpu=True).estimate()
+    wide = LoadOptions(context_length=1024, parallel=8, cache_tokens=4096)
+    large = Footprint(folder, wide, on_cpu=True).estimate()
     assert small.weights_bytes == pytest.approx(folder.size_bytes, rel=0.01)
     assert small.cache_bytes < large.cache_bytes
     assert small.total_bytes < large.total_bytes
     # keys and values of 2 layers, 2 heads of width 16, in float32
     assert small.cache_bytes >= 1024 * 2 * 2 * 2 * 16 * 4
-    assert MlxBackend().estimate(card_of(llama), OPTIONS) == small
+    assert MlxBackend().estimate(card_of(llama), OPTIONS, {"device": "cpu"}) == small
+
+
+@pytest.mark.parametrize(("dtype", "is_wide"), [("BF16", False), ("F32", True)])
+def test_on_a_gpu_numbers_stay_as_they_are(llama: Path, dtype: str, is_wide: bool) -> None:
+    folder = read_folder(llama)
+    tensors = tuple(evolve(tensor, dtype=dtype) for tensor in folder.tensors)
+    folder = evolve(folder, tensors=tensors)
+    gpu, cpu = (Footprint(folder, OPTIONS, on_cpu=on_cpu).estimate() for on_cpu in (False, True))
+    assert gpu.weights_bytes == folder.size_bytes
+    assert cpu.weights_bytes == sum(tensor.elements * 4 for tensor in tensors)
+    assert gpu.cache_bytes == (cpu.cache_bytes if is_wide else cpu.cache_bytes // 2)
+
+
+@pytest.mark.parametrize("packages", [(), ("mlx-cuda-12",), ("mlx-cuda-13",)])
+def test_the_device_is_told_by_what_is_installed(
+    card_of: CardOf, llama: Path, monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...]
+) -> None:
+    """A CPU computes half precision in float32, which takes more memory."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(device, "_is_installed", lambda name: name in packages)
+    change_header(llama, as_half)
+    card, backend = card_of(llama), MlxBackend()
+    on = {name: backend.estimate(card, OPTIONS, {"device": name}) for name in ("auto", "cpu")}
+    assert (on["auto"] == on["cpu"]) == (not packages)
+    assert on["auto"].total_bytes <= on["cpu"].total_bytes
+
+
+def as_half(header: dict[str, Any]) -> None:
+    """Make each float32 tensor one of twice as many bfloat16 numbers."""
+    for entry in header.values():
+        if entry.get("dtype") == "F32":
+            entry.update(dtype="BF16", shape=[2 * entry["shape"][0], *entry["shape"][1:]])
+
+
+# --- what deleting a model would delete
+
+
+def test_all_files_of_the_folder_are_the_models_own(card_of: CardOf, llama: Path) -> None:
+    for name in ("README.md", "other.gguf"):  # a GGUF file is a model of its own
+        (llama / name).touch()
+    expected = {file for file in llama.iterdir() if file.suffix != ".gguf"}
+    assert set(card_of(llama).files) == expected
+    (llama / "config.json").write_text("{")
+    card = card_of(llama)
+    assert card.problem
+    assert set(card.files) == expected
 
 
 # --- the daemon's process

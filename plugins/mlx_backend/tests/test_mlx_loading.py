@@ -166,6 +166,23 @@ class Model(Llama):
     def __call__(self, inputs, cache=None):
         return super().__call__(inputs, cache)[0]
 """
+UNFIT_FOR_MANY = """
+from mlx_lm.models.llama import Model as Llama, ModelArgs
+class Model(Llama):
+    def __call__(self, inputs, cache=None):
+        if inputs.shape[1] > 8:
+            raise ArithmeticError("no more than 8 rows")
+        return super().__call__(inputs, cache)
+"""
+ENDLESS = """
+from mlx_lm.models.llama import Model as Llama, ModelArgs
+class Model(Llama):
+    def {}(self, *args, **more):
+        while True: pass
+"""
+ENDLESS_INIT, ENDLESS_SANITIZE, ENDLESS_CALL = map(
+    ENDLESS.format, ("__init__", "sanitize", "__call__")
+)
 
 
 @pytest.fixture
@@ -207,13 +224,17 @@ def test_an_architecture_from_a_package(load, plugin, models) -> None:
         ("def", "SyntaxError"),
         (WRONG_SHAPES, "norm"),
         (WRONG_LOGITS, "gives logits of shape"),
+        (UNFIT_FOR_MANY, "no more than 8 rows"),
         ("while True: pass", "building it took longer than 0 s"),
+        (ENDLESS_INIT, "building it took longer than 0 s"),
+        (ENDLESS_SANITIZE, "building it took longer than 0 s"),
+        (ENDLESS_CALL, "computing a few tokens took longer than 0 s"),
     ],
 )
 def test_a_broken_package_fails_the_load_by_name(
     load, plugin, monkeypatch: pytest.MonkeyPatch, source: str, reason: str
 ) -> None:
-    monkeypatch.setattr(loading, "BUILD_S", 0.4 if "while" in source else 60.0)
+    monkeypatch.setattr(loading, "PATIENCE_S", 0.4 if "while" in source else 60.0)
     with pytest.raises(ModelUnusableError, match="plugin lmx-tiny: ") as caught:
         load(plugin(source))
     assert reason in caught.value.message

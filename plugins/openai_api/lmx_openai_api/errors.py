@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lmx_kernel.errors import LmxError
+from lmx_openai_api.objects import ErrorBody
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-def error_body(error: LmxError) -> dict[str, Any]:
+def error_body(error: LmxError) -> ErrorBody:
     """Return the body, or the frame of a stream, that tells a client of ``error``."""
     family = "server_error" if error.status >= 500 else "invalid_request_error"
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import falcon
 import msgspec
@@ -11,6 +11,7 @@ from falcon.asgi import Request, Response
 
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.types import ModelCard
+from lmx_openai_api.objects import ModelList, ModelObject
 
 if TYPE_CHECKING:
     from lmx_kernel.kernel import Kernel
@@ -49,7 +50,7 @@ class Model:
         _send(resp, _model(card))
 
 
-def _model(card: ModelCard) -> dict[str, Any]:
+def _model(card: ModelCard) -> ModelObject:
     publisher, slash, _ = card.id.partition("/")
     return {
         "id": card.id,
@@ -59,6 +60,6 @@ def _model(card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _send(resp: Response, body: dict[str, Any]) -> None:
+def _send(resp: Response, body: ModelList | ModelObject) -> None:
     resp.content_type = falcon.MEDIA_JSON
     resp.data = msgspec.json.encode(body)

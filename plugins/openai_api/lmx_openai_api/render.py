@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -13,8 +13,19 @@ from attrs import define, field, frozen
 
 from lmx_kernel.types import Event, Finished, Logprobs, TextDelta, TokenLogprob, Usage
 from lmx_openai_api.answers import Reading
+from lmx_openai_api.objects import (
+    ChatChoice,
+    ChatChunkChoice,
+    ChatLogprobs,
+    CompletionChoice,
+    CompletionLogprobs,
+    Delta,
+    Head,
+    Token,
+    UsageObject,
+)
 
-JsonObject = dict[str, Any]
+JsonObject = Mapping[str, Any]
 LEAST_LOGPROB = -9999.0  # JSON has no -inf
 
 
@@ -54,19 +65,19 @@ class ChatRendering:
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
 
-    def opening(self, index: int) -> JsonObject:
+    def opening(self, index: int) -> ChatChunkChoice:
         """Say who speaks."""
         return self._chunk(index, {"role": "assistant", "content": ""}, None, None)
 
-    def delta(self, index: int, text: str, logprobs: Sequence[Logprobs]) -> JsonObject:
+    def delta(self, index: int, text: str, logprobs: Sequence[Logprobs]) -> ChatChunkChoice:
         """Add text."""
         return self._chunk(index, {"content": text}, None, self._logprobs(logprobs))
 
-    def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> JsonObject:
+    def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> ChatChunkChoice:
         """End a choice."""
         return self._chunk(index, {}, reason, self._logprobs(logprobs) if logprobs else None)
 
-    def whole(self, index: int, text: str, reason: str, logprobs: Sequence[Logprobs]) -> JsonObject:
+    def whole(self, index: int, text: str, reason: str, logprobs: Sequence[Logprobs]) -> ChatChoice:
         """Return a message."""
         return {
             "index": index,
@@ -76,11 +87,11 @@ class ChatRendering:
         }
 
     def _chunk(
-        self, index: int, delta: JsonObject, reason: str | None, logprobs: JsonObject | None
-    ) -> JsonObject:
+        self, index: int, delta: Delta, reason: str | None, logprobs: ChatLogprobs | None
+    ) -> ChatChunkChoice:
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, logprobs: Sequence[Logprobs]) -> JsonObject | None:
+    def _logprobs(self, logprobs: Sequence[Logprobs]) -> ChatLogprobs | None:
         if not self.with_logprobs:
             return None
         return {
@@ -122,24 +133,26 @@ class CompletionRendering:
         self._echoes = echoes
         self._positions: defaultdict[int, _Position] = defaultdict(lambda: _Position(0))
 
-    def opening(self, index: int) -> JsonObject | None:
+    def opening(self, index: int) -> CompletionChoice | None:
         """Repeat the prompt, if that was asked for."""
         return _choice(index, self._echoes[index], None, None) if self._echoes else None
 
-    def delta(self, index: int, text: str, logprobs: Sequence[Logprobs]) -> JsonObject:
+    def delta(self, index: int, text: str, logprobs: Sequence[Logprobs]) -> CompletionChoice:
         """Add text."""
         return _choice(index, text, None, self._logprobs(index, logprobs))
 
-    def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> JsonObject:
+    def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> CompletionChoice:
         """End a choice."""
         return _choice(index, "", reason, self._logprobs(index, logprobs) if logprobs else None)
 
-    def whole(self, index: int, text: str, reason: str, logprobs: Sequence[Logprobs]) -> JsonObject:
+    def whole(
+        self, index: int, text: str, reason: str, logprobs: Sequence[Logprobs]
+    ) -> CompletionChoice:
         """Return all of a choice."""
         echo = self._echoes[index] if self._echoes else ""
         return _choice(index, echo + text, reason, self._logprobs(index, logprobs))
 
-    def _logprobs(self, index: int, logprobs: Sequence[Logprobs]) -> JsonObject | None:
+    def _logprobs(self, index: int, logprobs: Sequence[Logprobs]) -> CompletionLogprobs | None:
         if not self._with_logprobs:
             return None
         position = self._positions[index]
@@ -151,7 +164,9 @@ class CompletionRendering:
         }
 
 
-def _choice(index: int, text: str, reason: str | None, logprobs: JsonObject | None) -> JsonObject:
+def _choice(
+    index: int, text: str, reason: str | None, logprobs: CompletionLogprobs | None
+) -> CompletionChoice:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
@@ -159,7 +174,7 @@ def _finite(logprob: float) -> float:
     return max(logprob, LEAST_LOGPROB)
 
 
-def _token(token: TokenLogprob) -> JsonObject:
+def _token(token: TokenLogprob) -> Token:
     return {
         "token": token.text.decode(errors="replace"),
         "logprob": _finite(token.logprob),
@@ -210,16 +225,16 @@ class Envelope:
         return fields[:-1] + b',"choices":['
 
     def _fields(self, kind: str) -> JsonObject:
-        return {
+        head: Head = {
             "id": self.id,
-            "object": kind,
             "created": self.created,
             "model": self.model,
             "system_fingerprint": self.model,
         }
+        return {"object": kind, **head}
 
 
-def usage_object(usage: Usage) -> JsonObject:
+def usage_object(usage: Usage) -> UsageObject:
     """Return the ``usage`` of an answer."""
     return {
         "prompt_tokens": usage.prompt_tokens,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
-
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
 from lmx_kernel.types import (
     ChatPrompt,
@@ -19,20 +17,19 @@ from lmx_kernel.types import (
     TokenPrompt,
 )
 from lmx_openai_api.schema import (
-    HARMLESS,
     ChatBody,
     ChatMessage,
     CompletionBody,
     ContentPart,
     GenerationBody,
     Stop,
+    refused_fields,
 )
 
 MAX_PROMPTS = 32
 _SPACE = b" \t\r\n"
 _REFUSED: dict[type, dict[str, frozenset[bytes]]] = {
-    cls: {f.name: f.metadata[HARMLESS] for f in attrs.fields(cls) if HARMLESS in f.metadata}
-    for cls in (ChatMessage, ChatBody, CompletionBody)
+    cls: refused_fields(cls) for cls in (ChatMessage, ChatBody, CompletionBody)
 }
 
 

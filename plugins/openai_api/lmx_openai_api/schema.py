@@ -4,26 +4,37 @@ A field that is not listed is ignored. A field marked :func:`refused` is known t
 LMX does not do: it may only carry a value that asks for nothing.
 """
 
-# ruff: noqa: RUF009 (`refused` makes attrs fields)
-
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
-from attrs import field, frozen
+import msgspec
+from attrs import frozen
 from msgspec import Meta, Raw
 
-HARMLESS = "harmless"
 INT32_MAX = 2**31 - 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
-def refused(*harmless: bytes) -> Any:
-    """A field that is refused, unless it is absent, null or one of ``harmless`` (compact JSON)."""
-    # msgspec does not decode into a Raw that has a factory
-    return field(default=None, metadata={HARMLESS: frozenset({b"null", *harmless})})
+def refused(*harmless: Any) -> Meta:
+    """Mark a field that is refused, unless it is absent, null or one of ``harmless``."""
+    return Meta(
+        description="Not served: takes only what asks for nothing.",
+        extra_json_schema={"enum": [None, *harmless]},
+    )
 
 
+def refused_fields(cls: type[Any]) -> dict[str, frozenset[bytes]]:
+    """Return the fields of ``cls`` that are refused, and the compact JSON that each may have."""
+    fields = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        if get_origin(hint) is Annotated and hint.__origin__ is Raw:
+            harmless = hint.__metadata__[0].extra_json_schema["enum"]
+            fields[name] = frozenset(map(msgspec.json.encode, harmless))
+    return fields
+
+
+ABSENT: Any = None  # a Raw has no null
 ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 StopText = Annotated[str, Meta(max_length=256)]
@@ -51,9 +62,9 @@ class ChatMessage:
 
     role: Role
     content: str | list[ContentPart] | None = None
-    tool_calls: Raw = refused(b"[]")
-    function_call: Raw = refused()
-    audio: Raw = refused()
+    tool_calls: Annotated[Raw, refused([])] = ABSENT
+    function_call: Annotated[Raw, refused()] = ABSENT
+    audio: Annotated[Raw, refused()] = ABSENT
 
 
 @frozen
@@ -99,15 +110,15 @@ class ChatBody(GenerationBody):
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
-    response_format: Raw = refused(b'{"type":"text"}')
-    tools: Raw = refused(b"[]")
-    tool_choice: Raw = refused(b'"none"', b'"auto"')
-    functions: Raw = refused(b"[]")
-    function_call: Raw = refused(b'"none"', b'"auto"')
-    modalities: Raw = refused(b"[]", b'["text"]')
-    audio: Raw = refused()
-    prediction: Raw = refused()
-    web_search_options: Raw = refused()
+    response_format: Annotated[Raw, refused({"type": "text"})] = ABSENT
+    tools: Annotated[Raw, refused([])] = ABSENT
+    tool_choice: Annotated[Raw, refused("none", "auto")] = ABSENT
+    functions: Annotated[Raw, refused([])] = ABSENT
+    function_call: Annotated[Raw, refused("none", "auto")] = ABSENT
+    modalities: Annotated[Raw, refused([], ["text"])] = ABSENT
+    audio: Annotated[Raw, refused()] = ABSENT
+    prediction: Annotated[Raw, refused()] = ABSENT
+    web_search_options: Annotated[Raw, refused()] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -121,4 +132,4 @@ class CompletionBody(GenerationBody):
     echo: bool | None = None
     logprobs: TopLogprobs | None = None
     best_of: Annotated[int, Meta(ge=1, le=16)] | None = None
-    suffix: Raw = refused(b'""')
+    suffix: Annotated[Raw, refused("")] = ABSENT

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lmx_kernel.errors import LmxError
+from lmx_kernel.interfaces import Operation
 from lmx_openai_api.chat import ChatCompletions
 from lmx_openai_api.completions import Completions
 from lmx_openai_api.errors import error_body
 from lmx_openai_api.models import Model, Models
+from lmx_openai_api.objects import (
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    CompletionChunk,
+    Done,
+    ModelList,
+    ModelObject,
+)
+from lmx_openai_api.schema import ChatBody, CompletionBody
 from lmx_openai_api.settings import OpenAISettings
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ class OpenAISurface:
 
     name = "openai"
     prefix = "/v1"
+    scope = "inference"
 
     def __init__(self, kernel: Kernel, settings: OpenAISettings) -> None:
         self._kernel = kernel
@@ -36,6 +48,41 @@ class OpenAISurface:
             ("/v1/completions", Completions(self._kernel, self._settings)),
             ("/v1/models", Models(self._kernel)),
             ("/v1/models/{name:path}", Model(self._kernel)),
+        ]
+
+    def operations(self) -> Iterable[Operation]:
+        """Return what each route takes and gives."""
+        return [
+            Operation(
+                method="POST",
+                path="/v1/chat/completions",
+                summary="Answer a conversation",
+                body=ChatBody,
+                result=ChatCompletion,
+                streams=True,
+                event=ChatChunk | Done,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/completions",
+                summary="Continue one prompt, or several",
+                body=CompletionBody,
+                result=Completion,
+                streams=True,
+                event=CompletionChunk | Done,
+            ),
+            Operation(
+                method="GET",
+                path="/v1/models",
+                summary="List the models that can be asked",
+                result=ModelList,
+            ),
+            Operation(
+                method="GET",
+                path="/v1/models/{name:path}",
+                summary="Show one model",
+                result=ModelObject,
+            ),
         ]
 
     def render_error(self, error: LmxError) -> Mapping[str, Any]:

@@ -186,7 +186,7 @@ def surface() -> OpenAISurface:
 async def api(surface: OpenAISurface) -> AsyncIterator[Api]:
     settings = ServerSettings(port=0)
     app = build_app([surface], make_health())
-    shell = Shell(app, settings, ErrorRenderer([surface]), lambda request: None)
+    shell = Shell(app, settings, ErrorRenderer([surface]), lambda request: "")
     server = HttpServer(settings, shell)
     await server.start()
     url = f"http://127.0.0.1:{server.port}"

@@ -1,0 +1,168 @@
+"""Watching what workers really take, and acting before the machine runs out of memory.
+
+Estimates decide what is loaded; this is for what they cannot know: leaks, other programs, and
+estimates that were wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+from attrs import frozen
+
+from lmx_kernel.events import KernelEvent, MemoryPressed
+from lmx_kernel.memory.budget import MemorySettings, free_bytes, machine_bytes
+
+WATCH_S = 0.5
+
+
+class Level(StrEnum):
+    """How scarce memory is."""
+
+    EASE = "ease"
+    SOFT = "soft"
+    HARD = "hard"
+
+
+class Holder(Protocol):
+    """Whose worker takes memory: see :class:`lmx_kernel.runtime.instance.Instance`."""
+
+    model: str
+    memory_bytes: int
+    observed_bytes: int
+
+    @property
+    def pid(self) -> int | None: ...
+    def observe(self, taken_bytes: int) -> None: ...
+    def hold(self, reason: str) -> None: ...
+    def trim(self) -> None: ...
+    def kill(self, reason: str) -> None: ...
+
+
+@frozen(kw_only=True)
+class Reading:
+    """One look at the machine, in bytes."""
+
+    used_bytes: int
+    budget_bytes: int
+    free_bytes: int
+    machine_bytes: int
+
+
+def level_of(reading: Reading, settings: MemorySettings) -> Level:
+    """Return how scarce memory is: against the budget, and against what the machine has left."""
+    if (
+        reading.used_bytes > reading.budget_bytes
+        or reading.free_bytes < settings.hard_free_share * reading.machine_bytes
+    ):
+        return Level.HARD
+    if (
+        reading.used_bytes > settings.soft_share * reading.budget_bytes
+        or reading.free_bytes < settings.soft_free_share * reading.machine_bytes
+    ):
+        return Level.SOFT
+    return Level.EASE
+
+
+def worst(holders: Iterable[Holder]) -> Holder | None:
+    """Return whose worker to end: the one that takes most beyond what was reserved for it."""
+    return max(
+        (holder for holder in holders if holder.pid),
+        key=lambda holder: (holder.observed_bytes - holder.memory_bytes, holder.observed_bytes),
+        default=None,
+    )
+
+
+class Guard:
+    """Looks twice a second. Soft: nobody new starts, and what only serves later requests is given
+    back. Hard: the worst worker is ended; its streams are resumed, as after a crash.
+
+    :param holders: asks who may have a worker.
+    :param settings: asks for the limits.
+    :param budget_bytes: asks what all workers together may take.
+    :ivar level: what was seen last.
+    """
+
+    def __init__(
+        self,
+        holders: Callable[[], Iterable[Holder]],
+        settings: Callable[[], MemorySettings],
+        budget_bytes: Callable[[], int],
+        publish: Callable[[KernelEvent], None],
+    ) -> None:
+        self._holders = holders
+        self._settings = settings
+        self._budget_bytes = budget_bytes
+        self._publish = publish
+        self.level = Level.EASE
+
+    async def watch(self) -> None:
+        """Look and act, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(WATCH_S)
+
+    async def look(self) -> None:
+        """Look once, and act."""
+        holders = [(holder, holder.pid) for holder in self._holders()]
+        running = [(holder, pid) for holder, pid in holders if pid]
+        taken, free = await asyncio.to_thread(
+            lambda: ([taken_bytes(pid) for _, pid in running], free_bytes())
+        )
+        for (holder, pid), bytes_ in zip(running, taken, strict=True):
+            if holder.pid == pid:
+                holder.observe(bytes_)
+        used_bytes = sum(holder.observed_bytes for holder, _ in running)
+        self.act(
+            Reading(
+                used_bytes=used_bytes,
+                budget_bytes=self._budget_bytes(),
+                free_bytes=free,
+                machine_bytes=machine_bytes(),
+            )
+        )
+
+    def act(self, reading: Reading) -> None:
+        """Do what ``reading`` asks for, and tell when something changed."""
+        holders = list(self._holders())
+        level, before = level_of(reading, self._settings()), self.level
+        self.level = level
+        victim = worst(holders) if level is Level.HARD else None
+        if victim is not None:
+            victim.kill(f"memory ran out: it took {victim.observed_bytes >> 20} MiB")
+        for holder in holders:
+            holder.hold("" if level is Level.EASE else "memory is scarce")
+            if level not in (before, Level.EASE):
+                holder.trim()
+        if level is not before or victim is not None:
+            self._publish(
+                MemoryPressed(
+                    level=level.value,
+                    used_bytes=reading.used_bytes,
+                    budget_bytes=reading.budget_bytes,
+                    worker=victim.model if victim else "",
+                )
+            )
+
+
+def taken_bytes(pid: int) -> int:
+    """Return what a process takes in memory and in swap; 0 if it is gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss) + _swapped_bytes(pid)
+    except psutil.Error:
+        return 0
+
+
+def _swapped_bytes(pid: int) -> int:
+    """Return what lies in swap, where the system tells; psutil takes much longer to know."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    kib = next((line.split()[1] for line in status.splitlines() if line.startswith("VmSwap")), "0")
+    return int(kib) * 1024

@@ -1,0 +1,86 @@
+"""Keeps secrets out of logs, and control characters that could forge a line or drive a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import attrs
+import structlog
+
+MASK = "***"
+MAX_CHARS = 8192  # of one value
+MAX = 2**63  # JSON has no larger integers that everybody can read
+
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:authorization|cookie|token|secret|password|passwd|api_?key)$", re.IGNORECASE
+)
+# Told by what stands before it, which has one of _SIGNS.
+_NAMED = re.compile(
+    r"""
+      (?P<url> :// ) [^\s/?#"']+ @                                  # user and password
+    | (?P<query> ://[^\s?"'<>]+ \? ) [^\s"'<>]+                     # links may be signed
+    | (?P<scheme> \b bearer \s+ ) [^\s"',;]+
+    | (?P<cookie> cookie ["']? \s*[:=]\s* ["']? ) [^\n"']+
+    | (?P<name> (?: authorization | token | secret | password | passwd | signature | api[-_]?key )
+        ["']? \s*[:=]\s* ["']? (?: (?: basic | bearer ) \s+ )? ) [^\s"'&,;]+
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_SIGNS = (":", "=", " ")
+_TOKENS = re.compile(r"\b(?:lmx-[\w-]{43}|(?:hf|sk|gh[ops])[-_]\w{16,})")
+
+
+def redact(text: str) -> str:
+    """Return ``text`` without the secrets that can be told by their form or by their name."""
+    if any(sign in text for sign in _SIGNS):
+        text = _NAMED.sub(lambda found: found[found.lastgroup or 0] + MASK, text)
+    return _TOKENS.sub(MASK, text)
+
+
+def one_line(text: str, max_chars: int = MAX_CHARS) -> str:
+    """Return ``text`` redacted, and fit for one line of a log."""
+    # First cut late, then where it must be: a secret that is cut off is not told any more.
+    text = redact(text[: 2 * MAX_CHARS])[:max_chars]
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def redact_event(_logger: Any, _method: str, event: structlog.typing.EventDict) -> Any:
+    """Clean one event: the last step before it is rendered."""
+    trace = event.pop("exception", None)
+    cleaned = _clean(event)
+    if trace is not None:
+        cleaned["exception"] = "\n".join(map(one_line, trace.splitlines()))
+    return cleaned
+
+
+def masked(section: Any) -> dict[str, Any]:
+    """Return a section of the config as a dict, with what its ``repr`` hides masked."""
+    return attrs.asdict(section, value_serializer=_mask_hidden)
+
+
+def _mask_hidden(_instance: Any, field: attrs.Attribute[Any] | None, value: Any) -> Any:
+    return MASK if field is not None and not field.repr and value else value
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return one_line(value)
+    if value is None or isinstance(value, float) or (isinstance(value, int) and -MAX < value < MAX):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _clean_item(str(name), item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item) for item in value]
+    return one_line(str(value))
+
+
+def _clean_item(name: str, value: Any) -> Any:
+    return MASK if value and _is_secret(name) else _clean(value)
+
+
+@lru_cache(1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name.replace("-", "_")) is not None

@@ -1,0 +1,110 @@
+"""What each model did since the start, counted from the events."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Collection
+
+from attrs import define, field, frozen
+
+from lmx_kernel.events import (
+    KernelEvent,
+    LoadFailed,
+    ModelLoaded,
+    ModelUnloaded,
+    RequestFinished,
+    WorkerCrashed,
+)
+from lmx_kernel.types import Usage
+
+RECENT = 256
+"""Requests that times and speeds are taken from."""
+
+
+@frozen(kw_only=True)
+class ModelFigures:
+    """A model's figures; times are of the last 256 answers, None where there was none.
+
+    :ivar load_s: what the last load took.
+    :ivar failures: requests that ended with an error.
+    :ivar resumed: answers that went on after a crash.
+    :ivar tokens_per_s: of one answer, on average.
+    """
+
+    loads: int = 0
+    load_failures: int = 0
+    unloads: int = 0
+    load_s: float | None = None
+    requests: int = 0
+    failures: int = 0
+    crashes: int = 0
+    resumed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    tokens_per_s: float | None = None
+    first_token_p50_s: float | None = None
+    first_token_p95_s: float | None = None
+
+
+@define
+class _Tally:
+    counts: defaultdict[str, int] = field(factory=lambda: defaultdict(int))
+    load_s: float | None = None
+    first_token_s: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
+    speeds: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
+
+    def finished(self, outcome: str, usage: Usage) -> None:
+        self.counts["requests"] += 1
+        self.counts["failures"] += outcome not in ("ok", "cancelled")
+        self.counts["prompt_tokens"] += usage.prompt_tokens
+        self.counts["cached_tokens"] += usage.cached_tokens
+        self.counts["completion_tokens"] += usage.completion_tokens
+        if usage.first_token_s is not None:
+            self.first_token_s.append(usage.first_token_s)
+            rest_s = usage.total_s - usage.first_token_s
+            if usage.completion_tokens > 1 and rest_s > 0:
+                self.speeds.append((usage.completion_tokens - 1) / rest_s)
+
+
+class Statistics:
+    """Listens to the events and counts."""
+
+    def __init__(self) -> None:
+        self._tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
+
+    def on_event(self, event: KernelEvent) -> None:
+        """Count an event; those that are not of a model are passed over."""
+        if isinstance(event, RequestFinished):
+            self._tallies[event.model].finished(event.outcome, event.usage)
+        elif isinstance(event, ModelLoaded):
+            tally = self._tallies[event.model]
+            tally.counts["loads"] += 1
+            tally.load_s = event.load_s
+        elif isinstance(event, ModelUnloaded):
+            self._tallies[event.model].counts["unloads"] += 1
+        elif isinstance(event, LoadFailed):
+            self._tallies[event.model].counts["load_failures"] += 1
+        elif isinstance(event, WorkerCrashed):
+            counts = self._tallies[event.model].counts
+            counts["crashes"] += 1
+            counts["resumed"] += event.resumed
+
+    def of(self, model: str) -> ModelFigures:
+        """Return a model's figures."""
+        tally = self._tallies.get(model)
+        if tally is None:
+            return ModelFigures()
+        return ModelFigures(
+            **tally.counts,
+            load_s=tally.load_s,
+            tokens_per_s=sum(tally.speeds) / len(tally.speeds) if tally.speeds else None,
+            first_token_p50_s=_share(tally.first_token_s, 0.5),
+            first_token_p95_s=_share(tally.first_token_s, 0.95),
+        )
+
+
+def _share(values: Collection[float], share: float) -> float | None:
+    """Return the value that this share of ``values`` does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None

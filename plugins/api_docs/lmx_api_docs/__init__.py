@@ -1,0 +1,1 @@
+"""The documentation of LMX's HTTP API."""

@@ -1,0 +1,123 @@
+"""The OpenAPI document of all surfaces."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from lmx_api_docs.operation import SECURITY, plain_path, render
+from lmx_api_docs.schemas import REF, Schema, describe, describe_examples, prose
+from lmx_kernel import __version__
+from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError
+from lmx_kernel.interfaces import ApiSurface, Operation
+
+_PARTS = ("body", "query", "result", "event")
+_KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key, where the server has any; the header `x-api-key` takes it too.",
+}
+_HEADERS = {
+    "x-request-id": {
+        "description": "The request's name in the server's log: the client's own, if it sent one.",
+        "schema": {"type": "string"},
+    },
+    "x-should-retry": {
+        "description": "Whether the same request may succeed later.",
+        "schema": {"enum": ["true", "false"]},
+    },
+    "retry-after": {
+        "description": "Seconds to wait before that.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+
+
+def build(surfaces: Iterable[ApiSurface]) -> dict[str, Any]:
+    """Return the document of ``surfaces``."""
+    surfaces = sorted(surfaces, key=lambda surface: surface.name)
+    operations = [(surface, one) for surface in surfaces for one in surface.operations()]
+    parts, schemas = _describe([operation for _, operation in operations])
+    paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for (surface, operation), found in zip(operations, parts, strict=True):
+        found["error"] = {"$ref": REF.format(name=_error_name(surface))}
+        rendered = render(surface, operation, found)
+        paths[plain_path(operation.path)][operation.method.lower()] = rendered
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "LMX",
+            "version": __version__,
+            "description": "Every API that this server speaks.",
+        },
+        "tags": [{"name": each.name, "description": prose(each.__doc__)} for each in surfaces],
+        "paths": paths,
+        "components": {
+            "schemas": schemas | {_error_name(each): _error_schema(each) for each in surfaces},
+            "responses": dict(pair for each in surfaces for pair in _error_responses(each)),
+            "headers": _HEADERS,
+            "securitySchemes": {SECURITY: _KEY},
+        },
+    }
+
+
+def _describe(
+    operations: Sequence[Operation],
+) -> tuple[list[dict[str, Schema]], dict[str, Schema]]:
+    """Return the schemas of each operation's parts, and all components that these refer to."""
+    given = [
+        {name: getattr(operation, name) for name in _PARTS if getattr(operation, name) is not None}
+        for operation in operations
+    ]
+    schemas, components = describe([part for parts in given for part in parts.values()])
+    rest = iter(schemas)
+    described = [{name: next(rest) for name in parts} for parts in given]
+    queries = {}
+    for parts in described:
+        if "query" in parts:  # its fields become parameters
+            name = parts["query"]["$ref"].rpartition("/")[2]
+            parts["query"] = queries[name] = components[name]
+    return described, {name: components[name] for name in components.keys() - queries}
+
+
+# --- errors ---
+
+
+def _error_name(surface: ApiSurface) -> str:
+    return f"{surface.name}_error"
+
+
+def _error_schema(surface: ApiSurface) -> Schema:
+    """Return what the surface's errors look like, told from two of them."""
+    examples = [InternalError("x"), InvalidRequestError("x", param="x")]
+    return describe_examples([surface.render_error(example) for example in examples])
+
+
+def _error_responses(surface: ApiSurface) -> Iterator[tuple[str, Any]]:
+    codes: defaultdict[int, set[str]] = defaultdict(set)
+    for error in _family(LmxError):
+        codes[error.status].add(error.code)
+    schema = {"$ref": REF.format(name=_error_name(surface))}
+    for group in "45":
+        lines = [
+            f"{status}: {', '.join(f'`{code}`' for code in sorted(codes[status]))}"
+            for status in sorted(codes)
+            if str(status).startswith(group)
+        ]
+        yield (
+            f"{surface.name}_{group}XX",
+            {
+                "description": "\n\n".join(lines),
+                "headers": {
+                    name: {"$ref": f"#/components/headers/{name}"} for name in sorted(_HEADERS)
+                },
+                "content": {"application/json": {"schema": schema}},
+            },
+        )
+
+
+def _family(cls: type[LmxError]) -> Iterator[type[LmxError]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _family(child)

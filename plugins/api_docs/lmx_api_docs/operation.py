@@ -1,0 +1,105 @@
+"""One operation of the API, as OpenAPI has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from lmx_api_docs.schemas import Schema
+from lmx_kernel.interfaces import ApiSurface, Operation
+
+# Schemas of an operation's body, query (an object), result, event and error, where it has them.
+Parts = Mapping[str, Schema]
+
+SECURITY = "key"
+STREAM = "text/event-stream"
+
+_FIELD = re.compile(r"{(\w+)(?::(\w+)(?:\(.*?\))?)?}")
+_CONVERTED: dict[str, Schema] = {
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "uuid": {"type": "string", "format": "uuid"},
+}
+
+
+def plain_path(template: str) -> str:
+    """Return a falcon URI template as OpenAPI has it, without converters."""
+    return _FIELD.sub(r"{\1}", template)
+
+
+def render(surface: ApiSurface, operation: Operation, parts: Parts) -> dict[str, Any]:
+    """Return the operation object."""
+    rendered: dict[str, Any] = {
+        "operationId": _name(operation),
+        "tags": [surface.name],
+        "summary": operation.summary,
+        "security": [{SECURITY: [surface.scope] if surface.scope else []}],
+        "parameters": [
+            *_path_parameters(operation.path),
+            *_query_parameters(parts.get("query", {})),
+        ],
+        "responses": {
+            str(operation.status): _success(operation, parts),
+            **{status: _ref(surface, status) for status in ("4XX", "5XX")},
+        },
+    }
+    if "body" in parts:
+        content = {"application/json": {"schema": parts["body"]}}
+        rendered["requestBody"] = {"required": True, "content": content}
+    return rendered
+
+
+def _name(operation: Operation) -> str:
+    words = re.findall(r"\w+", plain_path(operation.path))
+    return "_".join([operation.method.lower(), *words])
+
+
+def _ref(surface: ApiSurface, status: str) -> Mapping[str, str]:
+    return {"$ref": f"#/components/responses/{surface.name}_{status}"}
+
+
+def _path_parameters(template: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": _CONVERTED.get(converter, {"type": "string", "minLength": 1}),
+            **({"description": "May have slashes in it."} if converter == "path" else {}),
+        }
+        for name, converter in _FIELD.findall(template)
+    ]
+
+
+def _query_parameters(query: Schema) -> list[dict[str, Any]]:
+    required = query.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": schema}
+        for name, schema in query.get("properties", {}).items()
+    ]
+
+
+def _success(operation: Operation, parts: Parts) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if "result" in parts:
+        kind = "text/*" if operation.result is str else "application/json"
+        content[kind] = {"schema": parts["result"]}
+    if operation.streams:
+        content[STREAM] = {"schema": _stream(parts)}
+    response = {
+        "description": HTTPStatus(operation.status).phrase,
+        "headers": {"x-request-id": {"$ref": "#/components/headers/x-request-id"}},
+    }
+    return {**response, "content": content} if content else response
+
+
+def _stream(parts: Parts) -> Schema:
+    items = {"anyOf": [parts["event"], parts["error"]]} if "event" in parts else {}
+    return {
+        "type": "string",
+        "description": "Server-sent events. The schema is of what all of them carry, in order.",
+        "contentMediaType": STREAM,
+        "contentSchema": {"type": "array", "items": items},
+    }

@@ -1,0 +1,1 @@
+"""Watches the machine that LMX runs on."""

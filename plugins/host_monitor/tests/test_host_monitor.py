@@ -1,0 +1,99 @@
+"""What the monitor says of this machine, and that a daemon tells it to those who listen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
+
+import psutil
+import pytest
+from lmx_host_monitor import plugin
+from lmx_host_monitor.monitor import HostMonitor
+from lmx_host_monitor.settings import HostMonitorSettings
+
+from lmx_kernel.events import Sampled
+from lmx_kernel.hookspecs import GROUP
+from lmx_kernel.monitors import watch
+from lmx_kernel.plugins import Plugins, PluginSettings
+
+Times = namedtuple("Times", "user system idle iowait guest")
+
+
+@pytest.fixture
+def monitor(tmp_path):
+    return HostMonitor(5, tmp_path)
+
+
+def test_the_entry_point_leads_to_the_hooks():
+    (entry,) = entry_points(group=GROUP, name="host_monitor")
+    assert entry.load() is plugin
+
+
+def test_the_interval_comes_from_the_config(tmp_path):
+    class Settings:
+        home = tmp_path
+
+        def get(self, cls):
+            return cls(interval_s=3)
+
+    plugins = Plugins(PluginSettings(discover=False, modules=("lmx_host_monitor.plugin",)))
+    assert [section.name for section in plugins.settings_sections()] == ["host_monitor"]
+    (monitor,) = plugins.monitors(Settings())
+    assert (monitor.name, monitor.interval_s) == ("host", 3)
+    with pytest.raises(ValueError, match="interval_s"):
+        HostMonitorSettings(interval_s=0)
+
+
+def test_memory_and_disk_add_up(monitor):
+    figures = monitor.sample()
+    total = psutil.virtual_memory().total
+    assert figures["memory_available_bytes"] + figures["memory_used_bytes"] == total
+    assert 0 < figures["daemon_memory_bytes"] < total
+    assert figures["swap_used_bytes"] >= 0
+    assert figures["load_1m"] >= 0
+    assert figures["disk_free_bytes"] > 0
+
+
+def test_open_files_are_those_of_the_process(monitor):
+    before = monitor.sample()["daemon_open_files"]
+    fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(10)]
+    assert monitor.sample()["daemon_open_files"] == before + 10
+    for fd in fds:
+        os.close(fd)
+
+
+def test_a_home_that_is_not_there_yet_is_measured_where_it_will_be(tmp_path):
+    figures = HostMonitor(5, tmp_path / "not" / "yet").sample()
+    assert figures["disk_free_bytes"] > 0
+
+
+def test_the_cpu_share_is_of_the_time_between_two_looks_whatever_thread_looks(
+    monkeypatch, tmp_path
+):
+    looks = iter(
+        [
+            Times(user=100, system=0, idle=100, iowait=0, guest=50),
+            Times(user=103, system=1, idle=103, iowait=1, guest=51),  # 4 of 8 seconds
+            Times(user=109, system=1, idle=105, iowait=1, guest=51),  # 6 of 8
+            Times(user=109, system=1, idle=105, iowait=1, guest=51),  # no time at all
+        ]
+    )
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(looks))
+    monitor = HostMonitor(5, tmp_path)
+    shares = []
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as fresh:
+            shares.append(fresh.submit(monitor.sample).result()["cpu_share"])
+    assert shares == [0.5, 0.75, 0.0]
+
+
+async def test_the_kernel_publishes_what_it_samples(monitor):
+    told: asyncio.Queue[Sampled] = asyncio.Queue()
+    task = asyncio.create_task(watch(monitor, told.put_nowait))
+    event = await told.get()
+    task.cancel()
+    assert event.monitor == "host"
+    assert event.values.keys() == monitor.sample().keys()

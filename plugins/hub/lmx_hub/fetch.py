@@ -1,0 +1,180 @@
+"""A download, as the child process does it: look, choose, fetch, check, publish."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from attrs import define, frozen
+
+from lmx_hub.choice import RemoteFile, choose
+from lmx_hub.hub import Hub, Patience
+from lmx_hub.place import Place, is_right
+from lmx_kernel.errors import DiskFullError, InternalError, UnavailableError
+from lmx_kernel.interfaces import Report
+
+MIB = 1 << 20
+DAMAGED_TRIES = 3
+
+
+@frozen(kw_only=True)
+class Order:
+    """What the child is told: a download's spec, and what it needs of the settings."""
+
+    repo: str
+    revision: str
+    quantization: str | None
+    files: Sequence[str] | None
+    key: str
+    root: str
+    endpoint: str
+    reserve_bytes: int
+    stall_timeout_s: float
+    tries: int
+
+
+def fetch(spec: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Fetch what an :class:`Order` says, from where an earlier try stopped.
+
+    :raises LmxError: it cannot be had; what has come is kept.
+    """
+    try:
+        return _fetch(Order(**spec), report)
+    except OSError as error:
+        raise _of_disk(error) from error
+
+
+def _fetch(order: Order, report: Report) -> dict[str, Any]:
+    hub = Hub(order.repo, order.endpoint, order.stall_timeout_s, order.tries)
+    listing = hub.listing(order.revision)
+    choice = choose(listing.files, order.quantization, order.files)
+    root = Path(order.root)
+    root.mkdir(parents=True, exist_ok=True)
+    place = Place.of(root, order.repo, order.key)
+    missing = [file for file in choice.files if not place.has(file)]
+    total = sum(file.size_bytes for file in choice.files)
+    progress = _Progress(report, total, total - sum(file.size_bytes for file in missing))
+    if missing:
+        with place.held():
+            _check_space(place, missing, order.reserve_bytes)
+            for file in missing:
+                _Download(hub, listing.commit, file, place, progress).complete()
+            place.publish(missing)
+    report(total, total)
+    return {
+        "model": order.repo,
+        "files": [file.path for file in choice.files],
+        "bytes": total,
+        "quantization": choice.quantization,
+        "quantizations": list(choice.quantizations),
+    }
+
+
+def _check_space(place: Place, files: Sequence[RemoteFile], reserve_bytes: int) -> None:
+    missing = sum(file.size_bytes - min(place.size_of(file), file.size_bytes) for file in files)
+    needed = missing * 1.05 + reserve_bytes if missing else 0
+    free = shutil.disk_usage(place.partial).free
+    if needed > free:
+        raise DiskFullError(
+            f"{missing / MIB:,.0f} MiB are still to come and {reserve_bytes / MIB:,.0f} MiB are to "
+            f"stay free, but the disk has only {free / MIB:,.0f} MiB"
+        )
+
+
+def _of_disk(error: OSError) -> DiskFullError | InternalError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError("the disk is full; what has come is kept, and the download can go on")
+    return InternalError(f"the folder for downloads cannot be used: {error.strerror}")
+
+
+@define
+class _Progress:
+    """Bytes of all files together.
+
+    :ivar before: of those that are done.
+    """
+
+    _report: Report
+    _total: int
+    before: int
+
+    def tell(self, bytes_of_file: int, note: str) -> None:
+        self._report(self.before + bytes_of_file, self._total, note)
+
+
+@frozen
+class _Download:
+    """One file on its way."""
+
+    hub: Hub
+    commit: str
+    file: RemoteFile
+    place: Place
+    progress: _Progress
+
+    def complete(self) -> None:
+        """Bring the file, and know that it is right.
+
+        :raises UnavailableError: it came damaged again and again, or does not come.
+        """
+        part, whole = self.place.part(self.file), self.place.whole(self.file)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if not is_right(whole, self.file):
+            self._bring(part)
+            part.rename(whole)
+        self.progress.before += self.file.size_bytes
+
+    def _bring(self, part: Path) -> None:
+        for _ in range(DAMAGED_TRIES):
+            self._fill(part)
+            self.progress.tell(self.file.size_bytes, f"checking {self.file.path}")
+            if is_right(part, self.file):
+                return
+            part.unlink()
+        raise UnavailableError(f"{self.file.path} came damaged {DAMAGED_TRIES} times")
+
+    def _fill(self, part: Path) -> None:
+        patience = Patience(self.hub.tries)
+        with _opened(part, self.file.size_bytes) as out:
+            furthest = out.tell()
+            while out.tell() < self.file.size_bytes:
+                try:
+                    self._read(out)
+                except UnavailableError as error:
+                    if out.tell() > furthest:
+                        furthest = out.tell()
+                        patience.renew()
+                    patience.after(error)
+            os.fsync(out.fileno())
+
+    def _read(self, out: FileIO) -> None:
+        """Take what the hub sends, from where the file ends; no more than it should be long."""
+        with self.hub.opened(self.commit, self.file.path, out.tell()) as (start, chunks):
+            out.seek(start)
+            out.truncate()
+            for chunk in chunks:
+                room = self.file.size_bytes - out.tell()
+                _write(out, chunk[:room])
+                self.progress.tell(out.tell(), self.file.path)
+                if len(chunk) > room:
+                    break
+        if out.tell() < self.file.size_bytes:
+            raise UnavailableError("the hub sends less than it says")
+
+
+def _opened(part: Path, size_bytes: int) -> FileIO:
+    """Open a file to go on at its end, unbuffered: what has come is kept whatever happens."""
+    out = FileIO(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
+    if out.seek(0, os.SEEK_END) > size_bytes:
+        out.truncate(out.seek(0))
+    return out
+
+
+def _write(out: FileIO, data: bytes) -> None:
+    while data:
+        data = data[out.write(data) :]

@@ -1,0 +1,93 @@
+"""The kind of job that downloads a model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from lmx_hub.names import check_repo, check_revision
+from lmx_hub.place import Place
+from lmx_hub.settings import HubSettings
+from lmx_kernel.interfaces import Report
+from lmx_kernel.jobs.child import run_child
+
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_XET": "1",
+}
+
+
+@frozen
+class DownloadSpec:
+    """A model to download.
+
+    :param repo: ``publisher/name`` on the hub.
+    :param revision: a branch, a tag or a commit.
+    :param quantization: which one, of a GGUF repository that has several, such as ``Q4_K_M``;
+        without it the first of a list of good ones is taken.
+    :param files: names of files, or patterns with ``*``, to take instead of what LMX would choose.
+    """
+
+    repo: str
+    revision: str = "main"
+    quantization: str | None = None
+    files: tuple[str, ...] | None = None
+
+
+class Downloads:
+    """Downloads models, each in a child process that ends when it is cancelled.
+
+    The result says which ``files`` came, how many ``bytes`` they have, and in which folder
+    (``model``) they lie; and which ``quantization`` it is, of which ``quantizations``.
+    """
+
+    name = "download"
+    unit = "bytes"
+    spec = DownloadSpec
+
+    def __init__(self, settings: HubSettings) -> None:
+        self.parallel = settings.parallel
+        self._settings = settings
+
+    def key(self, spec: DownloadSpec) -> str:
+        """Return ``repo@revision:quantization``, and the files where they are named.
+
+        :raises InvalidRequestError: a name is not one.
+        """
+        check_repo(spec.repo)
+        check_revision(spec.revision)
+        files = "" if spec.files is None else "/" + ",".join(spec.files)
+        return f"{spec.repo}@{spec.revision}:{spec.quantization or ''}{files}"
+
+    async def run(self, spec: DownloadSpec, report: Report) -> Mapping[str, Any]:
+        """Download, from where an earlier run stopped.
+
+        :raises LmxError: the model is missing, closed, damaged or refused; the hub is away; the
+            disk is full.
+        """
+        settings = self._settings
+        order = {
+            "repo": spec.repo,
+            "revision": spec.revision,
+            "quantization": spec.quantization,
+            "files": spec.files,
+            "key": self.key(spec),
+            "root": str(settings.folder),
+            "endpoint": settings.endpoint,
+            "reserve_bytes": settings.reserve_bytes,
+            "stall_timeout_s": settings.stall_timeout_s,
+            "tries": settings.tries,
+        }
+        token = settings.token or os.environ.get("HF_TOKEN")
+        secrets = {"HF_TOKEN": token} if token else {}
+        return await run_child("lmx_hub.fetch:fetch", order, report, env=QUIET, secrets=secrets)
+
+    async def discard(self, spec: DownloadSpec) -> None:
+        """Remove what has come of a download that will not go on."""
+        place = Place.of(self._settings.folder, spec.repo, self.key(spec))
+        await asyncio.to_thread(place.discard)

@@ -1,0 +1,34 @@
+"""The section ``[hub]`` of the config."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from attrs import field, frozen, validators
+
+
+def _models() -> Path:
+    return Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser() / "models"
+
+
+@frozen
+class HubSettings:
+    """Where models come from, and where they go to.
+
+    :param folder: gets ``publisher/name/files``; by default ``models`` in LMX's own folder.
+    :param endpoint: the hub's address; empty is ``HF_ENDPOINT``, or the hub that everyone uses.
+    :param token: for gated and private models; empty is ``HF_TOKEN``, or who is logged in.
+    :param parallel: downloads that run at once; more wait in line.
+    :param reserve_bytes: what must stay free on the disk.
+    :param stall_timeout_s: a connection on which nothing comes for this long is given up.
+    :param tries: how often a call is made that brings nothing before the download fails.
+    """
+
+    folder: Path = field(factory=_models)
+    endpoint: str = ""
+    token: str = field(default="", repr=False)
+    parallel: int = field(default=2, validator=validators.ge(1))
+    reserve_bytes: int = field(default=1 << 30, validator=validators.ge(0))
+    stall_timeout_s: float = field(default=30.0, validator=validators.gt(0))
+    tries: int = field(default=5, validator=validators.ge(1))

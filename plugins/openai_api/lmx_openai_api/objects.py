@@ -1,0 +1,203 @@
+"""What clients are answered: the objects of this dialect, as they are in JSON."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+Done = Literal["[DONE]"]
+
+
+# --- what a request cost ---
+
+
+class PromptDetails(TypedDict):
+    """``cached_tokens``: how many tokens of the prompt were known from earlier requests."""
+
+    cached_tokens: int
+
+
+class AnswerDetails(TypedDict):
+    """``reasoning_tokens``: how many tokens of the answer were reasoning."""
+
+    reasoning_tokens: int
+
+
+class UsageObject(TypedDict):
+    """What an answer cost. Tokens are counted over all choices, the prompt once."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: AnswerDetails
+
+
+class Head(TypedDict):
+    """The fields that every object of one answer shares.
+
+    :ivar created: in seconds since 1970.
+    """
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+
+# --- chat ---
+
+
+class Token(TypedDict):
+    """A token that was possible, and its log-probability; -9999 stands for none at all."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChosenToken(Token):
+    """A token of the answer, and those that were likely in its place."""
+
+    top_logprobs: list[Token]
+
+
+class ChatLogprobs(TypedDict):
+    """The tokens of a piece of text."""
+
+    content: list[ChosenToken]
+    refusal: None
+
+
+class AnswerMessage(TypedDict):
+    """What the model says."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class Delta(TypedDict, total=False):
+    """What a chunk adds to a message."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+class ChatChoice(TypedDict):
+    """One of the answers.
+
+    :ivar finish_reason: stop or length.
+    """
+
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: str
+
+
+class ChatChunkChoice(TypedDict):
+    """A piece of one of the answers.
+
+    :ivar finish_reason: stop or length; null before the end.
+    """
+
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None
+    finish_reason: str | None
+
+
+class ChatCompletion(Head):
+    """A complete answer to a conversation."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+    usage: UsageObject
+
+
+class ChatChunk(Head):
+    """A piece of an answer to a conversation. The last one may have a usage and no choices."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChatChunkChoice]
+    usage: NotRequired[UsageObject]
+
+
+# --- completions ---
+
+
+class CompletionLogprobs(TypedDict):
+    """The tokens of a piece of text.
+
+    :ivar text_offset: where each begins in the choice's text, in characters.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class CompletionChoice(TypedDict):
+    """One of the continuations, or a piece of it.
+
+    :ivar finish_reason: stop or length; null before the end.
+    """
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: str | None
+
+
+class Completion(Head):
+    """Complete continuations of prompts."""
+
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+    usage: UsageObject
+
+
+class CompletionChunk(Head):
+    """A piece of a continuation. The last one may have a usage and no choices."""
+
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+    usage: NotRequired[UsageObject]
+
+
+# --- models and errors ---
+
+
+class ModelObject(TypedDict):
+    """A model that can be asked."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(TypedDict):
+    """All of them."""
+
+    object: Literal["list"]
+    data: list[ModelObject]
+
+
+class ErrorDetail(TypedDict):
+    """Why there is no answer.
+
+    :ivar param: the field of the request that is at fault.
+    """
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(TypedDict):
+    """The body of every answer that is an error, and the frame that ends a failed stream."""
+
+    error: ErrorDetail

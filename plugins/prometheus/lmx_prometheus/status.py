@@ -1,0 +1,59 @@
+"""How the kernel is at the moment of a scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import KernelStatus, ModelStatus
+
+
+class StatusCollector(Collector):
+    """Asks for the kernel's status whenever it is collected."""
+
+    def __init__(self, status: Callable[[], KernelStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Return gauges of the kernel, and of every model that was asked for since the start."""
+        status = self._status()
+        yield from _kernel(status)
+        yield from _models(status.models)
+
+
+def _kernel(status: KernelStatus) -> Iterator[GaugeMetricFamily]:
+    for name, text, value in (
+        ("lmx_uptime_seconds", "Since the daemon started.", status.uptime_s),
+        ("lmx_memory_budget_bytes", "What all models may take.", status.memory_budget_bytes),
+        ("lmx_memory_reserved_bytes", "What is held for workers.", status.memory_reserved_bytes),
+        ("lmx_memory_available_bytes", "What a load may take.", status.memory_available_bytes),
+    ):
+        yield GaugeMetricFamily(name, text, value)
+
+
+def _models(models: Iterable[ModelStatus]) -> Iterator[GaugeMetricFamily]:
+    def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(name, text, labels=["model", *labels])
+
+    state = gauge("lmx_model_state", "1 for the state that a model is in.", "state")
+    running = gauge("lmx_requests_running", "Requests that an engine works on.")
+    waiting = gauge("lmx_requests_waiting", "Requests that wait for their turn.")
+    reserved = gauge("lmx_worker_reserved_bytes", "What is held for a worker.")
+    engine = gauge("lmx_engine_memory_bytes", "What an engine's own allocator holds.")
+    cache = gauge("lmx_engine_cache_tokens", "Tokens of running requests and kept prompts.")
+    details = gauge("lmx_engine_value", "Figures of an engine's own.", "name")
+    for model in models:
+        state.add_metric([model.id, model.state], 1)
+        running.add_metric([model.id], model.running)
+        waiting.add_metric([model.id], model.waiting)
+        reserved.add_metric([model.id], model.memory_bytes)
+        if model.engine:
+            engine.add_metric([model.id], model.engine.memory_bytes)
+            cache.add_metric([model.id], model.engine.cache_tokens_used)
+            for name, value in model.engine.details.items():
+                details.add_metric([model.id, name], value)
+    yield from (state, running, waiting, reserved, engine, cache, details)

@@ -1,0 +1,54 @@
+"""The page that Prometheus reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from falcon.asgi import Request, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from lmx_kernel.errors import LmxError
+from lmx_kernel.interfaces import Operation
+
+PATH = "/metrics"
+
+
+class MetricsSurface:
+    """Everything at ``/metrics``."""
+
+    name = "prometheus"
+    prefix = PATH
+    scope = ""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def routes(self) -> Iterable[tuple[str, object]]:
+        """Return the one page."""
+        return [(PATH, _Page(self._registry))]
+
+    def operations(self) -> Iterable[Operation]:
+        """Return what it takes (nothing) and gives."""
+        summary = "Figures in the text format of Prometheus"
+        return [Operation(method="GET", path=PATH, summary=summary, result=str)]
+
+    def render_error(self, error: LmxError) -> Mapping[str, Any]:
+        """Return code and message."""
+        return {"error": {"code": error.code, "message": error.message}}
+
+    def example(self, url: str, model: str) -> str:
+        """Return a line to try in a shell."""
+        return f"curl {url}{PATH}"
+
+
+class _Page:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        resp.content_type = CONTENT_TYPE_PLAIN_0_0_4
+        resp.data = generate_latest(self._registry)
+
+    on_head = on_get
