@@ -166,7 +166,7 @@ async def main() -> None:
     wanted = sys.argv[1:] or list(SECTIONS)
     with tempfile.TemporaryDirectory() as name:
         config = Path(name) / "config.toml"
-        config.write_text("")
+        config.write_text(f'[model_folders]\npaths = ["{FILE.parent.parent}"]\n')
         async with staged_daemon(config) as daemon:
             await stream(daemon.url, "hi", 2)
             for section in wanted:

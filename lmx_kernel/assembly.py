@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from attrs import frozen
 
 from lmx_kernel.boot import Booted
@@ -33,8 +35,8 @@ def assemble(booted: Booted) -> Assembly:
     """Build everything but the HTTP server. Needs a running event loop."""
     settings, plugins = booted.settings, booted.plugins
     bus = Bus(plugins.observers(), log_event)
-    backends = Backends(plugins.backends(settings), booted.sections, settings)
-    catalogue = Catalogue(plugins.model_sources(settings), backends.all)
+    backends = Backends(partial(plugins.backends, settings), booted.sections, settings)
+    catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all)
     ledger = Ledger(settings.get(MemorySettings).resolve, free_bytes)
     lifecycle = Lifecycle(settings, ledger, backends, bus.publish)
     guard = Guard(

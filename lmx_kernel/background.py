@@ -14,7 +14,6 @@ from lmx_kernel.config import Settings
 from lmx_kernel.errors import LmxError
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.models.catalogue import Catalogue
-from lmx_kernel.monitors import watch
 from lmx_kernel.runtime.lifecycle import Lifecycle
 from lmx_kernel.runtime.schedule import due
 from lmx_kernel.runtime.settings import ModelSettings
@@ -32,7 +31,6 @@ def background(booted: Booted, assembly: Assembly) -> list[Coroutine[None, None,
         lifecycle.keep_house(),
         follow_schedule(catalogue, lifecycle, settings),
         autoload(booted, assembly),
-        *(watch(monitor, assembly.bus.publish) for monitor in booted.plugins.monitors(settings)),
     ]
     if settings.get(MemorySettings).guard:
         tasks.append(assembly.guard.watch())

@@ -8,11 +8,12 @@ from attrs import frozen
 
 from lmx_kernel.boot_guard import NORMAL, BootVerdict
 from lmx_kernel.config import Settings, read_config, structure
+from lmx_kernel.discovery import PluginSettings, PluginState
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import SettingsSection
 from lmx_kernel.log import LogSettings, configure
 from lmx_kernel.memory.budget import MemorySettings
-from lmx_kernel.plugins import Plugins, PluginSettings, PluginState
+from lmx_kernel.plugins import Plugins
 from lmx_kernel.routing import RoutingSettings
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 
@@ -30,12 +31,31 @@ FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in
 
 @frozen
 class Booted:
-    """What everything else is built from."""
+    """What everything else is built from.
+
+    :ivar config: the file that was named; None for the one in LMX's own folder.
+    :ivar sections: those that are known, of plugins that came later too.
+    """
 
     settings: Settings
     plugins: Plugins
-    sections: tuple[SettingsSection, ...]
+    sections: list[SettingsSection]
+    config: Path | None = None
     verdict: BootVerdict = NORMAL
+
+    def reload(self) -> list[str]:
+        """Read the config again and put in force what may change while the daemon runs, and the
+        sections of plugins that came since.
+
+        :returns: the keys whose new values need a restart, such as ``server.port``.
+        :raises ConfigError: with every problem; nothing changed.
+        """
+        self.sections[:] = [*KERNEL_SECTIONS, *self.plugins.settings_sections()]
+        fresh = structure(read_config(self.config), self.sections, ignored=_inactive(self.plugins))
+        waiting = []
+        for section in self.sections:
+            waiting += self.settings.adopt(section, fresh.get(section.cls))
+        return waiting
 
 
 def boot(
@@ -56,9 +76,11 @@ def boot(
     configure(first.get(LogSettings), document.home if log_to_file else None)
     plugins = Plugins(first.get(PluginSettings), safe_mode=verdict.safe_mode)
     plugins.check_required()
-    sections = (*KERNEL_SECTIONS, *plugins.settings_sections())
-    inactive = {
-        status.name for status in plugins.statuses if status.state is not PluginState.ACTIVE
-    }
-    ignored = document.tables if verdict.safe_mode else inactive
-    return Booted(structure(document, sections, ignored=ignored), plugins, sections, verdict)
+    sections = [*KERNEL_SECTIONS, *plugins.settings_sections()]
+    ignored = document.tables if verdict.safe_mode else _inactive(plugins)
+    settings = structure(document, sections, ignored=ignored)
+    return Booted(settings, plugins, sections, config, verdict)
+
+
+def _inactive(plugins: Plugins) -> set[str]:
+    return {status.name for status in plugins.statuses if status.state is not PluginState.ACTIVE}

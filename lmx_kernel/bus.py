@@ -23,15 +23,22 @@ class Bus:
     """
 
     def __init__(self, observers: Iterable[tuple[str, Observer]], *listeners: Observer) -> None:
-        self._desks = [_Desk(name, observer) for name, observer in observers]
+        self._desks: dict[str, _Desk] = {}
         self._listeners = list(listeners)
+        self.use_observers(observers)
 
     def publish(self, event: KernelEvent) -> None:
         """Tell everybody; waits for no plugin."""
         for listener in self._listeners:
             listener(event)
-        for desk in self._desks:
+        for desk in self._desks.values():
             desk.put(event)
+
+    def use_observers(self, observers: Iterable[tuple[str, Observer]]) -> None:
+        """Tell these plugins from now on, and no others."""
+        self._desks = {
+            name: self._desks.get(name) or _Desk(name, observer) for name, observer in observers
+        }
 
     def add_listener(self, listener: Observer) -> None:
         """Call ``listener`` for every event, on the event loop, from now on."""

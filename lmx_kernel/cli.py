@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -156,8 +157,9 @@ def check(config: ConfigPath = None) -> None:
 
 
 def _catalogue(booted: Booted) -> Catalogue:
+    plugins, settings = booted.plugins, booted.settings
     catalogue = Catalogue(
-        booted.plugins.model_sources(booted.settings), booted.plugins.backends(booted.settings)
+        partial(plugins.model_sources, settings), partial(plugins.backends, settings)
     )
     catalogue.scan()
     return catalogue

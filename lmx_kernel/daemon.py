@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager, AsyncExitStack
 from pathlib import Path
 
@@ -29,11 +29,11 @@ from lmx_kernel.http.render import ErrorRenderer
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
-from lmx_kernel.interfaces import ApiSurface
 from lmx_kernel.keys import KeyFile, Keyring
 from lmx_kernel.notify import feed_watchdog, notify
 from lmx_kernel.plugins import RequiredPluginError
 from lmx_kernel.run_file import Running, local_url, published
+from lmx_kernel.wiring import Wiring
 
 NAME = "LMX"
 EX_CONFIG = 78  # sysexits.h: the config is wrong
@@ -75,31 +75,33 @@ def _busy(error: PortInUseError) -> int:
 
 async def _serve(booted: Booted, guard: BootGuard, keys: Keyring) -> None:
     assembly = assemble(booted)
-    surfaces = assembly.kernel.surfaces = booted.plugins.api_surfaces(assembly.kernel)
-    server = _build_server(booted, assembly, surfaces, keys)
-    server.bind()
+    settings = booted.settings.get(ServerSettings)
+    health = _health(assembly)
+    shell = _shell(booted, keys, health)
     stop, now = _catch_signals()
     async with AsyncExitStack() as stack:
+        wiring = Wiring(booted, assembly, shell, health, stack)
+        wiring.connect_surfaces()
+        server = HttpServer(settings, shell)
+        server.bind()
         stack.enter_context(assembly.bus.listen(guard.on_event))
-        await _enter_lifespans(stack, booted, assembly)
+        assembly.kernel.rewire = wiring.connect
+        await wiring.connect()
         await server.start()
         stack.enter_context(_published(booted, keys, server.port))
-        tasks = [asyncio.ensure_future(feed_watchdog())]
-        tasks += map(asyncio.ensure_future, background(booted, assembly))
-        await assembly.jobs.open(booted.plugins.job_kinds(assembly.kernel))
         await assembly.catalogue.refresh()
-        _announce(booted, assembly, surfaces, server.port)
+        for work in (feed_watchdog(), *background(booted, assembly)):
+            stack.callback(asyncio.ensure_future(work).cancel)
+        _announce(booted, assembly, server.port)
         notify("READY=1", f"STATUS=serves on port {server.port}")
         await stop.wait()
         notify("STOPPING=1")
         assembly.kernel.draining = True
-        await _first(server.drain(booted.settings.get(ServerSettings).drain_s), now.wait())
+        await _first(server.drain(settings.drain_s), now.wait())
         await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
         await server.drain(LAST_WORDS_S)
         await server.stop()
         await assembly.jobs.close()
-        for task in tasks:
-            task.cancel()
 
 
 def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:
@@ -108,21 +110,21 @@ def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManag
     return published(booted.settings.home, running)
 
 
-def _build_server(
-    booted: Booted, assembly: Assembly, surfaces: Iterable[ApiSurface], keys: Keyring
-) -> HttpServer:
-    kernel, settings = assembly.kernel, booted.settings.get(ServerSettings)
-    health = Health(
+def _health(assembly: Assembly) -> Health:
+    kernel = assembly.kernel
+    return Health(
         name=NAME,
         version=__version__,
         docs="see the README of lmx-kernel",
         is_ready=lambda: not kernel.draining and assembly.catalogue.is_scanned,
         status=lambda: attrs.asdict(kernel.status()),
     )
-    renderer = ErrorRenderer(surfaces)
+
+
+def _shell(booted: Booted, keys: Keyring, health: Health) -> Shell:
+    settings, renderer = booted.settings.get(ServerSettings), ErrorRenderer()
     door = Door(settings.host, keys, renderer.owner, booted.plugins.authorize)
-    shell = Shell(build_app(surfaces, health), settings, renderer, door.admit)
-    return HttpServer(settings, shell)
+    return Shell(build_app((), health), settings, renderer, door.admit)
 
 
 def _catch_signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -137,15 +139,6 @@ def _catch_signals() -> tuple[asyncio.Event, asyncio.Event]:
     return stop, now
 
 
-async def _enter_lifespans(stack: AsyncExitStack, booted: Booted, assembly: Assembly) -> None:
-    for context in booted.plugins.lifespans(assembly.kernel):
-        try:
-            await stack.enter_async_context(context)
-        # A plugin's: it may fail in any way, and the daemon goes on without it.
-        except (Exception, SystemExit):
-            log.exception("lifespan_failed")
-
-
 async def _first(*waits: Awaitable[object]) -> None:
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -153,9 +146,7 @@ async def _first(*waits: Awaitable[object]) -> None:
         task.cancel()
 
 
-def _announce(
-    booted: Booted, assembly: Assembly, surfaces: Iterable[ApiSurface], port: int
-) -> None:
+def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
     """Tell whoever started the daemon where it is and what to try."""
     host = booted.settings.get(ServerSettings).host
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -166,6 +157,7 @@ def _announce(
     lines.append(
         f"Models: {', '.join(models)}" if models else "No models: there is nothing to serve."
     )
+    surfaces = assembly.kernel.surfaces
     if not surfaces:
         lines.append("No API plugin is active: only /health answers.")
     lines += [surface.example(url, models[0]) for surface in surfaces if models]

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 from lmx_kernel import __version__
 from lmx_kernel.boot import Booted
+from lmx_kernel.discovery import PluginState
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import Finding
 from lmx_kernel.memory.budget import MemorySettings, free_bytes, machine_bytes
 from lmx_kernel.memory.ledger import GIB
 from lmx_kernel.models.catalogue import Catalogue
-from lmx_kernel.plugins import PluginState
 
 
 def examine(booted: Booted, catalogue: Catalogue) -> list[Finding]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,16 +15,18 @@ from attrs import frozen
 from lmx_kernel import __version__
 from lmx_kernel.boot import Booted
 from lmx_kernel.bus import Bus
+from lmx_kernel.config import ConfigError
 from lmx_kernel.config.live import change, show
+from lmx_kernel.discovery import PluginStatus
 from lmx_kernel.engine import EngineStats
-from lmx_kernel.errors import ConflictError, UnavailableError
-from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.errors import ConflictError, InvalidRequestError, UnavailableError
+from lmx_kernel.interfaces import ApiSurface, Router
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.log import LogSettings, note_answer, set_level
 from lmx_kernel.memory.budget import machine_bytes
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
-from lmx_kernel.plugins import Observer, PluginStatus
+from lmx_kernel.plugins import Observer
 from lmx_kernel.routing import RoutingSettings, arrange
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.instance import Instance
@@ -92,6 +95,7 @@ class Kernel:
     :ivar draining: set when the daemon stops: what runs may finish, nothing new begins.
     :ivar surfaces: the HTTP dialects that are served.
     :ivar jobs: long work.
+    :ivar rewire: connects what plugins offer, after some came or went.
     """
 
     surfaces: Sequence[ApiSurface] = ()
@@ -107,6 +111,7 @@ class Kernel:
     ) -> None:
         self.draining = False
         self.jobs = jobs
+        self.rewire: Callable[[], Awaitable[None]] = _nothing_to_rewire
         self._booted = booted
         self._settings = booted.settings
         self._catalogue = catalogue
@@ -115,10 +120,14 @@ class Kernel:
         self._bus = bus
         self._statistics = Statistics()
         bus.add_listener(self._statistics.on_event)
-        self._routers = arrange(
-            booted.plugins.routers(self._settings), self._settings.get(RoutingSettings)
-        )
+        self._routers: Sequence[Router] = ()
+        self.use_routers()
         self._began = time.monotonic()
+
+    def use_routers(self) -> None:
+        """Ask the routers there are now."""
+        routers = self._booted.plugins.routers(self._settings)
+        self._routers = arrange(routers, self._settings.get(RoutingSettings))
 
     def settings(self, cls: type[T]) -> T:
         """Return the section of the config that ``cls`` stands for."""
@@ -207,6 +216,67 @@ class Kernel:
         change(self._settings, self._booted.sections, wanted)
         set_level(self._settings.get(LogSettings).level)
 
+    async def reload_config(self) -> list[str]:
+        """Read the config again, and put in force what may change while the daemon runs.
+
+        :returns: the keys whose new values need a restart.
+        :raises InvalidRequestError: with every problem in it; nothing changed.
+        """
+        try:
+            waiting = await asyncio.to_thread(self._booted.reload)
+        except ConfigError as error:
+            raise InvalidRequestError(error.told()) from error
+        set_level(self._settings.get(LogSettings).level)
+        return waiting
+
+    # --- plugins ---
+
+    async def rescan_plugins(self) -> list[PluginStatus]:
+        """Use plugins that were installed since, and try again those that failed.
+
+        :returns: those that are active now and were not before.
+        :raises ConflictError: one of them cannot be connected; all are disabled again.
+        """
+        added = await asyncio.to_thread(self._booted.plugins.rescan)
+        await self._connect(added)
+        return [status for status in self.plugins() if status.name in added]
+
+    async def enable_plugin(self, name: str) -> None:
+        """Use a plugin that is disabled.
+
+        :raises NotFoundError: it is not installed.
+        :raises ConflictError: it cannot be loaded or connected.
+        """
+        await asyncio.to_thread(self._booted.plugins.enable, name)
+        await self._connect([name])
+
+    async def disable_plugin(self, name: str) -> None:
+        """Stop using a plugin until the next start.
+
+        :raises NotFoundError: it is not installed.
+        :raises ConflictError: it cannot be done safely: it is required, or runs a loaded model.
+        """
+        for instance in self._lifecycle.instances.values():
+            backend = instance.spec.card.backend
+            if instance.pid and self._booted.plugins.owner_of("lmx_backends", backend) == name:
+                raise ConflictError(f"{name} runs {instance.model}; unload it first")
+        self._booted.plugins.disable(name)
+        await self.rewire()
+        await self._catalogue.refresh()
+
+    async def _connect(self, added: Sequence[str]) -> None:
+        try:
+            await asyncio.to_thread(self._booted.reload)
+            await self.rewire()
+        except (ConfigError, ConflictError) as error:
+            for name in added:
+                self._booted.plugins.disable(name, str(error))
+            await self.rewire()
+            raise ConflictError(f"{', '.join(added)} cannot be used: {error}") from error
+        await self._catalogue.refresh()
+
+    # --- models on disk ---
+
     async def rescan(self) -> None:
         """Look at the disk again, now."""
         await self._catalogue.refresh()
@@ -268,6 +338,10 @@ class Kernel:
             engine=instance.stats,
             figures=self._statistics.of(instance.model),
         )
+
+
+async def _nothing_to_rewire() -> None:
+    """There is no daemon around this kernel."""
 
 
 def _free_disk_bytes(folder: Path) -> int:

@@ -5,25 +5,28 @@ This is the only module that touches pluggy's plugin manager in the kernel proce
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import queue
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
-from enum import StrEnum
-from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 import structlog
-from attrs import define, evolve, field, frozen, validators
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from attrs import evolve
 
-from lmx_kernel.errors import LmxError, UnauthorizedError
+from lmx_kernel.bounded import run_bounded
+from lmx_kernel.discovery import (
+    Found,
+    PluginSettings,
+    PluginState,
+    PluginStatus,
+    discover,
+    look_again,
+    without_third_parties,
+)
+from lmx_kernel.errors import ConflictError, LmxError, NotFoundError, UnauthorizedError
 from lmx_kernel.events import KernelEvent
-from lmx_kernel.hookspecs import GROUP, PROJECT, KernelSpecs
+from lmx_kernel.hookspecs import PROJECT, KernelSpecs
 from lmx_kernel.interfaces import (
     ApiSurface,
     Backend,
@@ -42,56 +45,10 @@ if TYPE_CHECKING:
     from lmx_kernel.config import Settings
     from lmx_kernel.kernel import Kernel
 
-KERNEL = "lmx-kernel"  # the distribution; its extra `all` names those of LMX's own plugins
+PERMANENT = frozenset({"lmx_authorize", "lmx_lifespan"})
 FINDINGS_TIMEOUT_S = 30.0  # they may start a child to look closer
 Observer = Callable[[KernelEvent], None]
 log = structlog.get_logger(__name__)
-
-
-@frozen(kw_only=True)
-class PluginSettings:
-    """Section ``[plugins]``.
-
-    :ivar discover: look for installed plugins at all.
-    :ivar disabled: names of plugins that are not even imported.
-    :ivar required: names of plugins without which the daemon must not start.
-    :ivar modules: further plugin modules to load by import path, such as one under development.
-    :ivar timeout_s: a plugin whose import or registration takes longer than this is disabled.
-    """
-
-    discover: bool = True
-    disabled: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
-    timeout_s: float = field(default=2.0, validator=validators.gt(0))
-
-
-class PluginState(StrEnum):
-    """What became of a plugin."""
-
-    ACTIVE = "active"
-    DISABLED = "disabled"
-    FAILED = "failed"
-
-
-@frozen(kw_only=True)
-class PluginStatus:
-    """A plugin, and why it is not active if it is not."""
-
-    name: str
-    distribution: str
-    version: str
-    state: PluginState
-    reason: str = ""
-    hooks: tuple[str, ...] = ()
-
-
-@define
-class _Found:
-    """A plugin that may be loaded."""
-
-    status: PluginStatus
-    load: Callable[[], object]
 
 
 class RequiredPluginError(Exception):
@@ -99,7 +56,8 @@ class RequiredPluginError(Exception):
 
 
 class Plugins:
-    """The loaded plugins, as typed questions. Every list is in the order of plugin names.
+    """The loaded plugins, as typed questions. Every list is in the order of plugin names, and each
+    plugin is asked once: asked again after plugins came or went, only those that came are.
 
     :param safe_mode: load only LMX's own plugins, and those that the config requires.
     """
@@ -109,8 +67,9 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(KernelSpecs)
         self._statuses: dict[str, PluginStatus] = {}
-        found = _discover(settings)
-        self._load(_without_third_parties(found, settings) if safe_mode else found)
+        self._offers: dict[str, dict[str, dict[str, Any]]] = {}  # by hook, by plugin, by name
+        found = discover(settings)
+        self._load(without_third_parties(found, settings) if safe_mode else found)
 
     @property
     def statuses(self) -> list[PluginStatus]:
@@ -129,6 +88,54 @@ class Plugins:
         ]
         if missing:
             raise RequiredPluginError("required plugins are not active: " + "; ".join(missing))
+
+    # --- while the daemon runs ---
+
+    def rescan(self) -> list[str]:
+        """Load what was installed since, and try again what failed. May take long.
+
+        :returns: the names of the plugins that are active now and were not before.
+        """
+        look_again()
+        retried = {n for n, status in self._statuses.items() if status.state is PluginState.FAILED}
+        return self._load(
+            plugin
+            for plugin in discover(self._settings)
+            if plugin.status.name in retried or plugin.status.name not in self._statuses
+        )
+
+    def enable(self, name: str) -> None:
+        """Load a plugin that is disabled. May take long.
+
+        :raises NotFoundError: it is not installed.
+        :raises ConflictError: it cannot be loaded, with the reason.
+        """
+        self._status(name)
+        found = discover(evolve(self._settings, disabled=()))
+        if self._statuses[name].state is not PluginState.ACTIVE:
+            self._load(plugin for plugin in found if plugin.status.name == name)
+        if self._statuses[name].state is not PluginState.ACTIVE:
+            raise ConflictError(f"{name} cannot be enabled: {self._statuses[name].reason}")
+
+    def disable(self, name: str, reason: str = "disabled by an administrator") -> None:
+        """Ask a plugin nothing from now on; what it gave out is no longer told.
+
+        :raises NotFoundError: it is not installed.
+        :raises ConflictError: the config requires it, or it has a say that must not be lost.
+        """
+        status = self._status(name)
+        if name in self._settings.required:
+            raise ConflictError(f"{name} is required by the config")
+        if not PERMANENT.isdisjoint(status.hooks):
+            raise ConflictError(f"{name} can only be disabled by the config, at a start")
+        if status.state is PluginState.ACTIVE:
+            self._take_out(name)
+            self._statuses[name] = evolve(status, state=PluginState.DISABLED, reason=reason)
+
+    def owner_of(self, hook: str, name: str) -> str | None:
+        """Return the plugin that offers the thing called ``name`` through ``hook``."""
+        offers = self._offers.get(hook, {})
+        return next((plugin for plugin, things in offers.items() if name in things), None)
 
     # --- the hooks ---
 
@@ -161,8 +168,10 @@ class Plugins:
         return self._named("lmx_api_surfaces", kernel=kernel)
 
     def lifespans(self, kernel: Kernel) -> list[AbstractAsyncContextManager[None]]:
-        """Contexts to hold open while the daemon serves."""
-        return [value for _, value in self._ask("lmx_lifespan", kernel=kernel)]
+        """Contexts to hold open while the daemon serves; those that were returned before are not
+        again.
+        """
+        return [value for _, value in self._ask_new("lmx_lifespan", kernel=kernel)]
 
     def findings(self, settings: Settings) -> list[Finding]:
         """What plugins found out about the machine."""
@@ -190,18 +199,24 @@ class Plugins:
 
     # --- inside ---
 
-    def _load(self, found: Iterable[_Found]) -> None:
+    def _status(self, name: str) -> PluginStatus:
+        try:
+            return self._statuses[name]
+        except KeyError:
+            raise NotFoundError(f"no plugin is called {name[:64]}") from None
+
+    def _load(self, found: Iterable[Found]) -> list[str]:
         wanted = []
         for plugin in found:
             self._statuses[plugin.status.name] = plugin.status
             if plugin.status.state is PluginState.ACTIVE:
                 wanted.append(plugin)
-        outcomes = _run_bounded(
+        outcomes = run_bounded(
             {plugin.status.name: plugin.load for plugin in wanted}, self._settings.timeout_s
         )
-        for plugin in wanted:
-            outcome = outcomes[plugin.status.name]
-            self._register(plugin.status.name, outcome)
+        for name, outcome in outcomes.items():
+            self._register(name, outcome)
+        return [name for name in outcomes if self._statuses[name].state is PluginState.ACTIVE]
 
     def _register(self, name: str, outcome: object) -> None:
         try:
@@ -227,8 +242,7 @@ class Plugins:
     def _fail(self, name: str, error: BaseException) -> None:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         self._statuses[name] = evolve(self._statuses[name], state=PluginState.FAILED, reason=reason)
-        if self._manager.has_plugin(name):
-            self._manager.unregister(name=name)
+        self._take_out(name)
         log.error("plugin_failed", plugin=name, reason=reason, exc_info=error)
 
     def _ask(
@@ -236,6 +250,7 @@ class Plugins:
         hook: str,
         consume: Callable[[Any], Any] = lambda value: value,
         timeout_s: float | None = None,
+        without: Collection[str] = (),
         **arguments: Any,
     ) -> list[tuple[str, Any]]:
         """Call one hook of every plugin; a plugin that fails is disabled, the others are heard."""
@@ -243,35 +258,50 @@ class Plugins:
         calls = {
             impl.plugin_name: _bind(impl, arguments, consume)
             for impl in getattr(self._manager.hook, hook).get_hookimpls()
+            if impl.plugin_name not in without
         }
         answers = []
-        for name, outcome in sorted(_run_bounded(calls, timeout_s).items()):
+        for name, outcome in sorted(run_bounded(calls, timeout_s).items()):
             if isinstance(outcome, BaseException):
                 self._fail(name, outcome)
             elif outcome is not None:
                 answers.append((name, outcome))
         return answers
 
+    def _ask_new(
+        self, hook: str, consume: Callable[[Any], Any] = lambda value: value, **arguments: Any
+    ) -> list[tuple[str, Any]]:
+        """Call one hook of the plugins that were not asked before."""
+        asked = self._offers.setdefault(hook, {})
+        before = frozenset(asked)
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            asked.setdefault(impl.plugin_name, {})
+        return self._ask(hook, consume, without=before, **arguments)
+
     def _named(self, hook: str, **arguments: Any) -> list[Any]:
         """Ask for things with names, which must be unique."""
-        owners: dict[str, str] = {}
-        kept = []
-        for plugin, things in self._ask(hook, consume=_by_name, **arguments):
-            clashes = {name: owners[name] for name in things if name in owners}
-            if clashes:
-                self._fail(plugin, ValueError(self._clash_text(plugin, clashes)))
-                continue
-            owners |= dict.fromkeys(things, plugin)
-            kept += things.values()
-        return kept
+        for plugin, things in self._ask_new(hook, consume=_by_name, **arguments):
+            owners = {name: other for other, names in self._offers[hook].items() for name in names}
+            if clashes := owners.keys() & things.keys():
+                name = min(clashes)
+                self._fail(plugin, ValueError(self._clash_text(name, owners[name], plugin)))
+            else:
+                self._offers[hook][plugin] = things
+        offers = sorted(self._offers.get(hook, {}).items())
+        return [thing for _, things in offers for thing in things.values()]
 
-    def _clash_text(self, plugin: str, clashes: dict[str, str]) -> str:
-        def origin(name: str) -> str:
-            status = self._statuses[name]
-            return f"{status.distribution} {status.version}"
+    def _clash_text(self, name: str, plugin: str, other: str) -> str:
+        first, second = self._statuses[plugin], self._statuses[other]
+        return (
+            f"{name} is offered by both {first.distribution} {first.version} and "
+            f"{second.distribution} {second.version}; disable one"
+        )
 
-        name, other = next(iter(clashes.items()))
-        return f"{name} is offered by both {origin(other)} and {origin(plugin)}; disable one"
+    def _take_out(self, name: str) -> None:
+        if self._manager.has_plugin(name):
+            self._manager.unregister(name=name)
+        for offers in self._offers.values():
+            offers.pop(name, None)
 
 
 def _by_name(things: Iterable[Any]) -> dict[str, Any]:
@@ -288,89 +318,3 @@ def _bind(
         return None if value is None else consume(value)
 
     return call
-
-
-def _discover(settings: PluginSettings) -> list[_Found]:
-    entries: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=GROUP) if settings.discover else ():
-        entries.setdefault(entry.name, []).append(entry)
-    found = [_from_entries(name, entries[name], settings) for name in sorted(entries)]
-    return found + [_from_module(path) for path in settings.modules]
-
-
-def _from_entries(name: str, entries: Sequence[EntryPoint], settings: PluginSettings) -> _Found:
-    entry = entries[0]
-    state, reason = PluginState.ACTIVE, ""
-    if name in settings.disabled:
-        state, reason = PluginState.DISABLED, "disabled by the config"
-    elif len(entries) > 1:
-        names = " and ".join(sorted(_origin(entry) for entry in entries))
-        state, reason = PluginState.FAILED, f"both {names} are called {name}; uninstall one"
-    status = PluginStatus(
-        name=name,
-        distribution=entry.dist.name if entry.dist else "unknown",
-        version=entry.dist.version if entry.dist else "unknown",
-        state=state,
-        reason=reason,
-    )
-    return _Found(status, entry.load)
-
-
-def _origin(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
-
-
-def _from_module(path: str) -> _Found:
-    status = PluginStatus(name=path, distribution=path, version="module", state=PluginState.ACTIVE)
-    return _Found(status, lambda: importlib.import_module(path))
-
-
-def _without_third_parties(found: Iterable[_Found], settings: PluginSettings) -> list[_Found]:
-    kept = _bundled()
-    reason = "safe mode: it may be why the daemon kept dying"
-
-    def hold_back(plugin: _Found) -> _Found:
-        status = plugin.status
-        is_kept = canonicalize_name(status.distribution) in kept or status.name in settings.required
-        if is_kept or status.state is not PluginState.ACTIVE:
-            return plugin
-        return evolve(plugin, status=evolve(status, state=PluginState.DISABLED, reason=reason))
-
-    return [hold_back(plugin) for plugin in found]
-
-
-def _bundled() -> set[str]:
-    """Return the distributions whose plugins are LMX's own: all that it names in an extra."""
-    # Metadata of a build that was left in the working folder may hide that of the installation.
-    texts = [text for one in distributions(name=KERNEL) for text in one.requires or ()]
-    asked = map(Requirement, texts)
-    wanted = (one for one in asked if not one.marker or one.marker.evaluate({"extra": "all"}))
-    return {KERNEL, *(canonicalize_name(one.name) for one in wanted)}
-
-
-def _run_bounded(calls: dict[str, Callable[[], object]], timeout_s: float) -> dict[str, object]:
-    """Run plugin code, each call in a thread of its own.
-
-    Returns for each name the value, or the exception; a TimeoutError when nothing at all finished
-    for ``timeout_s``: what still runs then is hanging, and is left behind.
-    """
-    outcomes: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
-
-    def run(name: str, call: Callable[[], object]) -> None:
-        try:
-            outcomes.put((name, call()))
-        # A plugin may fail in any way, including sys.exit(); the caller gets to see it.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
-            outcomes.put((name, error))
-
-    for name, call in calls.items():
-        threading.Thread(target=run, args=(name, call), daemon=True).start()
-    done: dict[str, object] = {}
-    while len(done) < len(calls):
-        try:
-            name, outcome = outcomes.get(timeout=timeout_s)
-        except queue.Empty:
-            hung = TimeoutError(f"no answer within {timeout_s:g} seconds")
-            return {name: done.get(name, hung) for name in calls}
-        done[name] = outcome
-    return done

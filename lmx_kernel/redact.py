@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import attrs
 import structlog
 
 MASK = "***"
@@ -20,8 +19,8 @@ _SECRET_NAME = re.compile(
 # Told by what stands before it, which has one of _SIGNS.
 _NAMED = re.compile(
     r"""
-      (?P<url> :// ) [^\s/?#"']+ @                                  # user and password
-    | (?P<query> ://[^\s?"'<>]+ \? ) [^\s"'<>]+                     # links may be signed
+      (?P<url> :// ) [^\s/?#"']+ (?=@)                              # user and password
+    | (?P<query> [\w/] \? ) (?=[\w-]+=) [^\s"'<>]+                  # links may be signed
     | (?P<scheme> \b bearer \s+ ) [^\s"',;]+
     | (?P<cookie> cookie ["']? \s*[:=]\s* ["']? ) [^\n"']+
     | (?P<name> (?: authorization | token | secret | password | passwd | signature | api[-_]?key )
@@ -30,7 +29,7 @@ _NAMED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _SIGNS = (":", "=", " ")
-_TOKENS = re.compile(r"\b(?:lmx-[\w-]{43}|(?:hf|sk|gh[ops])[-_]\w{16,})")
+_TOKENS = re.compile(r"lmx-[\w-]{43}|\b(?:hf|sk|gh[ops])[-_]\w{16,}")
 
 
 def redact(text: str) -> str:
@@ -54,15 +53,6 @@ def redact_event(_logger: Any, _method: str, event: structlog.typing.EventDict) 
     if trace is not None:
         cleaned["exception"] = "\n".join(map(one_line, trace.splitlines()))
     return cleaned
-
-
-def masked(section: Any) -> dict[str, Any]:
-    """Return a section of the config as a dict, with what its ``repr`` hides masked."""
-    return attrs.asdict(section, value_serializer=_mask_hidden)
-
-
-def _mask_hidden(_instance: Any, field: attrs.Attribute[Any] | None, value: Any) -> Any:
-    return MASK if field is not None and not field.repr and value else value
 
 
 def _clean(value: Any) -> Any:

@@ -3,7 +3,6 @@ went with the machine (fault 3)."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tomllib
 
@@ -12,8 +11,9 @@ import pytest
 
 from lmx_kernel.boot_guard import FILE, NORMAL, BootGuard, BootVerdict
 from lmx_kernel.config import find_home
+from lmx_kernel.discovery import PluginSettings, PluginState
 from lmx_kernel.events import LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded, WorkerCrashed
-from lmx_kernel.plugins import Plugins, PluginSettings, PluginState
+from lmx_kernel.plugins import Plugins
 from lmx_kernel.testing.script import Script
 from lmx_kernel.testing.stage import staged_daemon, write_config, write_scripts
 
@@ -270,29 +270,30 @@ async def test_a_daemon_that_was_killed_three_times_starts_safely(tmp_path, thir
     assert safe == [False, False, False, True, False]
 
 
-async def test_a_daemon_that_dies_in_a_load_leaves_a_suspect(tmp_path):
-    write_scripts(tmp_path, {"m": Script(load_s=60), "fine": Script()})
-    config = write_config(tmp_path, ("lmx_openai_api.plugin",))
-    async with (
-        staged_daemon(config) as daemon,
-        httpx.AsyncClient(base_url=daemon.url, timeout=30) as http,
-    ):
-        await complete(http, "fine")
-        load = asyncio.create_task(complete(http, "m"))
-        while b'"m"' not in (tmp_path / FILE).read_bytes():
-            await http.get("/health")
-        daemon.process.kill()
-        with pytest.raises(httpx.HTTPError):
-            await load
-        await daemon.process.wait()
-    guard = BootGuard(tmp_path)
-    assert guard.begin().suspects == {"m"}
-    guard.withdraw()
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.full)])
+async def test_what_was_loading_when_a_daemon_died_is_not_loaded_again_unasked(tmp_path, times):
+    for n in range(times):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        write_scripts(folder, {"m": Script(load_s=0.5), "fine": Script()})
+        config = write_config(folder, config='[models]\nautoload = ["m", "fine"]\n')
+        async with staged_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+            while b'"m"' not in (folder / FILE).read_bytes():
+                await http.get("/health")
+            daemon.process.kill()
+        assert await autoloaded(config) == {"fine"}  # after the daemon that died
+        assert await autoloaded(config) == {"m", "fine"}  # after one that stopped
 
 
-async def complete(http, model):
-    body = {"model": model, "prompt": "hi", "max_tokens": 1}
-    assert (await http.post("/v1/completions", json=body)).status_code == 200
+async def autoloaded(config):
+    """Return the models that a daemon loads by itself, the last of them `fine`."""
+    async with staged_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+        ready = set()
+        while "fine" not in ready:
+            models = (await http.get("/health/status")).json()["models"]
+            ready = {model["id"] for model in models if model["state"] == "ready"}
+        assert await daemon.stop() == 0
+    return ready
 
 
 def test_other_commands_are_no_starts(tmp_path, monkeypatch):

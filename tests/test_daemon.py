@@ -162,19 +162,6 @@ def test_a_bind_to_the_network_without_a_key_is_refused(tmp_path):
     assert "api_key" in result.stderr
 
 
-async def test_a_busy_port_says_who_holds_it(tmp_path):
-    config = configure(tmp_path)
-    async with staged_daemon(config) as daemon:
-        port = daemon.url.rpartition(":")[2]
-        result = await asyncio.to_thread(
-            run_lmx, "serve", "--config", str(config), LMX_SERVER_PORT=port
-        )
-        assert result.returncode == 98
-        assert port in result.stderr
-        assert str(daemon.process.pid) in result.stderr
-        assert "Traceback" not in result.stderr
-
-
 async def test_a_key_is_asked_for_everywhere_but_at_the_health_paths(tmp_path):
     async with (
         staged_daemon(configure(tmp_path, config='[server]\napi_key = "sesame"')) as daemon,

@@ -13,7 +13,8 @@ from lmx_kernel.bus import Bus
 from lmx_kernel.events import ModelUnloaded
 from lmx_kernel.interfaces import HttpRequest
 from lmx_kernel.monitors import watch
-from lmx_kernel.plugins import Plugins, PluginSettings, PluginState, RequiredPluginError
+from lmx_kernel.discovery import PluginSettings, PluginState
+from lmx_kernel.plugins import Plugins, RequiredPluginError
 
 GOOD = """
 from attrs import frozen

@@ -33,6 +33,11 @@ LIVE = {"live": True}
 """Metadata of a field that may be changed while the daemon runs."""
 
 
+def is_live(field: Any) -> bool:
+    """Return whether a key may be changed while the daemon runs."""
+    return bool(LIVE.items() <= field.metadata.items())
+
+
 @attrs.frozen
 class Problem:
     """One thing that is wrong with the config.
@@ -58,6 +63,11 @@ class ConfigError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+    def told(self) -> str:
+        """Return the problems in one line, with the file's name but not its place."""
+        places = (attrs.evolve(p, source=Path(p.source).name) for p in self.problems)
+        return "; ".join(map(str, places))
 
 
 @attrs.frozen(kw_only=True)
@@ -99,6 +109,19 @@ class Settings:
     def replace(self, section: Any) -> None:
         """Put ``section`` in the place of the one of its class."""
         self._sections[type(section)] = section
+
+    def adopt(self, section: SettingsSection, fresh: Any) -> list[str]:
+        """Take over the keys of ``fresh`` that may change while the daemon runs, or all of it if
+        the section is new.
+
+        :returns: the keys whose values differ and were not taken over.
+        """
+        current = self._sections.setdefault(section.cls, fresh)
+        fields = [f for f in attrs.fields(section.cls) if f.init]
+        differing = [f for f in fields if getattr(current, f.name) != getattr(fresh, f.name)]
+        live = {f.name: getattr(fresh, f.name) for f in differing if is_live(f)}
+        self.replace(attrs.evolve(current, **live))
+        return [f"{section.name}.{f.name}" for f in differing if not is_live(f)]
 
 
 def read_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Document:

@@ -9,7 +9,7 @@ import attrs
 from cattrs import unstructure
 from cattrs.errors import CattrsError
 
-from lmx_kernel.config import LIVE, Settings
+from lmx_kernel.config import Settings, is_live
 from lmx_kernel.config.strict import STRICT, find_faults, unknown
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.interfaces import SettingsSection
@@ -29,11 +29,6 @@ def show(settings: Settings, sections: Iterable[SettingsSection], *, only_live: 
         for section in sections
     }
     return {name: keys for name, keys in values.items() if keys}
-
-
-def is_live(field: Any) -> bool:
-    """Return whether a key may be changed while the daemon runs."""
-    return bool(LIVE.items() <= field.metadata.items())
 
 
 def change(

@@ -94,7 +94,12 @@ def _field(field: Any, converter: Converter) -> Hook:
     """
 
     def structure_field(value: Any, _: Any) -> Any:
-        result = converter.structure(value, field.type)
+        try:
+            result = converter.structure(value, field.type)
+        except ValueError:
+            if field.repr:
+                raise
+            raise ValueError("not of the right type (it is a secret, so not shown)") from None
         if field.validator and not field.converter:
             with suppress(AttributeError):
                 field.validator(None, field, result)

@@ -192,7 +192,7 @@ def _summary(answers: Sequence[Answer]) -> dict[str, Any]:
     if not answers:
         return {}
     each = [answer.usage() for answer in answers]
-    outcomes = [answer.outcome or "unfinished" for answer in answers]
+    outcomes = [answer.outcome or "cancelled" for answer in answers]  # nobody reads on
     firsts = [usage.first_token_s for usage in each if usage.first_token_s is not None]
     return {
         "model": answers[0].model,

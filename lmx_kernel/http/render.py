@@ -40,6 +40,15 @@ class ErrorRenderer:
     """Renders errors: each surface those below its own prefix, the rest in a neutral shape."""
 
     def __init__(self, surfaces: Iterable[ApiSurface] = ()) -> None:
+        self.surfaces = surfaces
+
+    @property
+    def surfaces(self) -> Iterable[ApiSurface]:
+        """The dialects, those with the longest prefix first."""
+        return [surface for _, surface in self._surfaces]
+
+    @surfaces.setter
+    def surfaces(self, surfaces: Iterable[ApiSurface]) -> None:
         longest_first = sorted(surfaces, key=lambda surface: (-len(surface.prefix), surface.name))
         self._surfaces = [(surface.prefix.rstrip("/"), surface) for surface in longest_first]
 

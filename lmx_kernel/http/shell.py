@@ -26,13 +26,14 @@ class Shell:
     :param app: gets each request with its whole body.
     :param authorize: asked for every request but those to the open health paths; if it raises, the
         request is refused.
+    :ivar app: may be exchanged at any time; each request is served by one.
     :ivar is_draining: refuse what comes from now on.
     """
 
     def __init__(
         self, app: App, settings: ServerSettings, renderer: ErrorRenderer, authorize: Authorize
     ) -> None:
-        self._app = app
+        self.app = app
         self._bodies = BodyBudget(settings)
         self._authorize = authorize
         self.renderer = renderer
@@ -44,7 +45,7 @@ class Shell:
         structlog.contextvars.bind_contextvars(request_id=exchange.id)
         try:
             self._admit(exchange)
-            await exchange.run(self._app)
+            await exchange.run(self.app)
         except ClientLeftError:
             pass
         except asyncio.CancelledError:

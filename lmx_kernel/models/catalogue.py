@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -19,9 +19,17 @@ log = structlog.get_logger(__name__)
 
 
 class Catalogue:
-    """What the sources hold, as the backends see it. Read freely; refreshed in a thread."""
+    """What the sources hold, as the backends see it. Read freely; refreshed in a thread.
 
-    def __init__(self, sources: Sequence[ModelSource], backends: Sequence[Backend]) -> None:
+    :param sources: asks for the sources there are now.
+    :param backends: asks for the backends there are now.
+    """
+
+    def __init__(
+        self,
+        sources: Callable[[], Sequence[ModelSource]],
+        backends: Callable[[], Sequence[Backend]],
+    ) -> None:
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
@@ -99,7 +107,7 @@ class Catalogue:
         return self.find(name, backend)
 
     def _locations(self) -> Iterable[tuple[ModelSource, Location]]:
-        for source in self._sources:
+        for source in self._sources():
             try:
                 yield from ((source, location) for location in source.locations())
             # A source is a plugin's: it may fail in any way, and the others still count.
@@ -107,7 +115,7 @@ class Catalogue:
                 log.exception("model_source_failed", source=source.name)
 
     def _identify(self, location: Location) -> Iterable[ModelCard]:
-        for backend in self._backends:
+        for backend in self._backends():
             try:
                 yield from backend.identify(location)
             # A backend is a plugin's: it may fail in any way, and the others still count.

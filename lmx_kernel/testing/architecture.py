@@ -33,6 +33,7 @@ def check_architecture(module: ModuleType, config: Mapping[str, Any]) -> None:
     _check_same(whole, _in_pieces(model, (5, 1, 1, 1)), "the cache changes the result")
     both = _logits(model, [PROMPT, PROMPT[::-1]])
     _check_same(whole, both[:1], "a row depends on its neighbour")
+    _check_batch(model, whole)
     assert hasattr(model, "layers"), "Model.layers is needed to make caches"
 
 
@@ -47,6 +48,25 @@ def _in_pieces(model: Any, lengths: tuple[int, ...]) -> Any:
         pieces.append(model(piece, cache=cache))
         start += length
     return mx.concatenate(pieces, axis=1)
+
+
+def _check_batch(model: Any, whole: Any) -> None:
+    """Let two rows of unequal length go on together; models that cannot are served one by one."""
+    done = (len(PROMPT) - 1, 3)
+    rows = [_prompted(model, length) for length in done]
+    if not all(hasattr(layer, "merge") for row in rows for layer in row):
+        return
+    batch = [layers[0].merge(list(layers)) for layers in zip(*rows, strict=True)]
+    found = model(mx.array([[PROMPT[length]] for length in done]), cache=batch)
+    for row, length in enumerate(done):
+        expected = whole[:, length : length + 1]
+        _check_same(expected, found[row : row + 1], "a row in a batch is not what it is alone")
+
+
+def _prompted(model: Any, length: int) -> list[Any]:
+    cache: list[Any] = make_prompt_cache(model)
+    mx.eval(model(mx.array([PROMPT[:length]]), cache=cache))
+    return cache
 
 
 def _check_same(expected: Any, found: Any, complaint: str) -> None:

@@ -230,7 +230,7 @@ async def serve() -> AsyncIterator[Serve]:
             build_app([toy], health),
             settings,
             ErrorRenderer([toy]),
-            lambda request: running.authorize(request),
+            lambda request: running.authorize(request),  # noqa: PLW0108 - made below
         )
         server = HttpServer(settings, shell)
         await server.start()

@@ -78,7 +78,7 @@ def _describe(
         if "query" in parts:  # its fields become parameters
             name = parts["query"]["$ref"].rpartition("/")[2]
             parts["query"] = queries[name] = components[name]
-    return described, {name: components[name] for name in components.keys() - queries}
+    return described, {k: v for k, v in components.items() if k not in queries}
 
 
 # --- errors ---

@@ -92,7 +92,7 @@ def choose(
     :raises ModelUnusableError: no weights are in a format that is safe, or a name is not.
     """
     allowed = [file for file in files if _is_allowed(file)]
-    if patterns is not None:
+    if patterns:
         choice = Choice(_matching(files, allowed, patterns))
     elif quantization is not None or not _has(allowed, TENSORS):
         choice = _choose_gguf(files, allowed, quantization)
@@ -117,7 +117,7 @@ def quantizations(files: Iterable[RemoteFile]) -> dict[str, list[RemoteFile]]:
 def _label(file: RemoteFile) -> str:
     stem = _SHARD.sub("", PurePosixPath(file.path).stem)
     labels = _LABEL.findall(stem.upper())
-    return labels[-1].replace("FP", "F") if labels else stem
+    return re.sub("^FP", "F", labels[-1]) if labels else stem
 
 
 def _choose_gguf(

@@ -147,7 +147,7 @@ class _Download:
                     self._read(out)
                 except UnavailableError as error:
                     if out.tell() > furthest:
-                        furthest = out.tell()
+                        furthest = 0
                         patience.renew()
                     patience.after(error)
             os.fsync(out.fileno())

@@ -61,7 +61,7 @@ class Downloads:
         """
         check_repo(spec.repo)
         check_revision(spec.revision)
-        files = "" if spec.files is None else "/" + ",".join(spec.files)
+        files = "/" + ",".join(spec.files) if spec.files else ""
         return f"{spec.repo}@{spec.revision}:{spec.quantization or ''}{files}"
 
     async def run(self, spec: DownloadSpec, report: Report) -> Mapping[str, Any]:

@@ -183,6 +183,73 @@ def test_a_prompt_and_answer_up_to_the_last_token_of_the_context(open_model) -> 
     assert len(driver.tokens[3]) == 5
 
 
+@pytest.fixture
+def shapes(driver, monkeypatch) -> list[tuple[int, int]]:
+    """What the model of the driver is called with, as (rows, tokens of each)."""
+    seen: list[tuple[int, int]] = []
+    module = driver.engine._model.module
+
+    def watched(tokens, cache):
+        seen.append(tokens.shape)
+        return module(tokens, cache=cache)
+
+    monkeypatch.setattr(driver.engine._model, "module", Wrapped(module, watched))
+    return seen
+
+
+def test_prompts_of_like_length_are_completed_together(driver, shapes) -> None:
+    prompts = [tokens_of(seed, count) for seed, count in enumerate((12, 9, 40, 15, 44))]
+    alone = [driver.answer(prompt, 12, sampling=SEEDED) for prompt in prompts]
+    driver.engine.trim()
+    driver.engine._pace.row_s = 1e-4
+    shapes.clear()
+    for number, prompt in enumerate(prompts):
+        driver.add(number, prompt, sampling=SEEDED)
+    step = driver.step()
+    assert shapes == [(3, 15), (2, 44)]
+    assert [output.id for output in step.outputs] == [1, 0, 3, 2, 4]
+    assert {(p.id, p.processed, p.total) for p in step.progress} == {
+        (number, len(prompt), len(prompt)) for number, prompt in enumerate(prompts)
+    }
+    assert driver.run(*range(5), count=12) == alone
+
+
+def test_prompts_that_began_differently_are_completed_together(driver, shapes) -> None:
+    """One goes on from a kept prefix, one is long and came in pieces, one is new."""
+    started = tokens_of(1, 60)
+    prompts = [started + tokens_of(2, 30), tokens_of(3, 130), tokens_of(4, 31)]
+    alone = [driver.answer(prompt, 12) for prompt in prompts]
+    driver.engine.trim()
+    driver.answer(started, 1)
+    driver.engine._pace.row_s = 1e-4
+    shapes.clear()
+    for number, prompt in enumerate(prompts):
+        driver.add(number, prompt)
+    driver.step()
+    assert shapes == [(1, 98), (3, 32)]
+    assert driver.run(0, 1, 2, count=12) == alone
+    assert driver.cached(0) >= 59
+
+
+def test_prompts_that_fail_together_are_computed_one_by_one(driver, monkeypatch) -> None:
+    prompts = [tokens_of(seed, count) for seed, count in enumerate((12, 9, 15))]
+    alone = [driver.answer(prompt, 8, sampling=SEEDED) for prompt in prompts]
+    driver.engine.trim()
+    module, refused = driver.engine._model.module, []
+
+    def lonely(tokens, cache):
+        if min(tokens.shape) > 1:
+            refused.append(tokens.shape)
+            raise RuntimeError("no batches of prompts")
+        return module(tokens, cache=cache)
+
+    monkeypatch.setattr(driver.engine._model, "module", Wrapped(module, lonely))
+    for number, prompt in enumerate(prompts):
+        driver.add(number, prompt, sampling=SEEDED)
+    assert driver.run(0, 1, 2, count=8) == alone
+    assert refused == [(3, 15)]
+
+
 # --- prefixes
 
 

@@ -37,6 +37,8 @@ def refused_fields(cls: type[Any]) -> dict[str, frozenset[bytes]]:
 ABSENT: Any = None  # a Raw has no null
 ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+# The check comes later, to say which part it is.
+PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text"]})]
 StopText = Annotated[str, Meta(max_length=256)]
 Stop = StopText | Annotated[list[StopText], Meta(max_length=16)]
 TokenId = Annotated[int, Meta(ge=0, le=INT32_MAX)]
@@ -52,13 +54,16 @@ PromptItem = str | TokenId | Annotated[list[TokenId], Meta(min_length=1)]
 class ContentPart:
     """A part of a message; only parts of type ``text`` are served."""
 
-    type: str
+    type: PartType
     text: str | None = None
 
 
 @frozen(kw_only=True)
 class ChatMessage:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    :ivar role: ``tool`` and ``function`` are refused.
+    """
 
     role: Role
     content: str | list[ContentPart] | None = None

@@ -28,11 +28,19 @@ class StatusCollector(Collector):
 def _kernel(status: KernelStatus) -> Iterator[GaugeMetricFamily]:
     for name, text, value in (
         ("lmx_uptime_seconds", "Since the daemon started.", status.uptime_s),
+        ("lmx_safe_mode", "1 after starts that ended badly.", status.safe_mode),
+        ("lmx_memory_machine_bytes", "What the machine has.", status.memory_machine_bytes),
         ("lmx_memory_budget_bytes", "What all models may take.", status.memory_budget_bytes),
         ("lmx_memory_reserved_bytes", "What is held for workers.", status.memory_reserved_bytes),
         ("lmx_memory_available_bytes", "What a load may take.", status.memory_available_bytes),
+        ("lmx_memory_observed_bytes", "What workers really take.", status.memory_observed_bytes),
     ):
         yield GaugeMetricFamily(name, text, value)
+    pressure = GaugeMetricFamily(
+        "lmx_memory_pressure", "1 for the level it is at: ease, soft or hard.", labels=["level"]
+    )
+    pressure.add_metric([status.memory_pressure], 1)
+    yield pressure
 
 
 def _models(models: Iterable[ModelStatus]) -> Iterator[GaugeMetricFamily]:
@@ -43,6 +51,7 @@ def _models(models: Iterable[ModelStatus]) -> Iterator[GaugeMetricFamily]:
     running = gauge("lmx_requests_running", "Requests that an engine works on.")
     waiting = gauge("lmx_requests_waiting", "Requests that wait for their turn.")
     reserved = gauge("lmx_worker_reserved_bytes", "What is held for a worker.")
+    observed = gauge("lmx_worker_observed_bytes", "What a worker was last seen to take.")
     engine = gauge("lmx_engine_memory_bytes", "What an engine's own allocator holds.")
     cache = gauge("lmx_engine_cache_tokens", "Tokens of running requests and kept prompts.")
     details = gauge("lmx_engine_value", "Figures of an engine's own.", "name")
@@ -51,9 +60,10 @@ def _models(models: Iterable[ModelStatus]) -> Iterator[GaugeMetricFamily]:
         running.add_metric([model.id], model.running)
         waiting.add_metric([model.id], model.waiting)
         reserved.add_metric([model.id], model.memory_bytes)
+        observed.add_metric([model.id], model.observed_bytes)
         if model.engine:
             engine.add_metric([model.id], model.engine.memory_bytes)
             cache.add_metric([model.id], model.engine.cache_tokens_used)
             for name, value in model.engine.details.items():
                 details.add_metric([model.id, name], value)
-    yield from (state, running, waiting, reserved, engine, cache, details)
+    yield from (state, running, waiting, reserved, observed, engine, cache, details)

@@ -21,8 +21,9 @@ class Workers:
         self._resumed = counter("lmx_resumed_streams", "Went on after a crash.", "model")
         self._failed = counter("lmx_failed_streams", "Did not go on after a crash.", "model")
         self._pressure = counter(
-            "lmx_memory_pressure", "Changes of memory pressure, to ease, soft or hard.", "level"
+            "lmx_memory_pressure_changes", "Changes of memory pressure, by what it became.", "level"
         )
+        self._kills = counter("lmx_memory_kills", "Workers ended to relieve pressure.", "model")
 
     def loaded(self, event: ModelLoaded) -> None:
         """Count a load."""
@@ -43,5 +44,7 @@ class Workers:
         self._failed.labels(event.model).inc(event.failed)
 
     def pressed(self, event: MemoryPressed) -> None:
-        """Count a change of memory pressure."""
+        """Count a change of memory pressure, and the worker that it cost."""
         self._pressure.labels(event.level).inc()
+        if event.worker:
+            self._kills.labels(event.worker).inc()

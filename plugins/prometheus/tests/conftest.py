@@ -18,10 +18,11 @@ from lmx_prometheus.metrics import Metrics
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from lmx_kernel.discovery import PluginSettings
 from lmx_kernel.engine import EngineStats
 from lmx_kernel.events import KernelEvent
 from lmx_kernel.hookspecs import GROUP
-from lmx_kernel.plugins import Plugins, PluginSettings
+from lmx_kernel.plugins import Plugins
 from lmx_kernel.testing.script import Script
 from lmx_kernel.testing.stage import FAKE, staged_daemon, write_scripts
 
@@ -84,16 +85,34 @@ def kernel() -> SimpleNamespace:
     engine = EngineStats(cache_tokens_used=50, memory_bytes=80, details={"kept_prefixes": 2})
     models = (
         SimpleNamespace(
-            id="a", state="ready", running=2, waiting=3, memory_bytes=100, engine=engine
+            id="a",
+            state="ready",
+            running=2,
+            waiting=3,
+            memory_bytes=100,
+            observed_bytes=90,
+            engine=engine,
         ),
-        SimpleNamespace(id="b", state="absent", running=0, waiting=0, memory_bytes=0, engine=None),
+        SimpleNamespace(
+            id="b",
+            state="absent",
+            running=0,
+            waiting=0,
+            memory_bytes=0,
+            observed_bytes=0,
+            engine=None,
+        ),
     )
     status = SimpleNamespace(
         uptime_s=9.5,
         models=models,
+        safe_mode=True,
+        memory_machine_bytes=2000,
         memory_budget_bytes=1000,
         memory_reserved_bytes=100,
         memory_available_bytes=900,
+        memory_observed_bytes=90,
+        memory_pressure="soft",
     )
     return SimpleNamespace(status=lambda: status)
 

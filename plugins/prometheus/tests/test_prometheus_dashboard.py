@@ -38,7 +38,7 @@ EVENTS = (
     ModelUnloaded(model="a", reason="idle"),
     LoadFailed(model="a", code="model_unusable", message=""),
     WorkerCrashed(model="a", reason="", resumed=1, failed=1),
-    MemoryPressed(level="soft", used_bytes=1, budget_bytes=1),
+    MemoryPressed(level="hard", used_bytes=1, budget_bytes=1, worker="a"),
     JobChanged(id="1", kind="download", state="running", done=0, total=None),
     JobChanged(id="2", kind="download", state="done", done=1, total=1),
 )

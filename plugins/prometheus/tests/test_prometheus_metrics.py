@@ -26,6 +26,10 @@ def job(state, id="1", kind="download"):  # noqa: A002
     return JobChanged(id=id, kind=kind, state=state, done=0, total=None)
 
 
+def pressed(level, worker=""):
+    return MemoryPressed(level=level, used_bytes=9, budget_bytes=10, worker=worker)
+
+
 def test_times_are_those_of_the_request(page_after):
     page = page_after(request())
     assert page.value("lmx_queue_time_seconds_sum", model="a") == 0.25
@@ -61,14 +65,13 @@ def test_jobs_are_counted_where_they_are_and_once_where_they_end(page_after):
     assert page.value("lmx_jobs_ended_total", kind="download", state="failed") == 1
 
 
-def test_memory_pressure_is_counted_by_level(page_after):
-    events = [
-        MemoryPressed(level=level, used_bytes=9, budget_bytes=10)
-        for level in ("soft", "ease", "soft")
-    ]
-    page = page_after(*events)
-    assert page.value("lmx_memory_pressure_total", level="soft") == 2
-    assert page.value("lmx_memory_pressure_total", level="ease") == 1
+def test_memory_pressure_is_counted_by_level_and_by_what_it_cost(page_after):
+    page = page_after(pressed("soft"), pressed("ease"), pressed("soft"), pressed("hard", "a"))
+    assert page.value("lmx_memory_pressure_changes_total", level="soft") == 2
+    assert page.value("lmx_memory_pressure_changes_total", level="ease") == 1
+    assert (
+        page.value("lmx_memory_kills_total", model="a") == page.value("lmx_memory_kills_total") == 1
+    )
 
 
 def test_a_figure_that_a_monitor_no_longer_tells_is_gone(page_after):

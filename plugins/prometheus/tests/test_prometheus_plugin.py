@@ -29,12 +29,17 @@ def test_two_kernels_in_one_process_do_not_share_what_they_count(load, page_of):
 def test_the_status_is_that_of_the_scrape(load, page_of):
     page = page_of(load())
     assert page.value("lmx_uptime_seconds") == 9.5
+    assert page.value("lmx_safe_mode") == 1
+    assert page.value("lmx_memory_machine_bytes") == 2000
     assert page.value("lmx_memory_available_bytes") == 900
+    assert page.value("lmx_memory_observed_bytes") == 90
+    assert page.value("lmx_memory_pressure", level="soft") == 1
     assert page.value("lmx_model_state", model="a", state="ready") == 1
     assert page.value("lmx_model_state", model="b", state="absent") == 1
     assert page.value("lmx_requests_running", model="a") == 2
     assert page.value("lmx_requests_waiting", model="a") == 3
     assert page.value("lmx_worker_reserved_bytes", model="a") == 100
+    assert page.value("lmx_worker_observed_bytes", model="a") == 90
     assert page.value("lmx_engine_memory_bytes", model="a") == 80
     assert page.value("lmx_engine_cache_tokens", model="a") == 50
     assert page.value("lmx_engine_value", model="a", name="kept_prefixes") == 2

@@ -1,0 +1,82 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+from playwright.async_api import Page, async_playwright
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: .ci/run installs it")
+
+
+@define
+class Seen:
+    """What happens in the browser.
+
+    :ivar complaints: errors and warnings of its console.
+    :ivar urls: all that was asked for.
+    """
+
+    page: Page
+    complaints: list[str] = field(factory=list)
+    urls: list[str] = field(factory=list)
+
+
+@asynccontextmanager
+async def browsing(home: Path) -> AsyncIterator[Seen]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch_persistent_context(
+            home, executable_path=CHROMIUM, args=FLAGS
+        )
+        seen = Seen(await browser.new_page())
+        seen.page.on("console", lambda message: _note(seen, message))
+        seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        seen.page.on("request", lambda request: seen.urls.append(request.url))
+        yield seen
+        await browser.close()
+
+
+def _note(seen: Seen, message: Any) -> None:
+    if message.type in ("error", "warning"):
+        seen.complaints.append(message.text)
+
+
+async def test_it_shows_every_operation_and_asks_nobody_else(tmp_path, url, document):
+    async with browsing(tmp_path) as seen:
+        await seen.page.goto(f"{url}/docs")
+        await seen.page.locator(".opblock").first.wait_for()
+        shown = await seen.page.locator(".opblock-summary-path").all_inner_texts()
+        texts = [text.replace("\u200b", "") for text in shown]
+    assert sorted(texts) == sorted(path for path, found in document["paths"].items() for _ in found)
+    assert seen.complaints == []
+    assert all(asked.startswith((url, "data:")) for asked in seen.urls)
+    assert f"{url}/openapi.json" in seen.urls
+
+
+async def test_an_operation_can_be_tried(tmp_path, url):
+    async with browsing(tmp_path) as seen:
+        await seen.page.goto(f"{url}/docs")
+        block = seen.page.locator("#operations-openai-get_v1_models")
+        await block.click()
+        await block.get_by_role("button", name="Try it out").click()
+        async with seen.page.expect_response(f"{url}/v1/models") as expected:
+            await block.get_by_role("button", name="Execute").click()
+        assert (await (await expected.value).json())["data"][0]["id"] == "m"
+    assert seen.complaints == []

@@ -1,0 +1,222 @@
+"""The door: keys, scopes, and a plugin's objection."""
+
+from __future__ import annotations
+
+import re
+
+import falcon.inspect
+import httpx2
+import pytest
+
+from lmx_kernel.errors import ForbiddenError, UnauthorizedError
+from lmx_kernel.http.access import Door, UnsafeBindError, check_bind
+from lmx_kernel.http.app import build_app
+from lmx_kernel.http.render import ErrorRenderer
+from lmx_kernel.http.server import HttpServer
+from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.http.shell import OPEN_PATHS, Shell
+from lmx_kernel.interfaces import HttpRequest
+from lmx_kernel.keys import KeyFile, Keyring
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+
+
+class Resource:
+    """Answers every method with the name of the key."""
+
+    async def on_get(self, req, resp, **_params):
+        resp.media = {"key": req.scope["state"]["key"]}
+
+    on_post = on_put = on_patch = on_delete = on_get
+
+
+class Surface:
+    def __init__(self, name, prefix, scope):
+        self.name, self.prefix, self.scope = name, prefix, scope
+
+    def routes(self):
+        yield self.prefix, Resource()
+        yield f"{self.prefix}/things", Resource()
+        yield f"{self.prefix}/things/{{id}}", Resource()
+
+    def render_error(self, error):
+        return {self.name: error.code}
+
+
+SURFACES = (
+    Surface("chat", "/api", "inference"),
+    Surface("admin", "/api/admin", "admin"),
+    Surface("pages", "/pages", ""),
+)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return KeyFile(tmp_path)
+
+
+@pytest.fixture
+async def http(keys, health):
+    """A client of a server with three surfaces; its ``app`` is the falcon app."""
+    settings, renderer = ServerSettings(port=0), ErrorRenderer(SURFACES)
+    app = build_app(SURFACES, health)
+    door = Door(settings.host, Keyring(keys), renderer.owner, lambda _request: None)
+    server = HttpServer(settings, Shell(app, settings, renderer, door.admit))
+    await server.start()
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+        client.app = app
+        yield client
+    await server.stop()
+
+
+def bearer(token):
+    return {"authorization": f"Bearer {token}"}
+
+
+def paths(app):
+    """Return a path of every route that there is, but for the open ones."""
+    found = [re.sub(r"{.*?}", "x", route.path) for route in falcon.inspect.inspect_routes(app)]
+    assert set(found) >= OPEN_PATHS
+    return [*sorted(set(found) - OPEN_PATHS), "/nowhere", "/api/nowhere", "/api/admin/nowhere"]
+
+
+async def test_no_route_is_open_without_a_key(http, keys):
+    """Fault 18: all of them, with every method, whatever else is shown."""
+    keys.add("bot", ("inference", "admin"))
+    asked = paths(http.app)
+    assert len(asked) >= 13
+    for path in asked:
+        for method in METHODS:
+            for headers in ({}, bearer("lmx-wrong"), {"x-api-key": "wrong"}):
+                answer = await http.request(method, path, headers=headers)
+                assert answer.status_code == 401, (method, path, headers)
+
+
+async def test_no_route_is_open_to_a_key_of_another_scope(http, keys):
+    owned = {"/api": "inference", "/api/admin": "admin"}
+    tokens = {scope: keys.add(scope, (scope,)) for scope in owned.values()}
+    refused = set()
+    for path in paths(http.app):
+        prefix = max((one for one in owned if path.startswith(one)), key=len, default="")
+        for scope, token in tokens.items():
+            answers = {
+                (await http.request(method, path, headers=bearer(token))).status_code
+                for method in METHODS
+            }
+            if prefix and scope != owned[prefix]:
+                assert answers == {403}, (path, scope)
+                refused.add(path)
+            else:
+                assert not answers & {401, 403}, (path, scope)
+    assert len(refused) == 8
+
+
+async def test_a_refusal_has_the_shape_of_its_surface(http, keys):
+    token = keys.add("bot", ("inference",))
+    assert (await http.get("/api/things")).json() == {"chat": "unauthorized"}
+    answer = await http.get("/api/admin/things", headers=bearer(token))
+    assert answer.json() == {"admin": "forbidden"}
+
+
+@pytest.mark.parametrize("scheme", ["Bearer {}", "bearer  {}", None])
+async def test_handlers_are_told_the_name_of_the_key(http, keys, scheme):
+    token = keys.add("bot", ("inference",))
+    headers = {"authorization": scheme.format(token)} if scheme else {"x-api-key": token}
+    assert (await http.get("/api", headers=headers)).json() == {"key": "bot"}
+
+
+async def test_without_any_key_this_machine_may_do_everything(http):
+    for headers in ({}, bearer("any")):
+        answer = await http.delete("/api/admin/things", headers=headers)
+        assert (answer.status_code, answer.json()) == (200, {"key": ""})
+
+
+# --- the door alone ------------------------------------------------------------------------------
+
+
+def make_door(tmp_path, api_key="", host="127.0.0.1", ask=lambda _request: None):
+    keyring = Keyring(KeyFile(tmp_path), api_key)
+    return Door(host, keyring, ErrorRenderer(SURFACES).owner, ask), keyring
+
+
+def request(path="/api", **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return HttpRequest(method="GET", path=path, headers=named, client="")
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_let_in"),
+    [
+        ({"authorization": "Bearer k\xe9y"}, True),
+        ({"x_api_key": "k\xe9y"}, True),
+        ({"authorization": "Bearer wrong"}, False),
+        ({"authorization": "Bearer "}, False),
+        ({"authorization": "Basic k\xe9y"}, False),
+        ({}, False),
+    ],
+)
+def test_the_key_of_the_config_has_every_scope(tmp_path, headers, is_let_in):
+    door, _ = make_door(tmp_path, "k\xe9y")
+    for path in ("/api", "/api/admin", "/nowhere"):
+        if is_let_in:
+            assert door.admit(request(path, **headers)) == "config"
+        else:
+            with pytest.raises(UnauthorizedError):
+                door.admit(request(path, **headers))
+
+
+def test_the_local_token_opens_everything_but_is_not_a_key_that_somebody_set(tmp_path):
+    door, keyring = make_door(tmp_path)
+    assert door.admit(request("/api/admin")) == ""
+    KeyFile(tmp_path).add("bot", ("inference",))
+    door, keyring = make_door(tmp_path)
+    local = {"authorization": f"Bearer {keyring.local_token}"}
+    assert door.admit(request("/api/admin", **local)) == "local"
+    with pytest.raises(UnauthorizedError):
+        door.admit(request("/api/admin"))
+
+
+def test_without_any_key_the_network_stays_out(tmp_path):
+    door, _ = make_door(tmp_path, host="0.0.0.0")
+    with pytest.raises(UnauthorizedError):
+        door.admit(request())
+
+
+def test_a_surface_that_names_no_scope_needs_admin(tmp_path):
+    class Silent:
+        name, prefix = "silent", "/silent"
+
+    file = KeyFile(tmp_path)
+    bot, boss = file.add("bot", ("inference",)), file.add("boss", ("admin",))
+    door = Door("::1", Keyring(file), ErrorRenderer([Silent()]).owner, lambda _request: None)
+    assert door.admit(request("/silent/x", x_api_key=boss)) == "boss"
+    with pytest.raises(ForbiddenError):
+        door.admit(request("/silent/x", x_api_key=bot))
+
+
+def test_a_plugin_hears_the_name_of_the_key_and_may_object(tmp_path):
+    heard = []
+
+    def ask(asked):
+        heard.append(asked.key)
+        return ForbiddenError("not today")
+
+    door, _ = make_door(tmp_path, "secret", ask=ask)
+    with pytest.raises(ForbiddenError, match="not today"):
+        door.admit(request(x_api_key="secret"))
+    assert heard == ["config"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
+def test_the_network_is_let_in_only_with_a_key(tmp_path, host):
+    settings = ServerSettings(host=host)
+    with pytest.raises(UnsafeBindError, match="lmx key add"):
+        check_bind(settings, Keyring(KeyFile(tmp_path)))
+    check_bind(settings, Keyring(KeyFile(tmp_path), "from the config"))
+    KeyFile(tmp_path).add("bot", ("inference",))
+    check_bind(settings, Keyring(KeyFile(tmp_path)))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
+def test_this_machine_needs_none(tmp_path, host):
+    check_bind(ServerSettings(host=host), Keyring(KeyFile(tmp_path)))
