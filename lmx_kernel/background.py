@@ -10,6 +10,7 @@ import structlog
 
 from lmx_kernel.assembly import Assembly
 from lmx_kernel.boot import Booted
+from lmx_kernel.boot_guard import BootVerdict
 from lmx_kernel.config import Settings
 from lmx_kernel.errors import LmxError
 from lmx_kernel.memory.budget import MemorySettings
@@ -30,7 +31,7 @@ def background(booted: Booted, assembly: Assembly) -> list[Coroutine[None, None,
         rescan(catalogue, settings),
         lifecycle.keep_house(),
         follow_schedule(catalogue, lifecycle, settings),
-        autoload(booted, assembly),
+        autoload(assembly, settings, booted.verdict),
     ]
     if settings.get(MemorySettings).guard:
         tasks.append(assembly.guard.watch())
@@ -44,13 +45,12 @@ async def rescan(catalogue: Catalogue, settings: Settings) -> None:
         await catalogue.refresh()
 
 
-async def autoload(booted: Booted, assembly: Assembly) -> None:
+async def autoload(assembly: Assembly, settings: Settings, verdict: BootVerdict) -> None:
     """Load what the config wants from the start, one after the other. What was loading when an
     earlier run ended badly is left out: it may be why.
     """
     await assembly.catalogue.refresh()
-    verdict = booted.verdict
-    for name in () if verdict.safe_mode else booted.settings.get(ModelSettings).autoload:
+    for name in () if verdict.safe_mode else settings.get(ModelSettings).autoload:
         await _bear(_load(assembly.catalogue, assembly.lifecycle, name, verdict.suspects))
 
 

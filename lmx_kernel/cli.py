@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import urllib.error
-import urllib.request
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -17,7 +14,8 @@ from rich.table import Table
 
 from lmx_kernel import __version__
 from lmx_kernel.boot import Booted, boot
-from lmx_kernel.config import ConfigError, Settings
+from lmx_kernel.client import Client
+from lmx_kernel.config import ConfigError
 from lmx_kernel.errors import LmxError
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.install import InstallError, install
@@ -25,7 +23,6 @@ from lmx_kernel.key_commands import app as key_app
 from lmx_kernel.memory.ledger import GIB
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import RequiredPluginError
-from lmx_kernel.run_file import find_daemon
 from lmx_kernel.service.commands import app as service_app
 
 EX_CONFIG = 78  # sysexits.h: the config is wrong
@@ -50,7 +47,7 @@ ConfigPath = Annotated[
 def main() -> None:
     """Run the command line, with the commands that plugins add."""
     try:
-        if sys.argv[1:2] not in ([name] for name in app):
+        if sys.argv[1:2] not in ([name] for name in app if not name.startswith("-")):
             with suppress(ConfigError, RequiredPluginError):
                 for command in boot().plugins.commands():
                     app.command(command)
@@ -94,7 +91,7 @@ def ls(config: ConfigPath = None) -> None:
 @app.command
 def ps(config: ConfigPath = None) -> None:
     """List what the running daemon has loaded."""
-    status = _ask_daemon(boot(config).settings, "/health/status")
+    status = Client.find(config).get("/health/status")
     table = Table("model", "state", "running", "waiting", "memory", "pid", box=None)
     for model in status["models"]:
         table.add_row(
@@ -163,21 +160,6 @@ def _catalogue(booted: Booted) -> Catalogue:
     )
     catalogue.scan()
     return catalogue
-
-
-def _ask_daemon(settings: Settings, path: str) -> Any:
-    root, token = find_daemon(settings)
-    url = root + path
-    request = urllib.request.Request(url)  # noqa: S310
-    if token:
-        request.add_header("authorization", f"Bearer {token}")
-    try:
-        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
-            return json.load(response)
-    except urllib.error.HTTPError as error:
-        _fail(f"the daemon at {url} refused: {error.read().decode(errors='replace')}", 1)
-    except OSError as error:
-        _fail(f"no daemon answers at {url} ({error}); start one with `lmx serve`", 1)
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -21,6 +21,7 @@ from lmx_kernel.boot import Booted, boot
 from lmx_kernel.boot_guard import BootGuard
 from lmx_kernel.config import ConfigError, find_home
 from lmx_kernel.errors import UnavailableError
+from lmx_kernel.events import Stopping
 from lmx_kernel.http.access import Door, UnsafeBindError, check_bind
 from lmx_kernel.http.app import RouteClashError, build_app
 from lmx_kernel.http.health import Health
@@ -97,6 +98,7 @@ async def _serve(booted: Booted, guard: BootGuard, keys: Keyring) -> None:
         await stop.wait()
         notify("STOPPING=1")
         assembly.kernel.draining = True
+        assembly.bus.publish(Stopping())
         await _first(server.drain(settings.drain_s), now.wait())
         await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
         await server.drain(LAST_WORDS_S)

@@ -107,6 +107,11 @@ class JobChanged:
     note: str = ""
 
 
+@frozen(kw_only=True)
+class Stopping:
+    """The daemon stops: what runs may finish, nothing new begins."""
+
+
 KernelEvent = (
     LoadStarted
     | LoadProgressed
@@ -118,4 +123,5 @@ KernelEvent = (
     | MemoryPressed
     | JobChanged
     | Sampled
+    | Stopping
 )

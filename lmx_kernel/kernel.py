@@ -29,7 +29,7 @@ from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import Observer
 from lmx_kernel.routing import RoutingSettings, arrange
 from lmx_kernel.runtime.answer import Answer
-from lmx_kernel.runtime.instance import Instance
+from lmx_kernel.runtime.instance import Instance, State
 from lmx_kernel.runtime.lifecycle import Lifecycle
 from lmx_kernel.statistics import ModelFigures, Statistics
 from lmx_kernel.types import Admission, GenerationRequest, LoadWish, ModelCard
@@ -184,12 +184,7 @@ class Kernel:
         :raises ConflictError: it is loaded.
         :raises ForbiddenError: it lies in a place that belongs to another program.
         """
-        card = self._catalogue.find(name)
-        instance = self._lifecycle.instances.get(card.id)
-        if instance is not None and instance.pid is not None:
-            raise ConflictError(f"{card.id} is loaded; unload it first")
-        await self._catalogue.delete(card)
-        return card
+        return await self._catalogue.delete(name, self._check_unloaded)
 
     async def admission(self, name: str, wish: LoadWish, backend: str | None = None) -> Admission:
         """Return whether a model could be loaded as wished, and what that would take.
@@ -311,6 +306,11 @@ class Kernel:
     def _check_running(self) -> None:
         if self.draining:
             raise UnavailableError("the server is stopping", retry_after_s=5)
+
+    def _check_unloaded(self, card: ModelCard) -> None:
+        instance = self._lifecycle.instances.get(card.id)
+        if instance is not None and instance.state not in (State.ABSENT, State.COOLING):
+            raise ConflictError(f"{card.id} is loaded; unload it first")
 
     async def _route(self, request: GenerationRequest) -> ModelCard:
         for router in self._routers:

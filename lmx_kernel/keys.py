@@ -149,9 +149,9 @@ class Keyring:
     def find(self, token: str) -> Key | None:
         """Return the key of ``token``, in a time that does not tell how much of it is right."""
         self._look()
-        digest, found = _digest(token), None
+        digest, found = _digest(token).encode(), None
         for key in (self._local, *self._config, *self._from_file):
-            if hmac.compare_digest(key.digest.encode(), digest.encode()):
+            if hmac.compare_digest(key.digest.encode(), digest):
                 found = key
         return found
 
@@ -166,13 +166,14 @@ class Keyring:
             self._read()
 
     def _read(self) -> None:
+        before, self._from_file, self._is_damaged = self._from_file, (), False
         try:
-            self._from_file, self._is_damaged = self._file.read(), False
+            self._from_file = self._file.read()
         except KeysDamagedError as error:
-            self._from_file, self._is_damaged = (), True
+            self._is_damaged = True
             _log.error("keys_damaged", reason=error.message)
-        else:
-            _log.info("keys_read", names=[key.name for key in self._from_file])
+        if self._from_file != before:
+            _log.info("keys_changed", names=[key.name for key in self._from_file])
 
 
 def make_key(name: str, scopes: tuple[str, ...], token: str) -> Key:

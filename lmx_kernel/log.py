@@ -18,7 +18,17 @@ import msgspec
 import structlog
 from structlog.stdlib import ProcessorFormatter
 
-from lmx_kernel.events import KernelEvent, LoadFailed, RequestFinished, Sampled, WorkerCrashed
+from lmx_kernel.config import LIVE
+from lmx_kernel.events import (
+    JobChanged,
+    KernelEvent,
+    LoadFailed,
+    LoadProgressed,
+    MemoryPressed,
+    RequestFinished,
+    Sampled,
+    WorkerCrashed,
+)
 from lmx_kernel.redact import redact_event
 
 if TYPE_CHECKING:
@@ -29,8 +39,19 @@ Level = Literal["debug", "info", "warning", "error"]
 FOLDER, FILE = "logs", "lmx.log"
 log = structlog.get_logger("lmx")
 
-# What the HTTP request that is being served has asked of models, for its line.
-answers: ContextVar[list[Answer] | None] = ContextVar("answers", default=None)
+
+@attrs.define
+class Asked:
+    """What an HTTP request asked of models, for its line.
+
+    :ivar answers: None when the line is written: what the request started may outlive it.
+    """
+
+    answers: list[Answer] | None = attrs.field(factory=list)
+
+
+# By the HTTP request that is being served.
+asked: ContextVar[Asked | None] = ContextVar("asked", default=None)
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -52,7 +73,7 @@ class LogSettings:
     :ivar backups: how many full ones are kept.
     """
 
-    level: Level = "info"
+    level: Level = attrs.field(default="info", metadata=LIVE)
     format: Literal["auto", "json", "text"] = "auto"
     file: bool = True
     max_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=attrs.validators.gt(0))
@@ -86,21 +107,24 @@ def set_level(level: Level) -> None:
 
 
 def log_event(event: KernelEvent) -> None:
-    """Write one line for an event; of requests the HTTP server writes one of its own."""
-    write = log.info
-    if isinstance(event, RequestFinished | Sampled):
-        write = log.debug
-    elif isinstance(event, LoadFailed | WorkerCrashed):
-        write = log.warning
+    """Write one line for an event."""
     fields = attrs.asdict(event)
     fields |= fields.pop("usage", {})
-    write(_snake(type(event).__name__), **fields)
+    if isinstance(event, MemoryPressed):
+        fields["pressure"] = fields.pop("level")  # a line has a level of its own
+    log.log(_weight(event), event_name(type(event)), **fields)
+
+
+def event_name(kind: type[KernelEvent]) -> str:
+    """Return what events of a class are called, such as ``model_loaded``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def note_answer(answer: Answer) -> Answer:
     """Let the line of the HTTP request that is being served tell of ``answer``; return it."""
-    if (noted := answers.get()) is not None:
-        noted.append(answer)
+    request = asked.get()
+    if request is not None and request.answers is not None:
+        request.answers.append(answer)
     return answer
 
 
@@ -156,5 +180,11 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+def _weight(event: KernelEvent) -> int:
+    match event:
+        case RequestFinished() | Sampled() | LoadProgressed() | JobChanged(state="running"):
+            return logging.DEBUG  # there are many, and of requests the HTTP server writes a line
+        case LoadFailed() | WorkerCrashed() | MemoryPressed(level="soft" | "hard"):
+            return logging.WARNING
+        case _:
+            return logging.INFO

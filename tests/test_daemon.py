@@ -157,7 +157,7 @@ def test_a_missing_required_plugin_stops_the_start(tmp_path):
 
 def test_a_bind_to_the_network_without_a_key_is_refused(tmp_path):
     config = configure(tmp_path, config='[server]\nhost = "0.0.0.0"')
-    result = run_lmx("serve", "--config", str(config))
+    result = run_lmx("serve", "--config", str(config), LMX_HOME=str(tmp_path))
     assert result.returncode == 78
     assert "api_key" in result.stderr
 

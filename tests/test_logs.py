@@ -143,21 +143,41 @@ def test_an_error_has_its_trace_without_secrets(stderr):
     assert line["exception"].count("\n") >= 2
 
 
-def finished(**usage):
-    usage = {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 1} | usage
-    times = {"queue_s": 0.0, "first_token_s": None, "total_s": 0.0}
-    return events.RequestFinished(id="i", model="m", outcome="ok", usage=Usage(**usage, **times))
+USAGE = Usage(
+    prompt_tokens=1,
+    cached_tokens=0,
+    completion_tokens=2,
+    queue_s=0.0,
+    first_token_s=None,
+    total_s=0.0,
+)
+JOB = {"id": "j", "kind": "download", "done": 1.0, "total": None}
 
 
-def test_events_of_each_request_and_sample_are_for_debugging(stderr):
-    told = [finished(), events.Sampled(monitor="x"), events.LoadStarted(model="m")]
+def test_what_happens_often_is_for_debugging(stderr):
+    often = [
+        events.RequestFinished(id="i", model="m", outcome="ok", usage=USAGE),
+        events.Sampled(monitor="x"),
+        events.LoadProgressed(model="m", share=0.5),
+        events.JobChanged(state="running", **JOB),
+    ]
     configure(LogSettings())
-    for event in told:
+    for event in (*often, events.LoadStarted(model="m"), events.JobChanged(state="done", **JOB)):
         log_event(event)
-    assert [line["event"] for line in lines(stderr)] == ["load_started"]
+    assert [line["event"] for line in lines(stderr)] == ["load_started", "job_changed"]
     set_level("debug")
-    log_event(told[0])
-    assert lines(stderr)[-1]["event"] == "request_finished"
+    log_event(often[0])
+    line = lines(stderr)[-1]
+    assert (line["event"], line["completion_tokens"]) == ("request_finished", 2)
+
+
+def test_what_somebody_should_look_at_is_a_warning(stderr):
+    configure(LogSettings())
+    for level in ("soft", "ease"):
+        log_event(events.MemoryPressed(level=level, used_bytes=2, budget_bytes=1))
+    log_event(events.LoadFailed(model="m", code="x", message="y"))
+    told = [(line["level"], line.get("pressure")) for line in lines(stderr)]
+    assert told == [("warning", "soft"), ("info", "ease"), ("warning", None)]
 
 
 # --- redaction -----------------------------------------------------------------------------------

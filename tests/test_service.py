@@ -188,10 +188,12 @@ def test_install_writes_the_file_and_starts_the_service(supervisor, tool, config
 def test_install_says_which_variables_the_service_will_not_see(tool, config, monkeypatch, capsys):
     tool()
     monkeypatch.setenv("LMX_SERVER_PORT", "4321")
+    monkeypatch.setenv("LMX_API_KEY", "of the command line")
     commands.install(config)
     out = capsys.readouterr().out
     assert "LMX_SERVER_PORT" in out
     assert "LMX_HOME" not in out
+    assert "LMX_API_KEY" not in out
 
 
 @pytest.mark.parametrize("has_tool", [True, False])

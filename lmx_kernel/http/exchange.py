@@ -14,7 +14,7 @@ import structlog
 from lmx_kernel.http.body import Body, BodyBudget, ClientLeftError, Receive
 from lmx_kernel.http.render import ErrorReply
 from lmx_kernel.interfaces import HttpRequest
-from lmx_kernel.log import answers
+from lmx_kernel.log import Asked, asked
 from lmx_kernel.redact import one_line
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyBudget) -> None:
         self._begun_s = time.perf_counter()
-        self._answers: list[Answer] = []
-        answers.set(self._answers)
+        self._asked = Asked()
+        asked.set(self._asked)
         self._receive = receive
         self._send = send
         self.scope = scope
@@ -134,6 +134,7 @@ class Exchange:
 
     def log(self) -> None:
         """Write the request's line: no body, no query, no header, no prompt and no answer."""
+        answers, self._asked.answers = self._asked.answers, None
         _log.info(
             "request",
             request_id=self.id,
@@ -144,7 +145,7 @@ class Exchange:
             bytes=self._sent_bytes,
             cause=self.code or self._state.get("cut") or self._leaving(),
             key=self.key,
-            **_summary(self._answers),
+            **_summary(answers or ()),
         )
 
     def _leaving(self) -> str | None:

@@ -36,6 +36,7 @@ class Catalogue:
         self._found: tuple[tuple[ModelCard, ModelSource], ...] = ()
         self._scanned: float | None = None
         self._scan: asyncio.Task[None] | None = None
+        self._disk = asyncio.Lock()  # of those who look at it or change it
 
     @property
     def cards(self) -> list[ModelCard]:
@@ -49,18 +50,17 @@ class Catalogue:
 
     def scan(self) -> None:
         """Look at the disk, now."""
-        self._found = tuple(
+        self._show(
             (card, source)
             for source, location in self._locations()
             for card in self._identify(location)
         )
-        self._cards = _by_id(card for card, _ in self._found)
         self._scanned = time.monotonic()
 
     async def refresh(self) -> None:
         """Look at the disk again, once for all who ask at the same time."""
         if self._scan is None or self._scan.done():
-            self._scan = asyncio.ensure_future(asyncio.to_thread(self.scan))
+            self._scan = asyncio.ensure_future(self._scan_alone())
         await asyncio.shield(self._scan)
 
     def find(self, name: str, backend: str | None = None) -> ModelCard:
@@ -83,14 +83,23 @@ class Catalogue:
             return matches[0]
         raise ModelNotFoundError(_not_found_text(name, cards), param="model")
 
-    async def delete(self, card: ModelCard) -> None:
+    async def delete(self, name: str, check: Callable[[ModelCard], None]) -> ModelCard:
         """Delete a model's files.
 
+        :param check: raises if the model is in use; once it does not, nobody finds the model.
+        :raises ModelNotFoundError: names the models there are.
         :raises ForbiddenError: it lies in a place that belongs to another program.
         """
-        sources = [source for found, source in self._found if found == card]
-        await asyncio.to_thread(sources[0].delete, card)
-        await self.refresh()
+        async with self._disk:  # or a scan that goes on would bring the model back
+            card = self.find(name)
+            check(card)
+            source = next(source for found, source in self._found if found == card)
+            self._show(pair for pair in self._found if pair[0].id != card.id)
+            try:
+                await asyncio.to_thread(source.delete, card)
+            finally:
+                await asyncio.to_thread(self.scan)
+        return card
 
     async def find_fresh(self, name: str, backend: str | None = None) -> ModelCard:
         """Like :meth:`find`, but look at the disk again before saying that a model is not there or
@@ -105,6 +114,14 @@ class Catalogue:
         if time.monotonic() - (self._scanned or 0.0) > MIN_RESCAN_S:
             await self.refresh()
         return self.find(name, backend)
+
+    async def _scan_alone(self) -> None:
+        async with self._disk:
+            await asyncio.to_thread(self.scan)
+
+    def _show(self, found: Iterable[tuple[ModelCard, ModelSource]]) -> None:
+        self._found = tuple(found)
+        self._cards = _by_id(card for card, _ in self._found)
 
     def _locations(self) -> Iterable[tuple[ModelSource, Location]]:
         for source in self._sources():

@@ -154,8 +154,9 @@ class Instance:
         """Finish what was asked so far, then unload. Requests that come meanwhile wait."""
         if self._task is None:
             return
-        self._state, self._why = State.DRAINING, reason
-        self.requests.end_turn()
+        if self._state is not State.DRAINING:
+            self._state, self._why = State.DRAINING, reason
+            self.requests.end_turn()
         quiet = asyncio.ensure_future(self.requests.quiet.wait())
         try:
             await asyncio.wait({quiet, self._task}, return_when=asyncio.FIRST_COMPLETED)
@@ -223,6 +224,8 @@ class Instance:
             raise self._refusal
 
     def _rest_of_turn_s(self, turn_s: float) -> float:
+        if self._state is State.LOADING:
+            return GRACE_S  # it has not begun yet
         now = time.monotonic()
         rest_s = self._ready_at + turn_s - now
         if self.requests.is_idle:
@@ -238,6 +241,7 @@ class Instance:
 
     def _begin(self) -> None:
         if self._task is None:
+            self._state = State.LOADING
             self._stop = asyncio.get_running_loop().create_future()
             self._task = asyncio.ensure_future(self._live())
 

@@ -243,13 +243,18 @@ class Lifecycle:
 
 
 def eviction_order(instances: Iterable[Instance]) -> list[Instance]:
-    """Return the loaded models that may be unloaded for another, first the one to go first.
+    """Return the models that may be unloaded for another, first the one to go first.
 
-    Idle ones go before busy ones, and among them the one that was not used for longest.
+    Idle ones go before busy ones, those before the ones that are still loading, and among them the
+    one that was not used for longest.
     """
     return sorted(
-        (i for i in instances if i.state is State.READY and not i.pinned),
-        key=lambda instance: (not instance.requests.is_idle, instance.requests.last_used),
+        (instance for instance in instances if instance.memory_bytes and not instance.pinned),
+        key=lambda instance: (
+            instance.state is State.LOADING,
+            not instance.requests.is_idle,
+            instance.requests.last_used,
+        ),
     )
 
 

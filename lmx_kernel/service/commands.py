@@ -25,16 +25,17 @@ def install(
     show: Annotated[bool, Parameter(name="--print", negative="")] = False,
 ) -> None:
     """Start LMX now and with every session; or only --print the service file."""
-    settings = boot(config).settings
-    supervisor = _supervisor()
+    booted = boot(config)
+    settings, supervisor = booted.settings, _supervisor()
     launch = plan_launch(settings.home, config, settings.get(ServerSettings).drain_s)
     if show:
         _say(supervisor.render(launch))
         return
     problem = supervisor.install(launch)
     _say(f"Wrote {supervisor.file}.")
+    overrides = tuple(f"LMX_{section.name.upper()}_" for section in booted.sections)
     for name in sorted(os.environ):
-        if name.startswith("LMX_") and name != "LMX_HOME":
+        if name.startswith(overrides):
             _say(f"The service does not see {name}: set it in the config.")
     if problem:
         _fail(f"It is not started: {problem}\nStart it by hand: {supervisor.by_hand}")

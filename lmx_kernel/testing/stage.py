@@ -19,6 +19,7 @@ from attrs import asdict, frozen
 
 from lmx_kernel.assembly import Assembly, assemble
 from lmx_kernel.boot import boot
+from lmx_kernel.config import Settings
 from lmx_kernel.errors import UnavailableError
 from lmx_kernel.events import KernelEvent
 from lmx_kernel.kernel import Kernel
@@ -61,6 +62,7 @@ class Stage:
 
     kernel: Kernel
     assembly: Assembly
+    settings: Settings
     events: list[KernelEvent]
 
     def instance(self, model: str) -> Instance:
@@ -81,12 +83,13 @@ async def staged_kernel(
 ) -> AsyncIterator[Stage]:
     """Hold a kernel open that serves ``scripts`` through real worker processes."""
     write_scripts(folder, scripts)
-    assembly = assemble(boot(write_config(folder, plugins, config)))
+    booted = boot(write_config(folder, plugins, config))
+    assembly = assemble(booted)
     assembly.catalogue.scan()
     events: list[KernelEvent] = []
     with assembly.bus.listen(events.append):
         try:
-            yield Stage(assembly.kernel, assembly, events)
+            yield Stage(assembly.kernel, assembly, booted.settings, events)
         finally:
             await assembly.lifecycle.close(UnavailableError("the test is over"))
 

@@ -114,6 +114,7 @@ class Flood:
 class Toy:
     name = "toy"
     prefix = "/toy"
+    scope = "inference"
 
     def __init__(self):
         self.slow, self.flood = Slow(), Flood()
@@ -123,6 +124,9 @@ class Toy:
         yield "/toy/fail/{kind}", Failing()
         yield "/toy/slow", self.slow
         yield "/toy/flood", self.flood
+
+    def operations(self):
+        return []
 
     def render_error(self, error: LmxError):
         return {"toy_error": error.code, "text": error.message}

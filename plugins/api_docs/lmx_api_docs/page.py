@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import falcon
 from attrs import frozen
@@ -24,6 +25,11 @@ class Page:
     def of(cls, data: bytes, content_type: str) -> Page:
         """Return a page of ``data``."""
         return cls(data, content_type, hashlib.sha256(data).hexdigest()[:32])
+
+    @classmethod
+    def read(cls, path: Path, content_type: str) -> Page:
+        """Return a file as a page."""
+        return cls.of(path.read_bytes(), content_type)
 
     def send(self, req: Request, resp: Response) -> None:
         """Fill ``resp`` with the page, or with word that the client's own is the same."""

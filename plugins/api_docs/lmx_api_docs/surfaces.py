@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import falcon
@@ -77,14 +78,13 @@ class PageSurface(_Surface):
 
     def routes(self) -> Iterable[tuple[str, object]]:
         """Return pairs of a falcon URI template and a resource."""
-        own, swagger = files("lmx_api_docs"), files("offapi")
+        # To import offapi would load all that it has.
+        swagger = Path(str(distribution("offapi").locate_file("offapi")))
         pages = Pages(
             {
-                "": Page.of((own / "page.html").read_bytes(), falcon.MEDIA_HTML),
-                "swagger.css": Page.of((swagger / "swagger_style.css").read_bytes(), "text/css"),
-                "swagger.js": Page.of(
-                    (swagger / "swagger_bundle.js").read_bytes(), falcon.MEDIA_JS
-                ),
+                "": Page.read(Path(__file__).with_name("page.html"), falcon.MEDIA_HTML),
+                "swagger.css": Page.read(swagger / "swagger_style.css", "text/css"),
+                "swagger.js": Page.read(swagger / "swagger_bundle.js", falcon.MEDIA_JS),
             }
         )
         return [(PAGE, pages), (PAGE + "/{name}", pages)]

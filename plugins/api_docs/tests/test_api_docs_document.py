@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import Annotated, TypedDict
 
+import falcon.asgi
 import falcon.routing
+import falcon.testing
 import httpx2
 import pytest
 from attrs import frozen
 from lmx_api_docs.document import build
 from lmx_api_docs.operation import plain_path
+from lmx_api_docs.surfaces import Document
 from msgspec import Meta
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
@@ -161,6 +167,16 @@ def test_errors_are_as_the_surface_renders_them(toys):
     assert set(refusal["headers"]) == {"x-request-id", "x-should-retry", "retry-after"}
 
 
+def test_it_follows_the_surfaces_that_are_served():
+    kernel = SimpleNamespace(surfaces=[])
+    app = falcon.asgi.App()
+    app.add_route("/it", Document(kernel))
+    client = falcon.testing.TestClient(app)
+    assert client.simulate_get("/it").json["paths"] == {}
+    kernel.surfaces = [Toy()]
+    assert "/toys" in client.simulate_get("/it").json["paths"]
+
+
 async def test_a_client_that_has_it_is_told_so(http: httpx2.AsyncClient):
     first = await http.get("/openapi.json")
     again = await http.get("/openapi.json", headers={"if-none-match": first.headers["etag"]})
@@ -173,3 +189,14 @@ async def test_a_part_that_is_not_there_is_an_error_of_this_surface(http: httpx2
     answer = await http.get("/docs/nope.js")
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "not_found"
+
+
+def test_the_daemon_does_not_load_what_it_only_sends():
+    code = "import sys; from lmx_api_docs.surfaces import PageSurface; PageSurface().routes(); "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print('offapi' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"

@@ -12,6 +12,8 @@ import pytest
 from attrs import define, field
 from playwright.async_api import Page, async_playwright
 
+from lmx_kernel.testing.stage import staged_daemon
+
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--no-sandbox",
@@ -80,3 +82,24 @@ async def test_an_operation_can_be_tried(tmp_path, url):
             await block.get_by_role("button", name="Execute").click()
         assert (await (await expected.value).json())["data"][0]["id"] == "m"
     assert seen.complaints == []
+
+
+async def test_it_asks_for_the_key_and_then_uses_it(tmp_path, config):
+    async with (
+        staged_daemon(config, LMX_SERVER_API_KEY="sesame") as daemon,
+        browsing(tmp_path) as seen,
+    ):
+        seen.page.on("dialog", lambda dialog: dialog.accept("sesame"))
+        # The page and its parts ask for a key too, which a browser cannot be told.
+        await seen.page.route("**/docs**", _with_key)
+        await seen.page.goto(f"{daemon.url}/docs")
+        block = seen.page.locator("#operations-openai-get_v1_models")
+        await block.click()
+        await block.get_by_role("button", name="Try it out").click()
+        async with seen.page.expect_response(f"{daemon.url}/v1/models") as expected:
+            await block.get_by_role("button", name="Execute").click()
+        assert (await expected.value).status == 200
+
+
+async def _with_key(route: Any) -> None:
+    await route.continue_(headers={**route.request.headers, "authorization": "Bearer sesame"})

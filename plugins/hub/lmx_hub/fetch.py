@@ -56,15 +56,17 @@ def _fetch(order: Order, report: Report) -> dict[str, Any]:
     root = Path(order.root)
     root.mkdir(parents=True, exist_ok=True)
     place = Place.of(root, order.repo, order.key)
-    missing = [file for file in choice.files if not place.has(file)]
     total = sum(file.size_bytes for file in choice.files)
-    progress = _Progress(report, total, total - sum(file.size_bytes for file in missing))
-    if missing:
-        with place.held():
-            _check_space(place, missing, order.reserve_bytes)
-            for file in missing:
-                _Download(hub, listing.commit, file, place, progress).complete()
+    with place.held():
+        missing = [file for file in choice.files if not place.has(file)]
+        progress = _Progress(report, total, total - sum(file.size_bytes for file in missing))
+        _check_space(place, missing, order.reserve_bytes)
+        for file in missing:
+            _Download(hub, listing.commit, file, place, progress).complete()
+        if missing:
             place.publish(missing)
+        else:
+            place.discard()
     report(total, total)
     return {
         "model": order.repo,
@@ -78,7 +80,7 @@ def _fetch(order: Order, report: Report) -> dict[str, Any]:
 def _check_space(place: Place, files: Sequence[RemoteFile], reserve_bytes: int) -> None:
     missing = sum(file.size_bytes - min(place.size_of(file), file.size_bytes) for file in files)
     needed = missing * 1.05 + reserve_bytes if missing else 0
-    free = shutil.disk_usage(place.partial).free
+    free = shutil.disk_usage(place.root).free
     if needed > free:
         raise DiskFullError(
             f"{missing / MIB:,.0f} MiB are still to come and {reserve_bytes / MIB:,.0f} MiB are to "
@@ -147,7 +149,7 @@ class _Download:
                     self._read(out)
                 except UnavailableError as error:
                     if out.tell() > furthest:
-                        furthest = 0
+                        furthest = out.tell()
                         patience.renew()
                     patience.after(error)
             os.fsync(out.fileno())

@@ -206,7 +206,6 @@ def alone(monkeypatch):
     """Keep the machine's own settings out, and wait for nothing."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")
     monkeypatch.setattr("lmx_hub.hub.PAUSE_S", 0)
     yield
     close_session()

@@ -17,6 +17,7 @@ from lmx_hub.kind import Downloads
 from lmx_hub.settings import HubSettings
 
 from lmx_kernel import errors
+from lmx_kernel.jobs.jobs import Jobs
 
 RNG = random.Random(2)
 WEIGHTS = RNG.randbytes(4 << 20)
@@ -122,9 +123,12 @@ async def test_two_who_download_the_same_do_not_disturb_each_other(
     hub, root, kind, download, listed
 ):
     hub.put("org/name", {"model.safetensors": WEIGHTS})
+    hub.pause_s = 0.002
     await asyncio.gather(*(kind().run(download("org/name"), Told()) for _ in range(2)))
     assert (root / "org/name/model.safetensors").read_bytes() == WEIGHTS
     assert listed() == {"org/name": {"model.safetensors"}}
+    assert len(list((root / "org").iterdir())) == 1
+    assert hub.sent == len(WEIGHTS)
 
 
 async def test_discarding_leaves_nothing(hub, root, kind, download):
@@ -168,6 +172,47 @@ async def test_the_hub_of_the_environment_is_asked(hub, kind, download, monkeypa
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     hub.put("org/name", {"a-Q4_0.gguf": b"4"})
     assert (await kind(endpoint="").run(download("org/name"), Told()))["bytes"] == 1
+
+
+async def test_as_a_job_it_is_paused_resumed_over_a_restart_and_cancelled(
+    hub, root, kind, download, tmp_path
+):
+    hub.put("org/name", {"model.safetensors": WEIGHTS})
+    hub.pause_s = 0.002
+    changes = asyncio.Queue()
+
+    async def nothing():
+        """Nobody looks at the disk."""
+
+    async def until(reached):
+        while not reached(await changes.get()):
+            pass
+
+    def has_moved(event):
+        return event.done > 0
+
+    jobs = Jobs(tmp_path / "jobs.db", changes.put_nowait, nothing)
+    await jobs.open([kind()])
+    job = await jobs.start("download", download("org/name", files=("*.safetensors",)))
+    await until(has_moved)
+    assert (await jobs.pause(job.id)).state == "paused"
+    await jobs.close()
+
+    jobs = Jobs(tmp_path / "jobs.db", changes.put_nowait, nothing)
+    await jobs.open([kind()])
+    await jobs.resume(job.id)
+    await until(lambda event: event.state in ("done", "failed"))
+    job = jobs.get(job.id)
+    assert (job.done, job.total, job.unit) == (len(WEIGHTS), len(WEIGHTS), "bytes")
+    assert job.result["model"] == "org/name"
+    assert hub.sent <= 1.1 * len(WEIGHTS)
+
+    hub.put("org/other", {"model.safetensors": WEIGHTS})
+    job = await jobs.start("download", download("org/other"))
+    await until(lambda event: event.id == job.id and has_moved(event))
+    assert (await jobs.cancel(job.id)).state == "cancelled"
+    await jobs.close()
+    assert [path.name for path in (root / "org").iterdir()] == ["name"]
 
 
 # --- the token -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -77,7 +78,6 @@ async def test_streams_go_on_undisturbed_when_their_worker_is_killed(models, tmp
         ask = asyncio.gather(*(tokens_of(stage, folder.name, n, kill) for n in range(4)))
         assert await ask == expected
         [crash] = stage.seen(WorkerCrashed)
-        assert "SIGKILL" in crash.reason
         assert (crash.resumed, crash.failed) == (4, 0)
         assert stage.instance(folder.name).pid != pid
 
@@ -96,24 +96,26 @@ class Model(Llama):
 """
 
 
-async def test_a_plugin_that_is_stuck_in_native_code_is_named(
+async def test_a_plugin_that_is_stuck_in_native_code_is_named_and_disturbs_nobody(
     models, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, site = tmp_path / "models" / "stuck", tmp_path / "site"
-    folder.mkdir(parents=True)
-    for file in models("llama").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(models("llama"), folder)
+    shutil.copytree(models("llama"), folder.parent / "sound")
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "stuck"}
     (folder / "config.json").write_text(json.dumps(config))
     install(site, STUCK)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", str(site))
     async with kernel_with(folder, tmp_path) as stage:
+        other = asyncio.ensure_future(tokens_of(stage, "sound", 0))
         with pytest.raises(LmxError) as caught:
             await tokens_of(stage, "stuck", 0)
         told = "plugin lmx-stuck: computing a few tokens took longer than 0 s"
         assert told in caught.value.message
-        assert stage.kernel.status().memory_reserved_bytes == 0
+        assert len(await other) == COUNT
+        held_bytes = {one.id: one.memory_bytes for one in stage.kernel.status().models}
+        assert held_bytes["stuck"] == 0 < held_bytes["sound"]
 
 
 def install(site: Path, source: str) -> None:

@@ -1,0 +1,1 @@
+"""LMX without a human: what a window would do, over HTTP and on the command line."""

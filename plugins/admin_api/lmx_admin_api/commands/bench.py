@@ -1,0 +1,57 @@
+"""``lmx bench``."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from lmx_admin_api.commands.options import AsJson, ConfigPath, console, given, print_json
+from lmx_admin_api.commands.progress import follow_job
+from lmx_kernel.client import Client
+
+
+def bench(
+    model: str,
+    *,
+    prompt_tokens: int | None = None,
+    max_tokens: int | None = None,
+    parallel: int | None = None,
+    rounds: int | None = None,
+    json: AsJson = False,
+    config: ConfigPath = None,
+) -> None:
+    """Measure how fast a model is on the daemon's machine.
+
+    Parameters
+    ----------
+    prompt_tokens
+        Of each prompt.
+    max_tokens
+        Of each answer.
+    parallel
+        Answers at once, beside one alone.
+    rounds
+        The median of so many counts.
+    """
+    client = Client.find(config)
+    spec = given(
+        model=model,
+        prompt_tokens=prompt_tokens,
+        max_tokens=max_tokens,
+        parallel=parallel,
+        rounds=rounds,
+    )
+    job = client.post("/admin/benchmark", spec)
+    job = follow_job(client, job, f"lmx bench {model}", quiet=json)
+    if json:
+        print_json(job)
+        return
+    result = job["result"]
+    table = Table("model", "first token", "prompt", "one answer", "together", box=None)
+    table.add_row(
+        result["model"],
+        f"{result['first_token_s'] * 1000:.1f} ms",
+        f"{result['prompt_tokens_per_s']:.1f} tok/s",
+        f"{result['tokens_per_s']:.1f} tok/s",
+        f"{result['parallel_tokens_per_s']:.1f} tok/s ({job['spec']['parallel']})",
+    )
+    console.print(table)

@@ -1,0 +1,121 @@
+"""``lmx load``, ``unload``, ``rm`` and ``estimate``."""
+
+from __future__ import annotations
+
+import sys
+
+from lmx_admin_api.commands.options import (
+    AsJson,
+    ConfigPath,
+    Flag,
+    console,
+    gib,
+    given,
+    print_json,
+    seconds,
+)
+from lmx_admin_api.commands.progress import follow_load
+from lmx_kernel.client import Client
+
+
+def load(
+    model: str,
+    *,
+    context_length: int | None = None,
+    parallel: int | None = None,
+    ttl: float | None = None,
+    pin: Flag = False,
+    backend: str | None = None,
+    json: AsJson = False,
+    config: ConfigPath = None,
+) -> None:
+    """Load a model, and wait until it is ready.
+
+    Parameters
+    ----------
+    context_length
+        Tokens that one request may use.
+    parallel
+        Requests that run at once.
+    ttl
+        Unload it after so many seconds without a request.
+    pin
+        Never unload it to make room for another.
+    backend
+        Where several could run it.
+    """
+    client = Client.find(config)
+    body = given(
+        model=model,
+        context_length=context_length,
+        parallel=parallel,
+        ttl_s=ttl,
+        pin=pin,
+        backend=backend,
+    )
+    status = follow_load(client, body, quiet=json)
+    if json:
+        print_json(status)
+    else:
+        console.print(
+            f"{status['id']} is ready: context {status['context_length']}, "
+            f"{status['parallel']} at once, {gib(status['memory_bytes'])}"
+            + (f", unloaded after {seconds(ttl)} without a request." if ttl else ".")
+        )
+
+
+def unload(model: str, *, json: AsJson = False, config: ConfigPath = None) -> None:
+    """Unload a model; what it is doing may be finished."""
+    state = Client.find(config).post("/admin/models/unload", {"model": model})
+    _tell(state, as_json=json)
+
+
+def rm(model: str, *, json: AsJson = False, config: ConfigPath = None) -> None:
+    """Delete a model from disk; never while it is loaded."""
+    state = Client.find(config).delete(f"/admin/models/{model}")
+    _tell(state, as_json=json)
+
+
+def estimate(
+    model: str,
+    *,
+    context_length: int | None = None,
+    parallel: int | None = None,
+    backend: str | None = None,
+    json: AsJson = False,
+    config: ConfigPath = None,
+) -> None:
+    """Say what loading a model would take; exit 1 if it cannot be loaded now.
+
+    Parameters
+    ----------
+    context_length
+        Tokens that one request may use.
+    parallel
+        Requests that run at once.
+    backend
+        Where several could run it.
+    """
+    body = given(model=model, context_length=context_length, parallel=parallel, backend=backend)
+    found = Client.find(config).post("/admin/models/estimate", body)
+    if json:
+        print_json(found)
+    else:
+        parts, options = found["estimate"], found["options"]
+        console.print(
+            f"{found['model']}: {gib(found['needed_bytes'])} (weights "
+            f"{gib(parts['weights_bytes'])}, cache {gib(parts['cache_bytes'])}, overhead "
+            f"{gib(parts['overhead_bytes'])}) for context {options['context_length']}, "
+            f"{options['parallel']} at once\n"
+            f"{gib(found['available_bytes'])} of {gib(found['budget_bytes'])} are free"
+            + (f"; unloads {', '.join(found['unloads'])}" if found["unloads"] else "")
+        )
+        console.print("It fits." if found["fits"] else f"It does not fit: {found['problem']}.")
+    sys.exit(0 if found["fits"] else 1)
+
+
+def _tell(state: dict[str, str], *, as_json: bool) -> None:
+    if as_json:
+        print_json(state)
+    else:
+        console.print(f"{state['model']} is {state['state']}.")

@@ -1,0 +1,101 @@
+"""Watching work that goes on in the daemon."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TextColumn
+
+from lmx_admin_api.commands.options import seconds
+from lmx_kernel.client import Client
+from lmx_kernel.errors import ConflictError, from_code
+from lmx_kernel.jobs.job import PENDING
+
+LOOK_S = 0.3
+INTERRUPTED = 130  # as shells have it: 128 and SIGINT
+_COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+
+
+def follow_job(client: Client, job: Mapping[str, Any], again: str, *, quiet: bool) -> Any:
+    """Show a job's progress until it ends, and return it as it is then.
+
+    :param again: the command that shows it again, for whoever leaves before the end.
+    :raises LmxError: it failed, or was stopped.
+    """
+    with _bar(job["kind"], quiet=quiet) as bars, _leaving(f"`{again}` shows it again"):
+        while job["state"] in PENDING:
+            bars.update(
+                bars.task_ids[0],
+                completed=job["done"],
+                total=job["total"],
+                description=job["note"] or job["state"],
+                text=_pace(job),
+            )
+            time.sleep(LOOK_S)
+            job = client.get(f"/admin/jobs/{job['id']}")
+    if error := job["error"]:
+        raise from_code(error["code"], error["message"])
+    if job["state"] != "done":
+        raise ConflictError(f"the {job['kind']} was {job['state']}")
+    return job
+
+
+def follow_load(client: Client, body: Mapping[str, Any], *, quiet: bool) -> Any:
+    """Load a model, show how much is done, and return the model's status.
+
+    :raises LmxError: it cannot be loaded.
+    """
+    with (
+        _bar(body["model"], quiet=quiet) as bars,
+        _leaving("`lmx status` shows it"),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        loading = pool.submit(client.post, "/admin/models/load", body)
+        while not loading.done():
+            bars.update(bars.task_ids[0], completed=_loaded_share(client, body["model"]), total=1)
+            time.sleep(LOOK_S)
+        return loading.result()
+
+
+def _loaded_share(client: Client, model: str) -> float:
+    models = client.get("/admin/models", fit="false")["models"]
+    statuses = [one["status"] for one in models if one["id"] == model and one["status"]]
+    return float(statuses[0]["loaded_share"]) if statuses else 0.0
+
+
+def _bar(title: str, *, quiet: bool) -> Progress:
+    bars = Progress(*_COLUMNS, console=Console(stderr=True), transient=True, disable=quiet)
+    bars.add_task(title, total=None, text="")
+    return bars
+
+
+@contextmanager
+def _leaving(hint: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _leave(f"It goes on in the daemon; {hint}.")
+
+
+def _leave(message: str) -> NoReturn:
+    sys.stderr.write(message + "\n")
+    sys.exit(INTERRUPTED)
+
+
+def _pace(job: Mapping[str, Any]) -> str:
+    def show(value: float) -> str:
+        return decimal(int(value)) if job["unit"] == "bytes" else f"{value:g} {job['unit']}"
+
+    parts = [show(job["done"]) + (f" of {show(job['total'])}" if job["total"] else "")]
+    if job["rate_per_s"] and job["unit"] == "bytes":
+        parts.append(f"{show(job['rate_per_s'])}/s")
+    if job["remaining_s"] is not None:
+        parts.append(f"{seconds(job['remaining_s'])} left")
+    return ", ".join(parts)

@@ -1,0 +1,44 @@
+"""``lmx pull``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lmx_admin_api.commands.options import AsJson, ConfigPath, console, gib, given, print_json
+from lmx_admin_api.commands.progress import follow_job
+from lmx_kernel.client import Client
+
+
+def pull(
+    repo: str,
+    *,
+    quantization: str | None = None,
+    revision: str | None = None,
+    files: Annotated[tuple[str, ...] | None, Parameter(name="--file", negative="")] = None,
+    json: AsJson = False,
+    config: ConfigPath = None,
+) -> None:
+    """Download a model; one that was begun goes on from where it stood.
+
+    Parameters
+    ----------
+    repo
+        PUBLISHER/NAME on the hub.
+    quantization
+        Which one, of a repository that has several, such as Q4_K_M.
+    revision
+        A branch, a tag or a commit.
+    files
+        Names or patterns, to take these instead of what LMX would choose.
+    """
+    client = Client.find(config)
+    spec = given(repo=repo, quantization=quantization, revision=revision, files=files)
+    job = client.post("/admin/downloads", spec)
+    job = follow_job(client, job, f"lmx pull {repo}", quiet=json)
+    if json:
+        print_json(job)
+        return
+    size_bytes = (job["result"] or {}).get("bytes")
+    console.print(f"{repo} is here" + (f" ({gib(size_bytes)})." if size_bytes else "."))

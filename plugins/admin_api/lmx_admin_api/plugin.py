@@ -1,0 +1,43 @@
+"""What this distribution adds to LMX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lmx_admin_api.benchmark import Benchmarks
+from lmx_admin_api.settings import AdminSettings
+from lmx_admin_api.surface import AdminSurface
+from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.interfaces import ApiSurface, JobKind, SettingsSection
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+    from lmx_kernel.kernel import Kernel
+
+
+@hookimpl
+def lmx_settings() -> Iterable[SettingsSection]:
+    """The section ``[admin_api]``."""
+    return [SettingsSection("admin_api", AdminSettings)]
+
+
+@hookimpl
+def lmx_api_surfaces(kernel: Kernel) -> Iterable[ApiSurface]:
+    """The routes below ``/admin``."""
+    return [AdminSurface(kernel, kernel.settings(AdminSettings))]
+
+
+@hookimpl
+def lmx_job_kinds(kernel: Kernel) -> Iterable[JobKind]:
+    """The kind ``benchmark``."""
+    return [Benchmarks(kernel)]
+
+
+@hookimpl
+def lmx_commands() -> Iterable[App]:
+    """Commands that ask the running daemon."""
+    from lmx_admin_api.commands import APPS  # noqa: PLC0415 - the daemon draws no bars
+
+    return APPS

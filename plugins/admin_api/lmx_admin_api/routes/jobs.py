@@ -1,0 +1,120 @@
+"""``/admin/jobs``, and the paths that start jobs of one kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+from attrs import frozen
+from falcon.asgi import Request, Response
+
+from lmx_admin_api.audit import audited
+from lmx_admin_api.schema import JobList, JobsQuery
+from lmx_admin_api.wire import read_body, read_query, send
+from lmx_kernel.errors import NotFoundError
+from lmx_kernel.jobs.job import Job
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
+
+Action = Literal["pause", "resume", "cancel"]
+
+
+@frozen
+class AllJobs:
+    """Jobs of every kind."""
+
+    kernel: Kernel
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List them, or those of one kind."""
+        kind = read_query(req, JobsQuery).kind
+        send(resp, JobList(jobs=tuple(self.kernel.jobs.select(kind))))
+
+
+@frozen
+class StartJob:
+    """Starts jobs of one kind, which some plugin offers."""
+
+    kernel: Kernel
+    kind: str
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Start one, or return the one that does the same already."""
+        await start_job(self.kernel, self.kind, req, resp)
+
+
+@frozen
+class JobsOfKind:
+    """Jobs of one kind."""
+
+    kernel: Kernel
+    kind: str
+
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        """List them."""
+        send(resp, JobList(jobs=tuple(self.kernel.jobs.select(self.kind))))
+
+
+@frozen
+class Downloads(JobsOfKind):
+    """Downloads."""
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Start one, or return the one that does the same already."""
+        await start_job(self.kernel, self.kind, req, resp)
+
+
+@frozen
+class OneJob:
+    """A job.
+
+    :ivar kind: what it must be; None for any.
+    """
+
+    kernel: Kernel
+    kind: str | None = None
+
+    async def on_get(self, _req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Show it."""
+        send(resp, find_job(self.kernel, id, self.kind))
+
+
+@frozen
+class ChangeJob:
+    """Stops a job for now or for good, or goes on with it."""
+
+    kernel: Kernel
+    action: Action
+    kind: str | None = None
+
+    async def on_post(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Do it."""
+        with audited(req, self.action, id):
+            job = find_job(self.kernel, id, self.kind)
+            job = await getattr(self.kernel.jobs, self.action)(job.id)
+        send(resp, job)
+
+
+async def start_job(kernel: Kernel, kind_name: str, req: Request, resp: Response) -> None:
+    """Start what the body describes."""
+    kind = kernel.jobs.kind(kind_name)
+    spec = await read_body(req, kind.spec)
+    with audited(req, kind_name, _told(spec)):
+        job = await kernel.jobs.start(kind_name, spec)
+    send(resp, job, 202)
+
+
+def find_job(kernel: Kernel, job_id: str, kind: str | None) -> Job:
+    """Return a job.
+
+    :raises NotFoundError: there is none of that id and kind.
+    """
+    job = kernel.jobs.get(job_id)
+    if kind not in (None, job.kind):
+        raise NotFoundError(f"{job.id} is no {kind}")
+    return job
+
+
+def _told(spec: Any) -> str:
+    return " ".join(f"{name}={value}" for name, value in attrs.asdict(spec).items() if value)

@@ -1,0 +1,36 @@
+"""``/admin/logs``."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+from attrs import frozen
+from falcon.asgi import Request, Response
+
+from lmx_admin_api.schema import LogLines, LogsQuery
+from lmx_admin_api.wire import read_query, send
+from lmx_kernel.config import find_home
+from lmx_kernel.errors import NotFoundError
+from lmx_kernel.log import FOLDER, LogSettings
+from lmx_kernel.logtail import read_tail
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
+
+
+@frozen
+class Logs:
+    """The end of the log."""
+
+    kernel: Kernel
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Return the newest lines that fit the query."""
+        query = attrs.asdict(read_query(req, LogsQuery))
+        if not self.kernel.settings(LogSettings).file:
+            raise NotFoundError("log.file is off: no log is kept")
+        read = partial(read_tail, find_home() / FOLDER, query.pop("limit"), **query)
+        send(resp, LogLines(lines=await asyncio.to_thread(read)))

@@ -1,0 +1,177 @@
+"""``/admin/models``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import attrs
+from attrs import frozen
+from falcon.asgi import Request, Response
+
+from lmx_admin_api.audit import audited
+from lmx_admin_api.schema import (
+    Estimate,
+    EstimateBody,
+    LoadBody,
+    ModelBody,
+    ModelInfo,
+    ModelList,
+    ModelsQuery,
+    ModelState,
+)
+from lmx_admin_api.wire import read_body, read_query, send
+from lmx_kernel.errors import InsufficientMemoryError, LmxError
+from lmx_kernel.types import Admission, LoadWish, ModelCard
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel, ModelStatus
+
+
+@frozen
+class Models:
+    """The models on disk."""
+
+    kernel: Kernel
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """List them."""
+        send(resp, await list_models(self.kernel, with_fit=read_query(req, ModelsQuery).fit))
+
+
+@frozen
+class Model:
+    """One model, by its id or any other name the catalogue knows it by."""
+
+    kernel: Kernel
+
+    async def on_get(self, _req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Show it."""
+        card = self.kernel.find(id)
+        send(resp, await _describe(self.kernel, card, _statuses(self.kernel), with_fit=True))
+
+    async def on_delete(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Delete it from disk."""
+        with audited(req, "delete", id):
+            card = await self.kernel.delete(id)
+        send(resp, ModelState(model=card.id, state="deleted"))
+
+
+@frozen
+class Load:
+    """Loads models.
+
+    :ivar begun: loads that nobody waits for.
+    """
+
+    kernel: Kernel
+    begun: set[asyncio.Task[None]] = attrs.field(factory=set)
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Load one, or begin to."""
+        body: LoadBody = await read_body(req, LoadBody)
+        with audited(req, "load", body.model):
+            if body.wait:
+                send(resp, await self.kernel.load(body.model, body.wish, body.backend))
+                return
+            admission = await self.kernel.admission(body.model, body.wish, body.backend)
+            if admission.problem is not None:
+                raise InsufficientMemoryError(admission.problem)
+            task = asyncio.create_task(self._load(body))
+            self.begun.add(task)
+            task.add_done_callback(self.begun.discard)
+            send(resp, ModelState(model=admission.model, state="loading"), 202)
+
+    async def _load(self, body: LoadBody) -> None:
+        with suppress(LmxError):  # told as an event
+            await self.kernel.load(body.model, body.wish, body.backend)
+
+
+@frozen
+class Unload:
+    """Unloads models."""
+
+    kernel: Kernel
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Unload one."""
+        body: ModelBody = await read_body(req, ModelBody)
+        with audited(req, "unload", body.model):
+            card = self.kernel.find(body.model)
+            await self.kernel.unload(card.id)
+        send(resp, ModelState(model=card.id, state="unloaded"))
+
+
+@frozen
+class Estimates:
+    """Says what a load would take, without loading."""
+
+    kernel: Kernel
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Say it."""
+        body: EstimateBody = await read_body(req, EstimateBody)
+        send(resp, _estimate(await self.kernel.admission(body.model, body.wish, body.backend)))
+
+
+@frozen
+class RescanModels:
+    """Looks at the disk."""
+
+    kernel: Kernel
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Look again, now, and list what is there."""
+        with audited(req, "rescan", "models"):
+            await self.kernel.rescan()
+        send(resp, await list_models(self.kernel, with_fit=False))
+
+
+async def list_models(kernel: Kernel, *, with_fit: bool) -> ModelList:
+    """Return all models.
+
+    :param with_fit: whether to say which could be loaded now.
+    """
+    statuses = _statuses(kernel)
+    infos = [_describe(kernel, card, statuses, with_fit=with_fit) for card in kernel.models()]
+    return ModelList(models=tuple(await asyncio.gather(*infos)))
+
+
+def _statuses(kernel: Kernel) -> Mapping[str, ModelStatus]:
+    return {status.id: status for status in kernel.status().models}
+
+
+async def _describe(
+    kernel: Kernel, card: ModelCard, statuses: Mapping[str, ModelStatus], *, with_fit: bool
+) -> ModelInfo:
+    estimate, problem = None, card.problem
+    if with_fit and problem is None:
+        try:
+            estimate = _estimate(await kernel.admission(card.id, LoadWish(), card.backend))
+            problem = estimate.problem
+        except LmxError as error:  # it went, or broke, since the disk was looked at
+            problem = error.message
+    return ModelInfo(
+        id=card.id,
+        backend=card.backend,
+        format=card.format,
+        architecture=card.architecture,
+        size_bytes=card.size_bytes,
+        context_length=card.context_length,
+        quantization=card.quantization,
+        capabilities=tuple(sorted(card.capabilities)),
+        problem=problem,
+        fits=problem is None if with_fit else None,
+        estimate=estimate,
+        status=statuses.get(card.id),
+    )
+
+
+def _estimate(admission: Admission) -> Estimate:
+    return Estimate(
+        **attrs.asdict(admission, recurse=False),
+        fits=admission.problem is None,
+        needed_bytes=admission.estimate.total_bytes,
+    )

@@ -1,0 +1,38 @@
+"""``/admin/status``."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+import attrs
+from falcon.asgi import Request, Response
+
+from lmx_admin_api.schema import PluginVersion, Status
+from lmx_admin_api.wire import send
+from lmx_kernel.discovery import PluginState
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
+
+
+class StatusPage:
+    """The daemon at a glance."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._python, self._platform = platform.python_version(), platform.platform()
+
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        """Tell all of it."""
+        active = [one for one in self._kernel.plugins() if one.state is PluginState.ACTIVE]
+        status = Status(
+            **attrs.asdict(self._kernel.status(), recurse=False),
+            python=self._python,
+            platform=self._platform,
+            plugins=tuple(
+                PluginVersion(name=one.name, distribution=one.distribution, version=one.version)
+                for one in active
+            ),
+        )
+        send(resp, status)

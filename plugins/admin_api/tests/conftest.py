@@ -1,0 +1,187 @@
+"""The admin API over a kernel with fake models: in process, or in a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvloop
+from attrs import define, frozen
+from lmx_admin_api.benchmark import Benchmarks
+from lmx_admin_api.settings import AdminSettings
+from lmx_admin_api.surface import AdminSurface
+from structlog.testing import capture_logs
+
+from lmx_kernel.http.app import build_app
+from lmx_kernel.http.health import Health
+from lmx_kernel.http.render import ErrorRenderer
+from lmx_kernel.http.server import HttpServer
+from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.http.shell import Shell
+from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.stage import (
+    Stage,
+    StagedDaemon,
+    ask,
+    staged_daemon,
+    staged_kernel,
+    write_config,
+    write_scripts,
+)
+
+HERE = Path(__file__).parent
+
+
+def pytest_asyncio_loop_factories(config: object, item: object) -> dict[str, Any]:
+    return {"uvloop": uvloop.new_event_loop}  # as the daemon
+
+
+@define
+class Api:
+    """The API of a kernel in this process; ``lines`` is its log."""
+
+    stage: Stage
+    http: httpx2.AsyncClient
+    lines: list[dict[str, Any]]
+
+    async def get(self, path: str, **query: Any) -> httpx2.Response:
+        return await self.http.get(f"/admin/{path}", params=query)
+
+    async def post(self, path: str, **body: Any) -> httpx2.Response:
+        return await self.http.post(f"/admin/{path}", json=body)
+
+    async def delete(self, path: str) -> httpx2.Response:
+        return await self.http.delete(f"/admin/{path}")
+
+    async def answer(self, model: str, text: str = "hello", tokens: int = 3) -> None:
+        """Let a model answer."""
+        with await self.stage.kernel.generate(ask(model, text, max_tokens=tokens)) as answer:
+            async for _ in answer:
+                pass
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Wait for an event after which something holds."""
+        changed = asyncio.Event()
+        with self.stage.kernel.listen(lambda _: changed.set()):
+            async with asyncio.timeout(20):
+                while not holds():
+                    await changed.wait()
+                    changed.clear()
+
+    def audit(self) -> list[tuple[str, str, str]]:
+        """Return action, target and outcome of each change."""
+        lines = [line for line in self.lines if line["event"] == "audit"]
+        return [(line["action"], line["target"], line["outcome"]) for line in lines]
+
+
+@pytest.fixture
+def serve(tmp_path: Path):
+    """Return a context that holds the API open over fake models."""
+
+    @asynccontextmanager
+    async def hold(
+        scripts: dict[str, Script], *kinds: Any, config: str = "", **settings: Any
+    ) -> AsyncIterator[Api]:
+        health = Health(name="x", version="0", docs="", is_ready=lambda: True, status=dict)
+        server_settings = ServerSettings(port=0)
+        async with staged_kernel(tmp_path, scripts, config) as stage:
+            surface = AdminSurface(stage.kernel, AdminSettings(**settings))
+            shell = Shell(
+                build_app([surface], health),
+                server_settings,
+                ErrorRenderer([surface]),
+                lambda request: request.headers.get("x-api-key", ""),
+            )
+            server = HttpServer(server_settings, shell)
+            await server.start()
+            await stage.assembly.jobs.open([Benchmarks(stage.kernel), *kinds])
+            url = f"http://127.0.0.1:{server.port}"
+            with capture_logs() as lines:
+                async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
+                    yield Api(stage, http, lines)
+            await stage.assembly.jobs.close()
+            await server.stop()
+
+    return hold
+
+
+@pytest.fixture
+def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A kind of job that waits for a file ``go``."""
+    monkeypatch.setenv("LMX_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(HERE)
+    from admin_fake_kinds import FakeDownloads
+
+    return FakeDownloads()
+
+
+@frozen
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@define
+class Daemon:
+    """A whole daemon with this plugin, and its command line."""
+
+    daemon: StagedDaemon
+    home: Path
+    http: httpx2.AsyncClient
+
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Start an `lmx` command."""
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "lmx_kernel", *arguments),
+            *("--config", str(self.home / "config.toml")),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            env={**_environ(self.home), "LMX_URL": self.daemon.url, "COLUMNS": "200"},
+        )
+
+    async def lmx(self, *arguments: str) -> Outcome:
+        """Run an `lmx` command to its end."""
+        process = await self.start(*arguments)
+        out, err = await process.communicate()
+        return Outcome(process.returncode, out.decode(), err.decode())
+
+    async def job(self) -> dict[str, Any]:
+        """Return the newest job, as soon as there is one."""
+        async with asyncio.timeout(20):
+            while not (jobs := (await self.http.get("/admin/jobs")).json()["jobs"]):
+                await asyncio.sleep(0.02)
+        return jobs[0]
+
+
+def _environ(home: Path) -> dict[str, str]:
+    return {**os.environ, "LMX_HOME": str(home), "PYTHONPATH": str(HERE)}
+
+
+@pytest.fixture
+def serve_daemon(tmp_path: Path):
+    """Return a context that holds a daemon open with this plugin and fake downloads."""
+
+    @asynccontextmanager
+    async def hold(scripts: dict[str, Script], config: str = "") -> AsyncIterator[Daemon]:
+        write_scripts(tmp_path, scripts)
+        plugins = ("lmx_admin_api.plugin", "lmx_openai_api.plugin", "admin_fake_kinds")
+        path = write_config(tmp_path, plugins, config)
+        async with (
+            staged_daemon(path, **_environ(tmp_path)) as daemon,
+            httpx2.AsyncClient(base_url=daemon.url, timeout=30) as http,
+        ):
+            yield Daemon(daemon, tmp_path, http)
+
+    return hold

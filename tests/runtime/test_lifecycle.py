@@ -1,0 +1,278 @@
+"""Which models are loaded, and for how long: wishes, time to live, pins, turns, and room."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+
+from lmx_kernel import errors
+from lmx_kernel.background import autoload
+from lmx_kernel.boot_guard import BootVerdict
+from lmx_kernel.events import LoadProgressed, LoadStarted, ModelLoaded, ModelUnloaded
+from lmx_kernel.runtime.schedule import ScheduledChange, due
+from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.stage import ask, staged_kernel
+from lmx_kernel.types import LoadWish
+
+ROOMY = "[memory]\nbudget_bytes = 1300\n"
+HALF = Script(memory_bytes=600)
+MOST = Script(memory_bytes=1000)
+
+
+async def answer(kernel, model, tokens=2):
+    with await kernel.generate(ask(model, max_tokens=tokens)) as answer:
+        async for _ in answer:
+            pass
+
+
+async def seen(stage, kind, times=1):
+    """Wait until an event was published so often; return those of its kind."""
+    changed = asyncio.Event()
+    with stage.kernel.listen(lambda _: changed.set()):
+        while len(stage.seen(kind)) < times:
+            await changed.wait()
+            changed.clear()
+    return stage.seen(kind)
+
+
+def loaded(stage):
+    return {model.id for model in stage.kernel.status().models if model.pid}
+
+
+async def test_a_wish_loads_a_model_and_tells_how_it_goes(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(load_s=0.05)}) as stage:
+        wish = LoadWish(context_length=512, parallel=2, ttl_s=60, pinned=True)
+        status = await stage.kernel.load("m", wish)
+        assert (status.state, status.context_length, status.parallel) == ("ready", 512, 2)
+        assert (status.pinned, status.ttl_s, status.loaded_share) == (True, 60, 1)
+        assert 0 < status.expires_in_s <= 60
+        kinds = [type(event) for event in stage.events]
+        assert (kinds[0], kinds[-1]) == (LoadStarted, ModelLoaded)
+        assert LoadProgressed in kinds
+
+
+async def test_the_same_wish_again_changes_nothing_and_another_loads_anew(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+        await asyncio.gather(*(stage.kernel.load("m", LoadWish()) for _ in range(20)))
+        assert len(stage.seen(ModelLoaded)) == 1
+        status = await stage.kernel.load("m", LoadWish(pinned=True))
+        assert status.pinned
+        assert len(stage.seen(ModelLoaded)) == 1
+        status = await stage.kernel.load("m", LoadWish(parallel=3))
+        assert status.parallel == 3
+        assert len(stage.seen(ModelLoaded)) == 2
+
+
+async def test_a_load_that_fails_says_why(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(load_error="it is cracked")}) as stage:
+        with pytest.raises(errors.ModelUnusableError, match="it is cracked"):
+            await stage.kernel.load("m", LoadWish())
+
+
+async def test_unloading_lets_answers_end_and_refuses_new_ones(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=200)}) as stage:
+        with await stage.kernel.generate(ask("m", max_tokens=30)) as running:
+            await running.next()
+            unload = asyncio.ensure_future(stage.kernel.unload("m"))
+            await asyncio.sleep(0)
+            with pytest.raises(errors.UnavailableError, match="being unloaded"):
+                await stage.kernel.generate(ask("m"))
+            events = [event async for event in running]
+        await unload
+        assert events[-1].reason == "length"
+        assert running.usage().completion_tokens == 30
+        assert [event.reason for event in stage.seen(ModelUnloaded)] == ["asked"]
+        await answer(stage.kernel, "m")
+
+
+async def test_what_takes_too_long_to_end_gets_an_error(tmp_path):
+    config = "[models]\ndrain_s = 0.05"
+    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=50)}, config) as stage:
+        with await stage.kernel.generate(ask("m")) as running:
+            await running.next()
+            await stage.kernel.unload("m")
+            with pytest.raises(errors.UnavailableError, match="being unloaded"):
+                async for _ in running:
+                    pass
+        assert loaded(stage) == set()
+
+
+async def test_unloading_while_it_loads_tells_whoever_waits(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(load_hang=True)}) as stage:
+        load = asyncio.ensure_future(stage.kernel.load("m", LoadWish()))
+        await seen(stage, LoadStarted)
+        await stage.kernel.unload("m")
+        with pytest.raises(errors.UnavailableError, match="being unloaded"):
+            await load
+
+
+async def test_models_go_when_nobody_asks_for_them_unless_somebody_wished_for_them(tmp_path):
+    config = "[models]\nttl_s = 0.2"
+    async with staged_kernel(tmp_path, {"a": Script(), "b": Script()}, config) as stage:
+        house = asyncio.ensure_future(stage.assembly.lifecycle.keep_house())
+        await stage.kernel.load("b", LoadWish())
+        await answer(stage.kernel, "a")
+        [gone] = await seen(stage, ModelUnloaded)
+        assert (gone.model, gone.reason) == ("a", "idle")
+        assert loaded(stage) == {"b"}
+        house.cancel()
+
+
+async def test_nothing_in_flight_is_ever_too_old(tmp_path):
+    config = "[models]\nttl_s = 0.01"
+    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=20)}, config) as stage:
+        house = asyncio.ensure_future(stage.assembly.lifecycle.keep_house())
+        await answer(stage.kernel, "m", tokens=30)
+        assert stage.seen(ModelUnloaded) == []
+        [gone] = await seen(stage, ModelUnloaded)
+        assert gone.reason == "idle"
+        house.cancel()
+
+
+async def test_the_idle_model_used_longest_ago_makes_room_and_a_pinned_one_never(tmp_path):
+    scripts = {"a": HALF, "b": HALF, "c": HALF}
+    async with staged_kernel(tmp_path, scripts, ROOMY) as stage:
+        await answer(stage.kernel, "a")
+        await answer(stage.kernel, "b")
+        await answer(stage.kernel, "c")
+        assert loaded(stage) == {"b", "c"}
+        await stage.kernel.load("b", LoadWish(pinned=True))
+        await answer(stage.kernel, "c")
+        await answer(stage.kernel, "a")
+        assert loaded(stage) == {"a", "b"}
+        assert {event.reason for event in stage.seen(ModelUnloaded)} == {"evicted"}
+
+
+async def test_a_load_without_room_says_what_is_needed_and_what_is_in_the_way(tmp_path):
+    async with staged_kernel(tmp_path, {"a": MOST, "b": MOST}, ROOMY) as stage:
+        await stage.kernel.load("a", LoadWish(pinned=True))
+        with pytest.raises(errors.InsufficientMemoryError, match=r"are needed.*pinned: a"):
+            await stage.kernel.load("b", LoadWish())
+        assert loaded(stage) == {"a"}
+
+
+async def test_an_admission_tells_what_a_load_would_do(tmp_path):
+    scripts = {"a": HALF, "b": HALF, "c": HALF, "huge": Script(memory_bytes=5000)}
+    async with staged_kernel(tmp_path, scripts, ROOMY) as stage:
+        for model in ("a", "b"):
+            await answer(stage.kernel, model)
+        fits = await stage.kernel.admission("c", LoadWish(context_length=64))
+        assert (fits.unloads, fits.problem) == (("a",), None)
+        assert (fits.estimate.total_bytes, fits.available_bytes) == (600, 100)
+        assert fits.options.context_length == 64
+        loaded_already = await stage.kernel.admission("a", LoadWish())
+        assert (loaded_already.unloads, loaded_already.problem) == ((), None)
+        huge = await stage.kernel.admission("huge", LoadWish())
+        assert "are needed" in huge.problem
+        assert loaded(stage) == {"a", "b"}
+
+
+async def test_no_more_models_than_the_config_allows(tmp_path):
+    config = "[models]\nmax_loaded = 1"
+    async with staged_kernel(tmp_path, {"a": Script(), "b": Script()}, config) as stage:
+        await answer(stage.kernel, "a")
+        await answer(stage.kernel, "b")
+        assert loaded(stage) == {"b"}
+        await stage.kernel.load("b", LoadWish(pinned=True))
+        with pytest.raises(errors.InsufficientMemoryError, match="all of them are pinned"):
+            await stage.kernel.load("a", LoadWish())
+
+
+async def test_requests_load_nothing_when_the_config_says_so(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script()}, "[models]\njit = false") as stage:
+        with pytest.raises(errors.ModelNotLoadedError, match="jit is off"):
+            await stage.kernel.generate(ask("m"))
+        await stage.kernel.load("m", LoadWish())
+        await answer(stage.kernel, "m")
+
+
+async def test_two_bots_on_two_models_do_not_swap_them_on_every_request(tmp_path):
+    async with staged_kernel(tmp_path, {"a": MOST, "b": MOST}, ROOMY) as stage:
+
+        async def bot(model):
+            for _ in range(20):
+                await answer(stage.kernel, model)
+
+        await asyncio.gather(bot("a"), bot("b"))
+        assert len(stage.seen(ModelLoaded)) <= 7
+
+
+async def test_a_model_that_is_always_used_still_lets_the_other_have_its_turn(tmp_path):
+    config = ROOMY + "[models]\nturn_s = 0.3"
+    async with staged_kernel(tmp_path, {"a": MOST, "b": MOST}, config) as stage:
+        stop = False
+
+        async def busy():
+            while not stop:
+                await answer(stage.kernel, "a")
+
+        bots = [asyncio.ensure_future(busy()) for _ in range(3)]
+        await seen(stage, ModelLoaded)
+        await answer(stage.kernel, "b")
+        stop = True
+        await asyncio.gather(*bots)
+        assert "turn" in {event.reason for event in stage.seen(ModelUnloaded)}
+
+
+async def test_a_storm_on_a_cold_model_makes_one_load(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script(load_s=0.1)}) as stage:
+        await asyncio.gather(*(answer(stage.kernel, "m") for _ in range(64)))
+        assert len(stage.seen(ModelLoaded)) == 1
+
+
+async def test_a_model_is_deleted_but_never_while_it_is_loaded(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+        await stage.kernel.load("m", LoadWish())
+        with pytest.raises(errors.ConflictError, match="unload it first"):
+            await stage.kernel.delete("m")
+        await stage.kernel.unload("m")
+        await stage.kernel.delete("m")
+        assert stage.kernel.models() == []
+        with pytest.raises(errors.ModelNotFoundError):
+            await stage.kernel.delete("m")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        (BootVerdict(), {"a", "b"}),
+        (BootVerdict(suspects=frozenset({"a"})), {"b"}),
+        (BootVerdict(safe_mode=True), set()),
+    ],
+)
+async def test_models_are_loaded_at_the_start_but_not_what_killed_the_last_one(
+    tmp_path, verdict, expected
+):
+    config = '[models]\nautoload = ["a", "missing", "b"]'
+    async with staged_kernel(tmp_path, {"a": Script(), "b": Script()}, config) as stage:
+        await autoload(stage.assembly, stage.settings, verdict)
+        assert loaded(stage) == expected
+
+
+NOON = datetime(2026, 11, 24, 12, 0, 5).astimezone()  # a Tuesday
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "expected"),
+    [
+        (ScheduledChange(at="12:00"), timedelta(seconds=10), True),
+        (ScheduledChange(at="12:00"), timedelta(seconds=3), False),
+        (ScheduledChange(at="12:01"), timedelta(seconds=10), False),
+        (ScheduledChange(at="11:55"), timedelta(hours=3), True),
+        (ScheduledChange(at="09:30"), timedelta(hours=3), False),
+        (ScheduledChange(at="12:00", days=("tue",)), timedelta(seconds=10), True),
+        (ScheduledChange(at="12:00", days=("wed", "mon")), timedelta(seconds=10), False),
+        (ScheduledChange(at="12:00"), timedelta(seconds=-60), False),
+    ],
+)
+def test_a_change_is_due_once_soon_after_its_time(change, before, expected):
+    assert (list(due([change], NOON - before, NOON)) == [change]) is expected
+
+
+def test_a_change_just_before_midnight_is_made_up_for_after_it():
+    night = datetime(2026, 11, 25, 0, 0, 3).astimezone()
+    change = ScheduledChange(at="23:59", days=("tue",))
+    assert list(due([change], night - timedelta(seconds=100), night)) == [change]
+    assert list(due([change], night - timedelta(seconds=10), night)) == []
