@@ -127,6 +127,7 @@ class Operation:
     :param query: the attrs class whose fields are the query's parameters.
     :param result: the attrs class (or any type that JSON can show) of a successful answer.
     :param status: of a successful answer.
+    :param accepted: the type of the answer with status 202, where there may be one: work goes on.
     :param streams: whether the answer is, or may be, a stream of server-sent events.
     :param event: the type of what each of these events carries as JSON.
     """
@@ -138,6 +139,7 @@ class Operation:
     query: type[Any] | None = None
     result: Any = None
     status: int = 200
+    accepted: Any = None
     streams: bool = False
     event: Any = None
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import httpx2 as httpx
 import pytest
+import structlog
 
 from lmx_kernel import keys as module
 from lmx_kernel.config import Settings
@@ -131,7 +132,9 @@ def test_a_damaged_file_lets_nobody_in_and_is_not_overwritten(file, look_always,
     keyring = Keyring(file, "from the config")
     assert keyring.find(token)
     file.path.write_bytes(DAMAGE[damage])
-    assert keyring.find(token) is None
+    with structlog.testing.capture_logs() as told:
+        assert keyring.find(token) is None
+    assert [line["event"] for line in told] == ["keys_damaged", "keys_changed"]
     assert not Keyring(file).is_empty
     assert keyring.find("from the config").name == "config"
     for change in (file.read, lambda: file.add("x", ()), lambda: file.revoke("bot")):

@@ -95,6 +95,7 @@ class Instance:
         self._worker: WorkerProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._retirement: asyncio.Task[None] | None = None
         self._loads: set[asyncio.Future[None]] = set()
         self._refusal: errors.LmxError | None = None
         self._ready_at = 0.0
@@ -151,18 +152,14 @@ class Instance:
         await self.retire("evicted" if self.requests.is_idle else "turn")
 
     async def retire(self, reason: str) -> None:
-        """Finish what was asked so far, then unload. Requests that come meanwhile wait."""
-        if self._task is None:
-            return
-        if self._state is not State.DRAINING:
-            self._state, self._why = State.DRAINING, reason
-            self.requests.end_turn()
-        quiet = asyncio.ensure_future(self.requests.quiet.wait())
-        try:
-            await asyncio.wait({quiet, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            quiet.cancel()
-        await self._end()
+        """Finish what was asked so far, then unload. Requests that come meanwhile wait.
+
+        Goes on to its end even if whoever called is cancelled.
+        """
+        if self._retirement is None and self._task is not None:
+            self._retirement = asyncio.ensure_future(self._retire(self._task, reason))
+        if self._retirement is not None:
+            await asyncio.shield(self._retirement)
 
     async def unload(self, error: errors.LmxError, reason: str, drain_s: float = 0.0) -> None:
         """Unload: what is in flight may go on for ``drain_s``, then it gets ``error``, as does
@@ -170,7 +167,7 @@ class Instance:
         """
         self._refusal, self._why = error, reason
         try:
-            if drain_s and self._state in (State.READY, State.DRAINING):
+            if drain_s and self._state is not State.LOADING:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(drain_s):
                         await self.retire(reason)
@@ -244,6 +241,15 @@ class Instance:
             self._state = State.LOADING
             self._stop = asyncio.get_running_loop().create_future()
             self._task = asyncio.ensure_future(self._live())
+
+    async def _retire(self, life: asyncio.Task[None], reason: str) -> None:
+        self._state, self._why = State.DRAINING, reason
+        self.requests.end_turn()
+        quiet = asyncio.ensure_future(self.requests.quiet.wait())
+        await asyncio.wait({quiet, life}, return_when=asyncio.FIRST_COMPLETED)
+        quiet.cancel()
+        self._retirement = None
+        await self._end()
 
     async def _end(self) -> None:
         if not self._stop.done():

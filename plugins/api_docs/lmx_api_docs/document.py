@@ -12,7 +12,7 @@ from lmx_kernel import __version__
 from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError
 from lmx_kernel.interfaces import ApiSurface, Operation
 
-_PARTS = ("body", "query", "result", "event")
+_PARTS = ("body", "query", "result", "accepted", "event")
 _KEY = {
     "type": "http",
     "scheme": "bearer",

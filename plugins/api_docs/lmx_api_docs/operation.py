@@ -10,10 +10,12 @@ from typing import Any
 from lmx_api_docs.schemas import Schema
 from lmx_kernel.interfaces import ApiSurface, Operation
 
-# Schemas of an operation's body, query (an object), result, event and error, where it has them.
+# Schemas of an operation's body, query (an object), result, accepted, event and error, where it has
+# them.
 Parts = Mapping[str, Schema]
 
 SECURITY = "key"
+JSON = "application/json"
 STREAM = "text/event-stream"
 
 _FIELD = re.compile(r"{(\w+)(?::(\w+)(?:\(.*?\))?)?}")
@@ -45,8 +47,10 @@ def render(surface: ApiSurface, operation: Operation, parts: Parts) -> dict[str,
             **{status: _ref(surface, status) for status in ("4XX", "5XX")},
         },
     }
+    if "accepted" in parts:
+        rendered["responses"]["202"] = _answer(202, {JSON: {"schema": parts["accepted"]}})
     if "body" in parts:
-        content = {"application/json": {"schema": parts["body"]}}
+        content = {JSON: {"schema": parts["body"]}}
         rendered["requestBody"] = {"required": True, "content": content}
     return rendered
 
@@ -84,12 +88,16 @@ def _query_parameters(query: Schema) -> list[dict[str, Any]]:
 def _success(operation: Operation, parts: Parts) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if "result" in parts:
-        kind = "text/*" if operation.result is str else "application/json"
+        kind = "text/*" if operation.result is str else JSON
         content[kind] = {"schema": parts["result"]}
     if operation.streams:
         content[STREAM] = {"schema": _stream(parts)}
+    return _answer(operation.status, content)
+
+
+def _answer(status: int, content: Mapping[str, Any]) -> dict[str, Any]:
     response = {
-        "description": HTTPStatus(operation.status).phrase,
+        "description": HTTPStatus(status).phrase,
         "headers": {"x-request-id": {"$ref": "#/components/headers/x-request-id"}},
     }
     return {**response, "content": content} if content else response

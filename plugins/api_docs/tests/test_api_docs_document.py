@@ -59,6 +59,7 @@ class Toy:
     def operations(self):
         return [
             Operation(method="GET", path="/toys", summary="List", query=Filter, result=list[Gift]),
+            Operation(method="PUT", path="/toys", summary="Mend", result=list[Gift], accepted=Gift),
             Operation(
                 method="POST", path="/toys", summary="Make", body=Wish, result=Gift, status=202
             ),
@@ -149,6 +150,12 @@ def test_a_stream_tells_what_its_events_carry(toys):
     items = answer["content"]["text/event-stream"]["schema"]["contentSchema"]["items"]
     names = [schema["$ref"].rpartition("/")[2] for schema in items["anyOf"]]
     assert names == ["Gift", "toy_error"]
+
+
+def test_an_answer_may_come_before_the_work_is_done(toys):
+    done, accepted = (toys["paths"]["/toys"]["put"]["responses"][each] for each in ("200", "202"))
+    assert done["content"]["application/json"]["schema"]["type"] == "array"
+    assert accepted["content"]["application/json"]["schema"]["$ref"].endswith("/Gift")
 
 
 def test_a_key_must_be_good_for_the_surface(toys, document):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence as Seq
 
 import mlx.core as mx
 from attrs import define, field
@@ -17,20 +16,14 @@ from lmx_mlx_backend.group import (
     Row,
     Token,
     choose_next,
-    padding,
     plan_merge,
     row_counts,
 )
 from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
 from lmx_mlx_backend.pace import Pace
+from lmx_mlx_backend.prefill import TAIL, plan_last_pieces, plan_piece
 from lmx_mlx_backend.prefix import LEAST_SHARED, PrefixStore
 from lmx_mlx_backend.sampler import Table
-
-TAIL = 32
-"""Rows of a prompt's last piece: logits are computed for all rows of a call, and one is needed."""
-
-LAST_ROWS = 128
-"""Rows of the last pieces of several prompts, since there is memory for so many logits."""
 
 
 @define(eq=False)
@@ -334,38 +327,6 @@ class MlxEngine:
         self._groups.clear()
         self._store = None
         self._model.close()
-
-
-def plan_piece(pending: int, limit: int) -> int:
-    """Return how many of a prompt's ``pending`` rows to compute now.
-
-    All but the last few rows are computed apart from these, whose logits are computed too.
-    """
-    return pending if pending <= 2 * TAIL else min(pending - TAIL, limit)
-
-
-def plan_last_pieces(rows: Seq[Row], cells_limit: int) -> list[list[Row]]:
-    """Return which prompts to complete together: those of about the same length.
-
-    A call costs about as much as ``TAIL`` rows beside what its rows cost, so that much padding is
-    worth it. Recurrent layers would take padding for text, and are computed alone.
-
-    :param cells_limit: padding of one batch in the cache.
-    """
-    batches: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: row.pending):
-        together = [*batches[-1], row] if batches else [row]
-        fits = (
-            all(caches.can_trim(one.cache) for one in together)
-            and len(together) * row.pending <= LAST_ROWS
-            and padding([one.pending for one in together]) <= TAIL
-            and padding([len(one.tokens) for one in together]) <= cells_limit
-        )
-        if batches and fits:
-            batches[-1] = together
-        else:
-            batches.append([row])
-    return batches
 
 
 def _reason(error: Exception) -> str:
