@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
@@ -44,6 +44,34 @@ class Tokenizer(Protocol):
         ...
 
 
+class TokenMask(Protocol):
+    """What one sequence may say next, by the tokens it has said. Its methods never raise.
+
+    An engine asks :meth:`fill` before each draw of that sequence and tells :meth:`accept` after it;
+    it may take :meth:`forced` tokens without drawing.
+
+    :ivar is_complete: nothing may follow: the sequence ends here.
+    """
+
+    is_complete: bool
+
+    def fill(self, row: Any) -> bool:
+        """Write which tokens are allowed, one bit each, lowest first, into a writable buffer of
+        int32 words that covers the vocabulary.
+
+        :returns: False where every token is allowed, and ``row`` was left as it is.
+        """
+        ...
+
+    def accept(self, tokens: Seq[int]) -> None:
+        """Take note of tokens that were said."""
+        ...
+
+    def forced(self) -> list[int]:
+        """Return the tokens that must come next whatever is drawn; not accepted yet."""
+        ...
+
+
 @frozen(kw_only=True)
 class Sequence:
     """One sequence that the engine continues until it is removed.
@@ -54,6 +82,7 @@ class Sequence:
         goes on as if it had never left: draws and penalties count from there.
     :param sampling: its seed is always set.
     :param logprobs: None, or how many alternatives beside the chosen token.
+    :param mask: what it may say, standing after the ``produced`` tokens; None for anything.
     """
 
     id: int
@@ -61,6 +90,7 @@ class Sequence:
     produced: int
     sampling: Sampling
     logprobs: int | None = None
+    mask: TokenMask | None = None
 
 
 @frozen
@@ -149,6 +179,13 @@ class Engine(Protocol):
 
     def remove(self, sequence_id: int) -> None:
         """Forget a sequence; an unknown id is ignored."""
+        ...
+
+    def embed(self, inputs: Seq[Seq[int]]) -> list[list[float]]:
+        """Return a vector of length 1 for each sequence of tokens, in one go.
+
+        :raises LmxError: the model makes no embeddings, or an input is too long.
+        """
         ...
 
     def trim(self) -> None:

@@ -22,18 +22,82 @@ class TextPart:
 
 
 @frozen
+class ToolCall:
+    """A call that an assistant made. ``arguments`` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@frozen
 class Message:
-    """One turn of a conversation. ``role`` is one of system, user, assistant, tool."""
+    """One turn of a conversation.
+
+    :param role: one of system, user, assistant, tool.
+    :param tool_calls: what an assistant called.
+    :param tool_call_id: the call that a tool's message answers.
+    :param name: of the tool that answers, or of who speaks.
+    :param reasoning: what an assistant thought before it spoke.
+    """
 
     role: str
     parts: tuple[TextPart, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    reasoning: str | None = None
+
+
+@frozen(kw_only=True)
+class Tool:
+    """A function that the model may call.
+
+    :param parameters: JSON schema of its arguments.
+    :param strict: whether a schema that cannot be followed exactly is an error.
+    """
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = field(factory=dict)
+    strict: bool = False
+
+
+@frozen(kw_only=True)
+class ToolChoice:
+    """Whether the model calls.
+
+    :param mode: none, auto (as it likes), or required (at least one call).
+    :param names: of the tools that it may call; empty for all.
+    """
+
+    mode: str = "auto"
+    names: tuple[str, ...] = ()
+
+
+@frozen
+class Constraint:
+    """What the visible text of an answer must look like.
+
+    :param kind: one of json_object, json_schema, regex, lark.
+    :param source: the schema (JSON text), the pattern, or the grammar; "" for json_object.
+    """
+
+    kind: str
+    source: str = ""
 
 
 @frozen
 class ChatPrompt:
-    """Messages that the model's own chat template turns into text."""
+    """Messages that the model's own chat template turns into text.
+
+    :param tools: what the template tells the model it may call.
+    :param options: more names for the template, such as ``enable_thinking``.
+    """
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    options: dict[str, Any] = field(factory=dict)
 
 
 @frozen
@@ -88,6 +152,10 @@ class GenerationRequest:
     :param stop: texts that end an answer; they are not part of it.
     :param candidates: how many answers to the same prompt.
     :param logprobs: None for none; else how many alternatives beside the chosen token.
+    :param tool_choice: whether, and what, the model calls of the prompt's tools.
+    :param parallel_tool_calls: whether one answer may hold several calls.
+    :param constraint: what the visible text must look like; None for anything.
+    :param reasoning_tokens: after so many tokens of thought the model must speak; None for no end.
     """
 
     model: str
@@ -97,6 +165,10 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     candidates: int = 1
     logprobs: int | None = None
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    constraint: Constraint | None = None
+    reasoning_tokens: int | None = None
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -151,14 +223,53 @@ class TextDelta:
 
 
 @frozen
+class ReasoningDelta:
+    """More of what a candidate thinks before it speaks. Its tokens are in a :class:`TextDelta`."""
+
+    candidate: int
+    text: str
+
+
+@frozen
+class ToolCallStarted:
+    """A candidate begins to call a tool; ``index`` counts the calls of one candidate from 0."""
+
+    candidate: int
+    index: int
+    id: str
+    name: str
+
+
+@frozen
+class ToolCallDelta:
+    """More of the JSON text of a call's arguments, as the model writes it."""
+
+    candidate: int
+    index: int
+    arguments: str
+
+
+@frozen
 class Finished:
-    """A candidate is complete. ``reason`` is one of stop, length."""
+    """A candidate is complete. ``reason`` is one of stop, length, tool_calls.
+
+    :param reasoning_tokens: how many of its tokens were thought.
+    """
 
     candidate: int
     reason: str
+    reasoning_tokens: int = 0
 
 
-Event = Admitted | PromptProgress | TextDelta | Finished
+Event = (
+    Admitted
+    | PromptProgress
+    | TextDelta
+    | ReasoningDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | Finished
+)
 
 
 @frozen(kw_only=True)
@@ -168,6 +279,7 @@ class Usage:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    reasoning_tokens: int = 0
     queue_s: float
     first_token_s: float | None
     total_s: float

@@ -7,13 +7,14 @@ the answer as it is written. Text that no format claims is plain.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from typing import Protocol
 
 from attrs import frozen
 
 from lmx_kernel.hookspecs import FORMAT_GROUP
+from lmx_kernel.types import Tool
 
 
 @frozen
@@ -23,7 +24,46 @@ class Text:
     text: str
 
 
-Piece = Text
+@frozen
+class Thought:
+    """More of what the model thinks before it speaks."""
+
+    text: str
+
+
+@frozen
+class CallStarted:
+    """The model begins to call a tool."""
+
+    name: str
+
+
+@frozen
+class CallArguments:
+    """More of the JSON text of the arguments of the call that began last."""
+
+    text: str
+
+
+@frozen
+class CallEnded:
+    """The call that began last is complete."""
+
+
+Piece = Text | Thought | CallStarted | CallArguments | CallEnded
+
+
+@frozen(kw_only=True)
+class CallSyntax:
+    """How calls are written, for a mask.
+
+    :param trigger: the text (or control token) that nothing but a call begins with.
+    :param grammar: Lark rules as the mask's library reads them, of which ``calls`` is one or more
+        complete calls, from the trigger on.
+    """
+
+    trigger: str
+    grammar: str
 
 
 class Parser(Protocol):
@@ -47,8 +87,23 @@ class Format(Protocol):
         """Return whether a model with this chat template answers in this format."""
         ...
 
-    def parser(self) -> Parser:
-        """Return a parser for one candidate."""
+    def parser(self, prompt: str) -> Parser:
+        """Return a parser for one candidate.
+
+        :param prompt: the end of the prompt's text: a template may have opened a thought already.
+        """
+        ...
+
+    def thought(self, prompt: str) -> tuple[str, str] | None:
+        """Return the texts around the thought that an answer to ``prompt`` begins with ("" for an
+        opening that the prompt holds already); None if the model does not think first.
+        """
+        ...
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
+        """Return how ``tools`` are called, and one after the other if ``parallel``; None if this
+        format has no calls.
+        """
         ...
 
 
@@ -60,8 +115,14 @@ class PlainFormat:
     def matches(self, template: str) -> bool:
         return True
 
-    def parser(self) -> Parser:
+    def parser(self, prompt: str) -> Parser:
         return _PlainParser()
+
+    def thought(self, prompt: str) -> tuple[str, str] | None:
+        return None
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
+        return None
 
 
 class _PlainParser:

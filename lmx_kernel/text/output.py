@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lmx_kernel.engine import Tokenizer, TokenLogprobs
 from lmx_kernel.text.detokenizer import Detokenizer
-from lmx_kernel.text.formats import Parser, Piece
+from lmx_kernel.text.formats import Parser, Piece, Text
 from lmx_kernel.text.stops import StopScanner
 from lmx_kernel.types import Event, Finished, Logprobs, TextDelta, TokenLogprob
 
@@ -69,7 +69,7 @@ class CandidateOutput:
         pieces: list[Piece] = [*self._parser.feed(text)]
         if self.finished:
             pieces += self._parser.flush()
-        shown = "".join(piece.text for piece in pieces)
+        shown = "".join(piece.text for piece in pieces if isinstance(piece, Text))
         events: list[Event] = [TextDelta(self._candidate, shown, tokens, logprobs)]
         if self.finished:
             events.append(Finished(self._candidate, self.finished))

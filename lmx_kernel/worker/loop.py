@@ -123,7 +123,7 @@ class Loop:
         return CandidateOutput(
             candidate,
             tokenizer=self._engine.tokenizer,
-            parser=self._format.parser(),
+            parser=self._format.parser(""),
             stops=request.stop,
             budget=room if request.max_tokens is None else min(room, request.max_tokens),
             strip_space=isinstance(request.prompt, ChatPrompt),
