@@ -83,7 +83,7 @@ async def peer(folder: Path) -> AsyncIterator[Server]:
     """Run `mlx_lm.server` with the same matrix library in front."""
     arguments = ["--model", str(folder), "--port", str(PEER_PORT), "--log-level", "ERROR"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlx_lm", "server", *arguments],
+        [sys.executable, "-P", "-m", "mlx_lm", "server", *arguments],  # -P: this file is named mlx
         env={**os.environ, **blas_env(0)},
         stderr=subprocess.DEVNULL,
     )
@@ -94,6 +94,8 @@ async def peer(folder: Path) -> AsyncIterator[Server]:
                 await Client(server.url).get("/health")
                 break
             except OSError:
+                if process.poll() is not None:
+                    raise SystemExit("mlx_lm.server did not start") from None
                 await asyncio.sleep(0.2)
         yield server
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 from attrs import frozen
 
 from lmx_kernel.boot_guard import NORMAL, BootVerdict
-from lmx_kernel.config import Settings, read_config, structure
+from lmx_kernel.config import Document, Settings, read_config, structure
 from lmx_kernel.discovery import PluginSettings, PluginState
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import SettingsSection
@@ -51,7 +51,8 @@ class Booted:
         :raises ConfigError: with every problem; nothing changed.
         """
         self.sections[:] = [*KERNEL_SECTIONS, *self.plugins.settings_sections()]
-        fresh = structure(read_config(self.config), self.sections, ignored=_inactive(self.plugins))
+        document = read_config(self.config)
+        fresh = structure(document, self.sections, ignored=_passed_over(document, self.plugins, self.verdict))
         waiting = []
         for section in self.sections:
             waiting += self.settings.adopt(section, fresh.get(section.cls))
@@ -77,10 +78,13 @@ def boot(
     plugins = Plugins(first.get(PluginSettings), safe_mode=verdict.safe_mode)
     plugins.check_required()
     sections = [*KERNEL_SECTIONS, *plugins.settings_sections()]
-    ignored = document.tables if verdict.safe_mode else _inactive(plugins)
+    ignored = _passed_over(document, plugins, verdict)
     settings = structure(document, sections, ignored=ignored)
     return Booted(settings, plugins, sections, config, verdict)
 
 
-def _inactive(plugins: Plugins) -> set[str]:
+def _passed_over(document: Document, plugins: Plugins, verdict: BootVerdict) -> Collection[str]:
+    """Return the sections that need no owner."""
+    if verdict.safe_mode:
+        return document.tables
     return {status.name for status in plugins.statuses if status.state is not PluginState.ACTIVE}

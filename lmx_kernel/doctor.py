@@ -24,7 +24,7 @@ def examine(booted: Booted, catalogue: Catalogue) -> list[Finding]:
         _home(booted),
         _memory(booted),
         _port(booted.settings.get(ServerSettings)),
-        *booted.plugins.findings(booted.settings),
+        *booted.plugins.findings(booted.settings, catalogue.cards),
         *_plugins(booted),
         *_models(catalogue),
     ]

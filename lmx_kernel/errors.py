@@ -52,6 +52,12 @@ class UnsupportedFieldError(InvalidRequestError):
     code = "unsupported_field"
 
 
+class InvalidSchemaError(InvalidRequestError):
+    """A schema, pattern or grammar is wrong, or cannot be followed exactly."""
+
+    code = "invalid_schema"
+
+
 class ContextOverflowError(InvalidRequestError):
     """The prompt does not fit the context the model was loaded with."""
 

@@ -12,7 +12,7 @@ separately, in the group ``lmx.worker`` under the backend's name; only the worke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         SettingsSection,
     )
     from lmx_kernel.kernel import Kernel
-    from lmx_kernel.types import EngineSpec
+    from lmx_kernel.types import EngineSpec, ModelCard
 
 PROJECT = "lmx"
 GROUP = "lmx"
@@ -126,8 +126,9 @@ class KernelSpecs(Protocol):
         """
 
     @hookspec
-    def lmx_findings(self, settings: Settings) -> Iterable[Finding]:
-        """What `lmx doctor` should say of the machine as this plugin sees it.
+    def lmx_findings(self, settings: Settings, models: Sequence[ModelCard]) -> Iterable[Finding]:
+        """What `lmx doctor` should say of the machine, and of the models on it, as this plugin sees
+        them.
 
         Called once, in the command line's own process; may start a child to look closer.
         On error: the plugin is reported as failed.

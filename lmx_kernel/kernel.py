@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lmx_kernel import __version__
 from lmx_kernel.boot import Booted
@@ -20,21 +21,32 @@ from lmx_kernel.config.live import change, show
 from lmx_kernel.discovery import PluginStatus
 from lmx_kernel.engine import EngineStats
 from lmx_kernel.errors import ConflictError, InvalidRequestError, UnavailableError
-from lmx_kernel.interfaces import ApiSurface, Router
+from lmx_kernel.interfaces import ApiSurface
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.log import LogSettings, note_answer, set_level
 from lmx_kernel.memory.budget import machine_bytes
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import Observer
-from lmx_kernel.routing import RoutingSettings, arrange
+from lmx_kernel.routing import Routing
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.instance import Instance, State
 from lmx_kernel.runtime.lifecycle import Lifecycle
 from lmx_kernel.statistics import ModelFigures, Statistics
-from lmx_kernel.types import Admission, GenerationRequest, LoadWish, ModelCard
+from lmx_kernel.types import (
+    Admission,
+    Embedded,
+    EmbeddingInput,
+    EmbeddingPrompt,
+    Embeddings,
+    GenerationRequest,
+    LoadWish,
+    ModelCard,
+    Route,
+)
 
 T = TypeVar("T")
+EMBEDDING = "embedding"
 
 
 @frozen(kw_only=True)
@@ -120,14 +132,16 @@ class Kernel:
         self._bus = bus
         self._statistics = Statistics()
         bus.add_listener(self._statistics.on_event)
-        self._routers: Sequence[Router] = ()
+        self._routing = Routing(
+            self._settings, catalogue, lifecycle, self._statistics, lambda: guard.level.value
+        )
+        bus.add_listener(self._routing.on_event)
         self.use_routers()
         self._began = time.monotonic()
 
     def use_routers(self) -> None:
         """Ask the routers there are now."""
-        routers = self._booted.plugins.routers(self._settings)
-        self._routers = arrange(routers, self._settings.get(RoutingSettings))
+        self._routing.routers = self._booted.plugins.routers(self._settings)
 
     def settings(self, cls: type[T]) -> T:
         """Return the section of the config that ``cls`` stands for."""
@@ -155,8 +169,36 @@ class Kernel:
         :raises LmxError: unknown or unusable model, full queue, crashed model, stopping server.
         """
         self._check_running()
-        card = await self._route(request)
-        return note_answer(self._lifecycle.submit(card, request))
+        return await self._submit(request)
+
+    async def embed(self, model: str, inputs: Sequence[EmbeddingInput]) -> Embeddings:
+        """Return a vector for each text; the model is loaded if need be. Cancelling gives it up.
+
+        :raises InvalidRequestError: the model makes no embeddings, or a text does not fit it.
+        :raises LmxError: as :meth:`generate`.
+        """
+        prompt = EmbeddingPrompt(tuple(inputs))
+        vectors: tuple[bytes, ...] = ()
+        with await self.generate(GenerationRequest(model=model, prompt=prompt)) as answer:
+            async for event in answer:
+                if isinstance(event, Embedded):
+                    vectors = event.vectors
+        return Embeddings(
+            model=answer.model,
+            vectors=tuple(array("f", vector) for vector in vectors),
+            prompt_tokens=answer.prompt_tokens or 0,
+        )
+
+    async def count_tokens(self, request: GenerationRequest) -> int:
+        """Return how many tokens the prompt of ``request`` has, which may be more than the context
+        holds; the model is loaded if need be. Cancelling gives it up.
+
+        :raises LmxError: as :meth:`generate`.
+        """
+        self._check_running()
+        with await self._submit(evolve(request, max_tokens=0)) as answer:
+            await answer.next()
+        return answer.prompt_tokens or 0
 
     # --- models ---
 
@@ -282,6 +324,10 @@ class Kernel:
         """Call ``listener`` for every event, on the event loop, while the context is open."""
         return self._bus.listen(listener)
 
+    def decisions(self) -> list[Route]:
+        """Return where the last requests went and why, the newest first."""
+        return self._routing.recent
+
     def status(self) -> KernelStatus:
         """Return the state of everything that runs."""
         instances = self._lifecycle.instances.values()
@@ -312,11 +358,14 @@ class Kernel:
         if instance is not None and instance.state not in (State.ABSENT, State.COOLING):
             raise ConflictError(f"{card.id} is loaded; unload it first")
 
-    async def _route(self, request: GenerationRequest) -> ModelCard:
-        for router in self._routers:
-            if decision := router.route(request, self._catalogue.cards):
-                return self._catalogue.find(decision.model)
-        return await self._catalogue.find_fresh(request.model)
+    async def _submit(self, request: GenerationRequest) -> Answer:
+        def take(card: ModelCard) -> Answer:
+            _check_capable(card, request)
+            return self._lifecycle.submit(card, request)
+
+        answer, route = await self._routing.place(request, take)
+        answer.route = route
+        return note_answer(answer)
 
     def _model_status(self, instance: Instance) -> ModelStatus:
         spec = instance.spec
@@ -337,6 +386,16 @@ class Kernel:
             observed_bytes=instance.observed_bytes,
             engine=instance.stats,
             figures=self._statistics.of(instance.model),
+        )
+
+
+def _check_capable(card: ModelCard, request: GenerationRequest) -> None:
+    wants_embeddings = isinstance(request.prompt, EmbeddingPrompt)
+    if wants_embeddings and EMBEDDING not in card.capabilities:
+        raise InvalidRequestError(f"{card.id} makes no embeddings", param="model")
+    if not wants_embeddings and EMBEDDING in card.capabilities:
+        raise InvalidRequestError(
+            f"{card.id} makes embeddings only; it does not answer", param="model"
         )
 
 

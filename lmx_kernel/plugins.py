@@ -6,7 +6,7 @@ This is the only module that touches pluggy's plugin manager in the kernel proce
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from lmx_kernel.config import Settings
     from lmx_kernel.kernel import Kernel
+    from lmx_kernel.types import ModelCard
 
 PERMANENT = frozenset({"lmx_authorize", "lmx_lifespan"})
 FINDINGS_TIMEOUT_S = 30.0  # they may start a child to look closer
@@ -173,9 +174,11 @@ class Plugins:
         """
         return [value for _, value in self._ask_new("lmx_lifespan", kernel=kernel)]
 
-    def findings(self, settings: Settings) -> list[Finding]:
-        """What plugins found out about the machine."""
-        found = self._ask("lmx_findings", list, FINDINGS_TIMEOUT_S, settings=settings)
+    def findings(self, settings: Settings, models: Sequence[ModelCard]) -> list[Finding]:
+        """What plugins found out about the machine and its models."""
+        found = self._ask(
+            "lmx_findings", list, FINDINGS_TIMEOUT_S, settings=settings, models=models
+        )
         return [finding for _, findings in found for finding in findings]
 
     def commands(self) -> list[App]:

@@ -47,6 +47,20 @@ class ModelFigures:
     first_token_p95_s: float | None = None
 
 
+@frozen(kw_only=True)
+class Pace:
+    """How fast a model is, for those who cannot wait for all of its figures.
+
+    :ivar tokens_per_s: of one answer, on average; None where there was none.
+    :ivar answer_s: what one answer takes on average; 0 where there was none.
+    :ivar load_s: what the last load took; 0 where there was none.
+    """
+
+    tokens_per_s: float | None = None
+    answer_s: float = 0.0
+    load_s: float = 0.0
+
+
 @define
 class _Tally:
     counts: defaultdict[str, int] = field(factory=lambda: defaultdict(int))
@@ -90,6 +104,19 @@ class Statistics:
             counts["crashes"] += 1
             counts["resumed"] += event.resumed
 
+    def pace(self, model: str) -> Pace:
+        """Return how fast a model is."""
+        tally = self._tallies.get(model)
+        if tally is None:
+            return Pace()
+        speed = sum(tally.speeds) / len(tally.speeds) if tally.speeds else None
+        length = tally.counts["completion_tokens"] / max(tally.counts["requests"], 1)
+        return Pace(
+            tokens_per_s=speed,
+            answer_s=length / speed if speed else 0.0,
+            load_s=tally.load_s or 0.0,
+        )
+
     def of(self, model: str) -> ModelFigures:
         """Return a model's figures."""
         tally = self._tallies.get(model)
@@ -98,7 +125,7 @@ class Statistics:
         return ModelFigures(
             **tally.counts,
             load_s=tally.load_s,
-            tokens_per_s=sum(tally.speeds) / len(tally.speeds) if tally.speeds else None,
+            tokens_per_s=self.pace(model).tokens_per_s,
             first_token_p50_s=_share(tally.first_token_s, 0.5),
             first_token_p95_s=_share(tally.first_token_s, 0.95),
         )

@@ -6,6 +6,7 @@ they are (see :mod:`lmx_kernel.wire`). Imports nothing but attrs.
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,17 @@ class TokenPrompt:
     tokens: tuple[int, ...]
 
 
-Prompt = ChatPrompt | TextPrompt | TokenPrompt
+EmbeddingInput = TextPrompt | TokenPrompt
+
+
+@frozen
+class EmbeddingPrompt:
+    """Texts that are not continued: each becomes a vector, see :class:`Embedded`."""
+
+    inputs: tuple[EmbeddingInput, ...]
+
+
+Prompt = ChatPrompt | TextPrompt | TokenPrompt | EmbeddingPrompt
 
 
 @frozen(kw_only=True)
@@ -148,7 +159,8 @@ class GenerationRequest:
     """What a client asks of a model.
 
     :param model: the name as the client wrote it.
-    :param max_tokens: per candidate; None means up to the context length.
+    :param max_tokens: per candidate; None means up to the context length, and 0 that the prompt is
+        only counted: then it may be longer than the context.
     :param stop: texts that end an answer; they are not part of it.
     :param candidates: how many answers to the same prompt.
     :param logprobs: None for none; else how many alternatives beside the chosen token.
@@ -261,6 +273,14 @@ class Finished:
     reasoning_tokens: int = 0
 
 
+@frozen
+class Embedded:
+    """The vectors of an :class:`EmbeddingPrompt`, in its order, as the machine's float32."""
+
+    candidate: int
+    vectors: tuple[bytes, ...]
+
+
 Event = (
     Admitted
     | PromptProgress
@@ -268,6 +288,7 @@ Event = (
     | ReasoningDelta
     | ToolCallStarted
     | ToolCallDelta
+    | Embedded
     | Finished
 )
 
@@ -283,6 +304,19 @@ class Usage:
     queue_s: float
     first_token_s: float | None
     total_s: float
+
+
+@frozen(kw_only=True)
+class Embeddings:
+    """Texts as vectors of length 1, in the order in which they were given.
+
+    :param model: the catalogue id of the model that made them.
+    :param prompt_tokens: of all texts together.
+    """
+
+    model: str
+    vectors: tuple[array[float], ...]
+    prompt_tokens: int
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -411,9 +445,51 @@ class EngineLimits:
     cache_tokens: int
 
 
+# --- routing -------------------------------------------------------------------------------------
+
+
 @frozen
-class Decision:
-    """A router's choice: the model's id, and why."""
+class Skipped:
+    """A model that a request did not go to, and why."""
 
     model: str
     reason: str
+
+
+@frozen
+class Decision:
+    """A router's choice.
+
+    :param models: names of models, best first: the first that can take the request gets it.
+    :param reason: why these, in a few words.
+    :param rule: what the choice rests on, where the router has a name for it.
+    :param strict: only the first will do: its own error is answered if it cannot take the request.
+    :param max_wait_s: models on which the request would wait for longer are passed over.
+    :param skipped: models that the router itself passed over.
+    """
+
+    models: tuple[str, ...]
+    reason: str
+    rule: str = ""
+    strict: bool = False
+    max_wait_s: float | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+
+@frozen(kw_only=True)
+class Route:
+    """Where a request went, and why.
+
+    :param asked: the model's name as the client wrote it.
+    :param model: the id of the model that got it; "" if none could take it.
+    :param router: whose decision it was; "" where the request's own word counted.
+    :param at: when, in seconds since the epoch.
+    """
+
+    asked: str
+    model: str
+    router: str = ""
+    rule: str = ""
+    reason: str = ""
+    skipped: tuple[Skipped, ...] = ()
+    at: float = 0.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import attrs
 
@@ -89,4 +91,7 @@ class Door:
 def token_of(headers: Mapping[str, str]) -> str:
     """Return the token that a client shows, "" for none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":  # a browser's own way to ask its user; RFC 7617
+        with suppress(ValueError):
+            return base64.b64decode(token).decode().partition(":")[2]
     return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import structlog
 
 from lmx_kernel.http.body import Body, BodyBudget, ClientLeftError, Receive
@@ -16,6 +17,7 @@ from lmx_kernel.http.render import ErrorReply
 from lmx_kernel.interfaces import HttpRequest
 from lmx_kernel.log import Asked, asked
 from lmx_kernel.redact import one_line
+from lmx_kernel.routing import caller, describe
 
 if TYPE_CHECKING:
     from lmx_kernel.runtime.answer import Answer
@@ -42,6 +44,7 @@ class Exchange:
     :ivar path: without doubled slashes, and without one at the end.
     :ivar key: the name of the key that let it in; handlers find it in ``scope["state"]["key"]``.
     :ivar code: of the error that was answered, for the log.
+    :ivar extra_headers: go out with the answer, whoever makes it.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyBudget) -> None:
@@ -60,6 +63,7 @@ class Exchange:
         self.let_in("")
         self.body = Body(bodies, receive, self.headers)
         self.code: str | None = None
+        self.extra_headers: list[tuple[bytes, bytes]] = []
         self._request_event: Mapping[str, Any] | None = None
         self._status = 0
         self._sent_bytes = 0
@@ -81,6 +85,7 @@ class Exchange:
     def let_in(self, key: str) -> None:
         """Note the name of the key that the request came in with."""
         self.key = self._state["key"] = key
+        caller.set(attrs.evolve(self.request, key=key))
 
     @property
     def has_started(self) -> bool:
@@ -110,7 +115,9 @@ class Exchange:
         if not self._is_complete:
             raise RuntimeError("the handler ended without a complete answer")
 
-    async def answer(self, answer: ErrorReply, extra: Mapping[str, str], *, close: bool) -> None:
+    async def answer(
+        self, answer: ErrorReply, extra: Mapping[str, str], *, close: bool = False
+    ) -> None:
         """Send a complete answer, and let a client that is still sending read it."""
         headers = [*answer.headers, *_encoded(extra.items())]
         if close or not self.body.is_complete:
@@ -163,11 +170,20 @@ class Exchange:
             self.body.release()
             self._status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
+            headers += [*self.extra_headers, *self._route_headers()]
             message = {**message, "headers": headers}
         else:
             self._sent_bytes += len(message.get("body", b""))
             self._is_complete = not message.get("more_body", False)
         await self._send(message)
+
+    def _route_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return which model answers, and how the request came to it."""
+        answer = next(iter(self._asked.answers or ()), None)
+        if answer is None or answer.route is None:
+            return []
+        model = answer.model.encode("ascii", "replace")
+        return [(b"x-lmx-model", model), (b"x-lmx-route", describe(answer.route).encode())]
 
     async def _watch(self, task: asyncio.Task[Any]) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -17,6 +17,10 @@ class ServerSettings:
     :ivar host: address or name to listen on; ``::`` takes IPv4 as well.
     :ivar port: TCP port; 0 picks a free one (tests).
     :ivar api_key: the key that clients must show; empty asks for none.
+    :ivar allowed_hosts: names under which it may be asked, besides those of this machine itself; on
+        an address that others can reach, none means any.
+    :ivar allowed_origins: web pages that may ask, such as ``https://chat.lan``; ``*`` for all. Its
+        own pages always may.
     :ivar max_body_bytes: longest body of one request.
     :ivar max_bodies_bytes: most bytes held for bodies of all requests that are not answered yet;
         an eighth of it for bodies that come without a declared length.
@@ -33,6 +37,8 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = field(default=1234, validator=[validators.ge(0), validators.le(65535)])
     api_key: str = field(default="", repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
     max_body_bytes: int = field(default=16 * MIB, validator=validators.gt(0))
     max_bodies_bytes: int = field(default=256 * MIB, validator=validators.gt(0))
     max_header_bytes: int = field(default=64 * KIB, validator=validators.ge(KIB))

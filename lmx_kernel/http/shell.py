@@ -11,10 +11,14 @@ from lmx_kernel.http.access import Authorize
 from lmx_kernel.http.body import BodyBudget, ClientLeftError, Receive
 from lmx_kernel.http.exchange import App, Exchange, Scope, Send
 from lmx_kernel.http.faults import explain
-from lmx_kernel.http.render import ErrorRenderer
+from lmx_kernel.http.origin import Origins, is_preflight, preflight
+from lmx_kernel.http.render import ErrorRenderer, ErrorReply
 from lmx_kernel.http.settings import ServerSettings
 
 OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})
+
+# A browser that opens a page cannot send a token, but it can ask its user: the password is the key.
+ASK_FOR_KEY = (b"www-authenticate", b'Basic realm="LMX: any name, and a key as the password"')
 
 _log = structlog.get_logger("lmx.http")
 
@@ -36,6 +40,7 @@ class Shell:
         self.app = app
         self._bodies = BodyBudget(settings)
         self._authorize = authorize
+        self._origins = Origins(settings)
         self.renderer = renderer
         self.is_draining = False
 
@@ -45,7 +50,11 @@ class Shell:
         structlog.contextvars.bind_contextvars(request_id=exchange.id)
         try:
             self._admit(exchange)
-            await exchange.run(self.app)
+            if is_preflight(exchange.method, exchange.headers):
+                await exchange.answer(ErrorReply(204, preflight(exchange.headers), b""), {})
+            else:
+                self._let_in(exchange)
+                await exchange.run(self.app)
         except ClientLeftError:
             pass
         except asyncio.CancelledError:
@@ -60,6 +69,9 @@ class Shell:
     def _admit(self, exchange: Exchange) -> None:
         if self.is_draining:
             raise UnavailableError("The server is stopping.", retry_after_s=5)
+        exchange.extra_headers = self._origins.check(exchange.headers)
+
+    def _let_in(self, exchange: Exchange) -> None:
         if exchange.path in OPEN_PATHS and exchange.method in ("GET", "HEAD"):
             return
         try:
@@ -77,5 +89,7 @@ class Shell:
         if exchange.has_started:
             exchange.cut()
             return
+        if fault.error.status == 401 and "text/html" in exchange.headers.get("accept", ""):
+            exchange.extra_headers.append(ASK_FOR_KEY)
         answer = self.renderer.render(fault.error, exchange.path)
         await exchange.answer(answer, fault.headers, close=self.is_draining)

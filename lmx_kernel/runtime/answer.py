@@ -20,6 +20,7 @@ from lmx_kernel.types import (
     Finished,
     GenerationRequest,
     PromptProgress,
+    Route,
     TextDelta,
     Usage,
 )
@@ -48,11 +49,13 @@ class Answer:
 
     :ivar id: unique, for logs and headers.
     :ivar model: the catalogue id of the model that answers.
+    :ivar route: how the request came to it.
     """
 
     def __init__(self, request: GenerationRequest, model: str) -> None:
         self.request = request
         self.model = model
+        self.route: Route | None = None
         self.id = uuid.uuid4().hex
         seed = request.sampling.seed
         base = secrets.randbelow(MAX_SEED) if seed is None else seed
@@ -142,6 +145,11 @@ class Answer:
         return event
 
     # --- writing ---
+
+    @property
+    def is_count(self) -> bool:
+        """Whether only the prompt is counted, so that nothing runs."""
+        return self.request.max_tokens == 0
 
     @property
     def is_full(self) -> bool:

@@ -91,7 +91,8 @@ class Dispatcher:
         self._waiting.extend(answer.candidates)
         self._give_id(answer)
         self._prepare(answer)
-        self._start_alone()
+        if not answer.is_count:
+            self._start_alone()
         return answer
 
     def fail_all(self, error: errors.LmxError) -> None:
@@ -155,7 +156,7 @@ class Dispatcher:
             if answer := self._answers.get(message.id):
                 self._prepared.add(answer)
                 answer.admit(message.prompt_tokens)
-                self._pump()
+                self._finish(answer, "ok") if answer.is_count else self._pump()
         elif isinstance(message, wire.Refused) and (answer := self._answers.get(message.id)):
             error = errors.from_code(message.code, message.message, message.param)
             self._finish(answer, error.code, error)

@@ -99,5 +99,6 @@ class FakeBackend:
             size_bytes=path.stat().st_size,
             files=(path,),
             context_length=script.context_length,
+            capabilities=frozenset({"embedding"} if script.embeds else ()),
             problem=problem,
         )

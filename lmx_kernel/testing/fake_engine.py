@@ -4,6 +4,7 @@ token shows. Where it begins hangs on the prompt, and above temperature 0 on the
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -22,7 +23,7 @@ from lmx_kernel.engine import (
     Step,
     TokenLogprobs,
 )
-from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.testing.script import Script, use_up
 from lmx_kernel.types import EngineLimits, EngineSpec
@@ -43,10 +44,11 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
         time.sleep(3600)
     if script.load_error:
         raise ModelUnusableError(script.load_error)
+    memory = bytearray(b"\1") * script.allocate_bytes
     for tenth in range(10):
         progress(tenth / 10)
         time.sleep(script.load_s / 10)
-    return FakeEngine(script, spec)
+    return FakeEngine(script, spec, memory)
 
 
 @hookimpl
@@ -84,7 +86,7 @@ class FakeEngine:
 
     tokenizer = FakeTokenizer()
 
-    def __init__(self, script: Script, spec: EngineSpec) -> None:
+    def __init__(self, script: Script, spec: EngineSpec, memory: bytearray) -> None:
         self.limits = EngineLimits(
             context_length=spec.options.context_length,
             max_sequences=spec.options.parallel,
@@ -94,7 +96,7 @@ class FakeEngine:
         self._path: Path = spec.card.path
         self._runs: dict[int, _Run] = {}
         self._made = 0
-        self._memory = [bytearray(b"\1") * script.allocate_bytes]
+        self._memory = [memory]
 
     def add(self, sequence: Sequence) -> None:
         prompt = sequence.tokens[: len(sequence.tokens) - sequence.produced]
@@ -116,7 +118,7 @@ class FakeEngine:
         return Step(tuple(outputs), tuple(progress), preempted, failed)
 
     def embed(self, inputs: Seq[Seq[int]]) -> list[list[float]]:
-        return [[1.0, *(0.0 for _ in tokens[1:4])] for tokens in inputs]
+        return [self._embed(tokens) for tokens in inputs]
 
     def trim(self) -> None:
         del self._memory[1:]
@@ -127,6 +129,16 @@ class FakeEngine:
 
     def close(self) -> None:
         self._runs.clear()
+
+    def _embed(self, tokens: Seq[int]) -> list[float]:
+        if self._script.tokens_per_s:
+            time.sleep(1 / self._script.tokens_per_s)
+        if _has_text(tokens, self._script.sour):
+            raise EngineFailedError("the model's numbers are not finite")
+        self._misbehave(tokens)
+        self._made += 1
+        angle = zlib.crc32(str(tuple(tokens)).encode())
+        return [math.cos(angle), math.sin(angle)]
 
     def _make_room(self) -> tuple[int, ...]:
         """Put out the youngest until the rest has room for one more token each."""
@@ -152,7 +164,7 @@ class FakeEngine:
         return Progress(run.sequence.id, run.computed, total, 0)
 
     def _decode(self, run: _Run) -> Output:
-        self._misbehave(run)
+        self._misbehave(run.sequence.tokens)
         self._made += 1
         ended = self._script.answer_tokens and run.made >= self._script.answer_tokens
         token = END if ended else FIRST_WORD + (run.start + run.made) % WORDS
@@ -165,17 +177,17 @@ class FakeEngine:
         sour = [
             run.sequence.id
             for run in ready
-            if run.made == SOUR_AT and _has_text(run, self._script.sour)
+            if run.made == SOUR_AT and _has_text(run.sequence.tokens, self._script.sour)
         ]
         for sequence_id in sour:
             del self._runs[sequence_id]
         return tuple((sequence_id, "the model's numbers are not finite") for sequence_id in sour)
 
-    def _misbehave(self, run: _Run) -> None:
+    def _misbehave(self, tokens: Seq[int]) -> None:
         script = self._script
-        if script.leak_bytes:
+        if script.leak_bytes and (not script.leak_tokens or use_up(self._path, script.leak_tokens)):
             self._memory.append(bytearray(b"\1") * script.leak_bytes)
-        if _has_text(run, script.poison) or (
+        if _has_text(tokens, script.poison) or (
             self._is_due(script.crash_at) and use_up(self._path, script.times)
         ):
             os.abort()
@@ -186,11 +198,11 @@ class FakeEngine:
         return bool(at) and self._made + 1 == at
 
 
-def _has_text(run: _Run, text: str) -> bool:
-    """Return whether ``text``, if there is one, is in the prompt."""
+def _has_text(tokens: Seq[int], text: str) -> bool:
+    """Return whether ``text``, if there is one, is in what was asked."""
     if not text:
         return False
-    return text.encode() in bytes(token for token in run.sequence.tokens if token < BYTES)
+    return text.encode() in bytes(token for token in tokens if token < BYTES)
 
 
 def _logprobs(token: int, top: int) -> TokenLogprobs:

@@ -24,9 +24,11 @@ class Script:
     :ivar memory_bytes: the estimate.
     :ivar allocate_bytes: what it really takes at load.
     :ivar leak_bytes: what it takes more with every token.
+    :ivar leak_tokens: how many tokens leak, over all processes; 0 is all of them.
     :ivar crash_at: the process aborts when it has made this many tokens; 0 is never.
     :ivar hang_at: the process stops in its tracks when it has made this many tokens; 0 is never.
     :ivar times: how often it crashes or hangs in all, over all processes.
+    :ivar embeds: it makes embeddings instead of answers; each counts as a token.
     :ivar poison: a prompt with this text crashes the process at its first token.
     :ivar sour: a prompt with this text fails alone, at its third token.
     """
@@ -41,9 +43,11 @@ class Script:
     memory_bytes: int = 1024 * 1024
     allocate_bytes: int = 0
     leak_bytes: int = 0
+    leak_tokens: int = 0
     crash_at: int = 0
     hang_at: int = 0
     times: int = 1
+    embeds: bool = False
     poison: str = ""
     sour: str = ""
 

@@ -73,6 +73,15 @@ class Stage:
         """Return the events of one kind so far."""
         return [event for event in self.events if isinstance(event, kind)]
 
+    async def until(self, kind: type[E], times: int = 1) -> list[E]:
+        """Return the events of one kind, once there were so many."""
+        changed = asyncio.Event()
+        with self.kernel.listen(lambda _: changed.set()):
+            while len(self.seen(kind)) < times:
+                await changed.wait()
+                changed.clear()
+        return self.seen(kind)
+
 
 @asynccontextmanager
 async def staged_kernel(

@@ -1,20 +1,21 @@
-"""Chat formats: what a model's visible text means.
+"""Chat formats: what a model's answer means.
 
 Models mark parts of their answers (a call, a thought) in ways of their own. A format is an entry
-point in the group ``lmx.formats``; it is chosen by the model's chat template and its parser reads
-the answer as it is written. Text that no format claims is plain.
+point in the group ``lmx.formats``; it is chosen by the model's chat template, and its parser reads
+the answer as it is written. :class:`~lmx_kernel.text.chat_format.ChatFormat` is a base for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from importlib.metadata import entry_points
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
 from attrs import frozen
 
 from lmx_kernel.hookspecs import FORMAT_GROUP
-from lmx_kernel.types import Tool
+from lmx_kernel.types import ChatPrompt, GenerationRequest, Message, Tool
 
 
 @frozen
@@ -47,7 +48,7 @@ class CallArguments:
 
 @frozen
 class CallEnded:
-    """The call that began last is complete."""
+    """The call that began last is complete, and its arguments are a JSON object."""
 
 
 Piece = Text | Thought | CallStarted | CallArguments | CallEnded
@@ -59,7 +60,8 @@ class CallSyntax:
 
     :param trigger: the text (or control token) that nothing but a call begins with.
     :param grammar: Lark rules as the mask's library reads them, of which ``calls`` is one or more
-        complete calls, from the trigger on.
+        complete calls, from the trigger on. Each of the format's marks that occurs in it is a
+        literal of its own, so that a control token can be put in its place.
     """
 
     trigger: str
@@ -67,10 +69,20 @@ class CallSyntax:
 
 
 class Parser(Protocol):
-    """Reads one candidate's text."""
+    """Reads one candidate's text. Whatever the text is, it does not raise.
+
+    :ivar marks: texts of control tokens that it wants to see. They are no ends of the answer.
+    :ivar is_thinking: whether what comes next belongs to a thought.
+    """
+
+    marks: Sequence[str]
+    is_thinking: bool
 
     def feed(self, text: str) -> Iterable[Piece]:
-        """Return what ``text`` completes, holding back what is not decided yet."""
+        """Return what ``text`` completes, holding back what is not decided yet.
+
+        What all of it adds up to does not hang on how the text was cut.
+        """
         ...
 
     def flush(self) -> Iterable[Piece]:
@@ -79,24 +91,21 @@ class Parser(Protocol):
 
 
 class Format(Protocol):
-    """A chat format."""
+    """The chat format of one model."""
 
     name: str
 
-    def matches(self, template: str) -> bool:
-        """Return whether a model with this chat template answers in this format."""
-        ...
-
-    def parser(self, prompt: str) -> Parser:
+    def parser(self, prompt: str, tools: Sequence[Tool] = ()) -> Parser:
         """Return a parser for one candidate.
 
         :param prompt: the end of the prompt's text: a template may have opened a thought already.
+        :param tools: what the model may call; without any, what looks like a call is text.
         """
         ...
 
     def thought(self, prompt: str) -> tuple[str, str] | None:
-        """Return the texts around the thought that an answer to ``prompt`` begins with ("" for an
-        opening that the prompt holds already); None if the model does not think first.
+        """Return the texts around the thought that an answer to ``prompt`` may begin with ("" for
+        an opening that the prompt holds already); None if the model does not think first.
         """
         ...
 
@@ -106,16 +115,31 @@ class Format(Protocol):
         """
         ...
 
+    def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
+        """Return ``messages`` with the tools, the calls and their results told as plain text, for a
+        template that knows nothing of tools.
+        """
+        ...
+
+
+class FormatKind(Protocol):
+    """What an entry point names: a class of formats."""
+
+    def matches(self, template: str) -> int:
+        """Return how well a chat template fits this format; 0 for not at all."""
+        ...
+
+    def __call__(self, template: str) -> Format:
+        """Return the format of a model with this chat template."""
+        ...
+
 
 class PlainFormat:
     """Everything is text."""
 
     name = "plain"
 
-    def matches(self, template: str) -> bool:
-        return True
-
-    def parser(self, prompt: str) -> Parser:
+    def parser(self, prompt: str = "", tools: Sequence[Tool] = ()) -> Parser:
         return _PlainParser()
 
     def thought(self, prompt: str) -> tuple[str, str] | None:
@@ -124,8 +148,14 @@ class PlainFormat:
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
         return None
 
+    def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
+        return messages
+
 
 class _PlainParser:
+    marks = ()
+    is_thinking = False
+
     def feed(self, text: str) -> Iterable[Piece]:
         return (Text(text),) if text else ()
 
@@ -133,13 +163,29 @@ class _PlainParser:
         return ()
 
 
-def find_format(template: str | None) -> Format:
-    """Return the installed format that claims ``template``; the plain one if none does.
+def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
+    """Return what the model is told it may call."""
+    if not isinstance(request.prompt, ChatPrompt) or request.tool_choice.mode == "none":
+        return ()
+    return request.prompt.tools
 
-    Formats are asked in the order of their names, so the choice does not hang on installation.
+
+def find_format(template: str | None) -> Format:
+    """Return the installed format that fits ``template`` best; the plain one if none does.
+
+    Of two that fit alike the first by name is taken, so the choice does not hang on installation.
     """
-    for entry in sorted(entry_points(group=FORMAT_GROUP), key=lambda entry: entry.name):
-        found: Format = entry.load()
-        if template is not None and found.matches(template):
-            return found
-    return PlainFormat()
+    if template is None:
+        return PlainFormat()
+    entries = sorted(entry_points(group=FORMAT_GROUP), key=lambda entry: entry.name)
+    kinds = [(kind.matches(template), kind) for kind in _loaded(entries)]
+    best, kind = max(kinds, key=lambda found: found[0], default=(0, None))
+    return kind(template) if kind and best else PlainFormat()
+
+
+def _loaded(entries: Sequence[EntryPoint]) -> Iterator[FormatKind]:
+    for entry in entries:
+        try:
+            yield entry.load()
+        except (Exception, SystemExit):  # noqa: BLE001 - a broken plugin must not cost the model
+            traceback.print_exc()

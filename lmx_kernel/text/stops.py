@@ -22,7 +22,7 @@ class StopScanner:
         if found:
             self.hit, self._held = True, ""
             return pending[: min(found)]
-        keep = max(_overlap(pending, stop) for stop in self._stops)
+        keep = max(overlap(pending, stop) for stop in self._stops)
         self._held = pending[len(pending) - keep :]
         return pending[: len(pending) - keep]
 
@@ -32,7 +32,7 @@ class StopScanner:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Return how many characters at the end of ``text`` may be the beginning of ``stop``."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

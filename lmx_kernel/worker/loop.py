@@ -14,9 +14,10 @@ from lmx_kernel.errors import LmxError
 from lmx_kernel.text.formats import find_format
 from lmx_kernel.text.output import CandidateOutput
 from lmx_kernel.text.prompt import PromptEncoder
-from lmx_kernel.types import ChatPrompt, GenerationRequest, PromptProgress
+from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest, PromptProgress
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
+from lmx_kernel.worker.embedder import Embedder
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
 Work = wire.Start | wire.Drop | wire.Trim | wire.Ping
@@ -49,6 +50,7 @@ class Loop:
         self._format = find_format(engine.tokenizer.chat_template)
         self._prepared: dict[int, _Prepared] = {}
         self._running: dict[int, _Running] = {}
+        self._embedder = Embedder(engine)
         self._sequence_ids = count()
         self._observed_at = 0.0
         self.inbox: SimpleQueue[Work] = SimpleQueue()
@@ -56,13 +58,12 @@ class Loop:
     def prepare(self, message: wire.Prepare) -> None:
         """Tokenise and check a request, and say how that went."""
         try:
-            tokens = self._encoder.encode(message.request)
+            size = self._encode(message.id, message.request)
         except LmxError as error:
             refusal = wire.Refused(message.id, error.code, error.message, error.param)
             self._channel.send(refusal)
             return
-        self._prepared[message.id] = _Prepared(message.request, tokens)
-        self._channel.send(wire.Prepared(message.id, len(tokens)))
+        self._channel.send(wire.Prepared(message.id, size))
 
     def run(self) -> None:
         """Serve for ever: the process ends with its channel, not here."""
@@ -72,16 +73,31 @@ class Loop:
                 step = self._engine.step()
                 self._channel.send(wire.Stepped(tuple(self._events(step))))
                 self._observe()
+            if self._embedder.is_busy:
+                self._channel.send(wire.Stepped(tuple(self._embedder.step())))
+                self._observe()
+
+    def _encode(self, request_id: int, request: GenerationRequest) -> int:
+        if isinstance(request.prompt, EmbeddingPrompt):
+            inputs = self._encoder.encode_inputs(request.prompt.inputs)
+            return self._embedder.prepare(request_id, inputs)
+        tokens = self._encoder.encode(request)
+        self._prepared[request_id] = _Prepared(request, tokens)
+        return len(tokens)
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._running) or self._embedder.is_busy
 
     def _observe(self) -> None:
         """Report the engine's figures now and then, and when it falls idle."""
         now = time.monotonic()
-        if now - self._observed_at >= (OBSERVE_S if self._running else OBSERVE_IDLE_S):
+        if now - self._observed_at >= (OBSERVE_S if self._is_busy else OBSERVE_IDLE_S):
             self._observed_at = now
             self._channel.send(wire.Observed(self._engine.stats()))
 
     def _take_messages(self) -> None:
-        while not self._running or not self.inbox.empty():
+        while not self._is_busy or not self.inbox.empty():
             message = self.inbox.get()
             if isinstance(message, wire.Start):
                 self._start(message)
@@ -93,6 +109,8 @@ class Loop:
                 self._channel.send(wire.Pong())
 
     def _start(self, message: wire.Start) -> None:
+        if self._embedder.start(message.id):
+            return
         prepared = self._prepared.get(message.id)
         if prepared is None:
             return
@@ -131,6 +149,7 @@ class Loop:
 
     def _drop(self, request_id: int) -> None:
         self._prepared.pop(request_id, None)
+        self._embedder.drop(request_id)
         for sequence_id in [key for key, run in self._running.items() if run.id == request_id]:
             self._forget(sequence_id)
 

@@ -16,6 +16,7 @@ from cattrs.strategies import configure_tagged_union
 
 from lmx_kernel.engine import EngineStats
 from lmx_kernel.types import (
+    EmbeddingInput,
     EngineLimits,
     EngineSpec,
     Event,
@@ -194,7 +195,7 @@ def _make_converter() -> Converter:
     converter = Converter()
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
-    for union in (Prompt, Event | Preempted | Failed, Message):
+    for union in (EmbeddingInput, Prompt, Event | Preempted | Failed, Message):
         configure_tagged_union(union, converter, tag_name="")
     return converter
 

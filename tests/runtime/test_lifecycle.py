@@ -27,16 +27,6 @@ async def answer(kernel, model, tokens=2):
             pass
 
 
-async def seen(stage, kind, times=1):
-    """Wait until an event was published so often; return those of its kind."""
-    changed = asyncio.Event()
-    with stage.kernel.listen(lambda _: changed.set()):
-        while len(stage.seen(kind)) < times:
-            await changed.wait()
-            changed.clear()
-    return stage.seen(kind)
-
-
 def loaded(stage):
     return {model.id for model in stage.kernel.status().models if model.pid}
 
@@ -102,7 +92,7 @@ async def test_what_takes_too_long_to_end_gets_an_error(tmp_path):
 async def test_unloading_while_it_loads_tells_whoever_waits(tmp_path):
     async with staged_kernel(tmp_path, {"m": Script(load_hang=True)}) as stage:
         load = asyncio.ensure_future(stage.kernel.load("m", LoadWish()))
-        await seen(stage, LoadStarted)
+        await stage.until(LoadStarted)
         await stage.kernel.unload("m")
         with pytest.raises(errors.UnavailableError, match="being unloaded"):
             await load
@@ -114,7 +104,7 @@ async def test_models_go_when_nobody_asks_for_them_unless_somebody_wished_for_th
         house = asyncio.ensure_future(stage.assembly.lifecycle.keep_house())
         await stage.kernel.load("b", LoadWish())
         await answer(stage.kernel, "a")
-        [gone] = await seen(stage, ModelUnloaded)
+        [gone] = await stage.until(ModelUnloaded)
         assert (gone.model, gone.reason) == ("a", "idle")
         assert loaded(stage) == {"b"}
         house.cancel()
@@ -126,7 +116,7 @@ async def test_nothing_in_flight_is_ever_too_old(tmp_path):
         house = asyncio.ensure_future(stage.assembly.lifecycle.keep_house())
         await answer(stage.kernel, "m", tokens=30)
         assert stage.seen(ModelUnloaded) == []
-        [gone] = await seen(stage, ModelUnloaded)
+        [gone] = await stage.until(ModelUnloaded)
         assert gone.reason == "idle"
         house.cancel()
 
@@ -209,7 +199,7 @@ async def test_a_model_that_is_always_used_still_lets_the_other_have_its_turn(tm
                 await answer(stage.kernel, "a")
 
         bots = [asyncio.ensure_future(busy()) for _ in range(3)]
-        await seen(stage, ModelLoaded)
+        await stage.until(ModelLoaded)
         await answer(stage.kernel, "b")
         stop = True
         await asyncio.gather(*bots)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 import uvloop
-from attrs import define, frozen
+from attrs import define, field, frozen
 from lmx_admin_api.benchmark import Benchmarks
 from lmx_admin_api.settings import AdminSettings
 from lmx_admin_api.surface import AdminSurface
@@ -104,11 +104,13 @@ def serve(tmp_path: Path):
             await server.start()
             await stage.assembly.jobs.open([Benchmarks(stage.kernel), *kinds])
             url = f"http://127.0.0.1:{server.port}"
-            with capture_logs() as lines:
-                async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
-                    yield Api(stage, http, lines)
-            await stage.assembly.jobs.close()
-            await server.stop()
+            try:
+                with capture_logs() as lines:
+                    async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
+                        yield Api(stage, http, lines)
+            finally:
+                await stage.assembly.jobs.close()
+                await server.stop()
 
     return hold
 
@@ -139,17 +141,22 @@ class Daemon:
     daemon: StagedDaemon
     home: Path
     http: httpx2.AsyncClient
+    started: list[asyncio.subprocess.Process] = field(factory=list)
 
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
-        """Start an `lmx` command."""
-        return await asyncio.create_subprocess_exec(
+    async def start(
+        self, *arguments: str, stdout: int = PIPE, stderr: int = PIPE
+    ) -> asyncio.subprocess.Process:
+        """Start an `lmx` command; it ends with the daemon at the latest."""
+        process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lmx_kernel", *arguments),
             *("--config", str(self.home / "config.toml")),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
+            stdout=stdout,
+            stderr=stderr,
             env={**_environ(self.home), "LMX_URL": self.daemon.url, "COLUMNS": "200"},
         )
+        self.started.append(process)
+        return process
 
     async def lmx(self, *arguments: str) -> Outcome:
         """Run an `lmx` command to its end."""
@@ -182,6 +189,13 @@ def serve_daemon(tmp_path: Path):
             staged_daemon(path, **_environ(tmp_path)) as daemon,
             httpx2.AsyncClient(base_url=daemon.url, timeout=30) as http,
         ):
-            yield Daemon(daemon, tmp_path, http)
+            held = Daemon(daemon, tmp_path, http)
+            try:
+                yield held
+            finally:
+                for process in held.started:
+                    if process.returncode is None:
+                        process.kill()
+                        await process.communicate()
 
     return hold

@@ -13,10 +13,11 @@ from typing import Any
 
 import llama_cpp as llama
 import numpy as np
-from attrs import define, field, frozen
+from attrs import define, field
 from numpy.typing import NDArray
 
 from lmx_gguf_backend.library import LOG, Model
+from lmx_gguf_backend.rows import Piece, Rows, check
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.errors import InsufficientMemoryError, InvalidRequestError
 from lmx_kernel.types import LoadOptions
@@ -42,59 +43,6 @@ class Outcome(IntEnum):
     NO_CELLS = 1
 
 
-@frozen
-class Piece:
-    """Consecutive tokens of one slot, the first at ``position``.
-
-    :param wants_logits: of the last token.
-    """
-
-    slot: int
-    tokens: Sequence[int]
-    position: int
-    wants_logits: bool
-
-
-@define
-class _Rows:
-    """The arrays that a llama_batch points at, filled by slices instead of one by one."""
-
-    count: int = 0
-    tokens: NDArray[np.int32] = field(factory=lambda: np.zeros(ROWS, np.int32))
-    positions: NDArray[np.int32] = field(factory=lambda: np.zeros(ROWS, np.int32))
-    slots: NDArray[np.int32] = field(factory=lambda: np.zeros(ROWS, np.int32))
-    outputs: NDArray[np.int8] = field(factory=lambda: np.zeros(ROWS, np.int8))
-    ones: NDArray[np.int32] = field(factory=lambda: np.ones(ROWS, np.int32))
-    slot_pointers: NDArray[np.uintp] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        base, step = self.slots.ctypes.data, self.slots.itemsize
-        self.slot_pointers = (base + step * np.arange(ROWS)).astype(np.uintp)
-
-    def clear(self) -> None:
-        self.count = 0
-
-    def add(self, piece: Piece, vocabulary: int) -> None:
-        start, end = self.count, self.count + len(piece.tokens)
-        self.tokens[start:end] = piece.tokens
-        _check(self.tokens[start:end].min() >= 0 and self.tokens[start:end].max() < vocabulary)
-        self.positions[start:end] = np.arange(piece.position, piece.position + end - start)
-        self.slots[start:end] = piece.slot
-        self.outputs[start:end] = 0
-        self.outputs[end - 1] = piece.wants_logits
-        self.count = end
-
-    def batch(self) -> llama.llama_batch:
-        return llama.llama_batch(
-            n_tokens=self.count,
-            token=_pointer(self.tokens, llama.llama_token),
-            pos=_pointer(self.positions, llama.llama_pos),
-            n_seq_id=_pointer(self.ones, ctypes.c_int32),
-            seq_id=_pointer(self.slot_pointers, ctypes.POINTER(llama.llama_seq_id)),
-            logits=_pointer(self.outputs, ctypes.c_int8),
-        )
-
-
 @define
 class Context:
     """A cache with its slots.
@@ -107,7 +55,7 @@ class Context:
     cells: int
     parallel: int
     vocabulary: int
-    _rows: _Rows = field(factory=_Rows)
+    _rows: Rows = field(factory=lambda: Rows(ROWS))
 
     @classmethod
     def open(
@@ -146,7 +94,7 @@ class Context:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let ``target`` hold the first ``length`` tokens of ``source`` too; takes no cells."""
-        _check(0 <= source < MAX_SLOTS and 0 <= target < MAX_SLOTS and length > 0)
+        check(0 <= source < MAX_SLOTS and 0 <= target < MAX_SLOTS and length > 0)
         llama.llama_memory_seq_cp(self.memory, source, target, 0, length)
 
     def drop(self, slot: int, start: int = 0) -> bool:
@@ -154,7 +102,7 @@ class Context:
 
         :returns: False where the model can only forget a whole sequence; nothing changed then.
         """
-        _check(0 <= slot < MAX_SLOTS and start >= 0)
+        check(0 <= slot < MAX_SLOTS and start >= 0)
         return bool(llama.llama_memory_seq_rm(self.memory, slot, start, -1))
 
     def save(self, slot: int, length: int, limit_bytes: int) -> memoryview | None:
@@ -170,7 +118,7 @@ class Context:
             if size > limit_bytes:
                 return None
             buffer = (ctypes.c_uint8 * size)()
-            _check(llama.llama_state_seq_get_data(self.handle, buffer, size, scratch) == size)
+            check(llama.llama_state_seq_get_data(self.handle, buffer, size, scratch) == size)
             return memoryview(buffer)
         finally:
             self.drop(scratch)
@@ -180,7 +128,7 @@ class Context:
 
         :returns: False where there is no room; nothing changed then.
         """
-        _check(0 <= slot < self.parallel)
+        check(0 <= slot < self.parallel)
         buffer = (ctypes.c_uint8 * state.nbytes).from_buffer(state)
         if not llama.llama_state_seq_set_data(self.handle, buffer, state.nbytes, slot):
             return False
@@ -188,7 +136,7 @@ class Context:
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on."""
-        _check(count > 0)
+        check(count > 0)
         llama.llama_set_n_threads(self.handle, count, count)
 
     def compute(self, pieces: Sequence[Piece]) -> int:
@@ -197,11 +145,11 @@ class Context:
         With NO_CELLS or a negative code of -1, nothing changed.
         """
         count = sum(len(piece.tokens) for piece in pieces)
-        _check(0 < count <= self.rows)
-        _check(sum(piece.wants_logits for piece in pieces) <= self.parallel)
+        check(0 < count <= self.rows)
+        check(sum(piece.wants_logits for piece in pieces) <= self.parallel)
         self._rows.clear()
         for piece in pieces:
-            _check(0 <= piece.slot < self.parallel and piece.position >= 0)
+            check(0 <= piece.slot < self.parallel and piece.position >= 0)
             self._rows.add(piece, self.vocabulary)
         return int(llama.llama_decode(self.handle, self._rows.batch()))
 
@@ -236,16 +184,3 @@ def _params(options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
     params.swa_full = True
     params.no_perf = True
     return params
-
-
-def _pointer(array: NDArray[Any], kind: type[Any]) -> Any:
-    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
-
-
-def _check(is_right: bool) -> None:
-    """Stop a call that would end the process.
-
-    :raises ValueError: which is a fault of the caller.
-    """
-    if not is_right:
-        raise ValueError("a wrong argument on its way to llama.cpp")

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from lmx_gguf_backend.footprint import estimate
+from lmx_gguf_backend.footprint import estimate, estimate_encoder
 from lmx_gguf_backend.model_file import ModelFile, is_model_name, read_model, shard_paths
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.errors import ModelUnusableError
@@ -29,7 +29,9 @@ UNSERVED = {
     "llada": "diffusion models are not served",
     "llada-moe": "diffusion models are not served",
     "wavtokenizer-dec": "audio models are not served",
-} | dict.fromkeys(EMBEDDING_ARCHITECTURES, "embeddings are not served yet")
+}
+RANKS = 4
+"""The value of ``pooling_type`` of models that rank texts; it is 0 where nothing is pooled."""
 
 
 @hookimpl
@@ -63,8 +65,8 @@ class GgufBackend:
         :raises ModelUnusableError: missing, damaged, or of a kind that is not served.
         """
         model = read_model(card.path)
-        if model.architecture in UNSERVED:
-            raise ModelUnusableError(f"{card.id}: {UNSERVED[model.architecture]}")
+        if problem := _problem(model):
+            raise ModelUnusableError(f"{card.id}: {problem}")
 
     def estimate(
         self, card: ModelCard, options: LoadOptions, settings: Mapping[str, Any]
@@ -76,7 +78,10 @@ class GgufBackend:
         model = self._read(card.path)
         if isinstance(model, str):
             raise ModelUnusableError(model)
-        return estimate(model, options, GgufSettings(**settings).cache_type)
+        chosen = GgufSettings(**settings)
+        if _embeds(model):
+            return estimate_encoder(model, options, flash_attention=chosen.flash_attention)
+        return estimate(model, options, chosen.cache_type)
 
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what the native library reads when it is loaded.
@@ -123,7 +128,7 @@ class GgufBackend:
             quantization=model.quantization,
             capabilities=_capabilities(model),
             files=files,
-            problem=UNSERVED.get(architecture),
+            problem=_problem(model),
         )
 
 
@@ -157,8 +162,19 @@ def _damaged_card(path: Path, files: tuple[Path, ...], problem: str) -> ModelCar
     )
 
 
+def _problem(model: ModelFile) -> str | None:
+    if model.integer(model.own("pooling_type")) == RANKS:
+        return "models that rank texts are not served"
+    return UNSERVED.get(model.architecture)
+
+
+def _embeds(model: ModelFile) -> bool:
+    pools = model.integer(model.own("pooling_type")) > 0
+    return pools or model.architecture in EMBEDDING_ARCHITECTURES
+
+
 def _capabilities(model: ModelFile) -> frozenset[str]:
-    if model.architecture in EMBEDDING_ARCHITECTURES:
+    if _embeds(model):
         return frozenset({"embedding"})
     if model.text("tokenizer.chat_template"):
         return frozenset({"chat", "completion"})

@@ -84,6 +84,11 @@ class ModelFile:
         values = value if isinstance(value, tuple) else (value,)
         return tuple(v for v in values if type(v) is int)
 
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Return a truth of the metadata."""
+        value = self.headers[0].metadata.get(key)
+        return value if isinstance(value, bool) else default
+
     def own(self, key: str) -> str:
         """Return a key's full name: hyperparameters carry their architecture's."""
         return f"{self.architecture}.{key}"

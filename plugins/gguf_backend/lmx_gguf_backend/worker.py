@@ -8,6 +8,8 @@ import re
 import psutil
 
 from lmx_gguf_backend.context import Context
+from lmx_gguf_backend.embedding import EmbeddingEngine
+from lmx_gguf_backend.encoder import Encoder
 from lmx_gguf_backend.engine import GgufEngine, warm_up
 from lmx_gguf_backend.footprint import parked_bytes, runtime_bytes
 from lmx_gguf_backend.library import LOG, Model, has_gpu
@@ -36,6 +38,8 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
     """
     settings = GgufSettings(**spec.settings)
     model = Model.open(spec.card.path, settings, progress)
+    if "embedding" in spec.card.capabilities:
+        return _embedding_engine(model, spec, settings, progress)
     try:
         context = _open_context(model, spec, settings)
     except Exception:
@@ -65,13 +69,16 @@ def lmx_measure_memory(spec: EngineSpec) -> int | None:
     The model and the cache are laid out without being allocated, which takes well under a second.
     """
     settings = GgufSettings(**spec.settings)
+    embeds = "embedding" in spec.card.capabilities
+    kind = Encoder if embeds else Context
     with LOG.recording() as lines:
         model = Model.open(spec.card.path, settings, measure_only=True)
-        context = Context.open(model, spec.options, settings, threads=1)
+        context = kind.open(model, spec.options, settings, threads=1)
     weights_bytes, vocabulary = model.size_bytes, context.vocabulary
     context.close()
     model.close()
-    parked = parked_bytes(read_model(spec.card.path), spec.options, settings.cache_type)
+    file = read_model(spec.card.path)
+    parked = 0 if embeds else parked_bytes(file, spec.options, settings.cache_type)
     buffers_mib = sum(float(found[1]) for line in lines if (found := SIZE.search(line)))
     return weights_bytes + int(buffers_mib * (1 << 20)) + parked + runtime_bytes(vocabulary)
 
@@ -80,6 +87,27 @@ def _open_context(model: Model, spec: EngineSpec, settings: GgufSettings) -> Con
     if not model.can_continue:
         raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
     return Context.open(model, spec.options, settings, settings.threads or _cores())
+
+
+def _embedding_engine(
+    model: Model, spec: EngineSpec, settings: GgufSettings, progress: ProgressCallback
+) -> Engine:
+    try:
+        encoder = Encoder.open(model, spec.options, settings, settings.threads or _cores())
+    except Exception:
+        model.close()
+        raise
+    encoder.encode([[0]])  # touches the weights
+    progress(1.0)
+    parallel, longest = spec.options.parallel, spec.options.context_length
+    return EmbeddingEngine(
+        tokenizer=GgufTokenizer.of(model),
+        limits=EngineLimits(
+            context_length=longest, max_sequences=parallel, cache_tokens=parallel * longest
+        ),
+        model=model,
+        encoder=encoder,
+    )
 
 
 def _cores() -> int:

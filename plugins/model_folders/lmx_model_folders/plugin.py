@@ -29,11 +29,11 @@ def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
     chosen = settings.get(FolderSettings)
     sources: list[ModelSource] = []
     if chosen.home:
-        sources.append(FolderSource("home", (settings.home / "models",)))
+        sources.append(FolderSource("home", (settings.home / "models",), owned=True))
     if chosen.hugging_face:
         sources.append(HuggingFaceSource("hugging_face", hugging_face_cache(os.environ)))
     if chosen.lm_studio:
         sources.append(FolderSource("lm_studio", lm_studio_folders()))
     if chosen.paths:
-        sources.append(FolderSource("paths", chosen.paths))
+        sources.append(FolderSource("paths", chosen.paths, owned=chosen.may_delete))
     return sources

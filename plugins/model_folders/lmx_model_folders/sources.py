@@ -9,16 +9,21 @@ from pathlib import Path
 
 from attrs import define
 
-from lmx_kernel.types import Location
+from lmx_kernel.errors import ForbiddenError
+from lmx_kernel.types import Location, ModelCard
 from lmx_model_folders.tree import Tree, contents
 
 
 @define
 class FolderSource:
-    """Folders in which models lie as ``publisher/name/files``, or in any other order."""
+    """Folders in which models lie as ``publisher/name/files``, or in any other order.
+
+    :param owned: whether they are LMX's to delete from.
+    """
 
     name: str
     roots: tuple[Path, ...]
+    owned: bool = False
 
     def locations(self) -> Iterator[Location]:
         """Yield every folder with files, but each file that lies directly in a root by itself."""
@@ -29,6 +34,23 @@ class FolderSource:
                     yield location
                 else:
                     yield from _singly(location)
+
+    def delete(self, card: ModelCard) -> None:
+        """Delete a model's files, and the folders that are empty then.
+
+        :raises ForbiddenError: the folders belong to another program, or a file lies elsewhere.
+        """
+        if not self.owned:
+            raise ForbiddenError(f"{card.id} lies in a folder of another program; delete it there")
+        roots = [root.resolve() for root in self.roots]
+        for file in card.files:
+            # The folder's real place counts, and a link is deleted, not what it points to.
+            folder = file.parent.resolve()
+            if not any(folder.is_relative_to(root) for root in roots):
+                raise ForbiddenError(f"{card.id} has a file that lies outside of the model folders")
+        for file in card.files:
+            file.unlink(missing_ok=True)
+            _remove_empty(file.parent.resolve(), roots)
 
 
 @define
@@ -47,6 +69,13 @@ class HuggingFaceSource:
             if snapshot and name:
                 yield from tree.walk(snapshot, name.replace("--", "/", 1))
 
+    def delete(self, card: ModelCard) -> None:
+        """Refuse: the cache has links and counts of its own.
+
+        :raises ForbiddenError: always.
+        """
+        raise ForbiddenError(f"{card.id} lies in a cache of another program; delete it there")
+
 
 def hugging_face_cache(environ: Mapping[str, str]) -> Path:
     """Return where Hugging Face's own tools keep what they download."""
@@ -62,6 +91,12 @@ def lm_studio_folders() -> tuple[Path, ...]:
         Path("~/.lmstudio/models").expanduser(),
         Path("~/.cache/lm-studio/models").expanduser(),
     )
+
+
+def _remove_empty(folder: Path, roots: list[Path]) -> None:
+    while folder not in roots and folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _singly(location: Location) -> Iterator[Location]:

@@ -14,8 +14,9 @@ from lmx_model_folders.plugin import lmx_model_sources, lmx_settings
 from lmx_model_folders.sources import FolderSource, HuggingFaceSource, hugging_face_cache
 
 from lmx_kernel.config import Settings, read_config, structure
+from lmx_kernel.errors import ForbiddenError
 from lmx_kernel.interfaces import ModelSource
-from lmx_kernel.types import Location
+from lmx_kernel.types import Location, ModelCard
 
 
 def put(root: Path, *files: str) -> None:
@@ -275,3 +276,64 @@ def test_import_is_cheap() -> None:
     code = "import sys, lmx_model_folders.plugin; print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+# --- deleting ------------------------------------------------------------------------------------
+
+
+def card(root: Path, *files: str) -> ModelCard:
+    return ModelCard(
+        id="org/m",
+        backend="b",
+        path=root / files[0],
+        format="f",
+        architecture="a",
+        size_bytes=0,
+        context_length=1,
+        files=tuple(root / file for file in files),
+    )
+
+
+def test_a_model_goes_with_its_files_and_the_folders_that_are_empty_then(tmp_path: Path) -> None:
+    put(tmp_path, "org/m/1.gguf", "org/m/2.gguf", "org/n/1.gguf", "solo.gguf")
+    source = FolderSource("home", (tmp_path,), owned=True)
+    source.delete(card(tmp_path, "org/m/1.gguf", "org/m/2.gguf"))
+    assert found(tmp_path) == {"org/n": ("1.gguf",), "solo": ("solo.gguf",)}
+    assert not (tmp_path / "org" / "m").exists()
+    source.delete(card(tmp_path, "solo.gguf"))
+    source.delete(card(tmp_path, "org/n/1.gguf"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_neighbour_in_the_same_folder_stays(tmp_path: Path) -> None:
+    put(tmp_path, "m/q4.gguf", "m/q8.gguf")
+    FolderSource("home", (tmp_path,), owned=True).delete(card(tmp_path, "m/q4.gguf"))
+    assert found(tmp_path) == {"m": ("q8.gguf",)}
+
+
+def test_models_of_other_programs_are_not_ours_to_delete(tmp_path: Path) -> None:
+    put(tmp_path, "m/q4.gguf")
+    for source in (FolderSource("lm_studio", (tmp_path,)), HuggingFaceSource("h", tmp_path)):
+        with pytest.raises(ForbiddenError, match="another program"):
+            source.delete(card(tmp_path, "m/q4.gguf"))
+    assert found(tmp_path) == {"m": ("q4.gguf",)}
+
+
+def test_a_link_is_deleted_and_not_what_it_points_to(tmp_path: Path) -> None:
+    put(tmp_path, "elsewhere/real.gguf", "models/m/x")
+    (tmp_path / "models/m/link.gguf").symlink_to(tmp_path / "elsewhere/real.gguf")
+    root = tmp_path / "models"
+    FolderSource("home", (root,), owned=True).delete(card(root, "m/link.gguf"))
+    assert (tmp_path / "elsewhere/real.gguf").exists()
+    assert found(root) == {"m": ("x",)}
+
+
+def test_a_linked_folder_that_leads_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    put(tmp_path, "elsewhere/real.gguf", "models/a/x")
+    root = tmp_path / "models"
+    (root / "m").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ForbiddenError, match="outside of the model folders"):
+        FolderSource("home", (root,), owned=True).delete(card(root, "m/real.gguf"))
+    with pytest.raises(ForbiddenError, match="outside of the model folders"):
+        FolderSource("home", (root,), owned=True).delete(card(root, "../elsewhere/real.gguf"))
+    assert (tmp_path / "elsewhere/real.gguf").exists()

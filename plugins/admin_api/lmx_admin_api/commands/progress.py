@@ -59,7 +59,8 @@ def follow_load(client: Client, body: Mapping[str, Any], *, quiet: bool) -> Any:
     ):
         loading = pool.submit(client.post, "/admin/models/load", body)
         while not loading.done():
-            bars.update(bars.task_ids[0], completed=_loaded_share(client, body["model"]), total=1)
+            share = _loaded_share(client, body["model"])
+            bars.update(bars.task_ids[0], completed=share, total=1, text=f"{share:.0%}")
             time.sleep(LOOK_S)
         return loading.result()
 
@@ -71,7 +72,9 @@ def _loaded_share(client: Client, model: str) -> float:
 
 
 def _bar(title: str, *, quiet: bool) -> Progress:
-    bars = Progress(*_COLUMNS, console=Console(stderr=True), transient=True, disable=quiet)
+    terminal = Console(stderr=True)
+    is_off = quiet or not terminal.is_terminal
+    bars = Progress(*_COLUMNS, console=terminal, transient=True, disable=is_off)
     bars.add_task(title, total=None, text="")
     return bars
 

@@ -1,0 +1,173 @@
+"""Grammars are compiled elsewhere first: in a child process that may be killed.
+
+A grammar comes from a client, and some cost minutes or gigabytes before they turn out to be wrong.
+So a child builds each one first, with the bytes for a vocabulary, and takes the first steps in it.
+Only one that got through is built where the model is. Run as ``python -m lmx_kernel.text.compiler``:
+a line of JSON with the control tokens, then a line with a grammar for each line with a verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+DEADLINE_S = 1.5
+"""Of one grammar, from its line to the verdict."""
+
+START_S = 20.0
+"""Of the child, until it is ready: a machine may be busy."""
+
+MEMORY_BYTES = 1 << 30
+STEPS = 32
+"""Tokens that the child writes: many faults of a grammar show no earlier."""
+
+VERDICTS = 256
+"""That are remembered."""
+
+REASON_CHARS = 300
+
+
+class Compiler:
+    """Tells which grammars are safe to build. Its calls may come from any thread.
+
+    :param size: of the vocabulary.
+    :param controls: texts of control tokens by their ids.
+    """
+
+    def __init__(self, size: int, controls: Mapping[int, str]) -> None:
+        self._hello = json.dumps({"size": size, "controls": controls})
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._verdict = lru_cache(VERDICTS)(self._ask)
+
+    def fault(self, grammar: str) -> str:
+        """Return why a grammar cannot be followed, or costs too much; "" if it is safe to build."""
+        return self._verdict(grammar)
+
+    def close(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+
+    def _ask(self, grammar: str) -> str:
+        with self._lock:
+            try:
+                if self._child is None:
+                    self._start()
+                answer = self._exchange(grammar, DEADLINE_S)
+            except OSError:
+                answer = None
+            if answer is None:
+                self.close()
+                return "it takes too much time or memory to compile"
+            return str(json.loads(answer))
+
+    def _start(self) -> None:
+        self._child = subprocess.Popen(
+            (sys.executable, "-m", __name__),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._exchange(self._hello, START_S)
+
+    def _exchange(self, line: str, deadline_s: float) -> bytes | None:
+        """Send a line and return the one that answers it; None if none came in time."""
+        assert self._child
+        assert self._child.stdin
+        assert self._child.stdout
+        self._child.stdin.write(line.encode() + b"\n")
+        self._child.stdin.flush()
+        if not select.select([self._child.stdout], [], [], deadline_s)[0]:
+            return None
+        return self._child.stdout.readline() or None
+
+
+# --- the child's side ----------------------------------------------------------------------------
+
+
+class ByteVocabulary:
+    """Control tokens at their own ids, nothing at all others, and the bytes after these."""
+
+    def __init__(self, size: int, controls: Mapping[str, str]) -> None:
+        self.tokens: Sequence[bytes] = [b""] * size + [bytes([byte]) for byte in range(256)]
+        for token, text in controls.items():
+            self.tokens[int(token)] = text.encode()
+        self.special_token_ids = [*map(int, controls)]
+        self.bos_token_id = None
+        self.eos_token_id = min(self.special_token_ids, default=0)
+        self._size = size
+
+    def __call__(self, text: bytes) -> list[int]:
+        return [self._size + byte for byte in text]
+
+
+def limits() -> Any:
+    """Return what one grammar may cost the library; the rest are its own limits."""
+    from llguidance import LLParserLimits  # noqa: PLC0415 - none of the kernel's process
+
+    return LLParserLimits(verbose_errors=False)
+
+
+def first_fault(tokenizer: Any, grammar: str) -> str:
+    """Return what is wrong with a grammar, as far as its first steps tell; "" for nothing."""
+    from llguidance import LLMatcher  # noqa: PLC0415 - as above
+
+    matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
+    dice = random.Random(0)
+    for _ in range(STEPS):
+        if matcher.is_error() or matcher.is_stopped():
+            break
+        allowed = _ids(matcher.compute_bitmask())
+        if matcher.is_error() or not allowed:
+            break
+        matcher.consume_token(dice.choice(allowed))
+    return _first_line(matcher.get_error()) if matcher.is_error() else ""
+
+
+def _ids(mask: bytes) -> list[int]:
+    return [at * 8 + bit for at, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1]
+
+
+def _first_line(message: str) -> str:
+    return (message.strip().splitlines() or ["it cannot be followed"])[0][:REASON_CHARS]
+
+
+def main() -> None:
+    """Answer grammars with verdicts until nobody asks any more."""
+    from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 - as above
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    lines: Iterable[bytes] = sys.stdin.buffer
+    vocabulary = ByteVocabulary(**json.loads(next(iter(lines))))
+    tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=len(vocabulary.tokens))
+    _answer("")
+    for line in lines:
+        _limit_time()
+        _answer(first_fault(tokenizer, line.decode()))
+
+
+def _answer(text: str) -> None:
+    sys.stdout.write(json.dumps(text) + "\n")
+    sys.stdout.flush()
+
+
+def _limit_time() -> None:
+    """End by oneself where nobody is left to kill one."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(usage.ru_utime + usage.ru_stime + DEADLINE_S) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main()

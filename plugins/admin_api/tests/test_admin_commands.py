@@ -1,0 +1,197 @@
+"""The command line, as processes of their own against a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from lmx_kernel.testing.script import SUFFIX, Script
+
+ALL = {
+    "m": Script(memory_bytes=2**30, load_s=0.1),
+    "giant": Script(memory_bytes=2**60),
+    "broken": Script(load_error="no such tensor"),
+}
+
+
+async def test_a_model_is_loaded_shown_unloaded_and_deleted(serve_daemon):
+    async with serve_daemon(ALL, "[memory]\nbudget_bytes = 3000000000\n") as daemon:
+        estimate = await daemon.lmx("estimate", "m")
+        assert (estimate.status, estimate.err) == (0, "")
+        assert "1.00 GiB" in estimate.out
+        assert "It fits." in estimate.out
+        loaded = await daemon.lmx("load", "m", "--context-length", "64", "--ttl", "90", "--pin")
+        assert loaded.status == 0
+        assert "m is ready: context 64" in loaded.out
+        assert "1 min 30 s" in loaded.out
+        status = await daemon.lmx("status")
+        assert "memory: 1.00 GiB reserved" in status.out
+        assert "ready" in status.out
+        assert "pinned" in status.out
+        refused = await daemon.lmx("rm", "m")
+        assert (refused.status, refused.err) == (1, "m is loaded; unload it first\n")
+        assert (await daemon.lmx("unload", "m")).out == "m is unloaded.\n"
+        assert (await daemon.lmx("rm", "m")).out == "m is deleted.\n"
+        assert not (daemon.home / f"m{SUFFIX}").exists()
+
+
+async def test_what_goes_wrong_is_told_in_the_daemons_own_words(serve_daemon):
+    async with serve_daemon(ALL) as daemon:
+        broken, missing, giant, bench = await asyncio.gather(
+            daemon.lmx("load", "broken"),
+            daemon.lmx("unload", "none"),
+            daemon.lmx("estimate", "giant"),
+            daemon.lmx("bench", "broken", "--rounds", "1"),
+        )
+        assert (broken.status, broken.out, broken.err) == (1, "", "no such tensor\n")
+        assert missing.status == 1
+        assert missing.err.startswith('Model "none" was not found.')
+        assert giant.status == 1
+        assert "It does not fit: " in giant.out
+        assert (bench.status, bench.err) == (1, "no such tensor\n")
+
+
+async def test_json_is_for_programs(serve_daemon):
+    async with serve_daemon(ALL) as daemon:
+        (daemon.home / "go").touch()
+        commands = [
+            ("estimate", "m"),
+            ("load", "m"),
+            ("status",),
+            ("pull", "acme/x"),
+            ("bench", "m", "--max-tokens", "4", "--rounds", "1"),
+            ("unload", "m"),
+            ("rm", "m"),
+        ]
+        answers = {}
+        for command in commands:
+            outcome = await daemon.lmx(*command, "--json")
+            assert (outcome.status, outcome.err) == (0, ""), command
+            answers[command[0]] = json.loads(outcome.out)
+        assert answers["estimate"]["fits"]
+        assert answers["load"]["state"] == "ready"
+        assert [one["id"] for one in answers["status"]["models"]] == ["m"]
+        assert answers["pull"]["result"] == {"bytes": 4_000_000}
+        assert answers["bench"]["result"]["tokens_per_s"] > 0
+        assert answers["unload"] == {"model": "m", "state": "unloaded"}
+        assert answers["rm"] == {"model": "m", "state": "deleted"}
+        lines = (await daemon.lmx("logs", "--event", "audit", "--json")).out.splitlines()
+        assert [json.loads(line)["action"] for line in lines] == [
+            *("load", "download", "benchmark", "unload", "delete"),
+        ]
+
+
+async def test_a_pull_waits_for_the_end_and_tells_of_a_failure(serve_daemon):
+    async with serve_daemon({}) as daemon:
+        pulling = asyncio.create_task(daemon.lmx("pull", "acme/x", "--quantization", "Q4"))
+        assert (await daemon.job())["spec"]["quantization"] == "Q4"
+        assert not pulling.done()
+        (daemon.home / "go").touch()
+        pulled = await pulling
+        assert (pulled.status, pulled.out) == (0, "acme/x is here (0.00 GiB).\n")
+        failed = await daemon.lmx("pull", "acme/missing")
+        assert (failed.status, failed.err) == (1, "the hub has no acme/missing\n")
+
+
+async def test_whoever_leaves_a_pull_leaves_it_running(serve_daemon):
+    async with serve_daemon({}) as daemon:
+        pulling = await daemon.start("pull", "acme/x")
+        job = await daemon.job()
+        pulling.send_signal(signal.SIGINT)
+        _, err = await pulling.communicate()
+        assert pulling.returncode == 130
+        assert "It goes on in the daemon; `lmx pull acme/x` shows it again." in err.decode()
+        again = (await daemon.http.get(f"/admin/jobs/{job['id']}")).json()
+        assert again["state"] == "running"
+
+
+async def test_a_pull_that_somebody_cancels_ends(serve_daemon):
+    async with serve_daemon({}) as daemon:
+        pulling = asyncio.create_task(daemon.lmx("pull", "acme/x"))
+        job = await daemon.job()
+        await daemon.http.post(f"/admin/jobs/{job['id']}/cancel")
+        outcome = await pulling
+        assert (outcome.status, outcome.err) == (1, "the download was cancelled\n")
+
+
+async def test_the_log_is_followed(serve_daemon):
+    async with serve_daemon({"m": Script()}) as daemon:
+        await daemon.http.post("/admin/models/load", json={"model": "m"})
+        following = await daemon.start("logs", "-f", "--event", "audit")
+        async with asyncio.timeout(30):
+            assert b"action=load target=m" in await following.stdout.readline()
+            await daemon.http.post("/admin/models/unload", json={"model": "m"})
+            assert b"action=unload target=m" in await following.stdout.readline()
+            following.send_signal(signal.SIGINT)
+            rest, err = await following.communicate()
+        assert (rest, err, following.returncode) == (b"", b"", 0)
+
+
+async def test_a_key_is_needed_where_there_is_one(serve_daemon, monkeypatch):
+    async with serve_daemon({"m": Script()}, '[server]\napi_key = "hush"\n') as daemon:
+        refused = await daemon.lmx("status")
+        assert refused.status == 1
+        assert "API key" in refused.err
+        monkeypatch.setenv("LMX_API_KEY", "hush")
+        assert (await daemon.lmx("status")).status == 0
+
+
+async def test_without_a_daemon_that_is_said(serve_daemon):
+    async with serve_daemon({}) as daemon:
+        await daemon.daemon.stop()
+        for command in (("status",), ("pull", "acme/x"), ("logs",)):
+            outcome = await daemon.lmx(*command)
+            assert outcome.status == 1
+            assert "start one with `lmx serve`" in outcome.err
+
+
+@pytest.fixture
+def terminal():
+    """Return the two ends of a terminal, and a way to read what is on it."""
+    ours, theirs = os.openpty()
+    shown = ""
+
+    async def until(text):
+        nonlocal shown
+        async with asyncio.timeout(30):
+            while text not in shown:
+                shown += (await asyncio.to_thread(os.read, ours, 4096)).decode()
+        seen, _, shown = shown.partition(text)
+        return seen
+
+    yield SimpleNamespace(end=theirs, until=until)
+    os.close(ours)
+    os.close(theirs)
+
+
+async def test_a_terminal_shows_how_far_a_download_is(serve_daemon, terminal):
+    async with serve_daemon({}) as daemon:
+        pulling = await daemon.start("pull", "acme/x", stderr=terminal.end)
+        assert "acme/x.gguf" in await terminal.until("1.0 MB of 4.0 MB")
+        (daemon.home / "go").touch()
+        out, _ = await pulling.communicate()
+        assert (pulling.returncode, out) == (0, b"acme/x is here (0.00 GiB).\n")
+
+
+async def test_a_terminal_shows_how_far_a_load_is(serve_daemon, terminal):
+    async with serve_daemon({"m": Script(load_s=2.0)}) as daemon:
+        loading = await daemon.start("load", "m", stderr=terminal.end)
+        await terminal.until("50%")
+        out, _ = await loading.communicate()
+        assert (loading.returncode, out[:11]) == (0, b"m is ready:")
+
+
+async def test_the_screen_is_refreshed_until_one_leaves(serve_daemon, terminal):
+    async with serve_daemon({"m": Script()}) as daemon:
+        watching = await daemon.start("status", "--watch", stdout=terminal.end)
+        await terminal.until("memory: 0.00 GiB reserved")
+        await daemon.http.post("/admin/models/load", json={"model": "m"})
+        await terminal.until("ready")
+        watching.send_signal(signal.SIGINT)
+        _, err = await watching.communicate()
+        assert (err, watching.returncode) == (b"", 0)

@@ -1,0 +1,59 @@
+"""Calls as DeepSeek V3, V3.1 and R1 write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmx_chat_formats import grammar
+from lmx_kernel.text.chat_format import ChatFormat
+from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax
+from lmx_kernel.text.json_reader import read_arguments
+from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
+from lmx_kernel.types import Tool
+
+ALL, ALL_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+ONE, ONE_END = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"
+SEPARATOR = "<｜tool▁sep｜>"
+FENCE = "```"
+
+
+class DeepSeekFormat(ChatFormat):
+    """Marks around ``f<sep>{...}``; older models write ``function<sep>f`` and a fenced block."""
+
+    name = "deepseek"
+    signs = (ALL,)
+    openings = (ALL, ONE)
+    marks = (ALL_END, ONE_END, SEPARATOR)
+
+    def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
+        yield from reader.skip()
+        if mark == ALL:
+            yield from reader.expect(ONE)
+        name, _ = yield from reader.upto(SEPARATOR)
+        if (yield from reader.peek()) != "{":
+            name, _ = yield from reader.upto("\n")
+            yield from reader.skip()
+            yield from reader.expect(f"{FENCE}json")
+            yield from reader.skip()
+        if not name.strip():
+            raise BrokenCallError
+        yield CallStarted(name.strip())
+        yield from read_arguments(reader)
+        yield CallEnded()
+        yield from reader.skip()
+        yield from reader.starts(FENCE)
+        yield from reader.starts(ONE_END)
+        yield from reader.skip()
+        yield from reader.starts(ALL_END)
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
+        if f"{FENCE}json" in self.template:
+            before = f'"{ONE}" "function" "{SEPARATOR}" '
+            names = grammar.named_call(tools, "", f'"\\n{FENCE}json\\n"')
+            call = f'call: {before} named "\\n{FENCE}" "{ONE_END}"\n'
+        else:
+            names = grammar.named_call(tools, "", f'"{SEPARATOR}"')
+            call = f'call: "{ONE}" named "{ONE_END}"\n'
+        some = 'call ("\\n"? call)*' if parallel else "call"
+        rules = f'calls: "{ALL}" {some} "{ALL_END}"\n'
+        return CallSyntax(trigger=ALL, grammar=rules + call + names)

@@ -1,0 +1,109 @@
+"""Calls as FunctionGemma and Gemma 4 write them: objects with bare keys and marked texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from lmx_chat_formats.mistral import is_of_name
+from lmx_kernel.text.chat_format import ChatFormat
+from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted
+from lmx_kernel.text.json_reader import MAX_DEPTH
+from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
+from lmx_kernel.types import Tool
+
+
+class GemmaFormat(ChatFormat):
+    """``<|tool_call>call:f{a:1,b:<|"|>text<|"|>}<tool_call|>``"""
+
+    name = "gemma"
+    opening = "<|tool_call>"
+    closing = "<tool_call|>"
+    quote = '<|"|>'
+    signs = (opening,)
+    thoughts = (("<|channel>thought", "<channel|>"),)
+    openings = (opening,)
+    marks = (closing, quote, "<|channel>")
+
+    def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
+        yield from reader.skip()
+        yield from reader.expect("call:")
+        name = yield from reader.take_while(is_of_name)
+        if not name or (yield from reader.peek()) != "{":
+            raise BrokenCallError
+        yield CallStarted(name)
+        yield from self._read_object(reader, 1)
+        yield CallEnded()
+        yield from reader.skip()
+        yield from reader.starts(self.closing)
+
+    def _read_value(self, reader: Reader, depth: int) -> Reading[None]:
+        if depth > MAX_DEPTH:
+            raise BrokenCallError
+        first = yield from reader.peek()
+        if first == "{":
+            yield from self._read_object(reader, depth + 1)
+        elif first == "[":
+            yield from self._read_list(reader, depth + 1)
+        elif (yield from reader.starts(self.quote)):
+            yield CallArguments('"')
+            if not (yield from reader.until((self.quote,), _escaped)):
+                raise BrokenCallError
+            yield CallArguments('"')
+        else:
+            word = yield from reader.take_while(lambda char: char not in ",}]")
+            yield CallArguments(_scalar(word))
+
+    def _read_object(self, reader: Reader, depth: int) -> Reading[None]:
+        before = "{"
+        yield from reader.expect("{")
+        while not (yield from reader.starts("}")):
+            if before != "{":
+                yield from reader.expect(",")
+            yield from reader.skip()
+            is_marked = yield from reader.starts(self.quote)
+            key, _ = yield from reader.upto(f"{self.quote}:" if is_marked else ":")
+            yield CallArguments(f"{before}{json.dumps(key, ensure_ascii=False)}:")
+            yield from self._read_value(reader, depth)
+            before = ","
+        yield CallArguments("{}" if before == "{" else "}")
+
+    def _read_list(self, reader: Reader, depth: int) -> Reading[None]:
+        before = "["
+        yield from reader.expect("[")
+        while not (yield from reader.starts("]")):
+            if before != "[":
+                yield from reader.expect(",")
+                yield CallArguments(",")
+            else:
+                yield CallArguments("[")
+            yield from self._read_value(reader, depth)
+            before = ","
+        yield CallArguments("[]" if before == "[" else "]")
+
+
+class FunctionGemmaFormat(GemmaFormat):
+    """``<start_function_call>call:f{a:1,b:<escape>text<escape>}<end_function_call>``"""
+
+    name = "function_gemma"
+    opening = "<start_function_call>"
+    closing = "<end_function_call>"
+    quote = "<escape>"
+    signs = (opening,)
+    thoughts = (("<think>", "</think>"),)
+    openings = (opening,)
+    marks = (closing, quote)
+
+
+def _escaped(text: str) -> CallArguments:
+    return CallArguments(json.dumps(text, ensure_ascii=False)[1:-1])
+
+
+def _scalar(word: str) -> str:
+    try:
+        msgspec.json.decode(word)
+    except (msgspec.DecodeError, UnicodeError):
+        return json.dumps(word, ensure_ascii=False)
+    return word.strip()

@@ -1,0 +1,82 @@
+"""For models whose template says nothing of tools: calls are explained to them in plain words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from attrs import evolve
+
+from lmx_chat_formats.hermes import CLOSING, OPENING, HermesFormat
+from lmx_kernel.types import Message, TextPart, Tool, ToolCall
+
+INTRODUCTION = """\
+You can call functions. Here they are, one JSON object in each line:
+{tools}
+
+To call one, answer with its name and its arguments, in this form and without any other words:
+{opening}
+{{"name": "the name", "arguments": {{"an argument": "its value"}}}}
+{closing}
+You may write several of these blocks one after the other. What a function returns is given to you
+in <tool_response> tags. If no function is of use, answer in plain words."""
+
+
+class GenericFormat(HermesFormat):
+    """As :class:`HermesFormat`; the tags may be missing."""
+
+    name = "generic"
+    signs = ()
+    has_bare_calls = True
+
+    def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
+        """Return ``messages`` with an introduction in the first, and all calls as text."""
+        plain = list(_joined(map(_as_text, messages)))
+        if not tools:
+            return plain
+        told = INTRODUCTION.format(
+            tools="\n".join(map(_describe, tools)), opening=OPENING, closing=CLOSING
+        )
+        if plain and plain[0].role == "system":
+            parts = (*plain[0].parts, TextPart(f"\n\n{told}"))
+            return [evolve(plain[0], parts=parts), *plain[1:]]
+        return [Message("system", (TextPart(told),)), *plain]
+
+
+def _describe(tool: Tool) -> str:
+    return json.dumps(
+        {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+        ensure_ascii=False,
+    )
+
+
+def _as_text(message: Message) -> Message:
+    if message.role == "tool":
+        text = "".join(part.text for part in message.parts)
+        told = f"<tool_response>\n{text}\n</tool_response>"
+        return Message("user", (TextPart(told),), name=message.name)
+    if message.tool_calls:
+        told = "\n".join(map(_write, message.tool_calls))
+        parts = (*message.parts, TextPart("\n" if message.parts else ""), TextPart(told))
+        return evolve(message, parts=parts, tool_calls=())
+    return message
+
+
+def _write(call: ToolCall) -> str:
+    name = json.dumps(call.name, ensure_ascii=False)
+    arguments = call.arguments or "{}"
+    return f'{OPENING}\n{{"name": {name}, "arguments": {arguments}}}\n{CLOSING}'
+
+
+def _joined(messages: Iterable[Message]) -> Iterable[Message]:
+    """Join user messages that follow each other: results of calls, and what the user says then."""
+    last: Message | None = None
+    for message in messages:
+        if last is not None and last.role == message.role == "user":
+            last = evolve(last, parts=(*last.parts, TextPart("\n"), *message.parts))
+            continue
+        if last is not None:
+            yield last
+        last = message
+    if last is not None:
+        yield last

@@ -1,0 +1,54 @@
+"""Lark rules of calls, for masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from lmx_kernel.types import Tool
+
+
+def literal(text: str) -> str:
+    """Return the rule that is this text."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def schema(tool: Tool) -> dict[str, Any]:
+    """Return the schema of a tool's arguments, which are an object whatever it says."""
+    return {**tool.parameters, "type": "object"}
+
+
+def repeated(call: str, between: str = "", *, parallel: bool) -> str:
+    """Return the rule ``calls`` for one call, or one and more."""
+    return f"calls: {call} ({between} {call})*\n" if parallel else f"calls: {call}\n"
+
+
+def choice(name: str, rules: Sequence[str]) -> str:
+    """Return the rule ``name`` that is one of ``rules``."""
+    names = [f"{name}_{index}" for index in range(len(rules))]
+    lines = [f"{one}: {rule}" for one, rule in zip(names, rules, strict=True)]
+    return "\n".join([f"{name}: {' | '.join(names)}", *lines, ""])
+
+
+def arguments(tools: Sequence[Tool]) -> str:
+    """Return a rule ``arguments_N`` for each tool: its arguments as JSON."""
+    lines = [f"arguments_{n}: %json {json.dumps(schema(tool))}" for n, tool in enumerate(tools)]
+    return "\n".join([*lines, ""])
+
+
+def json_call(tools: Sequence[Tool], key: str = "arguments") -> str:
+    """Return the rule ``object``: a call as a JSON object with a name and arguments."""
+    rules = [
+        f"{literal(f'{{"name": {json.dumps(tool.name)}, "{key}": ')} arguments_{n} {literal('}')}"
+        for n, tool in enumerate(tools)
+    ]
+    return choice("object", rules) + arguments(tools)
+
+
+def named_call(tools: Sequence[Tool], before: str, between: str) -> str:
+    """Return the rule ``named``: a name, something between, and the arguments as JSON."""
+    rules = [
+        f"{literal(before + tool.name)} {between} arguments_{n}" for n, tool in enumerate(tools)
+    ]
+    return choice("named", rules) + arguments(tools)

@@ -1,0 +1,35 @@
+"""JSON without tags, as Llama 3 models write it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmx_chat_formats import grammar
+from lmx_kernel.text.chat_format import ChatFormat
+from lmx_kernel.text.formats import CallSyntax
+from lmx_kernel.text.json_reader import read_calls
+from lmx_kernel.text.reader import SPACE, Reader, Reading
+from lmx_kernel.types import Tool
+
+OPENING = "<|python_tag|>"
+
+
+class Llama3Format(ChatFormat):
+    """``{"name": "f", "parameters": {...}}``, after ``<|python_tag|>`` or without it."""
+
+    name = "llama3"
+    signs = ("<|start_header_id|>", "parameters")
+    openings = (OPENING,)
+    has_bare_calls = True
+
+    def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
+        yield from reader.skip()
+        yield from read_calls(reader)
+        while (yield from reader.skip(SPACE + ";")) and (yield from reader.peek()) == "{":
+            yield from read_calls(reader)
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
+        rules = grammar.repeated("object", '"; "', parallel=parallel)
+        return CallSyntax(
+            trigger='{"name": "', grammar=rules + grammar.json_call(tools, "parameters")
+        )

@@ -1,0 +1,59 @@
+"""Calls as Mistral models write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmx_chat_formats import grammar
+from lmx_kernel.text.chat_format import ChatFormat
+from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax
+from lmx_kernel.text.json_reader import read_arguments, read_calls
+from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
+from lmx_kernel.types import Tool
+
+OPENING, ID, ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
+
+
+class MistralFormat(ChatFormat):
+    """``[TOOL_CALLS][{"name": "f", "arguments": {...}}]``; newer models write
+    ``[TOOL_CALLS]f[ARGS]{...}``.
+    """
+
+    name = "mistral"
+    signs = (OPENING,)
+    thoughts = (("[THINK]", "[/THINK]"), ("<think>", "</think>"))
+    openings = (OPENING,)
+    marks = (ID, ARGUMENTS)
+
+    def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
+        yield from reader.skip()
+        if (yield from reader.peek()) in ("[", "{"):
+            return (yield from read_calls(reader))
+        name = yield from reader.take_while(is_of_name)
+        if not name:
+            raise BrokenCallError
+        if (yield from reader.starts(ID)):
+            yield from reader.upto(ARGUMENTS)
+        else:
+            yield from reader.starts(ARGUMENTS)
+        yield from reader.skip()
+        if (yield from reader.peek()) != "{":
+            raise BrokenCallError
+        yield CallStarted(name)
+        yield from read_arguments(reader)
+        yield CallEnded()
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
+        if ARGUMENTS in self.template:
+            call = f'call: "{OPENING}" named\n' + grammar.named_call(tools, "", f'"{ARGUMENTS}"')
+            return CallSyntax(
+                trigger=OPENING, grammar=grammar.repeated("call", parallel=parallel) + call
+            )
+        some = 'object (", " object)*' if parallel else "object"
+        rules = f'calls: "{OPENING}" "[" {some} "]"\n'
+        return CallSyntax(trigger=OPENING, grammar=rules + grammar.json_call(tools))
+
+
+def is_of_name(char: str) -> bool:
+    """Return whether a character may be in a function's name."""
+    return char.isalnum() or char in "_-."

@@ -1,0 +1,50 @@
+"""Tags for functions and parameters, as Qwen3-Coder models write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from lmx_chat_formats.hermes import CLOSING, OPENING
+from lmx_chat_formats.tagged import read_value, types_of
+from lmx_kernel.text.chat_format import ChatFormat
+from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted
+from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
+from lmx_kernel.types import Tool
+
+FUNCTION, FUNCTION_END = "<function=", "</function>"
+PARAMETER, PARAMETER_END = "<parameter=", "</parameter>"
+
+
+class Qwen3CoderFormat(ChatFormat):
+    """``<tool_call><function=f><parameter=a>1</parameter></function></tool_call>``"""
+
+    name = "qwen3_coder"
+    signs = (OPENING, FUNCTION)
+    openings = (OPENING, FUNCTION)
+    marks = (CLOSING,)
+
+    def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
+        if mark == OPENING:
+            yield from reader.skip()
+            yield from reader.expect(FUNCTION)
+        name, _ = yield from reader.upto(">")
+        if not name:
+            raise BrokenCallError
+        yield CallStarted(name)
+        tool = next((tool for tool in tools if tool.name == name), None)
+        before = "{"
+        while True:
+            yield from reader.skip()
+            if not (yield from reader.starts(PARAMETER)):
+                break
+            key, _ = yield from reader.upto(">")
+            yield CallArguments(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
+            yield from reader.starts("\n")
+            yield from read_value(reader, types_of(tool, key), f"\n{PARAMETER_END}", PARAMETER_END)
+            before = ", "
+        yield from reader.expect(FUNCTION_END)
+        yield CallArguments("{}" if before == "{" else "}")
+        yield CallEnded()
+        yield from reader.skip()
+        yield from reader.starts(CLOSING)
