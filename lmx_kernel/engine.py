@@ -48,18 +48,16 @@ class TokenMask(Protocol):
     """What one sequence may say next, by the tokens it has said. Its methods never raise.
 
     An engine asks :meth:`fill` before each draw of that sequence and tells :meth:`accept` after it;
-    it may take :meth:`forced` tokens without drawing.
-
-    :ivar is_complete: nothing may follow: the sequence ends here.
+    it may take :meth:`forced` tokens without drawing. Whether an answer is at its end, or has come
+    to a dead end, is for the worker's loop: after such a draw it removes the sequence.
     """
-
-    is_complete: bool
 
     def fill(self, row: Any) -> bool:
         """Write which tokens are allowed, one bit each, lowest first, into a writable buffer of
-        int32 words that covers the vocabulary.
+        int32 words that covers the vocabulary. There is always one that is allowed.
 
-        :returns: False where every token is allowed, and ``row`` was left as it is.
+        :returns: False where every token is allowed, or where none counts any more; ``row`` may
+            hold anything then.
         """
         ...
 

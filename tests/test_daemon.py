@@ -275,7 +275,7 @@ async def test_stalled_readers_do_not_slow_the_others(tmp_path):
         for _ in range(10):
             reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
             writer.write(
-                f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+                f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
                 f"content-length: {len(body)}\r\n\r\n{body}".encode()
             )
             stalled.append((reader, writer))

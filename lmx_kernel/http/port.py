@@ -104,7 +104,7 @@ async def _get_root(host: str, port: int) -> bytes:
     """Return the body of a successful answer, or b""."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        writer.write(b"GET / HTTP/1.1\r\nhost: lmx\r\nconnection: close\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         answer = b""
         while len(answer) < MAX_GREETING_BYTES and (piece := await reader.read(MAX_GREETING_BYTES)):
             answer += piece

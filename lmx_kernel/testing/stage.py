@@ -101,6 +101,7 @@ async def staged_kernel(
             yield Stage(assembly.kernel, assembly, booted.settings, events)
         finally:
             await assembly.lifecycle.close(UnavailableError("the test is over"))
+            await assembly.jobs.close()
 
 
 @frozen

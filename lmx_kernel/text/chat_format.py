@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lmx_kernel.text.formats import CallSyntax, Parser, Text, Thought
 from lmx_kernel.text.json_reader import read_calls
-from lmx_kernel.text.reader import Reader, Reading, ReadingParser
+from lmx_kernel.text.reader import SPACE, Reader, Reading, ReadingParser
 from lmx_kernel.types import Message, Tool
 
 
@@ -19,6 +19,7 @@ class ChatFormat:
     :cvar thoughts: openings and closings of thoughts.
     :cvar openings: marks that a call begins with.
     :cvar marks: all control tokens of calls, where a vocabulary has them as such.
+    :cvar between: characters that are dropped after a call.
     :cvar has_bare_calls: whether an answer may be a call without any mark: a JSON object.
     """
 
@@ -27,6 +28,7 @@ class ChatFormat:
     thoughts: ClassVar[tuple[tuple[str, str], ...]] = (("<think>", "</think>"),)
     openings: ClassVar[tuple[str, ...]] = ()
     marks: ClassVar[tuple[str, ...]] = ()
+    between: ClassVar[str] = SPACE
     has_bare_calls: ClassVar[bool] = False
 
     def __init__(self, template: str) -> None:
@@ -74,7 +76,7 @@ class ChatFormat:
                     return
                 call, opening = self.read_call(reader, mark, tools), mark
             was_call = yield from reader.call_or_text(call, opening)
-            lead = yield from reader.skip()
+            lead = yield from reader.skip(self.between if was_call else SPACE)
             lead = "" if was_call else lead
             may_be_bare = was_call and self.has_bare_calls
 
@@ -99,7 +101,7 @@ class ChatFormat:
             return lead
         reader.is_thinking = True
         yield from reader.skip()
-        yield from reader.until((closing,), Thought, trim=" \t\r\n")
+        yield from reader.until((closing,), Thought, trim=SPACE)
         reader.is_thinking = False
         yield from reader.skip()
         return ""

@@ -2,8 +2,10 @@
 
 A grammar comes from a client, and some cost minutes or gigabytes before they turn out to be wrong.
 So a child builds each one first, with the bytes for a vocabulary, and takes the first steps in it.
-Only one that got through is built where the model is. Run as ``python -m lmx_kernel.text.compiler``:
-a line of JSON with the control tokens, then a line with a grammar for each line with a verdict.
+Only one that got through is built where the model is.
+
+Run as ``python -m lmx_kernel.text.compiler``: it gets a line of JSON with the control tokens, and
+then a line with a grammar for each line with a verdict.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Compiler:
             return str(json.loads(answer))
 
     def _start(self) -> None:
-        self._child = subprocess.Popen(
+        self._child = subprocess.Popen(  # noqa: S603 - itself
             (sys.executable, "-m", __name__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -91,6 +93,11 @@ class Compiler:
         if not select.select([self._child.stdout], [], [], deadline_s)[0]:
             return None
         return self._child.stdout.readline() or None
+
+
+def first_line(message: str) -> str:
+    """Return the part of the library's message that a client may see."""
+    return (message.strip().splitlines() or ["it cannot be followed"])[0][:REASON_CHARS]
 
 
 # --- the child's side ----------------------------------------------------------------------------
@@ -132,15 +139,13 @@ def first_fault(tokenizer: Any, grammar: str) -> str:
         if matcher.is_error() or not allowed:
             break
         matcher.consume_token(dice.choice(allowed))
-    return _first_line(matcher.get_error()) if matcher.is_error() else ""
+    return first_line(matcher.get_error()) if matcher.is_error() else ""
 
 
 def _ids(mask: bytes) -> list[int]:
-    return [at * 8 + bit for at, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1]
-
-
-def _first_line(message: str) -> str:
-    return (message.strip().splitlines() or ["it cannot be followed"])[0][:REASON_CHARS]
+    return [
+        at * 8 + bit for at, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1
+    ]
 
 
 def main() -> None:

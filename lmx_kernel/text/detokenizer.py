@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Collection
 
 from lmx_kernel.engine import Tokenizer
 
@@ -12,17 +13,25 @@ class Detokenizer:
 
     :param strip_space: drop one space at the very start, which some vocabularies put before the
         first word of a reply.
+    :param shown: texts of control tokens that are not hidden.
+    :ivar shown: the control tokens with these texts.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, strip_space: bool) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, strip_space: bool, shown: Collection[str] = ()
+    ) -> None:
         self._pieces = tokenizer.pieces
+        marks = {mark.encode() for mark in shown}
+        self.shown = frozenset(
+            token for token in tokenizer.hidden if marks and self._pieces[token] in marks
+        )
         self._hidden = tokenizer.hidden
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._at_start = strip_space
 
     def feed(self, token: int) -> str:
         """Return the text that ``token`` completes; empty within a character."""
-        if token in self._hidden:
+        if token in self._hidden and token not in self.shown:
             return ""
         return self._begin(self._decoder.decode(self._pieces[token]))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -31,7 +31,7 @@ WHITESPACE = r" |\r?\n[ \t]{0,32}"
 
 BOUNDS = ("maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties")
 
-SKIPPED = r'//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.)+/'
+SKIPPED = r"//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.)+/"
 """Comments and patterns of a Lark grammar."""
 
 PIECES = re.compile(rf'(?P<json>%json\s*)|(?P<literal>"(?:[^"\\\n]|\\.)*")|{SKIPPED}')
@@ -86,7 +86,7 @@ class GrammarWriter:
         others = set(self._controls.values()) - self._tokenizer.end_ids - {first}
         end = f"TEXT? {self._write([first])}" if isinstance(first, int) else "closing"
         lines = [
-            f"start: {self._literals(opening)} free end {'| free TEXT?' if may_end else ''}",
+            f"start: {self._literals(opening)} free {'(end | TEXT?)' if may_end else 'end'}",
             f"free: (TEXT? <[{','.join(map(str, sorted(others)))}]>)*" if others else 'free: ""',
             f"end: {end} {self._write(rest)}",
             "TEXT: /(?s:.+)/",
@@ -95,22 +95,22 @@ class GrammarWriter:
             lines.append(f"closing[lazy]: /(?s:.*)/ {json.dumps(first)}")
         return lark("\n".join(lines))
 
-    def calls(self, syntax: CallSyntax, text: str | None, *, is_lenient: bool) -> str:
+    def calls(self, syntax: CallSyntax, text: str | None) -> str:
         """Return the grammar of calls, or of either calls or what the grammar ``text`` allows."""
         start = "start: calls" if text is None else "start: calls | @text"
         others = [] if text is None else [json.loads(text)["grammars"][0] | {"name": "text"}]
-        rules = f"{start}\n{self._adapt(syntax.grammar, is_lenient)}"
+        rules = f"{start}\n{self._adapt(syntax.grammar)}"
         return json.dumps({"grammars": [{"name": "calls", "lark_grammar": rules}, *others]})
 
-    def _adapt(self, rules: str, is_lenient: bool) -> str:
+    def _adapt(self, rules: str) -> str:
         """Put control tokens and the options of schemas into the rules that a format wrote."""
         written, at = [], 0
         while found := PIECES.search(rules, at):
             written.append(rules[at : found.start()])
             at = found.end()
             if found["json"]:
-                schema, at = json.JSONDecoder().raw_decode(rules, at)
-                written.append(f"%json {json.dumps(_guided(schema, is_lenient))}")
+                source, at = json.JSONDecoder().raw_decode(rules, at)
+                written.append(f"%json {json.dumps(_guided(source, is_lenient=True))}")
             elif found["literal"]:
                 written.append(self._literals(json.loads(found[0])))
             else:
@@ -205,5 +205,7 @@ def _parsed(source: str) -> object:
 
 def _pattern(source: str) -> str:
     """Return a pattern as Lark writes it."""
-    slashes = re.sub(r"\\.|/", lambda found: found[0] if len(found[0]) > 1 else r"\/", source, flags=re.DOTALL)
+    slashes = re.sub(
+        r"\\.|/", lambda found: found[0] if len(found[0]) > 1 else r"\/", source, flags=re.DOTALL
+    )
     return "/" + slashes.replace("\n", r"\n") + "/" if source else '""'

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from lmx_kernel.engine import Tokenizer
 from lmx_kernel.errors import InternalError, InvalidRequestError, InvalidSchemaError
-from lmx_kernel.text.compiler import Compiler, limits
+from lmx_kernel.text.compiler import Compiler, first_line, limits
 from lmx_kernel.text.formats import Format, offered_tools
 from lmx_kernel.text.grammar import GrammarWriter, Stage, constrained, relaxed, schema, text_of
 from lmx_kernel.types import ChatPrompt, Constraint, GenerationRequest, Tool
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 GRAMMARS = 64
 """Compiled ones that are kept for each model; a few hundred kilobytes each."""
 
-NO_MASK = "the model's vocabulary has no token that may come next"
+DEAD_END = "no token of the model's vocabulary may come next"
 
 
 def needs_mask(request: GenerationRequest) -> bool:
@@ -53,54 +53,59 @@ class Ready:
 
 @define
 class _Way:
-    """One way in which an answer may go on: a stage, and those after it.
+    """One way in which an answer may go on: through stages, of which the first has begun.
 
-    :param matcher: None where anything may follow.
+    :ivar matcher: None where anything may follow.
+    :ivar seen: tokens of the stage at hand.
+    :ivar is_over: nothing may follow.
     """
 
     ready: Sequence[Ready]
-    matcher: LLMatcher | None = None
-    seen: int = 0
-    is_over: bool = False
+    matcher: LLMatcher | None = field(default=None, init=False)
+    seen: int = field(default=0, init=False)
+    is_over: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._enter()
+        if self.ready:
+            self._enter()
 
     @property
-    def stage(self) -> Stage:
-        return self.ready[0].stage
+    def overdue(self) -> tuple[int, ...]:
+        """The end of a thought that has taken long enough."""
+        if self.matcher is None:
+            return ()
+        stage = self.ready[0].stage
+        return stage.closing if stage.limit is not None and self.seen >= stage.limit else ()
 
     @property
-    def is_overdue(self) -> bool:
-        """Whether its thought has taken long enough."""
-        limit = self.stage.limit if self.matcher is not None else None
-        return limit is not None and self.seen >= limit
+    def is_thinking(self) -> bool:
+        """Whether a thought is not over."""
+        return self.matcher is not None and self.ready[0].stage.is_thought
 
     def take(self, token: int) -> bool:
         """Take note of a token; False if it does not go on this way."""
         if self.matcher is None:
             return True
-        self.seen += 1
         if self.is_over or not self.matcher.consume_token(token):
             return False
+        self.seen += 1
         self._leave()
         return True
 
     def _enter(self) -> None:
-        if self.ready:
-            self.seen = 0
-            self.matcher = self.ready[0].matcher.deep_copy()
-            self._leave()
+        self.seen = 0
+        self.matcher = self.ready[0].matcher.deep_copy()
+        self._leave()
 
     def _leave(self) -> None:
         """Go on to the next stage if nothing may follow in this one."""
-        assert self.matcher is not None
-        if not self.matcher.is_stopped() or self.matcher.is_error():
+        if self.matcher is None or self.matcher.is_error() or not self.matcher.is_stopped():
             return
-        if len(self.ready) > 1:
+        has_ended = self.matcher.stop_reason() == "EndOfSentence"
+        if len(self.ready) > 1 and not has_ended:
             self.ready = self.ready[1:]
             self._enter()
-        elif self.stage.is_thought:
+        elif not has_ended and self.ready[0].stage.is_thought:
             self.matcher = None
         else:
             self.is_over = True
@@ -112,42 +117,256 @@ class Mask:
     :ivar problem: why nothing may follow although the answer is not complete; "" if all is well.
     """
 
-    def __init__(self, rows: Sequence[Sequence[Ready]], end_ids: frozenset[int]) -> None:
+    def __init__(self, rows: Sequence[Sequence[Ready]]) -> None:
         self.problem = ""
         self._ways = [_Way(row) for row in rows]
-        self._end_ids = end_ids
-        self._has_ended = False
         self._forced: list[int] | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing may follow: the sequence ends here."""
-        return self._has_ended or all(way.is_over for way in self._ways)
+        return all(way.is_over for way in self._ways)
 
     def fill(self, row: Any) -> bool:
-        """Write which tokens are allowed; False where all are."""
+        """Write which tokens are allowed; False where all are, or where it does not matter."""
         if self.problem or self.is_complete or any(way.matcher is None for way in self._ways):
             return False
         words = memoryview(row).cast("B")
-        if forced := self.forced():
+        forced = self.forced()
+        if forced:
             words[:] = bytes(len(words))
             words[forced[0] // 8] = 1 << forced[0] % 8
-            return True
-        masks = [self._mask_of(way, words) for way in self._ways]
-        if len(masks) > 1:
-            union = sum(masks[1:], masks[0])
-            words[:] = union
-        return self._is_possible(words)
+        else:
+            self._compute(words)
+        return not self.problem
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Take note of tokens that were said."""
         for token in tokens:
             if self.problem or self.is_complete:
                 return
-            self._accept(token)
+            self._follow(token)
 
     def forced(self) -> list[int]:
         """Return the tokens that must come next whatever is drawn; not accepted yet."""
         if self._forced is None:
             self._forced = self._find_forced()
         return list(self._forced)
+
+    def _compute(self, words: memoryview) -> None:
+        address = ctypes.addressof(ctypes.c_char.from_buffer(words))
+        union = 0
+        for way in list(self._ways):
+            assert way.matcher is not None
+            way.matcher.unsafe_compute_mask_ptr(address, len(words))
+            if way.matcher.is_error():
+                self._give_up(way, way.matcher.get_error())
+            elif len(self._ways) > 1:
+                union |= int.from_bytes(words, "little")
+        if union:
+            words[:] = union.to_bytes(len(words), "little")
+        if not bytes(words).strip(b"\0"):
+            self.problem = DEAD_END
+
+    def _follow(self, token: int) -> None:
+        rest = self._forced[1:] if self._forced and self._forced[0] == token else []
+        self._forced = rest or None
+        thoughts = [way for way in self._ways if way.is_thinking]
+        for way in list(self._ways):
+            if not way.take(token):
+                self._give_up(way, DEAD_END)
+        # who has thought to the end did not speak all along
+        self._ways = [way for way in thoughts if not way.is_thinking][:1] or self._ways
+
+    def _give_up(self, way: _Way, reason: str) -> None:
+        if len(self._ways) > 1:
+            self._ways.remove(way)
+        else:
+            self.problem = first_line(reason)
+
+    def _find_forced(self) -> list[int]:
+        if self.problem or self.is_complete or self._ways[0].matcher is None:
+            return []
+        matcher, overdue = self._ways[0].matcher, list(self._ways[0].overdue)
+        if overdue and matcher.validate_tokens(overdue) == len(overdue):
+            return overdue
+        return matcher.compute_ff_tokens() if len(self._ways) == 1 else []
+
+
+# --- one request ---------------------------------------------------------------------------------
+
+
+@frozen
+class Shape:
+    """What answers to one request may be.
+
+    :param rows: ways of an answer, each through all of its stages; one without any is free.
+    """
+
+    rows: Sequence[Sequence[Ready]]
+
+    def mask(self) -> Mask:
+        """Return the mask of a new candidate."""
+        return Mask(self.rows)
+
+
+# --- one model -----------------------------------------------------------------------------------
+
+
+class MaskFactory:
+    """Makes the masks of one model. Its calls may come from any thread.
+
+    What they need is made when it is first needed: the vocabulary as the library wants it takes
+    about 3 us a token, and stays.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, chat_format: Format) -> None:
+        self._tokenizer = tokenizer
+        self._format = chat_format
+        self._writer = GrammarWriter(tokenizer)
+        controls = sorted(tokenizer.hidden | tokenizer.end_ids)
+        texts = {token: text_of(tokenizer, token) for token in controls}
+        self._compiler = Compiler(len(tokenizer.pieces), texts)
+        self._lock = threading.Lock()
+        self._vocabulary: LLTokenizer | None = None
+        self._matcher = lru_cache(GRAMMARS)(self._compile)
+
+    def shape(self, request: GenerationRequest, prompt: str) -> Shape | None:
+        """Return what answers to ``request`` may be; None for anything.
+
+        :param prompt: the end of the prompt's text.
+        :raises InvalidSchemaError: a schema, pattern or grammar cannot be followed exactly.
+        :raises InvalidRequestError: a tool must be called, and there is none that can be.
+        """
+        body = self._body(request)
+        rows = [body] if body else []
+        texts = self._format.thought(prompt) if isinstance(request.prompt, ChatPrompt) else None
+        if texts is not None and (body or request.reasoning_tokens is not None):
+            thought = self._thought(*texts, request.reasoning_tokens, is_all=not body)
+            is_open = not texts[0]
+            rows = [(thought, *body)] if is_open else [(thought, *body), body]
+        if not rows:
+            return None
+        return Shape([tuple(map(self._ready, row)) for row in rows])
+
+    def _thought(self, opening: str, closing: str, limit: int | None, *, is_all: bool) -> Stage:
+        taken = len(self._writer.tokens(opening))
+        return Stage(
+            grammar=self._writer.until(closing, opening=opening, may_end=is_all),
+            is_thought=True,
+            limit=None if limit is None else limit + taken,
+            closing=self._writer.tokens(closing),
+        )
+
+    def _body(self, request: GenerationRequest) -> tuple[Stage, ...]:
+        """Return the stages of an answer without its thought; none for any text."""
+        text = self._text(request.constraint)
+        calls = self._calls(request, text)
+        if calls is None:
+            return (Stage(grammar=text),) if text is not None else ()
+        trigger, grammar = calls
+        if text is not None or request.tool_choice.mode == "required":
+            return (Stage(grammar=grammar),)
+        free = Stage(grammar=self._writer.until(trigger, may_end=True))
+        return free, Stage(grammar=grammar, begun=self._writer.tokens(trigger))
+
+    def _text(self, constraint: Constraint | None) -> str | None:
+        if constraint is None:
+            return None
+        try:
+            grammar = constrained(constraint)
+        except InvalidSchemaError as error:
+            fault = error.message
+        else:
+            fault = self._compiler.fault(grammar)
+        if fault:
+            raise InvalidSchemaError(
+                f"the {constraint.kind} cannot be followed: {fault}", param="response_format"
+            )
+        return grammar
+
+    def _calls(self, request: GenerationRequest, text: str | None) -> tuple[str, str] | None:
+        """Return the text that begins a call, and the grammar of calls, or of them or ``text``."""
+        choice = request.tool_choice
+        tools = [
+            relaxed(tool)
+            for tool in offered_tools(request)
+            if not choice.names or tool.name in choice.names
+        ]
+        must = choice.mode == "required"
+        for offered in self._attempts(tools):
+            syntax = self._format.calls(offered, parallel=request.parallel_tool_calls)
+            if syntax is None:
+                break
+            grammar = self._writer.calls(syntax, None if must else text)
+            if not self._compiler.fault(grammar):
+                return syntax.trigger, grammar
+        if must:
+            raise InvalidRequestError("none of these tools can be called here", param="tool_choice")
+        return None
+
+    def _attempts(self, tools: Sequence[Tool]) -> Iterator[Sequence[Tool]]:
+        """Yield the tools as they are, and then with ever less of what cannot be followed.
+
+        :raises InvalidSchemaError: of a strict tool it must be.
+        """
+        for tool in tools:
+            fault = tool.strict and self._compiler.fault(schema(tool.parameters))
+            if fault:
+                raise InvalidSchemaError(
+                    f"the parameters of {tool.name} cannot be followed: {fault}", param="tools"
+                )
+        if tools:
+            yield tools
+            yield [tool if self._is_sound(tool) else _loose(tool) for tool in tools]
+            yield [tool if tool.strict else _loose(tool) for tool in tools]
+
+    def _is_sound(self, tool: Tool) -> bool:
+        return tool.strict or not self._compiler.fault(schema(tool.parameters, is_lenient=True))
+
+    def _ready(self, stage: Stage) -> Ready:
+        matcher = self._matcher(stage.grammar)
+        if stage.begun:
+            matcher = matcher.deep_copy()
+            if not matcher.consume_tokens(list(stage.begun)):
+                raise InternalError(f"calls of {self._format.name} do not begin as it says")
+        return Ready(stage, matcher)
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        from llguidance import LLMatcher  # noqa: PLC0415 - takes 60 ms, and few need it
+
+        matcher = LLMatcher(self._library_vocabulary(), grammar, log_level=0, limits=limits())
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # some faults show no earlier
+        if matcher.is_error():
+            raise InvalidSchemaError(first_line(matcher.get_error()))
+        return matcher
+
+    def _library_vocabulary(self) -> LLTokenizer:
+        from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 - as above
+
+        with self._lock:
+            if self._vocabulary is None:
+                wrapper = TokenizerWrapper(_Vocabulary(self._tokenizer))
+                size, ends = len(self._tokenizer.pieces), sorted(self._tokenizer.end_ids)
+                self._vocabulary = LLTokenizer(wrapper, n_vocab=size, eos_token=ends)
+            return self._vocabulary
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance wants it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokens = tokenizer.pieces
+        self.special_token_ids = sorted(tokenizer.hidden | tokenizer.end_ids)
+        self.bos_token_id = None
+        self.eos_token_id = min(tokenizer.end_ids, default=0)
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: bytes) -> list[int]:
+        plain = text.decode(errors="replace")
+        return self._tokenizer.encode(plain, add_special=False, parse_special=False)
+
+
+def _loose(tool: Tool) -> Tool:
+    return evolve(tool, parameters={"type": "object"})

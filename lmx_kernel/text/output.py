@@ -1,14 +1,26 @@
-"""One candidate's tokens to events: text, stop texts, the end, and everything again on resume."""
+"""One candidate's tokens to events: text, thoughts, calls, the end, and all of it on resume."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 
 from lmx_kernel.engine import Tokenizer, TokenLogprobs
 from lmx_kernel.text.detokenizer import Detokenizer
-from lmx_kernel.text.formats import Parser, Piece, Text
+from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, Parser, Piece, Text
 from lmx_kernel.text.stops import StopScanner
-from lmx_kernel.types import Event, Finished, Logprobs, TextDelta, TokenLogprob
+from lmx_kernel.types import (
+    Event,
+    Finished,
+    Logprobs,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+
+CALL_ID_CHARS = 24
 
 
 class CandidateOutput:
@@ -18,6 +30,9 @@ class CandidateOutput:
     were answered before (and ignoring what comes out) makes it stand exactly where the old one did.
 
     :param budget: how many tokens the candidate may have.
+    :param seed: what the ids of its calls derive from.
+    :param parallel_calls: whether it goes on after a call.
+    :ivar finished: why it ended; None while it goes on.
     """
 
     def __init__(
@@ -29,51 +44,105 @@ class CandidateOutput:
         stops: Sequence[str],
         budget: int,
         strip_space: bool,
+        seed: int = 0,
+        parallel_calls: bool = True,
     ) -> None:
         self._candidate = candidate
         self._tokenizer = tokenizer
         self._parser = parser
-        self._detokenizer = Detokenizer(tokenizer, strip_space=strip_space)
+        self._detokenizer = Detokenizer(tokenizer, strip_space=strip_space, shown=parser.marks)
+        self._ends = tokenizer.end_ids - self._detokenizer.shown
         self._stops = StopScanner(stops)
         self._left = budget
+        self._seed = seed
+        self._parallel_calls = parallel_calls
+        self._started = self._ended = self._thought = 0
         self.finished: str | None = None
 
-    def feed(self, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs] = ()) -> list[Event]:
-        """Return the events of new tokens; tokens after the end are ignored."""
+    def feed(
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[TokenLogprobs] = (),
+        *,
+        is_complete: bool = False,
+    ) -> list[Event]:
+        """Return the events of new tokens; tokens after the end are ignored.
+
+        :param is_complete: nothing may follow them.
+        """
         if self.finished:
             return []
-        text, used, shown = "", 0, 0
+        events: list[Event] = []
+        used = shown = 0
         for token in tokens:
             if self.finished:
                 break
             used += 1
-            ended = token in self._tokenizer.end_ids
-            shown += not ended
-            text += "" if ended else self._stops.feed(self._detokenizer.feed(token))
-            self._end(ended)
-        if self.finished and not self._stops.hit:
-            text += self._stops.feed(self._detokenizer.flush()) + self._stops.flush()
+            shown += token not in self._ends
+            events += self._take(token)
+        if is_complete and not self.finished:
+            events += self._end("stop")
         details = tuple(map(self._describe, tokens[:shown], logprobs))
-        return self._events(text, tuple(tokens[:used]), details)
-
-    def _end(self, ended: bool) -> None:
-        self._left -= 1
-        if ended or self._stops.hit:
-            self.finished = "stop"
-        elif self._left <= 0:
-            self.finished = "length"
-
-    def _events(
-        self, text: str, tokens: tuple[int, ...], logprobs: tuple[Logprobs, ...]
-    ) -> list[Event]:
-        pieces: list[Piece] = [*self._parser.feed(text)]
+        events = _joined(events, TextDelta(self._candidate, "", tuple(tokens[:used]), details))
         if self.finished:
-            pieces += self._parser.flush()
-        shown = "".join(piece.text for piece in pieces if isinstance(piece, Text))
-        events: list[Event] = [TextDelta(self._candidate, shown, tokens, logprobs)]
-        if self.finished:
-            events.append(Finished(self._candidate, self.finished))
+            events.append(Finished(self._candidate, self.finished, self._thought))
         return events
+
+    def _take(self, token: int) -> list[Event]:
+        self._left -= 1
+        if token in self._ends:
+            return self._end("stop")
+        was_thinking = self._parser.is_thinking
+        events = self._say(self._parser.feed(self._detokenizer.feed(token)))
+        self._thought += was_thinking or self._parser.is_thinking
+        if self._left <= 0 and not self.finished:
+            events += self._end("length")
+        return events
+
+    def _end(self, reason: str) -> list[Event]:
+        """Say what was held back, which may end the answer in its own way."""
+        events = self._say(self._parser.feed(self._detokenizer.flush()))
+        events += self._say(self._parser.flush())
+        if not self.finished:
+            events += self._visible(self._stops.flush())
+            self.finished = "tool_calls" if self._ended and reason == "stop" else reason
+        return events
+
+    def _say(self, pieces: Iterable[Piece]) -> list[Event]:
+        events: list[Event] = []
+        for piece in pieces:
+            if self.finished:
+                break
+            events += self._event(piece)
+        return events
+
+    def _event(self, piece: Piece) -> list[Event]:
+        if isinstance(piece, Text):
+            events = self._visible(self._stops.feed(piece.text))
+            if self._stops.hit:
+                self.finished = "tool_calls" if self._ended else "stop"
+            return events
+        if isinstance(piece, CallStarted):
+            self._started += 1
+            started = ToolCallStarted(
+                self._candidate, self._started - 1, self._call_id(), piece.name
+            )
+            return [started]
+        if isinstance(piece, CallArguments):
+            return [ToolCallDelta(self._candidate, self._started - 1, piece.text)]
+        if isinstance(piece, CallEnded):
+            self._ended += 1
+            if not self._parallel_calls:
+                self.finished = "tool_calls"
+            return []
+        return [ReasoningDelta(self._candidate, piece.text)]
+
+    def _visible(self, text: str) -> list[Event]:
+        return [TextDelta(self._candidate, text, ())] if text else []
+
+    def _call_id(self) -> str:
+        source = f"{self._seed} {self._candidate} {self._started}"
+        return "call_" + hashlib.sha256(source.encode()).hexdigest()[:CALL_ID_CHARS]
 
     def _describe(self, token: int, logprobs: TokenLogprobs) -> Logprobs:
         top = tuple(self._named(other, logprob) for other, logprob in logprobs.top)
@@ -81,3 +150,29 @@ class CandidateOutput:
 
     def _named(self, token: int, logprob: float) -> TokenLogprob:
         return TokenLogprob(token, self._tokenizer.pieces[token], logprob)
+
+
+def _joined(events: Iterable[Event], tokens: TextDelta) -> list[Event]:
+    """Join neighbours of one kind, and put the tokens of the step into the first text."""
+    joined: list[Event] = []
+    for event in events:
+        last = joined[-1] if joined else None
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
+            joined[-1] = TextDelta(event.candidate, last.text + event.text, ())
+        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
+            joined[-1] = ReasoningDelta(event.candidate, last.text + event.text)
+        elif (
+            isinstance(event, ToolCallDelta)
+            and isinstance(last, ToolCallDelta)
+            and event.index == last.index
+        ):
+            joined[-1] = ToolCallDelta(
+                event.candidate, event.index, last.arguments + event.arguments
+            )
+        else:
+            joined.append(event)
+    for index, event in enumerate(joined):
+        if isinstance(event, TextDelta):
+            joined[index] = TextDelta(event.candidate, event.text, tokens.tokens, tokens.logprobs)
+            return joined
+    return [tokens, *joined]

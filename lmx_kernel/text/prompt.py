@@ -47,10 +47,12 @@ class PromptEncoder:
             )
         return tokens
 
-    def encode_inputs(self, inputs: Sequence[EmbeddingInput]) -> list[list[int]]:
-        """Return the tokens of each text that is to be embedded.
+    def encode_inputs(
+        self, request: GenerationRequest, inputs: Sequence[EmbeddingInput]
+    ) -> list[list[int]]:
+        """Return the tokens of each text that ``request`` wants to be embedded.
 
-        :raises ContextOverflowError: one of them is longer than the context.
+        :raises ContextOverflowError: one of them is longer than the context, and not just counted.
         :raises InvalidRequestError: there are none, one is empty, or has an unknown token.
         """
         if not inputs:
@@ -60,7 +62,7 @@ class PromptEncoder:
             self._check_ids("input", tokens)
             if not tokens:
                 raise InvalidRequestError(f"input {index} is empty", param="input")
-            if len(tokens) > self._limits.context_length:
+            if len(tokens) > self._limits.context_length and request.max_tokens != 0:
                 raise ContextOverflowError(
                     f"input {index} has {len(tokens)} tokens and the context length is "
                     f"{self._limits.context_length} tokens",

@@ -28,11 +28,10 @@ class _Request:
 
 
 class Embedder:
-    """Embeds for one engine. :meth:`prepare` may be called from another thread than all else."""
+    """Embeds for one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._prepared: dict[int, list[list[int]]] = {}
         self._running: dict[int, _Request] = {}
 
     @property
@@ -40,21 +39,12 @@ class Embedder:
         """Whether there is something to embed."""
         return bool(self._running)
 
-    def prepare(self, request_id: int, inputs: list[list[int]]) -> int:
-        """Keep what a request wants to be embedded, and return how many tokens that is."""
-        self._prepared[request_id] = inputs
-        return sum(map(len, inputs))
-
-    def start(self, request_id: int) -> bool:
-        """Begin with a request; False if it is not one that was prepared here."""
-        inputs = self._prepared.get(request_id)
-        if inputs is not None:
-            self._running[request_id] = _Request(inputs)
-        return inputs is not None
+    def start(self, request_id: int, inputs: list[list[int]]) -> None:
+        """Begin with a request."""
+        self._running[request_id] = _Request(inputs)
 
     def drop(self, request_id: int) -> None:
         """Forget a request; an unknown one is ignored."""
-        self._prepared.pop(request_id, None)
         self._running.pop(request_id, None)
 
     def step(self) -> Iterator[wire.Routed]:

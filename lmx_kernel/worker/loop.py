@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
 from itertools import count
 from queue import SimpleQueue
 
-from attrs import define, evolve, frozen
+from attrs import define, evolve
 
-from lmx_kernel.engine import Engine, Sequence, Step
+from lmx_kernel.engine import Engine, Sequence, Step, TokenLogprobs
 from lmx_kernel.errors import LmxError
-from lmx_kernel.text.formats import find_format
+from lmx_kernel.text.formats import offered_tools
+from lmx_kernel.text.masks import Mask
 from lmx_kernel.text.output import CandidateOutput
-from lmx_kernel.text.prompt import PromptEncoder
-from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest, PromptProgress
+from lmx_kernel.types import ChatPrompt, PromptProgress
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.embedder import Embedder
+from lmx_kernel.worker.preparer import Prepared, Preparer
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
 Work = wire.Start | wire.Drop | wire.Trim | wire.Ping
-
-
-@frozen
-class _Prepared:
-    request: GenerationRequest
-    tokens: list[int]
 
 
 @define
@@ -34,36 +30,33 @@ class _Running:
     id: int
     candidate: int
     output: CandidateOutput
+    mask: Mask | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be said."""
+        return bool(self.output.finished or (self.mask is not None and self.mask.problem))
 
 
 class Loop:
     """Runs one engine. :meth:`prepare` is called from the channel's reading thread, all else from
-    the main thread; what they share is the dictionary of prepared requests, written by the one and
-    read by the other.
+    the main thread.
     """
 
     def __init__(self, engine: Engine, channel: Channel) -> None:
         self.limits = engine.limits
         self._engine = engine
         self._channel = channel
-        self._encoder = PromptEncoder(engine.tokenizer, engine.limits)
-        self._format = find_format(engine.tokenizer.chat_template)
-        self._prepared: dict[int, _Prepared] = {}
         self._running: dict[int, _Running] = {}
         self._embedder = Embedder(engine)
+        self._preparer = Preparer(engine, channel)
         self._sequence_ids = count()
         self._observed_at = 0.0
         self.inbox: SimpleQueue[Work] = SimpleQueue()
 
     def prepare(self, message: wire.Prepare) -> None:
-        """Tokenise and check a request, and say how that went."""
-        try:
-            size = self._encode(message.id, message.request)
-        except LmxError as error:
-            refusal = wire.Refused(message.id, error.code, error.message, error.param)
-            self._channel.send(refusal)
-            return
-        self._channel.send(wire.Prepared(message.id, size))
+        """Have a request tokenised and checked; the kernel is told how that went."""
+        self._preparer.submit(message)
 
     def run(self) -> None:
         """Serve for ever: the process ends with its channel, not here."""
@@ -76,14 +69,6 @@ class Loop:
             if self._embedder.is_busy:
                 self._channel.send(wire.Stepped(tuple(self._embedder.step())))
                 self._observe()
-
-    def _encode(self, request_id: int, request: GenerationRequest) -> int:
-        if isinstance(request.prompt, EmbeddingPrompt):
-            inputs = self._encoder.encode_inputs(request.prompt.inputs)
-            return self._embedder.prepare(request_id, inputs)
-        tokens = self._encoder.encode(request)
-        self._prepared[request_id] = _Prepared(request, tokens)
-        return len(tokens)
 
     @property
     def _is_busy(self) -> bool:
@@ -109,21 +94,37 @@ class Loop:
                 self._channel.send(wire.Pong())
 
     def _start(self, message: wire.Start) -> None:
-        if self._embedder.start(message.id):
+        preparing = self._preparer.find(message.id)
+        if preparing is None:
             return
-        prepared = self._prepared.get(message.id)
+        if not preparing.done():
+            preparing.add_done_callback(lambda _: self.inbox.put(message))
+            return
+        prepared = preparing.result()
         if prepared is None:
             return
-        request = prepared.request
-        output = self._output(message.candidate, request, len(prepared.tokens))
-        if message.tokens:
-            output.feed(message.tokens)
+        if prepared.inputs:
+            self._embedder.start(message.id, prepared.inputs)
+        else:
+            self._run(message, prepared)
+
+    def _run(self, message: wire.Start, prepared: Prepared) -> None:
+        """Let the engine continue a candidate, unless what it has said already is all."""
+        mask = prepared.shape.mask() if prepared.shape is not None else None
+        if mask is not None:
+            mask.accept(message.tokens)
+        run = _Running(message.id, message.candidate, self._output(message, prepared), mask)
+        said = [*self._read(run, message.tokens)]
+        if run.is_over:
+            self._channel.send(wire.Stepped((said[-1],)))
+            return
         sequence = Sequence(
             id=next(self._sequence_ids),
             tokens=[*prepared.tokens, *message.tokens],
             produced=len(message.tokens),
-            sampling=evolve(request.sampling, seed=message.seed),
-            logprobs=request.logprobs,
+            sampling=evolve(prepared.request.sampling, seed=message.seed),
+            logprobs=prepared.request.logprobs,
+            mask=mask,
         )
         try:
             self._engine.add(sequence)
@@ -131,24 +132,25 @@ class Loop:
             failed = wire.Failed(message.candidate, error.message)
             self._channel.send(wire.Stepped((wire.Routed(message.id, failed),)))
             return
-        self._running[sequence.id] = _Running(message.id, message.candidate, output)
+        self._running[sequence.id] = run
 
-    def _output(
-        self, candidate: int, request: GenerationRequest, prompt_tokens: int
-    ) -> CandidateOutput:
+    def _output(self, message: wire.Start, prepared: Prepared) -> CandidateOutput:
+        request = prepared.request
         # The last token of an answer takes no room in the context: nothing is computed after it.
-        room = self._engine.limits.context_length - prompt_tokens + 1
+        room = self.limits.context_length - len(prepared.tokens) + 1
         return CandidateOutput(
-            candidate,
+            message.candidate,
             tokenizer=self._engine.tokenizer,
-            parser=self._format.parser(""),
+            parser=prepared.format.parser(prepared.prompt_end, offered_tools(request)),
             stops=request.stop,
             budget=room if request.max_tokens is None else min(room, request.max_tokens),
             strip_space=isinstance(request.prompt, ChatPrompt),
+            seed=message.seed,
+            parallel_calls=request.parallel_tool_calls,
         )
 
     def _drop(self, request_id: int) -> None:
-        self._prepared.pop(request_id, None)
+        self._preparer.drop(request_id)
         self._embedder.drop(request_id)
         for sequence_id in [key for key, run in self._running.items() if run.id == request_id]:
             self._forget(sequence_id)
@@ -166,9 +168,8 @@ class Loop:
             yield wire.Routed(run.id, moved)
         for output in step.outputs:
             run = self._running[output.id]
-            for event in run.output.feed(output.tokens, output.logprobs):
-                yield wire.Routed(run.id, event)
-            if run.output.finished:
+            yield from self._read(run, output.tokens, output.logprobs)
+            if run.is_over:
                 self._forget(output.id)
         for sequence_id in step.preempted:
             run = self._running.pop(sequence_id)
@@ -176,3 +177,15 @@ class Loop:
         for sequence_id, reason in step.failed:
             run = self._running.pop(sequence_id)
             yield wire.Routed(run.id, wire.Failed(run.candidate, reason))
+
+    def _read(
+        self, run: _Running, tokens: Seq[int], logprobs: Seq[TokenLogprobs] = ()
+    ) -> Iterator[wire.Routed]:
+        """Yield what new tokens of a candidate say; its mask has accepted them already."""
+        mask = run.mask
+        if mask is not None and mask.problem:
+            yield wire.Routed(run.id, wire.Failed(run.candidate, mask.problem))
+            return
+        is_complete = mask is not None and mask.is_complete
+        for event in run.output.feed(tokens, logprobs, is_complete=is_complete):
+            yield wire.Routed(run.id, event)

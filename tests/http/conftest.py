@@ -221,7 +221,7 @@ async def serve() -> AsyncIterator[Serve]:
     started: list[Running] = []
 
     async def start(**settings: Any) -> Running:
-        settings = ServerSettings(**{"port": 0, **settings})
+        settings = ServerSettings(**{"port": 0, "allowed_hosts": ("x",), **settings})
         toy = Toy()
         health = Health(
             name="toy",

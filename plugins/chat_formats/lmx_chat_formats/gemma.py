@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lmx_chat_formats.mistral import is_of_name
+from lmx_chat_formats.tagged import escaped
 from lmx_kernel.text.chat_format import ChatFormat
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted
 from lmx_kernel.text.json_reader import MAX_DEPTH
@@ -49,7 +50,7 @@ class GemmaFormat(ChatFormat):
             yield from self._read_list(reader, depth + 1)
         elif (yield from reader.starts(self.quote)):
             yield CallArguments('"')
-            if not (yield from reader.until((self.quote,), _escaped)):
+            if not (yield from reader.until((self.quote,), escaped)):
                 raise BrokenCallError
             yield CallArguments('"')
         else:
@@ -95,10 +96,6 @@ class FunctionGemmaFormat(GemmaFormat):
     thoughts = (("<think>", "</think>"),)
     openings = (opening,)
     marks = (closing, quote)
-
-
-def _escaped(text: str) -> CallArguments:
-    return CallArguments(json.dumps(text, ensure_ascii=False)[1:-1])
 
 
 def _scalar(word: str) -> str:

@@ -39,10 +39,10 @@ def arguments(tools: Sequence[Tool]) -> str:
 
 def json_call(tools: Sequence[Tool], key: str = "arguments") -> str:
     """Return the rule ``object``: a call as a JSON object with a name and arguments."""
-    rules = [
-        f"{literal(f'{{"name": {json.dumps(tool.name)}, "{key}": ')} arguments_{n} {literal('}')}"
-        for n, tool in enumerate(tools)
-    ]
+    rules = []
+    for index, tool in enumerate(tools):
+        head = '{"name": ' + json.dumps(tool.name, ensure_ascii=False) + f', "{key}": '
+        rules.append(f"{literal(head)} arguments_{index} {literal('}')}")
     return choice("object", rules) + arguments(tools)
 
 

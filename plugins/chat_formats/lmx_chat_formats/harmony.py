@@ -7,14 +7,7 @@ from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
 from lmx_kernel.text.chat_format import ChatFormat
-from lmx_kernel.text.formats import (
-    CallEnded,
-    CallStarted,
-    CallSyntax,
-    Parser,
-    Text,
-    Thought,
-)
+from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax, Parser, Text, Thought
 from lmx_kernel.text.json_reader import read_arguments
 from lmx_kernel.text.reader import BrokenCallError, Reader, Reading, ReadingParser
 from lmx_kernel.types import Tool
@@ -39,29 +32,56 @@ class HarmonyFormat(ChatFormat):
         return ReadingParser(lambda reader: self.read(reader, prompt, tools), marks)
 
     def read(self, reader: Reader, prompt: str, tools: Sequence[Tool]) -> Reading[None]:
-        """Read message after message; one without a header is text."""
-        header = yield from self._read_header(reader)
-        while header is not None:
+        """Read message after message; what has no header is text."""
+        mark = ""
+        while True:
+            lead = "" if mark in (START, CHANNEL) else (yield from reader.skip(" "))
+            header, lead = yield from _read_header(reader, mark, lead)
             found = RECIPIENT.search(header)
             if found and tools:
                 yield from reader.call_or_text(_read_call(reader, found[1]), "")
-                mark = yield from reader.until(ENDS, _nothing)
-            elif "analysis" in header or "to=" in header:
+                mark = yield from reader.until(ENDS, Text)
+            elif "analysis" in header:
                 reader.is_thinking = True
                 mark = yield from reader.until(ENDS, Thought)
                 reader.is_thinking = False
             else:
-                mark = yield from reader.until(ENDS, Text)
+                mark = yield from reader.until(ENDS, Text, lead)
             if not mark:
                 return
-            header = yield from self._read_header(reader)
-
-    def _read_header(self, reader: Reader) -> Reading[str | None]:
-        """Return what stands before a message's text; None at the end."""
-        raise NotImplementedError
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
         """Return the syntax of one call: the model ends its answer after it."""
         names = grammar.named_call(tools, "", f'" " "{CONSTRAIN}" "json" "{MESSAGE}"')
         rules = f'calls: "{CHANNEL}" "commentary to=functions." named\n'
         return CallSyntax(trigger=f"{CHANNEL}commentary to=functions.", grammar=rules + names)
+
+
+def _read_header(reader: Reader, mark: str, lead: str) -> Reading[tuple[str, str]]:
+    """Return a message's header, and white space that turned out to be text.
+
+    :param mark: what ended the last message: it may begin this one.
+    """
+    is_header = mark in (START, CHANNEL)
+    for opening in ("to=", START, CHANNEL, MESSAGE):
+        if is_header:
+            break
+        is_header = yield from reader.starts(opening)
+        mark = opening
+    if not is_header:
+        return "", lead
+    if mark == MESSAGE:
+        return "", ""
+    try:
+        header, _ = yield from reader.upto(MESSAGE)
+    except BrokenCallError:
+        return "", lead
+    return mark + header, ""
+
+
+def _read_call(reader: Reader, name: str) -> Reading[None]:
+    yield CallStarted(name)
+    yield from reader.skip()
+    yield from read_arguments(reader)
+    yield CallEnded()
+    yield from reader.skip()

@@ -20,13 +20,12 @@ class Llama3Format(ChatFormat):
     name = "llama3"
     signs = ("<|start_header_id|>", "parameters")
     openings = (OPENING,)
+    between = SPACE + ";,"
     has_bare_calls = True
 
     def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
         yield from reader.skip()
         yield from read_calls(reader)
-        while (yield from reader.skip(SPACE + ";")) and (yield from reader.peek()) == "{":
-            yield from read_calls(reader)
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
         rules = grammar.repeated("object", '"; "', parallel=parallel)

@@ -31,7 +31,7 @@ def read_value(reader: Reader, types: set[str], *closings: str) -> Reading[None]
     """
     if types == {"string"}:
         yield CallArguments('"')
-        if not (yield from reader.until(closings, _escaped)):
+        if not (yield from reader.until(closings, escaped)):
             raise BrokenCallError
         yield CallArguments('"')
     else:
@@ -39,7 +39,8 @@ def read_value(reader: Reader, types: set[str], *closings: str) -> Reading[None]
         yield CallArguments(_as_json(text, types))
 
 
-def _escaped(text: str) -> CallArguments:
+def escaped(text: str) -> CallArguments:
+    """Return a piece of text as a piece of a JSON text."""
     return CallArguments(json.dumps(text, ensure_ascii=False)[1:-1])
 
 

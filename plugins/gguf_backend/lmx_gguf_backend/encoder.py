@@ -14,7 +14,7 @@ from lmx_gguf_backend.footprint import ENCODER_SLOTS, encoder_rows
 from lmx_gguf_backend.library import LOG, Model
 from lmx_gguf_backend.rows import Piece, Rows, check
 from lmx_gguf_backend.settings import GgufSettings
-from lmx_kernel.errors import InsufficientMemoryError, ModelUnusableError
+from lmx_kernel.errors import InsufficientMemoryError
 from lmx_kernel.types import LoadOptions
 
 
@@ -40,7 +40,6 @@ class Encoder:
     ) -> Encoder:
         """Make a context on ``model``.
 
-        :raises ModelUnusableError: it ranks texts, which is something else.
         :raises InsufficientMemoryError: the library could not allocate it.
         """
         rows = encoder_rows(options)
@@ -49,9 +48,6 @@ class Encoder:
         handle = llama.llama_init_from_model(model.handle, params)
         if not handle:
             raise InsufficientMemoryError(f"{model.path.name}: {LOG.reason(model.path)}")
-        if llama.llama_pooling_type(handle) == llama.LLAMA_POOLING_TYPE_RANK:
-            llama.llama_free(handle)
-            raise ModelUnusableError(f"{model.path.name}: models that rank texts are not served")
         return cls(
             handle=handle,
             memory=llama.llama_get_memory(handle),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Seq
 
 import numpy as np
 from attrs import define, field
+from numpy.typing import NDArray
 
 from lmx_gguf_backend.context import Context, Outcome, Piece
 from lmx_gguf_backend.library import Model
 from lmx_gguf_backend.pace import LEAST_ROWS, TILE_ROWS, Pace
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefix import Kept, PrefixStore, distinct
-from lmx_gguf_backend.sampler import Sampler, logprobs
+from lmx_gguf_backend.sampler import Indices, Sampler, allowed_tokens, logprobs
 from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import (
     EngineStats,
@@ -22,12 +24,17 @@ from lmx_kernel.engine import (
     Step,
     Tokenizer,
     TokenLogprobs,
+    TokenMask,
 )
+from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.sequences import StepBuilder, check_sequence, common
 from lmx_kernel.types import EngineLimits
 
 WORTH_WAITING = 32
 """Tokens of a prompt that another is computing right now, for which it is waited."""
+
+MOST_FORCED = 32
+"""Tokens of one sequence that a mask may force in a step: running streams wait for them."""
 
 WARM_UP_S = 1.0
 """A measurement that would take longer is left out."""
@@ -52,6 +59,7 @@ class _Running:
     target: int
     sampler: Sampler
     alternatives: int | None
+    mask: TokenMask | None = None
     done: int = 0
     cached: int | None = None
 
@@ -63,6 +71,11 @@ class _Running:
     @property
     def in_prefill(self) -> bool:
         return self.done < self.target
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether it waits for nothing but the token that was chosen and those forced with it."""
+        return self.pending == 1 or not self.in_prefill
 
     def piece(self, count: int) -> Piece:
         end = self.done + count
@@ -90,6 +103,12 @@ class GgufEngine:
     _turn: int = 0
     _rows: int = 0
     _report: StepBuilder = field(factory=StepBuilder)
+    _words: NDArray[np.int32] = field(init=False)
+
+    @_words.default
+    def _make_words(self) -> NDArray[np.int32]:
+        """Return room for a mask: a bit for each token."""
+        return np.zeros(-(-self._context.vocabulary // 32), np.int32)
 
     # --- joining and leaving
 
@@ -110,6 +129,7 @@ class GgufEngine:
             target=len(sequence.tokens),
             sampler=sampler,
             alternatives=sequence.logprobs,
+            mask=sequence.mask,
         )
 
     def remove(self, sequence_id: int) -> None:
@@ -152,12 +172,13 @@ class GgufEngine:
     def _plan(self) -> Work:
         """Return the rows of this step, decode rows first."""
         started = [running for running in self._running.values() if running.cached is not None]
-        decoding = [running for running in started if running.pending == 1]
-        prompts = [running for running in started if running.pending > 1]
-        rows = min(self._pace.rows(len(decoding)), self._context.rows - len(decoding))
+        decoding = [running for running in started if running.is_decoding]
+        prompts = [running for running in started if not running.is_decoding]
+        taken = sum(running.pending for running in decoding)
+        rows = min(self._pace.rows(len(decoding)), self._context.rows - taken)
         pieces = plan_prefill([running.pending for running in prompts], rows, self._turn)
         self._turn += bool(pieces)
-        work = [(running, running.piece(1)) for running in decoding]
+        work = [(running, running.piece(running.pending)) for running in decoding]
         return work + [(prompts[index], prompts[index].piece(count)) for index, count in pieces]
 
     def _compute(self, work: Work) -> None:
@@ -207,12 +228,35 @@ class GgufEngine:
             self._fail(running, "the model computed numbers that are not finite")
             return
         raw = None if running.alternatives is None else logits.copy()
-        token = running.sampler.choose(logits)
-        running.tokens.append(token)
+        token = running.sampler.choose(logits, self._allowed(running))
         details: tuple[TokenLogprobs, ...] = ()
         if raw is not None:
             details = (logprobs(raw, token, running.alternatives or 0),)
-        self._report.outputs.append(Output(running.id, (token,), details))
+        tokens = (token, *self._forced(running, token))
+        running.tokens += tokens
+        self._report.outputs.append(Output(running.id, tokens, details))
+
+    def _allowed(self, running: _Running) -> Indices | None:
+        """Return the tokens that a sequence's mask lets pass; None for all."""
+        if running.mask is None or not running.mask.fill(self._words):
+            return None
+        return allowed_tokens(self._words, self._context.vocabulary)
+
+    def _forced(self, running: _Running, token: int) -> list[int]:
+        """Return the tokens that must come after ``token``: these need no logits.
+
+        Where log-probabilities are asked for they do, so those tokens are drawn one by one.
+        """
+        if running.mask is None:
+            return []
+        running.mask.accept((token,))
+        if running.alternatives is not None:
+            return []
+        room = self.limits.context_length - len(running.tokens)  # the last one needs none
+        forced = running.mask.forced()[: max(min(room, MOST_FORCED), 0)]
+        running.mask.accept(forced)
+        running.sampler.note(forced)
+        return forced
 
     def _note_progress(self, running: _Running, count: int) -> None:
         processed = min(running.done + count, running.target)
@@ -346,6 +390,13 @@ class GgufEngine:
         self._context.drop(running.slot)
 
     # --- the rest
+
+    def embed(self, inputs: Seq[Seq[int]]) -> list[list[float]]:
+        """Refuse: models that embed have an engine of their own.
+
+        :raises InvalidRequestError: always.
+        """
+        raise InvalidRequestError("this model continues text; it makes no embeddings")
 
     def trim(self) -> None:
         """Forget the kept prefixes: what hot ones hold of the cache, and the states of parked ones.

@@ -66,14 +66,24 @@ class Sampler:
         if self._counts is not None:
             np.add.at(self._counts, tokens[-(self.produced + PROMPT_TAIL) :], 1)
 
-    def choose(self, logits: Logits) -> int:
-        """Return the next token. Writes into ``logits``."""
+    def choose(self, logits: Logits, allowed: Indices | None = None) -> int:
+        """Return the next token. Writes into ``logits``.
+
+        :param allowed: tokens that may be chosen, at least one; None for all.
+        """
         self._adjust(logits)
-        token = self._pick(logits)
-        self.produced += 1
-        if self._counts is not None:
-            self._counts[token] += 1
+        if allowed is None:
+            token = self._pick(logits)
+        else:
+            token = int(allowed[self._pick(logits[allowed])])
+        self.note((token,))
         return token
+
+    def note(self, tokens: Sequence[int]) -> None:
+        """Take note of tokens that the answer went on with."""
+        self.produced += len(tokens)
+        if self._counts is not None:
+            np.add.at(self._counts, list(tokens), 1)
 
     def _adjust(self, logits: Logits) -> None:
         if self._bias is not None:
@@ -111,6 +121,12 @@ class Sampler:
         highest = logits.max()
         floor = max(_floor(highest, sampling.min_p), highest - NOTHING * sampling.temperature)
         return np.flatnonzero(logits >= floor)
+
+
+def allowed_tokens(words: NDArray[np.int32], vocabulary: int) -> Indices:
+    """Return the tokens whose bits are set, lowest bit first."""
+    bits = np.unpackbits(words.view(np.uint8), count=vocabulary, bitorder="little")
+    return np.flatnonzero(bits.view(bool))
 
 
 def logprobs(logits: Logits, token: int, alternatives: int) -> TokenLogprobs:

@@ -54,15 +54,14 @@ def test_companions_are_no_models(tiny, tmp_path: Path) -> None:
     assert set(identify(tmp_path)) == {"maker/model"}
 
 
-def test_embedding_models_say_that_they_are_not_served(tiny, tmp_path: Path) -> None:
-    tiny.metadata["general.architecture"] = (8, "bert")
+def test_encoder_decoder_models_say_that_they_are_not_served(tiny, tmp_path: Path) -> None:
+    tiny.metadata["general.architecture"] = (8, "t5")
     for key in [key for key in tiny.metadata if key.startswith("llama.")]:
-        tiny.metadata[key.replace("llama", "bert")] = tiny.metadata.pop(key)
-    tiny.write(tmp_path / "bert.gguf")
+        tiny.metadata[key.replace("llama", "t5")] = tiny.metadata.pop(key)
+    tiny.write(tmp_path / "t5.gguf")
     card = identify(tmp_path)["maker/model"]
-    assert card.capabilities == {"embedding"}
-    assert card.problem == "embeddings are not served yet"
-    with pytest.raises(ModelUnusableError, match="not served yet"):
+    assert card.problem == "encoder-decoder models are not served"
+    with pytest.raises(ModelUnusableError, match="are not served"):
         GgufBackend().verify(card)
 
 

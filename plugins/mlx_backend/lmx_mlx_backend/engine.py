@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Seq
 
 import mlx.core as mx
 from attrs import define, field
 
 from lmx_kernel.engine import EngineStats, Output, Sequence, Step, Tokenizer
+from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.sequences import StepBuilder, check_sequence, common
 from lmx_kernel.types import EngineLimits
 from lmx_mlx_backend import caches
@@ -297,6 +299,13 @@ class MlxEngine:
             self._leave(group, row)
 
     # --- the rest
+
+    def embed(self, inputs: Seq[Seq[int]]) -> list[list[float]]:
+        """Refuse: embeddings are not served.
+
+        :raises InvalidRequestError: always.
+        """
+        raise InvalidRequestError("the MLX backend makes no embeddings")
 
     def trim(self) -> None:
         """Forget the kept prefixes, and give back the buffers that MLX keeps for later."""

@@ -166,6 +166,43 @@ class CompletionChunk(Head):
     usage: NotRequired[UsageObject]
 
 
+# --- embeddings and counts ---
+
+
+class EmbeddingObject(TypedDict):
+    """One text's vector.
+
+    :ivar embedding: its numbers, or the base64 of them as float32, lowest byte first.
+    """
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(TypedDict):
+    """What the vectors cost, over all texts."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(TypedDict):
+    """The vectors, in the order of the texts."""
+
+    object: Literal["list"]
+    data: list[EmbeddingObject]
+    model: str
+    usage: EmbeddingUsage
+
+
+class TokenCount(TypedDict):
+    """How many tokens a request's prompt has, or all its prompts together."""
+
+    object: Literal["token_count"]
+    prompt_tokens: int
+
+
 # --- models and errors ---
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
 from lmx_kernel.types import (
     ChatPrompt,
+    EmbeddingPrompt,
     GenerationRequest,
     Message,
-    Prompt,
     Sampling,
     TextPart,
     TextPrompt,
@@ -21,12 +21,14 @@ from lmx_openai_api.schema import (
     ChatMessage,
     CompletionBody,
     ContentPart,
+    EmbeddingBody,
     GenerationBody,
     Stop,
     refused_fields,
 )
 
 MAX_PROMPTS = 32
+MAX_EMBEDDED = 2048
 _SPACE = b" \t\r\n"
 _REFUSED: dict[type, dict[str, frozenset[bytes]]] = {
     cls: refused_fields(cls) for cls in (ChatMessage, ChatBody, CompletionBody)
@@ -59,7 +61,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
     _check_supported(body)
     if body.best_of is not None and body.best_of > (body.n or 1):
         raise UnsupportedFieldError("best_of: may not be greater than n", param="best_of")
-    prompts = list(_prompts(body.prompt))
+    prompts = list(inputs("prompt", body.prompt, MAX_PROMPTS))
     _check_echo(body, prompts)
     return [
         GenerationRequest(
@@ -73,6 +75,15 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
         )
         for prompt in prompts
     ]
+
+
+def embedding_request(body: EmbeddingBody) -> GenerationRequest:
+    """Return what ``body`` asks for.
+
+    :raises InvalidRequestError: as :func:`inputs`.
+    """
+    prompt = EmbeddingPrompt(tuple(inputs("input", body.input, MAX_EMBEDDED)))
+    return GenerationRequest(model=body.model, prompt=prompt)
 
 
 # --- prompts ---
@@ -102,26 +113,30 @@ def _parts(path: str, content: str | list[ContentPart] | None) -> Iterator[TextP
         yield TextPart(part.text)
 
 
-def _prompts(prompt: str | list[Any]) -> Iterator[Prompt]:
-    if isinstance(prompt, str):
-        yield TextPrompt(prompt)
+def inputs(name: str, given: str | list[Any], most: int) -> Iterator[TextPrompt | TokenPrompt]:
+    """Yield each text or list of tokens in the field ``name``: one, or at ``most`` so many.
+
+    :raises InvalidRequestError: there are more, or of several kinds.
+    """
+    if isinstance(given, str):
+        yield TextPrompt(given)
         return
-    kind = type(prompt[0])
-    for index, item in enumerate(prompt):
+    kind = type(given[0])
+    for index, item in enumerate(given):
         if type(item) is not kind:
+            where = f"{name}[{index}]"
             raise InvalidRequestError(
-                f"prompt[{index}]: texts, tokens and lists of tokens do not mix",
-                param=f"prompt[{index}]",
+                f"{where}: texts, tokens and lists of tokens do not mix", param=where
             )
     if kind is int:
-        yield TokenPrompt(tuple(prompt))
-    elif len(prompt) > MAX_PROMPTS:
-        raise InvalidRequestError(f"prompt: more than {MAX_PROMPTS} prompts", param="prompt")
+        yield TokenPrompt(tuple(given))
+    elif len(given) > most:
+        raise InvalidRequestError(f"{name}: more than {most} of them", param=name)
     else:
-        yield from (TextPrompt(i) if kind is str else TokenPrompt(tuple(i)) for i in prompt)
+        yield from (TextPrompt(i) if kind is str else TokenPrompt(tuple(i)) for i in given)
 
 
-def _check_echo(body: CompletionBody, prompts: list[Prompt]) -> None:
+def _check_echo(body: CompletionBody, prompts: list[TextPrompt | TokenPrompt]) -> None:
     if not body.echo:
         return
     if body.logprobs is not None:

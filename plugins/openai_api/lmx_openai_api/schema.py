@@ -138,3 +138,17 @@ class CompletionBody(GenerationBody):
     logprobs: TopLogprobs | None = None
     best_of: Annotated[int, Meta(ge=1, le=16)] | None = None
     suffix: Annotated[Raw, refused("")] = ABSENT
+
+
+@frozen(kw_only=True)
+class EmbeddingBody:
+    """The body of ``POST /v1/embeddings``. Null means the same as absent.
+
+    :ivar input: a text, its tokens, or a list of up to 2048 of either.
+    :ivar dimensions: numbers in each vector: so many of the first ones, brought to length 1 again.
+    """
+
+    model: ModelName
+    input: str | Annotated[list[PromptItem], Meta(min_length=1)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=INT32_MAX)] | None = None

@@ -12,6 +12,8 @@ from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Operation
 from lmx_openai_api.chat import ChatCompletions
 from lmx_openai_api.completions import Completions
+from lmx_openai_api.count import CountTokens, Parsing
+from lmx_openai_api.embeddings import Embeddings
 from lmx_openai_api.errors import error_body
 from lmx_openai_api.models import Model, Models
 from lmx_openai_api.objects import (
@@ -20,14 +22,24 @@ from lmx_openai_api.objects import (
     Completion,
     CompletionChunk,
     Done,
+    EmbeddingList,
     ModelList,
     ModelObject,
+    TokenCount,
 )
-from lmx_openai_api.schema import ChatBody, CompletionBody
+from lmx_openai_api.requests import chat_request, completion_requests, embedding_request
+from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody
 from lmx_openai_api.settings import OpenAISettings
 
 if TYPE_CHECKING:
     from lmx_kernel.kernel import Kernel
+
+
+_COUNTED: tuple[tuple[str, Parsing[Any]], ...] = (
+    ("/v1/chat/completions", (ChatBody, lambda body: [chat_request(body)])),
+    ("/v1/completions", (CompletionBody, completion_requests)),
+    ("/v1/embeddings", (EmbeddingBody, lambda body: [embedding_request(body)])),
+)
 
 
 class OpenAISurface:
@@ -46,6 +58,8 @@ class OpenAISurface:
         return [
             ("/v1/chat/completions", ChatCompletions(self._kernel, self._settings)),
             ("/v1/completions", Completions(self._kernel, self._settings)),
+            ("/v1/embeddings", Embeddings(self._kernel)),
+            *((f"{path}/count_tokens", CountTokens(self._kernel, *how)) for path, how in _COUNTED),
             ("/v1/models", Models(self._kernel)),
             ("/v1/models/{name:path}", Model(self._kernel)),
         ]
@@ -70,6 +84,23 @@ class OpenAISurface:
                 result=Completion,
                 streams=True,
                 event=CompletionChunk | Done,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/embeddings",
+                summary="Turn texts into vectors",
+                body=EmbeddingBody,
+                result=EmbeddingList,
+            ),
+            *(
+                Operation(
+                    method="POST",
+                    path=f"{path}/count_tokens",
+                    summary=f"Count what a request to {path} would take",
+                    body=body,
+                    result=TokenCount,
+                )
+                for path, (body, _) in _COUNTED
             ),
             Operation(
                 method="GET",

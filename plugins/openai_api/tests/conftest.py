@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from array import array
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.types import (
+    EmbeddingInput,
+    Embeddings,
     Finished,
     GenerationRequest,
     Logprobs,
@@ -81,11 +84,15 @@ class StubKernel:
     :ivar refusal: raised instead.
     :ivar asked: set when a request came.
     :ivar closed: set when a running answer was closed.
+    :ivar embedded: the inputs that were last embedded.
+    :ivar counted: the requests of which the tokens were counted.
     """
 
     play: Play = hello
     refusal: LmxError | None = None
     answers: list[Answer] = field(factory=list)
+    embedded: list[EmbeddingInput] = field(factory=list)
+    counted: list[GenerationRequest] = field(factory=list)
     asked: asyncio.Event = field(factory=asyncio.Event)
     closed: asyncio.Event = field(factory=asyncio.Event)
     cards: list[ModelCard] = field(
@@ -114,6 +121,23 @@ class StubKernel:
         self.play(answer)
         self.asked.set()
         return answer
+
+    async def embed(self, model: str, inputs: Sequence[EmbeddingInput]) -> Embeddings:
+        """Return a vector of length 1 for each input: 3/5, 4/5 and then nothing."""
+        if self.refusal:
+            raise self.refusal
+        self.embedded = list(inputs)
+        vectors = tuple(array("f", [0.6, 0.8, 0.0, 0.0]) for _ in inputs)
+        return Embeddings(
+            model=self.find(model).id, vectors=vectors, prompt_tokens=3 * len(vectors)
+        )
+
+    async def count_tokens(self, request: GenerationRequest) -> int:
+        """Count seven tokens, and keep what was asked."""
+        if self.refusal:
+            raise self.refusal
+        self.counted.append(request)
+        return 7
 
     def _close(self, answer: Answer) -> None:
         answer.end("cancelled")

@@ -1,0 +1,111 @@
+"""Requests to all that a worker's loop needs to run them, in threads beside the loop."""
+
+from __future__ import annotations
+
+import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from attrs import field, frozen
+
+from lmx_kernel.engine import Engine
+from lmx_kernel.errors import InternalError, LmxError
+from lmx_kernel.text.formats import Format, PlainFormat, find_format
+from lmx_kernel.text.masks import MaskFactory, Shape, needs_mask
+from lmx_kernel.text.prompt import PromptEncoder
+from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest
+from lmx_kernel.worker import messages as wire
+from lmx_kernel.worker.channel import Channel
+
+THREADS = 2
+"""For each of the two kinds of requests."""
+
+PROMPT_END = 64
+"""Tokens of the prompt that a format sees the text of."""
+
+
+@frozen(kw_only=True)
+class Prepared:
+    """A request that passed every check.
+
+    :param tokens: of its prompt.
+    :param inputs: of each text that is to be embedded instead.
+    :param prompt_end: the end of the prompt's text.
+    :param format: what its answers are written in.
+    :param shape: what they may be; None for any text.
+    """
+
+    request: GenerationRequest
+    tokens: list[int] = field(factory=list)
+    inputs: list[list[int]] = field(factory=list)
+    prompt_end: str = ""
+    format: Format = field(factory=PlainFormat)
+    shape: Shape | None = None
+
+    @property
+    def size(self) -> int:
+        """Tokens that were read."""
+        return len(self.tokens) + sum(map(len, self.inputs))
+
+
+class Preparer:
+    """Tokenises and checks requests, and compiles what their answers must look like.
+
+    What must be compiled may take seconds, so it has threads of its own.
+    """
+
+    def __init__(self, engine: Engine, channel: Channel) -> None:
+        self._tokenizer = engine.tokenizer
+        self._encoder = PromptEncoder(engine.tokenizer, engine.limits)
+        self._format = find_format(engine.tokenizer.chat_template)
+        self._masks = MaskFactory(engine.tokenizer, self._format)
+        self._channel = channel
+        self._quick, self._slow = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(THREADS)
+        self._requests: dict[int, Future[Prepared | None]] = {}
+
+    def submit(self, message: wire.Prepare) -> None:
+        """Begin to prepare a request; the kernel is told how it went."""
+        pool = self._slow if needs_mask(message.request) else self._quick
+        self._requests[message.id] = pool.submit(self._prepare, message)
+
+    def find(self, request_id: int) -> Future[Prepared | None] | None:
+        """Return a request that is or will be prepared, or None if it was refused; None if it was
+        dropped."""
+        return self._requests.get(request_id)
+
+    def drop(self, request_id: int) -> None:
+        """Forget a request; an unknown one is ignored."""
+        preparing = self._requests.pop(request_id, None)
+        if preparing is not None:
+            preparing.cancel()
+
+    def _prepare(self, message: wire.Prepare) -> Prepared | None:
+        try:
+            prepared = self._checked(message.request)
+        except LmxError as error:
+            self._refuse(message.id, error)
+        # Templates and formats are other people's code; one request must not cost all of them.
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()
+            self._refuse(message.id, InternalError("the request could not be prepared"))
+        else:
+            self._channel.send(wire.Prepared(message.id, prepared.size))
+            return prepared
+        return None
+
+    def _refuse(self, request_id: int, error: LmxError) -> None:
+        self._channel.send(wire.Refused(request_id, error.code, error.message, error.param))
+
+    def _checked(self, request: GenerationRequest) -> Prepared:
+        if isinstance(request.prompt, EmbeddingPrompt):
+            inputs = self._encoder.encode_inputs(request, request.prompt.inputs)
+            return Prepared(request=request, inputs=inputs)
+        tokens = self._encoder.encode(request)
+        pieces = (self._tokenizer.pieces[token] for token in tokens[-PROMPT_END:])
+        prompt_end = b"".join(pieces).decode(errors="replace")
+        return Prepared(
+            request=request,
+            tokens=tokens,
+            prompt_end=prompt_end,
+            format=self._format if isinstance(request.prompt, ChatPrompt) else PlainFormat(),
+            shape=self._masks.shape(request, prompt_end) if request.max_tokens != 0 else None,
+        )

@@ -1,0 +1,128 @@
+"""The kind of job that makes an MLX model of another one that is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import frozen
+
+from lmx_kernel.errors import ConflictError, InvalidRequestError, ModelUnusableError
+from lmx_kernel.interfaces import Report
+from lmx_kernel.jobs.child import run_child
+from lmx_kernel.types import ModelCard
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
+
+WORK = "lmx_mlx_backend.convert.work"
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+PLAIN = ("float32", "float16", "bfloat16")
+DEFAULT_BITS = 4
+NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+MAX_NAME = 200
+
+
+@frozen
+class ConvertSpec:
+    """A model to convert.
+
+    :param model: as the catalogue knows it: a GGUF file, which keeps its numbers, or a folder of
+        plain weights, which is quantised.
+    :param bits: of the weights of a folder, 4 if not given; a GGUF file has its own.
+    :param name: of the new model, ``publisher/name`` or ``name``; by default the old one's name
+        with ``-mlx``, or ``-4bit``.
+    """
+
+    model: str
+    bits: Literal[4, 8] | None = None
+    name: str | None = None
+
+
+class Conversions:
+    """Converts models, each in a child process that ends when it is cancelled.
+
+    The result says what the new ``model`` is called, how many ``bytes`` its weights have, and
+    whether it is ``lossless``.
+
+    :param folder: gets the new models, each whole or not at all.
+    """
+
+    name = "convert"
+    unit = "bytes"
+    spec = ConvertSpec
+    parallel = 1
+
+    def __init__(self, kernel: Kernel, folder: Path) -> None:
+        self._kernel = kernel
+        self._folder = folder
+
+    def key(self, spec: ConvertSpec) -> str:
+        """Return ``model>name:bits``.
+
+        :raises InvalidRequestError: the name is not one.
+        """
+        return f"{spec.model}>{_name(spec)}:{spec.bits or ''}"
+
+    async def run(self, spec: ConvertSpec, report: Report) -> Mapping[str, Any]:
+        """Convert, from the beginning.
+
+        :raises ModelNotFoundError: there is no such model.
+        :raises ModelUnusableError: it is damaged, or of a kind that is not converted.
+        :raises InvalidRequestError: it is quantised already, or does not go with ``bits``.
+        :raises ConflictError: there is something of the new name.
+        :raises DiskFullError: the disk ran full.
+        """
+        card = self._kernel.find(spec.model)
+        function, bits = _work(card, spec)
+        name = _name(spec)
+        target, partial = self._folder / name, self._partial(spec)
+        if target.exists():
+            raise ConflictError(f"there is a model {name} already; choose another name")
+        await self.discard(spec)  # of a run that was cut off
+        order = {"source": str(card.path), "target": str(partial / "model"), "bits": bits}
+        done = await run_child(f"{WORK}:{function}", order, report, env=OFFLINE)
+        (partial / "model").rename(target)
+        await self.discard(spec)
+        return {"model": name, **done}
+
+    async def discard(self, spec: ConvertSpec) -> None:
+        """Remove what there is of a conversion that will not go on."""
+        await asyncio.to_thread(shutil.rmtree, self._partial(spec), ignore_errors=True)
+
+    def _partial(self, spec: ConvertSpec) -> Path:
+        target = self._folder / _name(spec)
+        return target.with_name(f".{target.name}.part")
+
+
+def _work(card: ModelCard, spec: ConvertSpec) -> tuple[str, int | None]:
+    """Return the function that converts ``card``, and the bits it is told."""
+    if card.problem is not None:
+        raise ModelUnusableError(f"{card.id} cannot be used: {card.problem}", param="model")
+    if card.format == "gguf":
+        if spec.bits is not None:
+            raise InvalidRequestError(
+                "a GGUF model keeps its own quantisation; leave bits out", param="bits"
+            )
+        return "convert_file", None
+    if card.format != "mlx" or card.quantization not in PLAIN:
+        raise InvalidRequestError(
+            f"{card.id} is not plain weights ({card.format}, {card.quantization})", param="model"
+        )
+    return "quantize_folder", spec.bits or DEFAULT_BITS
+
+
+def _name(spec: ConvertSpec) -> str:
+    if spec.name is None:
+        last = spec.model.rstrip("/").rpartition("/")[2]
+        suffix = f"{spec.bits}bit" if spec.bits else "mlx"
+        return re.sub(r"[^\w-]+", "-", last).strip("-")[:MAX_NAME] + f"-{suffix}"
+    if len(spec.name) > MAX_NAME or not NAME.fullmatch(spec.name):
+        raise InvalidRequestError(
+            "name: letters, digits, dots and dashes, as `publisher/name` or `name`", param="name"
+        )
+    return spec.name

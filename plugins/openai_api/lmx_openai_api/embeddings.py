@@ -1,0 +1,69 @@
+"""``/v1/embeddings``."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from array import array
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+import falcon
+import msgspec
+from falcon.asgi import Request, Response
+
+from lmx_kernel.errors import InvalidRequestError
+from lmx_openai_api.body import read_body
+from lmx_openai_api.objects import EmbeddingObject
+from lmx_openai_api.requests import MAX_EMBEDDED, inputs
+from lmx_openai_api.schema import EmbeddingBody
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
+
+
+class Embeddings:
+    """Turns texts into vectors."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Embed one text, or several."""
+        body = await read_body(req, EmbeddingBody)
+        texts = list(inputs("input", body.input, MAX_EMBEDDED))
+        found = await self._kernel.embed(body.model, texts)
+        data = []
+        for index, vector in enumerate(found.vectors):
+            data.append(msgspec.Raw(msgspec.json.encode(_embedding(index, vector, body))))
+            await asyncio.sleep(0)  # so many numbers take long to write
+        usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
+        whole = {"object": "list", "data": data, "model": found.model, "usage": usage}
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = msgspec.json.encode(whole)
+
+
+def _embedding(index: int, vector: array[float], body: EmbeddingBody) -> EmbeddingObject:
+    if body.dimensions is not None:
+        vector = _shortened(vector, body.dimensions)
+    as_text = body.encoding_format == "base64"
+    embedding = _base64(vector) if as_text else vector.tolist()
+    return {"object": "embedding", "index": index, "embedding": embedding}
+
+
+def _shortened(vector: array[float], dimensions: int) -> array[float]:
+    if dimensions > len(vector):
+        raise InvalidRequestError(
+            f"dimensions: the model's vectors have {len(vector)} numbers", param="dimensions"
+        )
+    first = vector[:dimensions]
+    length = math.hypot(*first) or 1.0
+    return array("f", (number / length for number in first))
+
+
+def _base64(vector: array[float]) -> str:
+    if sys.byteorder == "big":
+        vector = vector[:]
+        vector.byteswap()
+    return b64encode(vector.tobytes()).decode()
