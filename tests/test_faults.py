@@ -7,14 +7,15 @@ import os
 import random
 import signal
 
+import httpx2 as httpx
 import psutil
 import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelLoaded
 from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_kernel
-from lmx_kernel.types import TextDelta
+from lmx_kernel.testing.stage import ask, staged_daemon, staged_kernel, write_config, write_scripts
+from lmx_kernel.types import LoadWish, TextDelta
 
 
 def counts(*few_and_full):
@@ -129,3 +130,91 @@ async def test_22_models_that_take_turns_starve_nobody(tmp_path, count):
             )
         # Each round asks for five models at once; two fit: none needs more than a load a round.
         assert len(stage.seen(ModelLoaded)) <= 5 * count
+
+
+@counts(60, 1000)
+@pytest.mark.timeout(900)
+async def test_23_whatever_is_loaded_and_unloaded_no_answer_is_broken(tmp_path, count):
+    """Loads, unloads, evictions, times to live and requests, at random and all at once."""
+    dice = random.Random(23)
+    scripts = {name: Script(memory_bytes=600, tokens_per_s=1000) for name in "abcd"}
+    config = "[memory]\nbudget_bytes = 1300\n[models]\nttl_s = 0.1\nturn_s = 0.2\n"
+    allowed = (errors.UnavailableError, errors.InsufficientMemoryError, errors.ConflictError)
+
+    async def step(kernel):
+        model = dice.choice("abcd")
+        match dice.randrange(5):
+            case 0:
+                wish = LoadWish(parallel=dice.choice((None, 2)), pinned=dice.random() < 0.2)
+                await kernel.load(model, wish)
+            case 1:
+                await kernel.unload(model)
+            case _:
+                await generate(kernel, model, str(dice.random()), dice.randrange(1, 40))
+
+    async with staged_kernel(tmp_path, scripts, config) as stage:
+        house = asyncio.ensure_future(stage.assembly.lifecycle.keep_house())
+        for _ in range(0, count, 20):
+            async with asyncio.timeout(60):
+                steps = (step(stage.kernel) for _ in range(20))
+                results = await asyncio.gather(*steps, return_exceptions=True)
+            wrong = [error for error in results if error and not isinstance(error, allowed)]
+            assert not wrong
+            for model in stage.kernel.status().models:  # pins would fill the house for good
+                if model.pinned:
+                    await stage.kernel.unload(model.id)
+        house.cancel()
+        await asyncio.gather(*(stage.kernel.unload(name) for name in scripts))
+        status = stage.kernel.status()
+        assert status.memory_reserved_bytes == 0
+        assert not [model for model in status.models if model.running or model.waiting]
+        assert not psutil.Process().children()
+
+
+@counts(2, 60)
+@pytest.mark.timeout(300)
+async def test_28_a_daemon_that_was_stopped_unloads_and_times_out_nothing(tmp_path, count):
+    """As when the machine sleeps; ``count`` is in seconds, longer than every deadline here."""
+    write_scripts(tmp_path, {"m": Script(tokens_per_s=50)})
+    config = write_config(
+        tmp_path,
+        ("lmx_openai_api.plugin",),
+        "[models]\nhang_timeout_s = 1\n[queue]\nmax_wait_s = 1000\n",
+    )
+    async with (
+        staged_daemon(config) as daemon,
+        httpx.AsyncClient(base_url=daemon.url, timeout=300) as client,
+    ):
+        body = {"model": "m", "prompt": "x", "max_tokens": 60, "stream": True}
+        async with client.stream("POST", "/v1/completions", json=body) as stream:
+            lines = stream.aiter_lines()
+            await anext(lines)
+            daemon.process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(count)  # the fault itself
+            daemon.process.send_signal(signal.SIGCONT)
+            rest = [line async for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        [model] = (await client.get("/health/status")).json()["models"]
+        assert model["state"] == "ready"
+        assert (model["figures"]["crashes"], model["figures"]["loads"]) == (0, 1)
+
+
+@counts(400, 50_000)
+@pytest.mark.timeout(3600)
+async def test_29_the_kernel_does_not_grow(tmp_path, count):
+    me = psutil.Process()
+    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+
+        async def many(requests):
+            for number in range(0, requests, 8):
+                await asyncio.gather(
+                    *(generate(stage.kernel, "m", str(number + n), 2) for n in range(8))
+                )
+            stage.events.clear()
+
+        await many(400)  # what is kept for good is there by then
+        before = (me.num_fds(), me.num_threads(), len(asyncio.all_tasks()))
+        taken = me.memory_info().rss
+        await many(count)
+        assert (me.num_fds(), me.num_threads(), len(asyncio.all_tasks())) == before
+        assert me.memory_info().rss - taken <= 1024 * count + 2e6

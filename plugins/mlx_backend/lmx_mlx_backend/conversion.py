@@ -6,6 +6,7 @@ import asyncio
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +36,7 @@ class ConvertSpec:
         plain weights, which is quantised.
     :param bits: of the weights of a folder, 4 if not given; a GGUF file has its own.
     :param name: of the new model, ``publisher/name`` or ``name``; by default the old one's name
-        with ``-mlx``, or ``-4bit``.
+        with ``-mlx``, or with the bits where they are given, as ``-8bit``.
     """
 
     model: str
@@ -64,9 +65,11 @@ class Conversions:
     def key(self, spec: ConvertSpec) -> str:
         """Return ``model>name:bits``.
 
-        :raises InvalidRequestError: the name is not one.
+        :raises LmxError: as :meth:`run`, for what is known before.
         """
-        return f"{spec.model}>{_name(spec)}:{spec.bits or ''}"
+        card = self._kernel.find(spec.model)
+        _work(card, spec)
+        return f"{card.id}>{_name(spec)}:{spec.bits or ''}"
 
     async def run(self, spec: ConvertSpec, report: Report) -> Mapping[str, Any]:
         """Convert, from the beginning.
@@ -92,7 +95,10 @@ class Conversions:
 
     async def discard(self, spec: ConvertSpec) -> None:
         """Remove what there is of a conversion that will not go on."""
-        await asyncio.to_thread(shutil.rmtree, self._partial(spec), ignore_errors=True)
+        partial = self._partial(spec)
+        await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)
+        with suppress(OSError):  # the publisher's folder, if nothing else is in it
+            partial.parent.rmdir()
 
     def _partial(self, spec: ConvertSpec) -> Path:
         target = self._folder / _name(spec)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 from cyclopts import App
 
+from lmx_kernel.config import find_home
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import Backend, Finding, SettingsSection
+from lmx_kernel.interfaces import Backend, Finding, JobKind, SettingsSection
 from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
 from lmx_mlx_backend.architectures import is_known
 from lmx_mlx_backend.blas import blas_env
+from lmx_mlx_backend.conversion import Conversions
 from lmx_mlx_backend.device import is_cpu
 from lmx_mlx_backend.findings import examine
 from lmx_mlx_backend.folder import ModelFolder, read_folder
 from lmx_mlx_backend.footprint import Footprint
 from lmx_mlx_backend.settings import MlxSettings
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
 
 NAME = "mlx"
 UNBATCHED = ("afm7", "deepseek_v41", "deepseek_v41_text", "llama4")
@@ -44,6 +49,12 @@ def lmx_backends() -> Iterable[Backend]:
 def lmx_findings() -> Iterable[Finding]:
     """Tell ``lmx doctor`` what MLX found."""
     return examine()
+
+
+@hookimpl
+def lmx_job_kinds(kernel: Kernel) -> Iterable[JobKind]:
+    """Register ``convert``, which puts new models where LMX keeps its own."""
+    return [Conversions(kernel, find_home() / "models")]
 
 
 @hookimpl
