@@ -11,6 +11,7 @@ serve: $(VENV)/.installed demo
 	$(BIN)/lmx serve
 
 test: $(VENV)/.installed-test demo
+	$(BIN)/python scripts/embedding_model.py
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-test

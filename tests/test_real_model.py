@@ -12,7 +12,11 @@ import httpx2 as httpx
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
+from lmx_kernel.assembly import assemble
+from lmx_kernel.boot import boot
+from lmx_kernel.errors import UnavailableError
 from lmx_kernel.testing.stage import staged_daemon
+from lmx_kernel.types import GenerationRequest, LoadWish, TextPrompt
 
 MODEL = "smollm2-135m-instruct"
 FILE = Path(MODEL) / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -64,7 +68,7 @@ async def stream(client, text, on_text=None, **fields):
 
 async def test_the_sdk_gets_answers_streamed_and_not(config):
     async with staged_daemon(config) as daemon, sdk(daemon) as client:
-        assert [model.id async for model in await client.models.list()] == [MODEL]
+        assert MODEL in [model.id async for model in await client.models.list()]
         assert (await client.models.retrieve(MODEL)).id == MODEL
         whole = await client.chat.completions.create(
             **chat("Name three colors.", temperature=0, max_tokens=30)
@@ -185,3 +189,28 @@ async def test_damaged_files_are_never_listed_nor_loaded(config, tmp_path, model
             assert str(tmp_path) not in response.text
         status = (await http.get("/health/status")).json()
         assert status["memory_reserved_bytes"] == 0
+
+
+async def test_a_model_takes_what_was_estimated_at_most(config):
+    """Eight long prompts side by side fill the cache that the estimate counted."""
+    config.write_text(config.read_text() + "[models]\ncontext_length = 2048\nparallel = 8\n")
+    assembly = assemble(boot(config))
+    await assembly.catalogue.refresh()
+    try:
+        kernel = assembly.kernel
+        reserved = (await kernel.load(MODEL, LoadWish())).memory_bytes
+
+        async def ask(number):
+            prompt = TextPrompt(f"{number} " + "and so on " * 150)
+            request = GenerationRequest(model=MODEL, prompt=prompt, max_tokens=16)
+            with await kernel.generate(request) as answer:
+                async for _ in answer:
+                    pass
+
+        await asyncio.gather(*map(ask, range(8)))
+        await assembly.guard.look()
+        [model] = kernel.status().models
+        assert model.memory_bytes == reserved
+        assert 0.5 * reserved < model.observed_bytes < 1.15 * reserved
+    finally:
+        await assembly.lifecycle.close(UnavailableError("the test is over"))

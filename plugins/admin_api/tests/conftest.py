@@ -109,7 +109,6 @@ def serve(tmp_path: Path):
                     async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
                         yield Api(stage, http, lines)
             finally:
-                await stage.assembly.jobs.close()
                 await server.stop()
 
     return hold

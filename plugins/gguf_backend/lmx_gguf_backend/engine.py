@@ -174,11 +174,12 @@ class GgufEngine:
         started = [running for running in self._running.values() if running.cached is not None]
         decoding = [running for running in started if running.is_decoding]
         prompts = [running for running in started if not running.is_decoding]
-        taken = sum(running.pending for running in decoding)
-        rows = min(self._pace.rows(len(decoding)), self._context.rows - taken)
+        share = self._context.rows // max(len(decoding), 1)
+        work = [(running, running.piece(min(running.pending, share))) for running in decoding]
+        room = self._context.rows - sum(len(piece.tokens) for _, piece in work)
+        rows = min(self._pace.rows(len(decoding)), room)
         pieces = plan_prefill([running.pending for running in prompts], rows, self._turn)
         self._turn += bool(pieces)
-        work = [(running, running.piece(running.pending)) for running in decoding]
         return work + [(prompts[index], prompts[index].piece(count)) for index, count in pieces]
 
     def _compute(self, work: Work) -> None:

@@ -72,10 +72,8 @@ class Sampler:
         :param allowed: tokens that may be chosen, at least one; None for all.
         """
         self._adjust(logits)
-        if allowed is None:
-            token = self._pick(logits)
-        else:
-            token = int(allowed[self._pick(logits[allowed])])
+        picked = self._pick(logits if allowed is None else logits[allowed])
+        token = picked if allowed is None else int(allowed[picked])
         self.note((token,))
         return token
 
@@ -83,7 +81,7 @@ class Sampler:
         """Take note of tokens that the answer went on with."""
         self.produced += len(tokens)
         if self._counts is not None:
-            np.add.at(self._counts, list(tokens), 1)
+            np.add.at(self._counts, np.asarray(tokens, np.intp), 1)
 
     def _adjust(self, logits: Logits) -> None:
         if self._bias is not None:

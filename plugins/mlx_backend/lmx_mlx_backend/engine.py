@@ -19,6 +19,7 @@ from lmx_mlx_backend.group import (
     Token,
     choose_next,
     plan_merge,
+    read_tokens,
     row_counts,
 )
 from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
@@ -48,6 +49,7 @@ class MlxEngine:
     _ahead: bool
     _running: dict[int, Row] = field(factory=dict)
     _groups: list[Group] = field(factory=list)
+    _is_split: bool = False
     _turn: int = 0
     _report: StepBuilder = field(factory=StepBuilder)
 
@@ -67,6 +69,7 @@ class MlxEngine:
             produced=sequence.produced,
             sampling=sequence.sampling,
             alternatives=sequence.logprobs and min(sequence.logprobs, self._model.vocabulary),
+            mask=sequence.mask,
         )
 
     def remove(self, sequence_id: int) -> None:
@@ -108,6 +111,8 @@ class MlxEngine:
         self._make_room()
         for group in list(self._groups):
             self._decode(group)
+        if self._is_split:
+            self._regroup()
         rows = self._prefill()
         if rows:
             self._pace.observe(rows, time.perf_counter() - started_s)
@@ -116,21 +121,23 @@ class MlxEngine:
     def _decode(self, group: Group) -> None:
         rows = list(group.rows)
         try:
-            tokens = group.launch(self._model.module, ahead=self._ahead).read()
+            tokens = group.advance(self._model.module, ahead=self._ahead)
         except COMPUTE_ERRORS as error:
             self._fail_group(group, error)
             return
         for row, token in zip(rows, tokens, strict=True):
             if token is not None:
-                self._give_out(row, token)
+                self._give_out(group, row, token)
 
-    def _give_out(self, row: Row, token: Token) -> None:
+    def _give_out(self, group: Group, row: Row, token: Token) -> None:
         if not token.is_finite:
             self._fail(row, "the model computed numbers that are not finite")
             return
-        row.tokens.append(token.id)
         details = (token.logprobs(row.alternatives),) if row.alternatives is not None else ()
-        self._report.outputs.append(Output(row.id, (token.id,), details))
+        room = self.limits.context_length - len(row.tokens)  # the last one needs none
+        tokens = (token.id, *group.take_forced(row, room))
+        row.tokens += tokens
+        self._report.outputs.append(Output(row.id, tokens, details))
 
     # --- prompts
 
@@ -237,14 +244,14 @@ class MlxEngine:
         vocabulary = self._model.vocabulary
         counts = row_counts(rows, vocabulary)
         chosen = choose_next(rows, Table.of([row.sampling for row in rows]), logits, counts)
-        tokens = chosen.read()
+        tokens = read_tokens(rows, chosen)
         group = Group(list(rows), cache, chosen.given_out(), vocabulary, counts)
         self._groups.append(group)
         for row, token in zip(rows, tokens, strict=True):
             row.done, row.cache = len(row.tokens), []
             self._report.progress.append(row.progress)
             if token is not None:
-                self._give_out(row, token)
+                self._give_out(group, row, token)
         for row in [row for row in rows if row.id in self._running]:
             kept = group.cache_of(row)
             if caches.can_trim(kept):
@@ -252,13 +259,16 @@ class MlxEngine:
         self._regroup()
 
     def _regroup(self) -> None:
-        """Make one batch of those that cost less together."""
-        while len(self._groups) > 1:
-            lengths = [[row.done for row in group.rows] for group in self._groups]
+        """Make one batch of those that cost less together; one with forced tokens has to wait."""
+        while True:
+            groups = [group for group in self._groups if not group.forced]
+            self._is_split = len(groups) < len(self._groups)
+            lengths = [[row.done for row in group.rows] for group in groups]
             pair = plan_merge(lengths, self._padding_cells, self._spare_cells)
             if pair is None:
                 return
-            group, other = self._groups[pair[0]], self._groups.pop(pair[1])
+            group, other = groups[pair[0]], groups[pair[1]]
+            self._groups.remove(other)
             group.absorb(other)
 
     # --- trouble

@@ -15,17 +15,21 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 from attrs import define, field, frozen
 
-from lmx_kernel.engine import Progress, TokenLogprobs
+from lmx_kernel.engine import Progress, TokenLogprobs, TokenMask
 from lmx_kernel.sequences import has_penalties, uniform
 from lmx_kernel.types import Sampling
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.caches import Cache
 from lmx_mlx_backend.sampler import (
+    Allowed,
     Table,
     choose,
     count_tokens,
     logprobs,
 )
+
+MOST_FORCED = 32
+"""Tokens that a mask may force in a step."""
 
 Detail = tuple[mx.array, mx.array, mx.array]
 """Log-probabilities of one row that are being computed: the token's, ids, theirs."""
@@ -49,6 +53,7 @@ class Row:
     produced: int
     sampling: Sampling
     alternatives: int | None
+    mask: TokenMask | None = None
     done: int = 0
     cached: int | None = None
     cache: Cache = field(factory=list)
@@ -143,7 +148,9 @@ def choose_next(
 ) -> Chosen:
     """Start choosing a token for each row from ``logits`` of shape (rows, vocabulary)."""
     logits = logits.astype(mx.float32)
-    tokens = choose(logits, table, [row.draw() for row in rows], counts)
+    masks = [row.mask for row in rows]
+    allowed = Allowed.of(masks, logits.shape[-1]) if any(masks) else None
+    tokens = choose(logits, table, [row.draw() for row in rows], counts, allowed)
     for row in rows:
         row.produced += 1
     chosen = Chosen(
@@ -154,6 +161,15 @@ def choose_next(
     )
     chosen.start()
     return chosen
+
+
+def read_tokens(rows: Sequence[Row], chosen: Chosen) -> list[Token | None]:
+    """Return the new tokens of ``rows``, and tell their masks."""
+    tokens = chosen.read()
+    for row, token in zip(rows, tokens, strict=True):
+        if row.mask is not None and token is not None:
+            row.mask.accept((token.id,))
+    return tokens
 
 
 def _details(rows: Sequence[Row], logits: mx.array, tokens: mx.array) -> list[Detail | None]:
@@ -176,6 +192,7 @@ class Group:
     :param cache: of the one row, or a batch of all.
     :param chosen: the next token of each row.
     :param counts: what penalties count, of shape (rows, vocabulary); None if no row has any.
+    :ivar forced: tokens after the chosen one that were given out already; of one row alone.
     """
 
     rows: list[Row]
@@ -183,27 +200,65 @@ class Group:
     chosen: Chosen
     vocabulary: int
     counts: mx.array | None = None
+    forced: list[int] = field(factory=list, init=False)
     table: Table = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.table = Table.of([row.sampling for row in self.rows])
 
-    def launch(self, model: Callable[..., mx.array], *, ahead: bool) -> Chosen:
-        """Start a step, and return the tokens that can be read now.
+    @property
+    def _is_masked(self) -> bool:
+        return any(row.mask is not None for row in self.rows)
 
-        :param ahead: these are of the step before, and this one goes on while they are read.
+    def advance(self, model: Callable[..., mx.array], *, ahead: bool) -> list[Token | None]:
+        """Compute a step, and return the tokens that can be read now; None for none of a row.
+
+        A row that is alone with its mask does not run ahead, so that it can go on with all the
+        tokens that the mask forces at once.
+
+        :param ahead: return those of the step before, while this one goes on.
         """
         before = self.chosen
-        if self.counts is not None:
-            self.counts = self.counts.at[mx.arange(len(self.rows)), before.tokens].add(1)
-        logits = model(before.tokens[:, None], cache=self.cache)[:, -1]
+        ahead = ahead and not (self._is_masked and len(self.rows) == 1)
+        if any(before.is_new) and not ahead:
+            self.chosen = before.given_out()
+            return read_tokens(self.rows, before)
+        logits = self._compute(model)
+        tokens = None
+        if ahead and self._is_masked:
+            mx.async_eval(logits)  # goes on while the masks are made
+            tokens = read_tokens(self.rows, before)
         self.chosen = choose_next(self.rows, self.table, logits, self.counts)
-        for row in self.rows:
-            row.done += 1
         if ahead:
-            return before
+            return read_tokens(self.rows, before) if tokens is None else tokens
         now, self.chosen = self.chosen, self.chosen.given_out()
-        return now
+        return read_tokens(self.rows, now)
+
+    def _compute(self, model: Callable[..., mx.array]) -> mx.array:
+        """Start computing what comes after the chosen tokens, and return its logits."""
+        tokens = self.chosen.tokens[:, None]
+        if self.forced:
+            tokens = mx.concatenate([tokens, mx.array([self.forced], tokens.dtype)], axis=1)
+        if self.counts is not None:
+            self.counts = self.counts.at[mx.arange(len(self.rows))[:, None], tokens].add(1)
+        logits = model(tokens, cache=self.cache)[:, -1]
+        for row in self.rows:
+            row.done += tokens.shape[1]
+        self.forced = []
+        return logits
+
+    def take_forced(self, row: Row, room: int) -> list[int]:
+        """Return the tokens that must come after the one of ``row`` that was just given out.
+
+        Only of a row that is alone: others would have to be padded. Where log-probabilities are
+        asked for, each token needs a step.
+        """
+        if row.mask is None or row.alternatives is not None or self.rows != [row]:
+            return []
+        self.forced = row.mask.forced()[: max(min(room, MOST_FORCED), 0)]
+        row.mask.accept(self.forced)
+        row.produced += len(self.forced)
+        return self.forced
 
     def absorb(self, other: Group) -> None:
         """Take in the rows of another group."""

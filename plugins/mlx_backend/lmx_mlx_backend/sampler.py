@@ -20,6 +20,7 @@ import mlx.core as mx
 import numpy as np
 from attrs import frozen
 
+from lmx_kernel.engine import TokenMask
 from lmx_kernel.sequences import has_penalties
 from lmx_kernel.types import Sampling
 
@@ -34,6 +35,12 @@ BLOCK = 64
 
 MOST_BIAS = 1e6
 """More would only lead to infinities."""
+
+BARRED = -1e30
+"""The logit of a token that a mask bars. It is finite, so that padding ranks below it."""
+
+MOST_DRAW = 1 - 2**-23
+"""A share of a sum that is always below the sum: what comes after it weighs nothing."""
 
 COLD = 1e-5
 """Below this temperature the likeliest token is all that is left."""
@@ -93,7 +100,7 @@ class Part:
         if self.kind is Kind.LIKELIEST:
             return mx.argmax(mine, axis=-1)
         draw = _from_all if self.kind is Kind.WHOLE else _from_candidates
-        return draw(mine, self, _column([draws[row] for row in self.rows]))
+        return draw(mine, self, _column([min(draws[row], MOST_DRAW) for row in self.rows]))
 
 
 @frozen(eq=False)
@@ -157,16 +164,51 @@ def count_tokens(tokens: Sequence[int], produced: int, vocabulary: int) -> mx.ar
     return mx.array(np.bincount(tail, minlength=vocabulary)[None], mx.float32)
 
 
+@frozen(eq=False)
+class Allowed:
+    """The rows of a batch that have a mask, and which tokens these may have, (rows, vocabulary)."""
+
+    rows: list[int]
+    tokens: mx.array
+
+    @classmethod
+    def of(cls, masks: Sequence[TokenMask | None], vocabulary: int) -> Allowed | None:
+        """Return what ``masks`` allow; None for everything."""
+        words = np.zeros((len(masks), -(-vocabulary // 32)), np.int32)
+        pairs = enumerate(zip(masks, words, strict=True))
+        rows = [row for row, (mask, bits) in pairs if mask is not None and mask.fill(bits)]
+        if not rows:
+            return None
+        bits = words[rows].view(np.uint8)
+        tokens = np.unpackbits(bits, axis=1, count=vocabulary, bitorder="little")
+        return cls(rows, mx.array(tokens.view(bool)))
+
+    def apply(self, logits: mx.array) -> mx.array:
+        """Return ``logits`` with all other tokens barred."""
+        if len(self.rows) == len(logits):
+            return mx.where(self.tokens, logits, BARRED)
+        barred, rows = mx.array(logits), mx.array(self.rows)
+        barred[rows] = mx.where(self.tokens, logits[rows], BARRED)
+        return barred
+
+
 def choose(
-    logits: mx.array, table: Table, draws: Sequence[float], counts: mx.array | None
+    logits: mx.array,
+    table: Table,
+    draws: Sequence[float],
+    counts: mx.array | None,
+    allowed: Allowed | None = None,
 ) -> mx.array:
     """Return the next token of each row.
 
     :param logits: of shape (rows, vocabulary), float32.
     :param draws: a number in [0, 1) for each row.
     :param counts: how often each token was seen, shaped as ``logits``; None for no penalties.
+    :param allowed: which tokens some of the rows may have; None for any.
     """
     logits = _adjust(logits, table, counts)
+    if allowed is not None:
+        logits = allowed.apply(logits)
     tokens = [part.pick(logits, draws) for part in table.parts]
     return tokens[0] if table.order is None else mx.concatenate(tokens)[table.order]
 

@@ -97,15 +97,31 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def kernel(models, card_of, tmp_path):
+def plain(llama):
+    """A folder of plain weights, with a tokenizer that transformers can read."""
+    path = llama / "tokenizer_config.json"
+    texts = json.loads(path.read_text())
+    path.write_text(json.dumps(texts | {"eos_token": texts["eos_token"]["content"]}))
+    return llama
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """A small file and one that takes a while."""
+    folder = tmp_path_factory.mktemp("files")
+    return write_file(folder / "small.gguf"), write_file(folder / "large.gguf", layers=300)
+
+
+@pytest.fixture
+def kernel(plain, card_of, files):
     """A kernel with a model of plain weights, one of two bits, a small file and a large one."""
-    plain = evolve(card_of(models("llama")), id="maker/plain")
-    card = evolve(plain, format="gguf", backend="gguf", quantization="F32")
-    small = evolve(card, id="maker/small@F32", path=write_file(tmp_path / "small.gguf"))
-    large = evolve(card, id="large", path=write_file(tmp_path / "large.gguf", layers=300))
-    packed = evolve(plain, id="packed", quantization="2-bit")
-    damaged = evolve(plain, id="damaged", problem="it is cut off")
-    return StubKernel({card.id: card for card in (plain, small, large, packed, damaged)})
+    weights = evolve(card_of(plain), id="maker/plain")
+    card = evolve(weights, format="gguf", backend="gguf", quantization="F32")
+    small = evolve(card, id="maker/small@F32", path=files[0])
+    large = evolve(card, id="large", path=files[1])
+    packed = evolve(weights, id="packed", quantization="2-bit")
+    damaged = evolve(weights, id="damaged", problem="it is cut off")
+    return StubKernel({card.id: card for card in (weights, small, large, packed, damaged)})
 
 
 @pytest.fixture
@@ -247,29 +263,29 @@ async def test_a_killed_conversion_begins_anew(kind, root, card_of):
     assert [path.name for path in root.iterdir()] == ["new"]
 
 
-def test_a_folder_that_wants_to_run_code_is_refused(llama, tmp_path):
-    config = json.loads((llama / "config.json").read_text()) | {"model_file": "evil.py"}
-    (llama / "config.json").write_text(json.dumps(config))
-    (llama / "evil.py").write_text("raise SystemExit")
-    order = {"source": str(llama), "target": str(tmp_path / "part" / "model"), "bits": 4}
+def test_a_folder_that_wants_to_run_code_is_refused(plain, tmp_path):
+    config = json.loads((plain / "config.json").read_text()) | {"model_file": "evil.py"}
+    (plain / "config.json").write_text(json.dumps(config))
+    (plain / "evil.py").write_text("raise SystemExit")
+    order = {"source": str(plain), "target": str(tmp_path / "part" / "model"), "bits": 4}
     with pytest.raises(errors.ModelUnusableError):
         work.quantize_folder(order, Told())
 
 
-def test_code_beside_the_weights_is_left_behind(llama, tmp_path):
-    (llama / "model.py").write_text("raise SystemExit")
+def test_code_beside_the_weights_is_left_behind(plain, tmp_path):
+    (plain / "model.py").write_text("raise SystemExit")
     target = tmp_path / "part" / "model"
-    order = {"source": str(llama), "target": str(target), "bits": 4}
+    order = {"source": str(plain), "target": str(target), "bits": 4}
     work.quantize_folder(order, Told())
     assert (target / "config.json").exists()
     assert not list(target.glob("*.py"))
 
 
-def test_a_full_disk_is_told_as_one(llama, tmp_path, monkeypatch):
+def test_a_full_disk_is_told_as_one(plain, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("mlx_lm.convert", full)
-    order = {"source": str(llama), "target": str(tmp_path / "part" / "model"), "bits": 4}
+    order = {"source": str(plain), "target": str(tmp_path / "part" / "model"), "bits": 4}
     with pytest.raises(errors.DiskFullError):
         work.quantize_folder(order, Told())

@@ -2,7 +2,7 @@
 
 What a request carries comes first, since a model must be able to take it: texts to embed, images,
 tools, a form that the answer must have, and length, in this order. Else its text decides: the words
-and phrases of :mod:`lmx_router_rules.words`, and how much of it looks like code or sums. Each is a
+and phrases of ``marks.toml``, and how much of it looks like code or sums. Each is a
 vote for a task; the most votes win, and a text that says little is chat.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Literal, get_args
+
+from attrs import define
 
 from lmx_kernel.routing import estimate_tokens
 from lmx_kernel.types import (
@@ -22,7 +23,7 @@ from lmx_kernel.types import (
     TextPart,
     TextPrompt,
 )
-from lmx_router_rules.words import LANGUAGES, PHRASES, WORDS, Textual
+from lmx_router_rules.marks import Mark, load_marks
 
 Task = Literal[
     "chat",
@@ -41,29 +42,16 @@ HEAD_CHARS, TAIL_CHARS = 900, 400  # of the last message: what is wanted stands 
 SYSTEM_CHARS = 500
 SHORT_CHARS = 500  # a message that may speak of the one before
 MIN_WISH_CHARS = 12
-DATA_SHARE = 0.5  # of a word's vote that stands in what the wish is about
+DATA_SHARE = 0.5  # of a vote from what the wish is about
 CHAT_VOTES = 1.3  # what a text must say to be anything else
 
-_WORD = re.compile(r"[^\W\d_]+")
 _DATA = re.compile(r'[:\n"“„«「]')
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_SUM = re.compile(r"\d\s*[-+*/^=×÷]\s*\d|\d\s?%|\b[a-z]\s*=\s*|\b[a-z]\^\d|\d!|\d\s?(?:[cmk]?m|kg|mph)\b|\b\d*x\s*[-+^=<>]")
-_IDENTIFIER = re.compile(r"\b[a-z]+(?:_[a-z]+|[A-Z][A-Za-z]+)\b(?!\"?\s*:)|[a-z](?:Error|Exception)\b")
-_FUNCTION = re.compile(r"\b[fgh]\([a-z0-9]\)|\$\d")
-_RECORD = re.compile(r'[{,]\s*"\w+"\s*:')
-_ANY_LANGUAGE = "|".join(LANGUAGES.split())
-_LANGUAGE = re.compile(rf"\b(?:into|to|from)\b[^.:\n]{{0,40}}\b(?:{_ANY_LANGUAGE})\b")
-_QUOTED = re.compile(
-    rf"[\"'”»]\s*in (?:{_ANY_LANGUAGE})\b|\bin (?:{_ANY_LANGUAGE})\s*[:\"'“«]", re.IGNORECASE
+_IDENTIFIER = re.compile(
+    r"[a-z](?:_[a-z]+|[A-Z][A-Za-z]+)\b(?![\"\s]*:)|[a-z](?:Error|Exception)\b"
 )
-_CODE = re.compile(
-    r"[;{}]\s*$"
-    r"|^\s*(?:def|class|import|from|return|for|while|if|func|fn|let|const|var|public|#include)\b.*"
-    r"[:;({\"'<]"
-    r"|^\s*(?:from [\w.]+ )?import \w+|\bdef \w+\(|\breturn \w+[(.]|\w\(\)|=>|->|::|[=!]=|&&|\|\||\+=|</?[a-z]+>|\w\[\w+\]|\w\.\w+\(|[a-z]_[a-z]+\(|`[^`\n]+`"
-    r"|^(?:@@|[-+]{3} )|\b(?:select|insert into|update)\b.+\b(?:from|values|set)\b",
-    re.MULTILINE | re.IGNORECASE,
-)
+_INTO = re.compile(r"\b(?:into|to|from)\b[^.:\n]{0,40}$")
+_IN = re.compile(r"[\"'”»]?\s*\bin $")
 
 
 def classify(request: GenerationRequest, long_tokens: int = 6000) -> Task:
@@ -99,9 +87,7 @@ def has_tools(request: GenerationRequest) -> bool:
     """Return whether the model may call tools."""
     prompt = request.prompt
     return (
-        isinstance(prompt, ChatPrompt)
-        and bool(prompt.tools)
-        and request.tool_choice.mode != "none"
+        isinstance(prompt, ChatPrompt) and bool(prompt.tools) and request.tool_choice.mode != "none"
     )
 
 
@@ -129,81 +115,77 @@ def _of_chat(prompt: ChatPrompt) -> Task:
 def _of_text(asked: str, before: str = "", system: str = "") -> Task:
     votes = _votes(asked)
     if system:
-        for task, vote in _word_votes(system[:SYSTEM_CHARS].lower()).items():
+        for task, vote in _count(system[:SYSTEM_CHARS].lower()).votes.items():
             votes[task] += vote
     if len(asked) <= SHORT_CHARS and "```" in before:
         votes["code"] += 4
     return max(votes, key=lambda task: votes[task])
 
 
-def _votes(asked: str) -> dict[Textual, float]:
+def _votes(asked: str) -> dict[str, float]:
     window = asked
     if len(asked) > HEAD_CHARS + TAIL_CHARS:
         window = f"{asked[:HEAD_CHARS]}\n{asked[-TAIL_CHARS:]}"
-    wish, data = _split(window.lower())
-    votes = _word_votes(wish)
-    for task, vote in _word_votes(data).items():
-        votes[task] += vote * DATA_SHARE
-    code = 2.5 * ("```" in asked) + 1.5 * min(len(_CODE.findall(window)), 4)
+    text, numbers = _NUMBER.subn("0", window.lower())
+    count = _count(text)
+    votes = count.votes
+    code = 1.5 * min(count.code_marks, 4)
     votes["chat"] += CHAT_VOTES
     votes["code"] += code + bool(_IDENTIFIER.search(window))
-    votes["extraction"] += 2 * bool(_RECORD.search(window)) + bool(data and votes["extraction"])
-    votes["translation"] += 2 * bool(_LANGUAGE.search(wish)) + 3 * bool(_QUOTED.search(window))
+    votes["extraction"] += count.has_data and votes["extraction"] >= 2
     if code > 2:
         votes["reasoning"] /= 2
     else:
-        sums = min(len(_SUM.findall(window)), 3) + min(len(_FUNCTION.findall(window)), 2)
-        votes["reasoning"] += sums + min(len(_NUMBER.findall(window)), 4) * 0.4
+        votes["reasoning"] += min(count.sum_marks, 3) + min(numbers, 4) * 0.4
     return votes
 
 
-def _split(text: str) -> tuple[str, str]:
-    """Return what seems to be the wish, and what it seems to be about: a wish stands before a
-    colon, a quotation or a line's end, or in the last line.
+@define
+class _Count:
+    votes: defaultdict[str, float]
+    has_data: bool = False
+    code_marks: int = 0
+    sum_marks: int = 0
+
+
+def _count(text: str) -> _Count:
+    """Return what the marks in ``text`` say; of those that stand there twice, one vote counts."""
+    wish_end, wish_begin = _wish(text)
+    count = _Count(defaultdict(float), has_data=wish_end < wish_begin)
+    found: dict[Mark, float] = {}
+    for begin, mark in _MARKS.find(text):
+        count.code_marks += mark.is_code
+        count.sum_marks += mark.is_sum
+        is_wish = begin < wish_end or begin >= wish_begin
+        if is_wish or mark not in found:
+            found[mark] = 1.0 if is_wish else DATA_SHARE
+        if mark.is_language:
+            count.votes["translation"] += _language_votes(text, begin, begin + mark.length)
+    for mark, share in found.items():
+        for task, votes in mark.votes:
+            count.votes[task] += votes * share
+    return count
+
+
+def _wish(text: str) -> tuple[int, int]:
+    """Return where the wish seems to end, and where it seems to go on: it stands before a colon, a
+    quotation or a line's end, and in the last line.
     """
     mark = _DATA.search(text, MIN_WISH_CHARS)
     if mark is None:
-        return text, ""
-    wish, data = text[: mark.start()], text[mark.start() :]
-    data, line_end, last = data.rpartition("\n")
-    return (f"{wish}\n{last}", data) if line_end else (wish, last)
+        return len(text), len(text)
+    return mark.start(), max(text.rfind("\n"), mark.start()) if "\n" in text else len(text)
 
 
-def _word_votes(text: str) -> defaultdict[Textual, float]:
-    votes: defaultdict[Textual, float] = defaultdict(float)
-    for word in set(_WORD.findall(text)):
-        for task, weight in _lookup(word):
-            votes[task] += weight
-    for phrase, task, weight in _PHRASES:
-        if phrase in text:
-            votes[task] += weight
-    return votes
+def _language_votes(text: str, begin: int, end: int) -> int:
+    """Return how much the name of a language speaks for translation, where it stands."""
+    before = text[max(0, begin - 50) : begin]
+    if _INTO.search(before):
+        return 4
+    is_in = _IN.search(before)
+    if is_in and (is_in[0][0] in "\"'”»" or text[end : end + 2].strip()[:1] in tuple(":\"'“«")):
+        return 3
+    return 0
 
 
-def _lookup(word: str) -> Iterator[tuple[Textual, float]]:
-    yield from _EXACT.get(word, ())
-    for length in _STEM_LENGTHS:
-        if found := _STEMS.get(word[:length]):
-            yield from found
-            break
-
-
-def _tables() -> tuple[dict[str, list[tuple[Textual, float]]], ...]:
-    exact: dict[str, list[tuple[Textual, float]]] = defaultdict(list)
-    stems: dict[str, list[tuple[Textual, float]]] = defaultdict(list)
-    for task, by_weight in WORDS.items():
-        for weight, words in by_weight.items():
-            for word in sorted(set(words.split())):
-                table = stems if word.endswith("*") else exact
-                table[word.removesuffix("*")].append((task, weight))
-    return dict(exact), dict(stems)
-
-
-_EXACT, _STEMS = _tables()
-_STEM_LENGTHS = sorted({len(stem) for stem in _STEMS}, reverse=True)
-_PHRASES: list[tuple[str, Textual, float]] = [
-    (phrase, task, weight)
-    for task, by_weight in PHRASES.items()
-    for weight, phrases in by_weight.items()
-    for phrase in phrases
-]
+_MARKS = load_marks()

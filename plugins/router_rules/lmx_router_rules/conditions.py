@@ -1,0 +1,81 @@
+"""Rules to functions: what a rule asks of a request, and nothing else, is looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import translate
+
+from lmx_router_rules.settings import DAYS, Rule
+from lmx_router_rules.shown import Shown
+
+Condition = Callable[[Shown], bool]
+
+
+def is_glob(name: str) -> bool:
+    """Return whether a name stands for several."""
+    return any(char in name for char in "*?[")
+
+
+def matcher(globs: Iterable[str]) -> Callable[[str], bool]:
+    """Return a function that says whether a text is one of ``globs``, in any case."""
+    pattern = re.compile("|".join(map(translate, globs)), re.IGNORECASE)
+    return lambda text: pattern.match(text) is not None
+
+
+def conditions(rule: Rule) -> Iterator[Condition]:
+    """Yield what must all be true of a request, the quickest first."""
+    yield from _flags(rule)
+    if rule.days:
+        days = {DAYS.index(day) for day in rule.days}
+        yield lambda shown: shown.context.now.weekday() in days
+    if rule.hours:
+        spans = [_span(text) for text in rule.hours]
+        yield lambda shown: any(_is_within(shown.minute, *span) for span in spans)
+    if rule.pressure:
+        yield lambda shown: shown.context.memory_pressure in rule.pressure
+    if rule.keys:
+        is_key = matcher(rule.keys)
+        yield lambda shown: is_key(shown.key)
+    if rule.clients:
+        is_client = matcher(rule.clients)
+        yield lambda shown: any(map(is_client, shown.clients))
+    for name, glob in rule.headers.items():
+        yield _header(name.lower(), matcher([glob]))
+    if rule.min_prompt_tokens or rule.max_prompt_tokens is not None:
+        yield lambda shown: _is_between(
+            shown.tokens, rule.min_prompt_tokens, rule.max_prompt_tokens
+        )
+    if rule.task:
+        yield lambda shown: shown.task in rule.task
+
+
+def _flags(rule: Rule) -> Iterator[Condition]:
+    if rule.structured is not None:
+        yield lambda shown: shown.is_structured is rule.structured
+    if rule.tools is not None:
+        yield lambda shown: shown.has_tools is rule.tools
+    if rule.images is not None:
+        yield lambda shown: shown.has_images is rule.images
+    if rule.system is not None:
+        yield lambda shown: shown.has_system is rule.system
+
+
+def _header(name: str, is_value: Callable[[str], bool]) -> Condition:
+    return lambda shown: name in shown.headers and is_value(shown.headers[name])
+
+
+def _span(text: str) -> tuple[int, int]:
+    """Return the minutes since midnight between which a span lies."""
+    begin, end = (int(part[:2]) * 60 + int(part[3:]) for part in text.split("-"))
+    return begin, end
+
+
+def _is_within(minute: int, begin: int, end: int) -> bool:
+    if begin <= end:
+        return begin <= minute < end
+    return minute >= begin or minute < end
+
+
+def _is_between(count: int, least: int, most: int | None) -> bool:
+    return least <= count and (most is None or count <= most)
