@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -33,14 +36,14 @@ FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in
 class Booted:
     """What everything else is built from.
 
-    :ivar config: the file that was named; None for the one in LMX's own folder.
+    :ivar read: reads the config, each time anew.
     :ivar sections: those that are known, of plugins that came later too.
     """
 
     settings: Settings
     plugins: Plugins
     sections: list[SettingsSection]
-    config: Path | None = None
+    read: Callable[[], Document]
     verdict: BootVerdict = NORMAL
 
     def reload(self) -> list[str]:
@@ -51,8 +54,9 @@ class Booted:
         :raises ConfigError: with every problem; nothing changed.
         """
         self.sections[:] = [*KERNEL_SECTIONS, *self.plugins.settings_sections()]
-        document = read_config(self.config)
-        fresh = structure(document, self.sections, ignored=_passed_over(document, self.plugins, self.verdict))
+        document = self.read()
+        ignored = _passed_over(document, self.plugins, self.verdict)
+        fresh = structure(document, self.sections, ignored=ignored)
         waiting = []
         for section in self.sections:
             waiting += self.settings.adopt(section, fresh.get(section.cls))
@@ -60,7 +64,11 @@ class Booted:
 
 
 def boot(
-    config: Path | None = None, verdict: BootVerdict = NORMAL, *, log_to_file: bool = False
+    config: Path | None = None,
+    verdict: BootVerdict = NORMAL,
+    *,
+    log_to_file: bool = False,
+    environ: Mapping[str, str] = os.environ,
 ) -> Booted:
     """Read the config, load the plugins, and structure the sections of both.
 
@@ -68,11 +76,13 @@ def boot(
     over, so that disabling one needs no other change.
 
     :param verdict: the boot guard's; in its safe mode a section that nobody knows is passed over.
+    :param config: the file; None for the one in LMX's own folder.
     :param log_to_file: log to LMX's own folder, too, if the config allows.
     :raises ConfigError: with every problem in the config.
     :raises RequiredPluginError: a plugin that the config requires is not active.
     """
-    document = read_config(config)
+    read = partial(read_config, config, environ)
+    document = read()
     first = structure(document, FIRST_SECTIONS, ignored=document.tables)
     configure(first.get(LogSettings), document.home if log_to_file else None)
     plugins = Plugins(first.get(PluginSettings), safe_mode=verdict.safe_mode)
@@ -80,7 +90,7 @@ def boot(
     sections = [*KERNEL_SECTIONS, *plugins.settings_sections()]
     ignored = _passed_over(document, plugins, verdict)
     settings = structure(document, sections, ignored=ignored)
-    return Booted(settings, plugins, sections, config, verdict)
+    return Booted(settings, plugins, sections, read, verdict)
 
 
 def _passed_over(document: Document, plugins: Plugins, verdict: BootVerdict) -> Collection[str]:

@@ -253,8 +253,23 @@ def _problems(
     for key, why in faults:
         variable = variables.get(key[:2])
         line = None if variable else nearest_line(lines, key)
-        problems.append(Problem(variable or str(document.path), line, _dotted(key), why))
+        told = _dotted(key) if variable else _named(document.tables, key)
+        problems.append(Problem(variable or str(document.path), line, told, why))
     return sorted(problems, key=lambda problem: problem.line or 0)
+
+
+def _named(tables: Any, key: Key) -> str:
+    """Return a key with the names of the entries of lists that it leads through."""
+    names = []
+    for part in key:
+        try:
+            tables = tables[part]
+        except (KeyError, IndexError, TypeError):
+            break
+        if isinstance(part, int) and isinstance(tables, dict):
+            names.append(tables.get("name"))
+    told = "".join(f' ("{name}")' for name in names if isinstance(name, str) and name)
+    return f"{_dotted(key)}{told}"
 
 
 def _dotted(key: Key) -> str:

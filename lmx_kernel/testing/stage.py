@@ -92,7 +92,8 @@ async def staged_kernel(
 ) -> AsyncIterator[Stage]:
     """Hold a kernel open that serves ``scripts`` through real worker processes."""
     write_scripts(folder, scripts)
-    booted = boot(write_config(folder, plugins, config))
+    environ = {**os.environ, "LMX_HOME": str(folder)}
+    booted = boot(write_config(folder, plugins, config), environ=environ)
     assembly = assemble(booted)
     assembly.catalogue.scan()
     events: list[KernelEvent] = []

@@ -211,9 +211,7 @@ class _Meters(NodeTransformer):
 
 
 def _call(name: str, *args: nodes.Expr, lineno: int) -> nodes.Call:
-    return nodes.Call(
-        nodes.EnvironmentAttribute(name), list(args), [], None, None, lineno=lineno
-    )
+    return nodes.Call(nodes.EnvironmentAttribute(name), list(args), [], None, None, lineno=lineno)
 
 
 class _Generation(Extension):

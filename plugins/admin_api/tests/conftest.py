@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvloop
 from attrs import define, field, frozen
 from lmx_admin_api.benchmark import Benchmarks
 from lmx_admin_api.settings import AdminSettings
@@ -38,10 +37,6 @@ from lmx_kernel.testing.stage import (
 )
 
 HERE = Path(__file__).parent
-
-
-def pytest_asyncio_loop_factories(config: object, item: object) -> dict[str, Any]:
-    return {"uvloop": uvloop.new_event_loop}  # as the daemon
 
 
 @define
@@ -83,7 +78,14 @@ class Api:
 
 
 @pytest.fixture
-def serve(tmp_path: Path):
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for what this process serves."""
+    monkeypatch.setenv("LMX_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def serve(home: Path):
     """Return a context that holds the API open over fake models."""
 
     @asynccontextmanager
@@ -92,7 +94,7 @@ def serve(tmp_path: Path):
     ) -> AsyncIterator[Api]:
         health = Health(name="x", version="0", docs="", is_ready=lambda: True, status=dict)
         server_settings = ServerSettings(port=0)
-        async with staged_kernel(tmp_path, scripts, config) as stage:
+        async with staged_kernel(home, scripts, config) as stage:
             surface = AdminSurface(stage.kernel, AdminSettings(**settings))
             shell = Shell(
                 build_app([surface], health),
@@ -115,9 +117,8 @@ def serve(tmp_path: Path):
 
 
 @pytest.fixture
-def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A kind of job that waits for a file ``go``."""
-    monkeypatch.setenv("LMX_HOME", str(tmp_path))
+def downloads(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A kind of job that waits for a file ``go`` at home."""
     monkeypatch.syspath_prepend(HERE)
     from admin_fake_kinds import FakeDownloads
 

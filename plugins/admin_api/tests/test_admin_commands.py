@@ -163,7 +163,7 @@ def terminal():
         nonlocal shown
         async with asyncio.timeout(30):
             while not (found := re.search(pattern, shown)):
-                await asyncio.sleep(0.02)  # uvloop cannot wait for one
+                await asyncio.sleep(0.02)  # a terminal cannot be awaited
                 with suppress(BlockingIOError):
                     shown += os.read(ours, 4096).decode()
         before, shown = shown[: found.start()], shown[found.end() :]

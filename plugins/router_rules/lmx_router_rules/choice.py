@@ -36,10 +36,18 @@ def _misfit(rule: Rule, card: ModelCard | None, state: ModelState | None, shown:
     """Return why a model does not fit, "" if it does."""
     if card is None or state is None:
         return "not installed"
+    return _incapable(card, shown) or _unwanted(rule, state)
+
+
+def _incapable(card: ModelCard, shown: Shown) -> str:
     if shown.wants_embeddings is not (EMBEDDING in card.capabilities):
         return "makes no embeddings" if shown.wants_embeddings else "makes embeddings only"
     if shown.has_images and VISION not in card.capabilities:
         return "takes no images"
+    return ""
+
+
+def _unwanted(rule: Rule, state: ModelState) -> str:
     if rule.loaded is not None and state.is_loaded is not rule.loaded:
         return "not loaded" if rule.loaded else "loaded"
     if rule.max_waiting is not None and state.waiting > rule.max_waiting:

@@ -69,8 +69,8 @@ class Rule:
     Of the request:
 
     :ivar asked: the names that clients ask for; not given, those of ``router_rules.auto``.
-    :ivar swap: it holds for requests that name an installed model, too, if a glob in ``asked`` fits;
-        a name without a glob in it holds always.
+    :ivar swap: a glob in ``asked`` means installed models, too: requests for them go elsewhere. A
+        name that is written out always does.
     :ivar task: what it is about, as `lmx route` says.
     :ivar min_prompt_tokens: as estimated, a quarter of the bytes.
     :ivar max_prompt_tokens: as estimated.

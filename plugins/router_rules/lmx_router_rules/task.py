@@ -2,8 +2,8 @@
 
 What a request carries comes first, since a model must be able to take it: texts to embed, images,
 tools, a form that the answer must have, and length, in this order. Else its text decides: the words
-and phrases of ``marks.toml``, and how much of it looks like code or sums. Each is a
-vote for a task; the most votes win, and a text that says little is chat.
+and phrases of ``marks.toml``, and how much of it looks like code or sums. Each is a vote for a
+task; the most votes win, and a text that says little is chat.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lmx_kernel.types import (
     EmbeddingPrompt,
     GenerationRequest,
     Message,
+    Prompt,
     TextPart,
     TextPrompt,
 )
@@ -60,19 +61,14 @@ def classify(request: GenerationRequest, long_tokens: int = 6000) -> Task:
     :param long_tokens: prompts of so many tokens, as estimated, are long.
     """
     prompt = request.prompt
-    if isinstance(prompt, EmbeddingPrompt):
-        return "embedding"
-    if has_images(request):
-        return "vision"
-    if has_tools(request):
-        return "tools"
-    if request.constraint is not None:
-        return "extraction"
-    if estimate_tokens(prompt) >= long_tokens:
-        return "long_context"
-    if isinstance(prompt, ChatPrompt):
-        return _of_chat(prompt)
-    return _of_text(prompt.text) if isinstance(prompt, TextPrompt) else "chat"
+    carried: dict[Task, bool] = {
+        "embedding": isinstance(prompt, EmbeddingPrompt),
+        "vision": has_images(request),
+        "tools": has_tools(request),
+        "extraction": request.constraint is not None,
+        "long_context": estimate_tokens(prompt) >= long_tokens,
+    }
+    return next((task for task, is_so in carried.items() if is_so), None) or _of_prompt(prompt)
 
 
 def has_images(request: GenerationRequest) -> bool:
@@ -98,6 +94,12 @@ def text_of(turn: Message) -> str:
 
 
 # --- text ---
+
+
+def _of_prompt(prompt: Prompt) -> Task:
+    if isinstance(prompt, ChatPrompt):
+        return _of_chat(prompt)
+    return _of_text(prompt.text) if isinstance(prompt, TextPrompt) else "chat"
 
 
 def _of_chat(prompt: ChatPrompt) -> Task:
