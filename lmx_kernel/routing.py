@@ -27,7 +27,7 @@ from lmx_kernel.interfaces import HttpRequest, ModelState, Router, RoutingContex
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.lifecycle import Lifecycle
-from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
+from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.statistics import Statistics
 from lmx_kernel.types import (
     ChatPrompt,
@@ -257,7 +257,6 @@ class Routing:
                 problem="it cools down after crashes" if cools else self._failure(model),
             )
         waiting, parallel = instance.requests.waiting, instance.spec.options.parallel
-        is_full = waiting >= self._settings.get(QueueSettings).max_waiting
         is_loaded = instance.state is State.READY
         return ModelState(
             context_length=instance.spec.options.context_length,
@@ -266,7 +265,6 @@ class Routing:
             waiting=waiting,
             tokens_per_s=pace.tokens_per_s,
             wait_s=waiting / parallel * pace.answer_s + (0.0 if is_loaded else pace.load_s),
-            problem="its queue is full" if is_full else "",
         )
 
     def _failure(self, model: str) -> str:

@@ -20,8 +20,10 @@ from lmx_kernel.types import (
     Finished,
     GenerationRequest,
     PromptProgress,
+    ReasoningDelta,
     Route,
     TextDelta,
+    ToolCallDelta,
     Usage,
 )
 
@@ -39,6 +41,7 @@ class Candidate:
     seed: int
     tokens: list[int] = field(factory=list)
     finished: bool = False
+    reasoning_tokens: int = 0
 
 
 class Answer:
@@ -131,6 +134,7 @@ class Answer:
             prompt_tokens=self.prompt_tokens or 0,
             cached_tokens=self._cached_tokens or 0,
             completion_tokens=sum(len(candidate.tokens) for candidate in self.candidates),
+            reasoning_tokens=sum(candidate.reasoning_tokens for candidate in self.candidates),
             queue_s=(self._started or end) - self._created,
             first_token_s=self._first_token and self._first_token - self._created,
             total_s=end - self._created,
@@ -138,8 +142,7 @@ class Answer:
 
     def _pop(self) -> Event:
         event = self._events.popleft()
-        if isinstance(event, TextDelta):
-            self._buffered_chars -= len(event.text)
+        self._buffered_chars -= _chars(event)
         if self.on_drained is not None and len(self._events) <= MAX_BUFFERED_EVENTS // 2:
             self.on_drained(self)
         return event
@@ -178,10 +181,10 @@ class Answer:
         """Take an event of the worker: keep what a resume needs, and pass it to the reader."""
         if isinstance(event, TextDelta):
             self.candidates[event.candidate].tokens.extend(event.tokens)
-            self._buffered_chars += len(event.text)
             self._first_token = self._first_token or time.monotonic()
         elif isinstance(event, Finished):
             self.candidates[event.candidate].finished = True
+            self.candidates[event.candidate].reasoning_tokens = event.reasoning_tokens
         elif isinstance(event, PromptProgress) and self._cached_tokens is None:
             self._cached_tokens = event.cached
         self._push(event)
@@ -200,5 +203,12 @@ class Answer:
             self.deadline = None
 
     def _push(self, event: Event) -> None:
+        self._buffered_chars += _chars(event)
         self._events.append(event)
         self._changed.set()
+
+
+def _chars(event: Event) -> int:
+    if isinstance(event, TextDelta | ReasoningDelta):
+        return len(event.text)
+    return len(event.arguments) if isinstance(event, ToolCallDelta) else 0

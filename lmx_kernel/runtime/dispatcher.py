@@ -204,11 +204,13 @@ class Dispatcher:
         self._parked.discard(answer)
         answer.end(outcome, error)
         self.last_used = time.monotonic()
-        self._publish(
-            events.RequestFinished(
-                id=answer.id, model=self._model, outcome=outcome, usage=answer.usage()
+        if not answer.is_count:
+            usage = answer.usage()
+            self._publish(
+                events.RequestFinished(
+                    id=answer.id, model=self._model, outcome=outcome, usage=usage
+                )
             )
-        )
         self._pump()
 
     def _take_out(self, answer: Answer) -> None:

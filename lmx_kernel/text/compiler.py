@@ -17,7 +17,8 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -28,8 +29,11 @@ START_S = 20.0
 """Of the child, until it is ready: a machine may be busy."""
 
 MEMORY_BYTES = 1 << 30
-STEPS = 32
-"""Tokens that the child writes: many faults of a grammar show no earlier."""
+STEPS, STEPS_S = 512, 0.3
+"""What the child writes, at most: many faults of a grammar show no earlier."""
+
+CLOSERS = frozenset(b'"}],')
+"""Bytes that lead on in JSON."""
 
 VERDICTS = 256
 """That are remembered."""
@@ -59,7 +63,7 @@ class Compiler:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
-            child.wait()
+            child.communicate()
 
     def _ask(self, grammar: str) -> str:
         with self._lock:
@@ -97,26 +101,31 @@ class Compiler:
 
 def first_line(message: str) -> str:
     """Return the part of the library's message that a client may see."""
-    return (message.strip().splitlines() or ["it cannot be followed"])[0][:REASON_CHARS]
+    lines = message.strip().splitlines()
+    is_meant = lines and not lines[0].startswith("panic")
+    return lines[0][:REASON_CHARS] if is_meant else "it cannot be followed"
 
 
 # --- the child's side ----------------------------------------------------------------------------
 
 
 class ByteVocabulary:
-    """Control tokens at their own ids, nothing at all others, and the bytes after these."""
+    """Control tokens at their own ids, nothing at all others, and the bytes after these.
+
+    :ivar first: the id of the first byte.
+    """
 
     def __init__(self, size: int, controls: Mapping[str, str]) -> None:
-        self.tokens: Sequence[bytes] = [b""] * size + [bytes([byte]) for byte in range(256)]
+        self.first = -(-size // 8) * 8
+        self.tokens = [b""] * self.first + [bytes([byte]) for byte in range(256)]
         for token, text in controls.items():
             self.tokens[int(token)] = text.encode()
         self.special_token_ids = [*map(int, controls)]
         self.bos_token_id = None
         self.eos_token_id = min(self.special_token_ids, default=0)
-        self._size = size
 
     def __call__(self, text: bytes) -> list[int]:
-        return [self._size + byte for byte in text]
+        return [self.first + byte for byte in text]
 
 
 def limits() -> Any:
@@ -126,26 +135,36 @@ def limits() -> Any:
     return LLParserLimits(verbose_errors=False)
 
 
-def first_fault(tokenizer: Any, grammar: str) -> str:
-    """Return what is wrong with a grammar, as far as its first steps tell; "" for nothing."""
+def first_fault(tokenizer: Any, first: int, grammar: str) -> str:
+    """Return what is wrong with a grammar, as far as its first steps tell; "" for nothing.
+
+    :param first: the id of the first byte.
+    """
     from llguidance import LLMatcher  # noqa: PLC0415 - as above
 
     matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
-    dice = random.Random(0)
+    dice, end_s = random.Random(0), time.monotonic() + STEPS_S
     for _ in range(STEPS):
-        if matcher.is_error() or matcher.is_stopped():
+        if matcher.is_error() or matcher.is_stopped() or time.monotonic() > end_s:
             break
-        allowed = _ids(matcher.compute_bitmask())
-        if matcher.is_error() or not allowed:
-            break
-        matcher.consume_token(dice.choice(allowed))
+        mask = matcher.compute_bitmask()
+        if not matcher.is_error():
+            matcher.consume_token(_choose(mask, first, dice))
     return first_line(matcher.get_error()) if matcher.is_error() else ""
 
 
-def _ids(mask: bytes) -> list[int]:
-    return [
-        at * 8 + bit for at, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1
-    ]
+def _choose(mask: bytes, first: int, dice: random.Random) -> int:
+    """Return one of the allowed tokens, often one that leads on."""
+    at = first // 8
+    others, bits = mask[:at], int.from_bytes(mask[at : at + 32], "little")
+    allowed = [byte for byte in range(256) if bits >> byte & 1]
+    closing = [byte for byte in allowed if byte in CLOSERS]
+    if closing and dice.random() < 0.5:
+        allowed = closing
+    if allowed:
+        return first + dice.choice(allowed)
+    found = next((at for at, byte in enumerate(others) if byte), 0)
+    return found * 8 + max((others[found] & -others[found]).bit_length() - 1, 0)
 
 
 def main() -> None:
@@ -159,7 +178,7 @@ def main() -> None:
     _answer("")
     for line in lines:
         _limit_time()
-        _answer(first_fault(tokenizer, line.decode()))
+        _answer(first_fault(tokenizer, vocabulary.first, line.decode()))
 
 
 def _answer(text: str) -> None:

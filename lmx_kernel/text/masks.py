@@ -160,7 +160,7 @@ class Mask:
             assert way.matcher is not None
             way.matcher.unsafe_compute_mask_ptr(address, len(words))
             if way.matcher.is_error():
-                self._give_up(way, way.matcher.get_error())
+                self._give_up(way, f"{DEAD_END}: {first_line(way.matcher.get_error())}")
             elif len(self._ways) > 1:
                 union |= int.from_bytes(words, "little")
         if union:
@@ -182,7 +182,7 @@ class Mask:
         if len(self._ways) > 1:
             self._ways.remove(way)
         else:
-            self.problem = first_line(reason)
+            self.problem = reason
 
     def _find_forced(self) -> list[int]:
         if self.problem or self.is_complete or self._ways[0].matcher is None:
@@ -249,6 +249,10 @@ class MaskFactory:
             return None
         return Shape([tuple(map(self._ready, row)) for row in rows])
 
+    def close(self) -> None:
+        """End what runs for it."""
+        self._compiler.close()
+
     def _thought(self, opening: str, closing: str, limit: int | None, *, is_all: bool) -> Stage:
         taken = len(self._writer.tokens(opening))
         return Stage(
@@ -306,23 +310,22 @@ class MaskFactory:
         return None
 
     def _attempts(self, tools: Sequence[Tool]) -> Iterator[Sequence[Tool]]:
-        """Yield the tools as they are, and then with ever less of what cannot be followed.
+        """Yield the tools without what cannot be followed, and then with less of it still.
 
         :raises InvalidSchemaError: of a strict tool it must be.
         """
-        for tool in tools:
-            fault = tool.strict and self._compiler.fault(schema(tool.parameters))
-            if fault:
-                raise InvalidSchemaError(
-                    f"the parameters of {tool.name} cannot be followed: {fault}", param="tools"
-                )
-        if tools:
-            yield tools
-            yield [tool if self._is_sound(tool) else _loose(tool) for tool in tools]
-            yield [tool if tool.strict else _loose(tool) for tool in tools]
+        sound = [tool if self._is_sound(tool) else _loose(tool) for tool in tools]
+        if sound:
+            yield sound
+            yield [tool if tool.strict else _loose(tool) for tool in sound]
 
     def _is_sound(self, tool: Tool) -> bool:
-        return tool.strict or not self._compiler.fault(schema(tool.parameters, is_lenient=True))
+        fault = self._compiler.fault(schema(tool.parameters, is_lenient=not tool.strict))
+        if fault and tool.strict:
+            raise InvalidSchemaError(
+                f"the parameters of {tool.name} cannot be followed: {fault}", param="tools"
+            )
+        return not fault
 
     def _ready(self, stage: Stage) -> Ready:
         matcher = self._matcher(stage.grammar)

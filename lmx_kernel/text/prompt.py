@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lmx_kernel.engine import Tokenizer
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
+from lmx_kernel.text.formats import Format, find_format, offered_tools
 from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import (
     ChatPrompt,
@@ -17,15 +18,22 @@ from lmx_kernel.types import (
     TokenPrompt,
 )
 
+ENDING_TOKENS = 64
+
 
 class PromptEncoder:
-    """Turns the requests of one model into tokens. Its calls may come from any one thread."""
+    """Turns the requests of one model into tokens. Its calls may come from any thread.
 
-    def __init__(self, tokenizer: Tokenizer, limits: EngineLimits) -> None:
+    :param chat_format: of the model; found by its template if not given.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, limits: EngineLimits, chat_format: Format | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._limits = limits
-        source = tokenizer.chat_template
-        self._template = ChatTemplate(source, tokenizer.template_texts) if source else None
+        self._format = chat_format or find_format(tokenizer.chat_template)
+        self._template = _template(tokenizer)
 
     def encode(self, request: GenerationRequest) -> list[int]:
         """Return the prompt's tokens.
@@ -34,7 +42,10 @@ class PromptEncoder:
             counted.
         :raises InvalidRequestError: no chat template, a token id outside the vocabulary, no prompt.
         """
-        tokens = self._tokens(request.prompt)
+        if isinstance(request.prompt, ChatPrompt):
+            tokens = self._chat_tokens(request.prompt, request)
+        else:
+            tokens = self._tokens(request.prompt)
         self._check_ids("prompt", tokens)
         self._check_ids("logit_bias", request.sampling.logit_bias)
         if not tokens:
@@ -70,15 +81,20 @@ class PromptEncoder:
                 )
         return encoded
 
+    def ending(self, tokens: Sequence[int]) -> str:
+        """Return the end of a prompt's text: what an answer to it may begin with hangs on that."""
+        pieces = [bytes(self._tokenizer.pieces[token]) for token in tokens[-ENDING_TOKENS:]]
+        return b"".join(pieces).decode(errors="replace")
+
+    def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
+        if isinstance(self._template, str):
+            raise InvalidRequestError(self._template, param="messages")
+        text = self._template.render(
+            prompt.messages, offered_tools(request), prompt.options, self._format.explain
+        )
+        return self._tokenizer.encode(text, add_special=False, parse_special=True)
+
     def _tokens(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, ChatPrompt):
-            if self._template is None:
-                raise InvalidRequestError(
-                    "this model has no chat template; ask it for a plain completion instead",
-                    param="messages",
-                )
-            text = self._template.render(prompt.messages)
-            return self._tokenizer.encode(text, add_special=False, parse_special=True)
         if isinstance(prompt, TextPrompt):
             return self._tokenizer.encode(prompt.text, add_special=True, parse_special=False)
         if isinstance(prompt, TokenPrompt):
@@ -92,3 +108,13 @@ class PromptEncoder:
                 raise InvalidRequestError(
                     f"token {token} is not in the vocabulary of {size} tokens", param=param
                 )
+
+
+def _template(tokenizer: Tokenizer) -> ChatTemplate | str:
+    """Return the model's chat template, or why it cannot chat."""
+    if not tokenizer.chat_template:
+        return "this model has no chat template; ask it for a plain completion instead"
+    try:
+        return ChatTemplate(tokenizer.chat_template, tokenizer.template_texts)
+    except InvalidRequestError as error:
+        return error.message

@@ -23,6 +23,7 @@ from attrs import define
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 MAX_RENDER_S = 2.0
@@ -94,6 +95,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters |= {"indent": _indent, "format": _format}
         self.filters = {name: _paid(function) for name, function in self.filters.items()}
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+        self.globals["namespace"] = _Namespace
 
     def compiled(self, source: str) -> jinja2.Template:
         """Compile a template.
@@ -212,6 +214,13 @@ class _Meters(NodeTransformer):
 
 def _call(name: str, *args: nodes.Expr, lineno: int) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(name), list(args), [], None, None, lineno=lineno)
+
+
+class _Namespace(Namespace):
+    """A namespace of a template; it does not print what it holds, which may be itself."""
+
+    def __repr__(self) -> str:
+        return "namespace"
 
 
 class _Generation(Extension):

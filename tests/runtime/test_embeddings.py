@@ -178,6 +178,7 @@ async def test_prompts_are_counted_without_an_answer(tmp_path):
             await kernel.count_tokens(ask("nope"))
         assert stage.instance("m").requests.is_idle
         assert stage.instance("m").stats is None  # the engine never ran
+        assert not stage.seen(RequestFinished)  # nothing was computed
 
 
 async def test_counting_goes_on_beside_answers_and_after_a_crash(tmp_path):

@@ -10,6 +10,8 @@ from lmx_kernel.engine import EngineStats
 from lmx_kernel.types import (
     Admitted,
     ChatPrompt,
+    Embedded,
+    EmbeddingPrompt,
     EngineLimits,
     EngineSpec,
     Finished,
@@ -47,12 +49,14 @@ PROMPTS = [
     ChatPrompt((Message("user", (TextPart("hé\x00"), TextPart(""))),)),
     TextPrompt("x"),
     TokenPrompt((1, 2)),
+    EmbeddingPrompt((TextPrompt("x"), TokenPrompt((1, 2)))),
 ]
 LOGPROB = TokenLogprob(7, b"\xff\xfe", -0.5)
 EVENTS = [
     Admitted(3),
     PromptProgress(0, 1, 2, 1),
     TextDelta(1, "x", (7, 8), (Logprobs(LOGPROB, (LOGPROB, LOGPROB)),)),
+    Embedded(0, (b"\x00\xff\xfe\x01", b"")),
     Finished(0, "stop"),
     wire.Preempted(1),
     wire.Failed(0, "nan"),

@@ -14,7 +14,7 @@ from msgspec import Meta
 from lmx_kernel.discovery import PluginStatus
 from lmx_kernel.jobs.job import Job
 from lmx_kernel.kernel import KernelStatus, ModelStatus
-from lmx_kernel.types import Admission, LoadWish
+from lmx_kernel.types import Admission, LoadWish, Route
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 Tokens = Annotated[int, Meta(ge=16, le=2**31 - 1)]
@@ -207,6 +207,13 @@ class PluginList:
     """Plugins, and why one is not active if it is not."""
 
     plugins: tuple[PluginStatus, ...]
+
+
+@frozen(kw_only=True)
+class DecisionList:
+    """Where the last requests went and why, the newest first."""
+
+    decisions: tuple[Route, ...]
 
 
 @frozen(kw_only=True)

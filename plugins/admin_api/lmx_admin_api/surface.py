@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lmx_admin_api.routes.config import Config, ReloadConfig, Values
+from lmx_admin_api.routes.decisions import Decisions
 from lmx_admin_api.routes.events import Events
 from lmx_admin_api.routes.jobs import (
     Action,
@@ -25,6 +26,7 @@ from lmx_admin_api.routes.plugins import Plugins, RescanPlugins, SwitchPlugin
 from lmx_admin_api.routes.status import StatusPage
 from lmx_admin_api.schema import (
     ConfigView,
+    DecisionList,
     Estimate,
     EstimateBody,
     EventsQuery,
@@ -95,6 +97,7 @@ class AdminSurface:
             ("/admin/jobs/{id}", OneJob(kernel)),
             *((f"/admin/jobs/{{id}}/{action}", ChangeJob(kernel, action)) for action in ACTIONS),
             ("/admin/events", Events(kernel, self._settings)),
+            ("/admin/decisions", Decisions(kernel)),
             ("/admin/config", Config(kernel)),
             ("/admin/config/reload", ReloadConfig(kernel)),
             ("/admin/plugins", Plugins(kernel)),

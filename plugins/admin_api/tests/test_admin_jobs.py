@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmx_kernel.events import JobChanged
+from lmx_kernel.events import JobChanged, RequestFinished
 from lmx_kernel.testing.script import Script
 
 
@@ -13,10 +13,7 @@ async def begun(api, **spec):
     answer = await api.post("downloads", **spec)
     assert answer.status_code == 202
     job_id = answer.json()["id"]
-    await api.until(
-        lambda: any(e.id == job_id and e.total for e in api.stage.seen(JobChanged))
-        or api.stage.kernel.jobs.get(job_id).total
-    )
+    await api.until(lambda: api.stage.kernel.jobs.get(job_id).total)
     return (await api.get(f"downloads/{job_id}")).json()
 
 
@@ -109,18 +106,20 @@ async def test_a_spec_is_checked_by_its_kind(serve, downloads, body, param):
 
 
 async def test_a_benchmark_measures_and_is_listed(serve):
-    script = Script(tokens_per_s=200, prefill_tokens_per_s=2000)
-    async with serve({"m": script}) as api:
+    async with serve({"m": Script()}) as api:
         wish = {"model": "m", "prompt_tokens": 100, "max_tokens": 10, "parallel": 2, "rounds": 1}
         answer = await api.post("benchmark", **wish)
         assert answer.status_code == 202
         job = await ended(api, answer.json()["id"], "done")
         result = job["result"]
         assert result["model"] == "m"
-        assert result["first_token_s"] >= 0.05  # 100 tokens at 2000 a second
-        assert 0 < result["prompt_tokens_per_s"] <= 2000
-        assert 0 < result["tokens_per_s"] <= 200
-        assert result["parallel_tokens_per_s"] > 0
+        for figure in ("first_token_s", "prompt_tokens_per_s", "parallel_tokens_per_s"):
+            assert result[figure] > 0, figure
+        # One to warm up, one alone, two at once; none knew the prompt of another.
+        asked = [event.usage for event in api.stage.seen(RequestFinished)]
+        assert [usage.prompt_tokens for usage in asked] == [100] * 4
+        assert [usage.completion_tokens for usage in asked] == [2, 10, 10, 10]
+        assert not any(usage.cached_tokens for usage in asked)
         assert job["done"] == 1
         assert (await api.get("benchmarks")).json()["jobs"] == [job]
 

@@ -24,19 +24,20 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.full)])
-async def test_34_conflicting_calls_end_as_if_one_had_come_after_the_other(
-    serve, tmp_path, count
-):
+async def test_34_conflicting_calls_end_as_if_one_had_come_after_the_other(serve, tmp_path, count):
     dice = random.Random(count)
     path = tmp_path / f"m{SUFFIX}"
+    written = 1
     async with serve({"m": Script()}) as api:
 
         async def call(action):
+            nonlocal written
             await asyncio.sleep(dice.random() * count / 200)
             if action == "delete":
                 return await api.delete("models/m")
             if action == "write" and not path.exists():
                 path.write_text(json.dumps(asdict(Script())))
+                written += 1
                 return await api.post("models/rescan")
             return await api.post(f"models/{action.replace('write', 'load')}", model="m")
 
@@ -53,6 +54,8 @@ async def test_34_conflicting_calls_end_as_if_one_had_come_after_the_other(
             assert target == "m"
             assert outcome in OUTCOMES[action], action
         assert len(api.audit()) == count
+        deleted = audit.count(("delete", "m", "ok"))
+        assert deleted == written - path.exists()
         _check_story(api)
         (status,) = api.stage.kernel.status().models
         assert (status.state == "ready") == (status.pid is not None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llama_cpp as llama
@@ -16,6 +17,8 @@ from lmx_gguf_backend.rows import Piece, Rows, check
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.errors import InsufficientMemoryError
 from lmx_kernel.types import LoadOptions
+
+TELL_S = 1.0
 
 
 @define
@@ -33,6 +36,7 @@ class Encoder:
     rows: int
     vocabulary: int
     _table: Rows
+    _callback: object = None  # kept: the library keeps only its address
 
     @classmethod
     def open(
@@ -56,6 +60,20 @@ class Encoder:
             vocabulary=llama.llama_vocab_n_tokens(model.vocabulary),
             table=Rows(rows),
         )
+
+    def tell(self, is_alive: Callable[[], object]) -> None:
+        """Call ``is_alive`` now and then while something is computed, which may take long."""
+        told_s = time.monotonic()
+
+        def between_nodes(_: object) -> bool:
+            nonlocal told_s
+            if time.monotonic() - told_s >= TELL_S:
+                told_s = time.monotonic()
+                is_alive()
+            return False  # or else the computation would end here
+
+        self._callback = llama.ggml_abort_callback(between_nodes)
+        llama.llama_set_abort_callback(self.handle, self._callback, None)
 
     def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32] | int:
         """Return a row for each text, or the library's code if it could not compute them."""

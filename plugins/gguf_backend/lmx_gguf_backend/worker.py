@@ -99,6 +99,7 @@ def _embedding_engine(
         raise
     encoder.encode([[0]])  # touches the weights
     progress(1.0)
+    encoder.tell(lambda: progress(1.0))  # who says anything is not taken for stuck
     parallel, longest = spec.options.parallel, spec.options.context_length
     return EmbeddingEngine(
         tokenizer=GgufTokenizer.of(model),

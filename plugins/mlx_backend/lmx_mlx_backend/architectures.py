@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
+import sys
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -21,7 +23,7 @@ GROUP = "lmx.mlx.architectures"
 
 def is_known(architecture: str) -> bool:
     """Return whether some installed package has ``architecture``."""
-    return bool(find_plugins(architecture)) or architecture in library_names()
+    return architecture in library_names() or architecture in _plugin_names(_installed())
 
 
 def find_plugin(architecture: str) -> EntryPoint | None:
@@ -51,11 +53,39 @@ def distribution(point: EntryPoint) -> str:
 
 def library_names() -> frozenset[str]:
     """Return the names that mlx-lm knows: a module each, and aliases."""
+    package = _library(_installed())
+    return _names(package, _changed_ns(f"{package}/utils.py")) if package else frozenset()
+
+
+@lru_cache(maxsize=1)
+def _library(installed: tuple[int, ...]) -> Path | None:
+    """Return where mlx-lm lies, without importing it."""
+    importlib.invalidate_caches()
     spec = find_spec("mlx_lm")
-    if spec is None or not spec.submodule_search_locations:
-        return frozenset()
-    package = Path(spec.submodule_search_locations[0])
-    return _names(package, (package / "utils.py").stat().st_mtime_ns)
+    return (
+        Path(spec.submodule_search_locations[0])
+        if spec and spec.submodule_search_locations
+        else None
+    )
+
+
+def _installed() -> tuple[int, ...]:
+    """Return what changes when a package is installed or removed: the times of its folders."""
+    return tuple(map(_changed_ns, sys.path))
+
+
+def _changed_ns(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116 - called for every model of every scan
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _plugin_names(installed: tuple[int, ...]) -> frozenset[str]:
+    """Return the names that packages add; looking through all of them takes 10 ms."""
+    importlib.invalidate_caches()
+    return frozenset(entry_points(group=GROUP).names)
 
 
 @lru_cache(maxsize=1)

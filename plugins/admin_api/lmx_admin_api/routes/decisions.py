@@ -1,0 +1,24 @@
+"""Where requests went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from falcon.asgi import Request, Response
+
+from lmx_admin_api.schema import DecisionList
+from lmx_admin_api.wire import send
+
+if TYPE_CHECKING:
+    from lmx_kernel.kernel import Kernel
+
+
+class Decisions:
+    """The last decisions of the routers."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    async def on_get(self, _req: Request, resp: Response) -> None:
+        """List them."""
+        send(resp, DecisionList(decisions=tuple(self._kernel.decisions())))

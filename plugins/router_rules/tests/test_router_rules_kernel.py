@@ -1,0 +1,202 @@
+"""Chains in a running kernel: who takes a request, and what is told of it."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+
+from lmx_kernel.errors import (
+    EngineCrashedError,
+    LmxError,
+    ModelNotFoundError,
+    QueueFullError,
+)
+from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.stage import (
+    ask,
+    staged_daemon,
+    staged_kernel,
+    write_config,
+    write_scripts,
+)
+from lmx_kernel.types import LoadWish, PromptProgress, TextPrompt
+
+PLUGINS = ("lmx_router_rules.plugin",)
+GIB = 1024**3
+CHAIN = '[router_rules.aliases]\ngood = ["first", "second"]\n'
+QUICK = Script(answer_tokens=2)
+
+
+async def answer(stage, model="good", text="hello", **fields):
+    """Let a model answer, and return the answer."""
+    with await stage.kernel.generate(ask(model, text, **fields)) as answer:
+        async for _ in answer:
+            pass
+    return answer
+
+
+def skips(stage):
+    """Return whom the last decision passed over, and why."""
+    return {one.model: one.reason for one in stage.kernel.decisions()[0].skipped}
+
+
+async def test_the_first_of_the_chain_takes_the_request(tmp_path):
+    async with staged_kernel(tmp_path, {"first": QUICK, "second": QUICK}, CHAIN, PLUGINS) as stage:
+        assert (await answer(stage)).model == "first"
+        decision = stage.kernel.decisions()[0]
+    assert (decision.asked, decision.model, decision.router) == ("good", "first", "rules")
+    assert decision.rule == "alias good"
+    assert decision.skipped == ()
+
+
+async def test_a_model_that_is_not_installed_is_passed_over(tmp_path):
+    async with staged_kernel(tmp_path, {"second": QUICK}, CHAIN, PLUGINS) as stage:
+        assert (await answer(stage)).model == "second"
+        assert skips(stage) == {"first": "not installed"}
+
+
+async def test_a_model_that_does_not_fit_is_passed_over(tmp_path):
+    scripts = {"first": Script(memory_bytes=64 * GIB), "second": QUICK}
+    config = f"{CHAIN}[memory]\nbudget_bytes = {GIB}"
+    async with staged_kernel(tmp_path, scripts, config, PLUGINS) as stage:
+        assert (await answer(stage)).model == "second"
+        assert "does not fit: 64.00 GiB are needed" in skips(stage)["first"]
+
+
+async def test_a_model_whose_context_is_too_small_is_passed_over(tmp_path):
+    scripts = {"first": Script(context_length=64), "second": QUICK}
+    async with staged_kernel(tmp_path, scripts, CHAIN, PLUGINS) as stage:
+        assert (await answer(stage, text="x" * 400, max_tokens=9)).model == "second"
+        assert "do not fit its context of 64" in skips(stage)["first"]
+
+
+async def test_a_model_that_could_not_be_loaded_is_passed_over_from_then_on(tmp_path):
+    scripts = {"first": Script(load_error="a tensor is missing"), "second": QUICK}
+    async with staged_kernel(tmp_path, scripts, CHAIN, PLUGINS) as stage:
+        with pytest.raises(LmxError, match="a tensor is missing"):
+            await answer(stage)
+        assert (await answer(stage)).model == "second"
+        assert "its last load failed: a tensor is missing" in skips(stage)["first"]
+
+
+async def test_a_model_that_cools_down_is_passed_over(tmp_path):
+    scripts = {"first": Script(crash_at=1, times=9), "second": QUICK}
+    async with staged_kernel(tmp_path, scripts, CHAIN, PLUGINS) as stage:
+        for _ in range(2):
+            with pytest.raises(EngineCrashedError):
+                await answer(stage, model="first")
+        assert (await answer(stage)).model == "second"
+        assert skips(stage)["first"] == "it cools down after crashes"
+
+
+async def test_a_model_whose_queue_is_full_is_passed_over(tmp_path):
+    scripts = {"first": Script(tokens_per_s=5), "second": QUICK}
+    config = f"{CHAIN}[models]\nparallel = 1\n[queue]\nmax_waiting = 1"
+    async with staged_kernel(tmp_path, scripts, config, PLUGINS) as stage:
+        with await stage.kernel.generate(ask("first")) as running:
+            async for event in running:
+                if isinstance(event, PromptProgress):
+                    break
+            with await stage.kernel.generate(ask("first")):
+                assert (await answer(stage)).model == "second"
+                assert skips(stage)["first"] == "1 requests wait for first already"
+
+
+async def test_a_model_where_a_request_would_wait_too_long_is_passed_over(tmp_path):
+    rule = '[[router_rules.rules]]\nname = "soon"\nmodels = ["first", "second"]\nmax_wait_s = 0.1\n'
+    scripts = {"first": Script(load_s=0.5), "second": Script(answer_tokens=2)}
+    async with staged_kernel(tmp_path, scripts, rule, PLUGINS) as stage:
+        await stage.kernel.load("first", LoadWish())
+        await stage.kernel.unload("first")
+        assert (await answer(stage, "auto")).model == "second"
+        assert skips(stage)["first"].startswith("it could begin in ")
+
+
+async def test_if_nobody_takes_it_the_error_says_why_and_whether_to_come_again(tmp_path):
+    config = f"{CHAIN}[queue]\nmax_waiting = 0"
+    async with staged_kernel(tmp_path, {"second": QUICK}, config, PLUGINS) as stage:
+        with pytest.raises(QueueFullError) as error:
+            await answer(stage)
+        assert stage.kernel.decisions()[0].model == ""
+    assert "first: not installed; second: 0 requests wait" in error.value.message
+    assert error.value.retryable
+    assert error.value.retry_after_s
+
+
+async def test_a_chain_of_which_nothing_is_installed_is_not_found(tmp_path):
+    async with staged_kernel(tmp_path, {"other": QUICK}, CHAIN, PLUGINS) as stage:
+        with pytest.raises(ModelNotFoundError, match="first: not installed; second: not installed"):
+            await answer(stage)
+
+
+async def test_a_strict_rule_answers_with_the_error_of_its_best_model(tmp_path):
+    rule = '[[router_rules.rules]]\nname = "only"\nmodels = ["first", "second"]\nstrict = true\n'
+    config = f"{rule}[queue]\nmax_waiting = 0"
+    async with staged_kernel(tmp_path, {"first": QUICK, "second": QUICK}, config, PLUGINS) as stage:
+        with pytest.raises(QueueFullError, match="wait for first already"):
+            await answer(stage, "auto")
+
+
+async def test_a_model_that_is_asked_for_by_name_is_never_swapped(tmp_path):
+    rule = '[[router_rules.rules]]\nname = "all"\nasked = ["*"]\nmodels = ["second"]\n'
+    config = f"{rule}[queue]\nmax_waiting = 0"
+    async with staged_kernel(tmp_path, {"first": QUICK, "second": QUICK}, config, PLUGINS) as stage:
+        with pytest.raises(QueueFullError, match="wait for first already"):
+            await answer(stage, "first")
+        assert stage.kernel.decisions()[0].router == ""
+
+
+async def test_embeddings_are_routed_too(tmp_path):
+    scripts = {"words": QUICK, "vectors": Script(embeds=True)}
+    async with staged_kernel(tmp_path, scripts, "", PLUGINS) as stage:
+        assert (await stage.kernel.embed("auto", [TextPrompt("hello")])).model == "vectors"
+        assert (await answer(stage, "auto")).model == "words"
+
+
+async def test_the_last_decisions_are_kept_the_newest_first(tmp_path):
+    async with staged_kernel(tmp_path, {"second": QUICK}, CHAIN, PLUGINS) as stage:
+        for model in ("good", "second", "auto"):
+            await answer(stage, model)
+        with pytest.raises(ModelNotFoundError):
+            await answer(stage, "nobody")
+        assert [one.asked for one in stage.kernel.decisions()] == [
+            "nobody",
+            "auto",
+            "second",
+            "good",
+        ]
+
+
+async def test_a_router_that_raises_is_passed_over(tmp_path, caplog):
+    async with staged_kernel(tmp_path, {"second": QUICK}, CHAIN, PLUGINS) as stage:
+
+        class Broken:
+            name = "rules"
+
+            def route(self, request, models, context):
+                raise ZeroDivisionError
+
+        stage.kernel._routing.routers = [Broken()]
+        assert (await answer(stage, "second")).model == "second"
+
+
+async def test_clients_are_told_who_answers_and_rules_see_who_asks(tmp_path):
+    rule = """
+    [[router_rules.rules]]
+    name = "red team"
+    headers = {x-team = "red"}
+    models = ["gone", "second"]
+    """
+    write_scripts(tmp_path, {"first": QUICK, "second": QUICK})
+    config = write_config(tmp_path, (*PLUGINS, "lmx_openai_api.plugin"), rule)
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+    async with staged_daemon(config) as daemon, httpx2.AsyncClient(base_url=daemon.url) as http:
+        for stream in (False, True):
+            response = await http.post(
+                "/v1/chat/completions", json=body | {"stream": stream}, headers={"x-team": "red"}
+            )
+            assert response.headers["x-lmx-model"] == "second"
+            assert response.headers["x-lmx-route"] == "rules/red team; skipped gone: not installed"
+        response = await http.post("/v1/chat/completions", json=body | {"model": "first"})
+        assert response.headers["x-lmx-route"] == "by name"
+        assert "x-lmx-model" not in (await http.get("/v1/models")).headers
