@@ -68,7 +68,7 @@ class Client:
     async def _send(self, method: str, path: str, body: bytes) -> None:
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(*self._address)
-        head = f"{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         self._writer.write(head.encode() + body)
 
     async def _read_sized(self) -> bytes:

@@ -42,7 +42,7 @@ async def status(folder: Path) -> None:
     write_scripts(folder, dict.fromkeys(names, Script(tokens_per_s=50)))
     async with staged_daemon(write_config(folder, ADMIN)) as daemon:
         streams = [
-            asyncio.ensure_future(timed_stream(Client(daemon.url), chat(name, "hi", 600)))
+            asyncio.ensure_future(timed_stream(daemon.url, chat(name, "hi", 600)))
             for name in names[:8]
         ]
         client, times = Client(daemon.url), []

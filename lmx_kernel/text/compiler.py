@@ -101,9 +101,10 @@ class Compiler:
 
 def first_line(message: str) -> str:
     """Return the part of the library's message that a client may see."""
-    lines = message.strip().splitlines()
-    is_meant = lines and not lines[0].startswith("panic")
-    return lines[0][:REASON_CHARS] if is_meant else "it cannot be followed"
+    line = (message.strip().splitlines() or [""])[0]
+    if line == "NoExtensionBias":
+        return "nothing can fit it"
+    return "it cannot be followed" if line.startswith("panic") else line[:REASON_CHARS]
 
 
 # --- the child's side ----------------------------------------------------------------------------

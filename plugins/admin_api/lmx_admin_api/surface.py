@@ -167,6 +167,7 @@ def _on_the_daemon() -> Iterable[Operation]:
         streams=True,
         event=Told,
     )
+    yield _get("/admin/decisions", "Show where the last requests went, and why", DecisionList)
     yield _get("/admin/config", "Show the config in force", ConfigView)
     yield Operation(
         method="PATCH",

@@ -33,18 +33,49 @@ SIZE = re.compile(r"(?:output buffer size|compute buffer size|: size)\s*=\s*([\d
 def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
     """Load the model of ``spec`` and return its engine, warmed up.
 
-    :raises ModelUnusableError: the library refused it, or it does not continue text.
+    :raises ModelUnusableError: the library refused it, or it neither embeds nor continues text.
     :raises InsufficientMemoryError: its cache could not be allocated.
     """
     settings = GgufSettings(**spec.settings)
     model = Model.open(spec.card.path, settings, progress)
-    if "embedding" in spec.card.capabilities:
-        return _embedding_engine(model, spec, settings, progress)
+    open_engine = _open_embedding if _embeds(spec) else _open_continuing
     try:
-        context = _open_context(model, spec, settings)
+        return open_engine(model, spec, settings, progress)
     except Exception:
         model.close()
         raise
+
+
+@hookimpl
+def lmx_measure_memory(spec: EngineSpec) -> int | None:
+    """Return the bytes that opening ``spec`` takes, from the library's own plan of it.
+
+    The model and the cache are laid out without being allocated, which takes well under a second.
+    """
+    settings = GgufSettings(**spec.settings)
+    kind = Encoder if _embeds(spec) else Context
+    with LOG.recording() as lines:
+        model = Model.open(spec.card.path, settings, measure_only=True)
+        context = kind.open(model, spec.options, settings, threads=1)
+    weights_bytes, vocabulary = model.size_bytes, context.vocabulary
+    context.close()
+    model.close()
+    file = read_model(spec.card.path)
+    parked = 0 if _embeds(spec) else parked_bytes(file, spec.options, settings.cache_type)
+    buffers_mib = sum(float(found[1]) for line in lines if (found := SIZE.search(line)))
+    return weights_bytes + int(buffers_mib * (1 << 20)) + parked + runtime_bytes(vocabulary)
+
+
+def _embeds(spec: EngineSpec) -> bool:
+    return "embedding" in spec.card.capabilities
+
+
+def _open_continuing(
+    model: Model, spec: EngineSpec, settings: GgufSettings, progress: ProgressCallback
+) -> Engine:
+    if not model.can_continue:
+        raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
+    context = Context.open(model, spec.options, settings, settings.threads or _cores())
     tokenizer, pace = GgufTokenizer.of(model), warm_up(context)
     progress(1.0)
     return GgufEngine(
@@ -62,41 +93,10 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
     )
 
 
-@hookimpl
-def lmx_measure_memory(spec: EngineSpec) -> int | None:
-    """Return the bytes that opening ``spec`` takes, from the library's own plan of it.
-
-    The model and the cache are laid out without being allocated, which takes well under a second.
-    """
-    settings = GgufSettings(**spec.settings)
-    embeds = "embedding" in spec.card.capabilities
-    kind = Encoder if embeds else Context
-    with LOG.recording() as lines:
-        model = Model.open(spec.card.path, settings, measure_only=True)
-        context = kind.open(model, spec.options, settings, threads=1)
-    weights_bytes, vocabulary = model.size_bytes, context.vocabulary
-    context.close()
-    model.close()
-    file = read_model(spec.card.path)
-    parked = 0 if embeds else parked_bytes(file, spec.options, settings.cache_type)
-    buffers_mib = sum(float(found[1]) for line in lines if (found := SIZE.search(line)))
-    return weights_bytes + int(buffers_mib * (1 << 20)) + parked + runtime_bytes(vocabulary)
-
-
-def _open_context(model: Model, spec: EngineSpec, settings: GgufSettings) -> Context:
-    if not model.can_continue:
-        raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
-    return Context.open(model, spec.options, settings, settings.threads or _cores())
-
-
-def _embedding_engine(
+def _open_embedding(
     model: Model, spec: EngineSpec, settings: GgufSettings, progress: ProgressCallback
 ) -> Engine:
-    try:
-        encoder = Encoder.open(model, spec.options, settings, settings.threads or _cores())
-    except Exception:
-        model.close()
-        raise
+    encoder = Encoder.open(model, spec.options, settings, settings.threads or _cores())
     encoder.encode([[0]])  # touches the weights
     progress(1.0)
     encoder.tell(lambda: progress(1.0))  # who says anything is not taken for stuck

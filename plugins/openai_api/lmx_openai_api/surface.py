@@ -92,16 +92,7 @@ class OpenAISurface:
                 body=EmbeddingBody,
                 result=EmbeddingList,
             ),
-            *(
-                Operation(
-                    method="POST",
-                    path=f"{path}/count_tokens",
-                    summary=f"Count what a request to {path} would take",
-                    body=body,
-                    result=TokenCount,
-                )
-                for path, (body, _) in _COUNTED
-            ),
+            *(_counting(path, body) for path, (body, _) in _COUNTED),
             Operation(
                 method="GET",
                 path="/v1/models",
@@ -125,3 +116,13 @@ class OpenAISurface:
         messages = [{"role": "user", "content": "Hello!"}]
         body = msgspec.json.encode({"model": model, "messages": messages}).decode()
         return f"curl {url}/v1/chat/completions -d {shlex.quote(body)}"
+
+
+def _counting(path: str, body: type[Any]) -> Operation:
+    return Operation(
+        method="POST",
+        path=f"{path}/count_tokens",
+        summary=f"Count what a request to {path} would take",
+        body=body,
+        result=TokenCount,
+    )

@@ -188,7 +188,8 @@ async def test_clients_are_told_who_answers_and_rules_see_who_asks(tmp_path):
     models = ["gone", "second"]
     """
     write_scripts(tmp_path, {"first": QUICK, "second": QUICK})
-    config = write_config(tmp_path, (*PLUGINS, "lmx_openai_api.plugin"), rule)
+    surfaces = ("lmx_openai_api.plugin", "lmx_admin_api.plugin")
+    config = write_config(tmp_path, (*PLUGINS, *surfaces), rule)
     body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
     async with staged_daemon(config) as daemon, httpx2.AsyncClient(base_url=daemon.url) as http:
         for stream in (False, True):
@@ -200,3 +201,6 @@ async def test_clients_are_told_who_answers_and_rules_see_who_asks(tmp_path):
         response = await http.post("/v1/chat/completions", json=body | {"model": "first"})
         assert response.headers["x-lmx-route"] == "by name"
         assert "x-lmx-model" not in (await http.get("/v1/models")).headers
+        decisions = (await http.get("/admin/decisions")).json()["decisions"]
+        assert [one["model"] for one in decisions] == ["first", "second", "second"]
+        assert decisions[1]["skipped"] == [{"model": "gone", "reason": "not installed"}]
