@@ -73,6 +73,14 @@ class RequestFinished:
 
 
 @frozen(kw_only=True)
+class RequestRefused:
+    """A request was not even queued: ``code`` is the error's, ``model`` "" if there is none."""
+
+    model: str
+    code: str
+
+
+@frozen(kw_only=True)
 class Sampled:
     """A monitor's figures."""
 
@@ -120,6 +128,7 @@ KernelEvent = (
     | LoadFailed
     | WorkerCrashed
     | RequestFinished
+    | RequestRefused
     | MemoryPressed
     | JobChanged
     | Sampled

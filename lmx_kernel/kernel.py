@@ -20,7 +20,8 @@ from lmx_kernel.config import ConfigError
 from lmx_kernel.config.live import change, show
 from lmx_kernel.discovery import PluginStatus
 from lmx_kernel.engine import EngineStats
-from lmx_kernel.errors import ConflictError, InvalidRequestError, UnavailableError
+from lmx_kernel.errors import ConflictError, InvalidRequestError, LmxError, UnavailableError
+from lmx_kernel.events import RequestRefused
 from lmx_kernel.interfaces import ApiSurface
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.log import LogSettings, note_answer, set_level
@@ -143,6 +144,11 @@ class Kernel:
         """Ask the routers there are now."""
         self._routing.routers = self._booted.plugins.routers(self._settings)
 
+    @property
+    def home(self) -> Path:
+        """LMX's own folder."""
+        return self._settings.home
+
     def settings(self, cls: type[T]) -> T:
         """Return the section of the config that ``cls`` stands for."""
         return self._settings.get(cls)
@@ -168,8 +174,13 @@ class Kernel:
 
         :raises LmxError: unknown or unusable model, full queue, crashed model, stopping server.
         """
-        self._check_running()
-        return await self._submit(request)
+        try:
+            self._check_running()
+            return await self._submit(request)
+        except LmxError as error:
+            model = self._catalogue.known_id(request.model)
+            self._bus.publish(RequestRefused(model=model, code=error.code))
+            raise
 
     async def embed(self, model: str, inputs: Sequence[EmbeddingInput]) -> Embeddings:
         """Return a vector for each text; the model is loaded if need be. Cancelling gives it up.

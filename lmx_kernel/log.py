@@ -26,6 +26,7 @@ from lmx_kernel.events import (
     LoadProgressed,
     MemoryPressed,
     RequestFinished,
+    RequestRefused,
     Sampled,
     WorkerCrashed,
 )
@@ -182,7 +183,13 @@ def _open_private(path: str, flags: int) -> int:
 
 def _weight(event: KernelEvent) -> int:
     match event:
-        case RequestFinished() | Sampled() | LoadProgressed() | JobChanged(state="running"):
+        case (
+            RequestFinished()
+            | RequestRefused()
+            | Sampled()
+            | LoadProgressed()
+            | JobChanged(state="running")
+        ):
             return logging.DEBUG  # there are many, and of requests the HTTP server writes a line
         case LoadFailed() | WorkerCrashed() | MemoryPressed(level="soft" | "hard"):
             return logging.WARNING

@@ -89,6 +89,13 @@ class Catalogue:
             return matches[0]
         raise ModelNotFoundError(_not_found_text(name, cards), param="model")
 
+    def known_id(self, name: str) -> str:
+        """Return the id of the model of this name, "" if there is none."""
+        try:
+            return self.find(name).id
+        except ModelNotFoundError:
+            return ""
+
     async def delete(self, name: str, check: Callable[[ModelCard], None]) -> ModelCard:
         """Delete a model's files.
 

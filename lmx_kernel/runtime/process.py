@@ -10,6 +10,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from lmx_kernel.worker.messages import HEADER_BYTES, Message, decode, encode, length_of
 
@@ -71,7 +72,9 @@ class WorkerProcess:
     def kill(self) -> None:
         """End the process at once, whatever it does."""
         if self._process.returncode is None:
-            self._process.kill()
+            # The process object's own kill() may reap it first, and its exit status is lost then.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """Let the worker end by itself, or else kill it. Its memory is back on return."""

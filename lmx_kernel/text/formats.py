@@ -76,7 +76,9 @@ class Parser(Protocol):
     """
 
     marks: Sequence[str]
-    is_thinking: bool
+
+    @property
+    def is_thinking(self) -> bool: ...
 
     def feed(self, text: str) -> Iterable[Piece]:
         """Return what ``text`` completes, holding back what is not decided yet.
@@ -153,7 +155,7 @@ class PlainFormat:
 
 
 class _PlainParser:
-    marks = ()
+    marks: Sequence[str] = ()
     is_thinking = False
 
     def feed(self, text: str) -> Iterable[Piece]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import msgspec
+from attrs import define
 
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted
 from lmx_kernel.text.reader import BrokenCallError, Reader, Reading, T
@@ -125,31 +126,45 @@ def _read_name(reader: Reader, names: Collection[str] | None) -> Reading[str]:
 
 
 def _read_object(reader: Reader) -> Reading[str]:
-    whole, depth = "", 0
-    is_string = is_escaped = False
+    whole, nesting = "", _Nesting()
     while True:
-        ahead, end = reader.ahead, None
-        for index, char in enumerate(ahead):
-            if is_escaped:
-                is_escaped = False
-            elif is_string:
-                is_escaped, is_string = char == "\\", char != '"'
-            elif char == '"':
-                is_string = True
-            else:
-                depth += (char in "{[") - (char in "}]")
-                if depth == 0 or depth > MAX_DEPTH:
-                    end = index + 1
-                    break
-        if text := reader.take(len(ahead[:end])):
+        if text := reader.take(nesting.length_of(reader.ahead)):
             whole += text
             yield CallArguments(text)
-        if depth > MAX_DEPTH:
+        if nesting.depth > MAX_DEPTH:
             raise BrokenCallError
-        if end is not None:
+        if nesting.depth == 0:
             return whole
         if not (yield from reader.more()):
             raise BrokenCallError
+
+
+@define
+class _Nesting:
+    """Where in a JSON object its text stands."""
+
+    depth: int = 0
+    _is_string: bool = False
+    _is_escaped: bool = False
+
+    def length_of(self, text: str) -> int:
+        """Go on by ``text``; return how much of it there is until the object ends."""
+        for index, char in enumerate(text):
+            if self._is_string:
+                self._go_on_in_string(char)
+            elif char == '"':
+                self._is_string = True
+            elif char in "{[}]":
+                self.depth += 1 if char in "{[" else -1
+                if self.depth == 0 or self.depth > MAX_DEPTH:
+                    return index + 1
+        return len(text)
+
+    def _go_on_in_string(self, char: str) -> None:
+        if self._is_escaped:
+            self._is_escaped = False
+        else:
+            self._is_escaped, self._is_string = char == "\\", char != '"'
 
 
 def _unsaid(reading: Reading[T]) -> Reading[T]:

@@ -100,7 +100,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def compiled(self, source: str) -> jinja2.Template:
         """Compile a template.
 
-        :raises Exception: it is none; of any kind, since the compiler was not made for foreign code.
+        :raises Exception: it is none; of any kind, as the compiler was not made for foreign code.
         """
         if len(source) > MAX_SOURCE_CHARS:
             raise ExhaustedError("it is too long")
@@ -178,13 +178,13 @@ def render(template: jinja2.Template, names: Mapping[str, Any]) -> str:
 class _Meters(NodeTransformer):
     """Puts the meter into a template's code."""
 
-    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - jinja2's convention
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - jinja2's convention
         return self._ticking(node)
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:  # noqa: N802
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
         return self._ticking(node)
 
-    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.CallBlock:  # noqa: N802
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
         return self._ticking(node)
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Call:  # noqa: N802
@@ -197,17 +197,17 @@ class _Meters(NodeTransformer):
     def visit_Dict(self, node: nodes.Dict) -> nodes.Call:  # noqa: N802
         return self._weighed(node)
 
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:  # noqa: N802
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
         return self._weighed(node) if node.ctx == "load" else self.generic_visit(node)
 
-    def _ticking(self, node: Any) -> Any:
+    def _ticking(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
         chars = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
         self.generic_visit(node)
         tick = _call("tick", nodes.Const(chars), lineno=node.lineno)
         node.body.insert(0, nodes.ExprStmt(tick, lineno=node.lineno))
         return node
 
-    def _weighed(self, node: Any) -> nodes.Call:
+    def _weighed(self, node: nodes.Expr) -> nodes.Call:
         self.generic_visit(node)
         return _call("weigh", node, lineno=node.lineno)
 
@@ -288,9 +288,9 @@ def _product_bytes(value: Any, times: Any) -> int:
 
 
 def _check_power(base: Any, exponent: Any) -> None:
-    if isinstance(base, int) and isinstance(exponent, int):
-        if base.bit_length() * abs(exponent) > MAX_POWER_BITS:
-            raise ExhaustedError("it counts too high")
+    are_whole = isinstance(base, int) and isinstance(exponent, int)
+    if are_whole and base.bit_length() * abs(exponent) > MAX_POWER_BITS:
+        raise ExhaustedError("it counts too high")
 
 
 def _check_replace(text: str, old: object, new: object = "") -> None:

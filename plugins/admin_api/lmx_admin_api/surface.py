@@ -130,8 +130,13 @@ class AdminSurface:
             summary="Delete a model from disk; never while it is loaded",
             result=ModelState,
         )
-        yield _post(
-            f"{at}/load", "Load a model, and return when it is ready", ModelStatus, body=LoadBody
+        yield Operation(
+            method="POST",
+            path=f"{at}/load",
+            summary="Load a model, and return when it is ready, or at once",
+            body=LoadBody,
+            result=ModelStatus,
+            accepted=ModelState,
         )
         yield _post(f"{at}/unload", "Unload a model", ModelState, body=ModelBody)
         yield _post(f"{at}/estimate", "Say what a load would take", Estimate, body=EstimateBody)

@@ -11,9 +11,9 @@ from lmx_kernel.text.json_reader import read_arguments
 from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
 
-ALL, ALL_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
-ONE, ONE_END = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"
-SEPARATOR = "<｜tool▁sep｜>"
+ALL, ALL_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"  # noqa: RUF001 - the family's own signs
+ONE, ONE_END = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"  # noqa: RUF001
+SEPARATOR = "<｜tool▁sep｜>"  # noqa: RUF001
 FENCE = "```"
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import ClassVar
 
 import msgspec
 
+from lmx_chat_formats.grammar import literal, repeated
 from lmx_chat_formats.mistral import is_of_name
 from lmx_chat_formats.tagged import escaped
 from lmx_kernel.text.chat_format import ChatFormat
-from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted
+from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
 from lmx_kernel.text.json_reader import MAX_DEPTH
 from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
@@ -20,13 +22,13 @@ class GemmaFormat(ChatFormat):
     """``<|tool_call>call:f{a:1,b:<|"|>text<|"|>}<tool_call|>``"""
 
     name = "gemma"
-    opening = "<|tool_call>"
-    closing = "<tool_call|>"
-    quote = '<|"|>'
-    signs = (opening,)
+    opening: ClassVar = "<|tool_call>"
+    closing: ClassVar = "<tool_call|>"
+    quote: ClassVar = '<|"|>'
+    signs: ClassVar = (opening,)
     thoughts = (("<|channel>thought", "<channel|>"),)
     openings = (opening,)
-    marks = (closing, quote, "<|channel>")
+    marks: ClassVar = (closing, quote, "<|channel>")
 
     def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
         yield from reader.skip()
@@ -39,6 +41,23 @@ class GemmaFormat(ChatFormat):
         yield CallEnded()
         yield from reader.skip()
         yield from reader.starts(self.closing)
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
+        """Return the syntax of a call with any arguments: no schema can be said in this form."""
+        names = " | ".join(literal(tool.name) for tool in tools)
+        quoted = f"{literal(self.quote)} (TEXT | LESS)* {literal(self.quote)}"
+        rules = f"""\
+call: {literal(self.opening)} "call:" ({names}) object {literal(self.closing)}
+object: "{{" (pair ("," pair)*)? "}}"
+pair: /[A-Za-z_][\\w-]*/ ":" value
+value: object | list | {quoted} | NUMBER | "true" | "false" | "null"
+list: "[" (value ("," value)*)? "]"
+TEXT: /[^<]+/
+LESS: /<[^<{self.quote[1]}]/
+NUMBER: /-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][-+]?[0-9]+)?/
+"""
+        calls = repeated("call", parallel=parallel)
+        return CallSyntax(trigger=self.opening, grammar=calls + rules)
 
     def _read_value(self, reader: Reader, depth: int) -> Reading[None]:
         if depth > MAX_DEPTH:
@@ -92,10 +111,10 @@ class FunctionGemmaFormat(GemmaFormat):
     opening = "<start_function_call>"
     closing = "<end_function_call>"
     quote = "<escape>"
-    signs = (opening,)
+    signs: ClassVar = (opening,)
     thoughts = (("<think>", "</think>"),)
     openings = (opening,)
-    marks = (closing, quote)
+    marks: ClassVar = (closing, quote)
 
 
 def _scalar(word: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from lmx_chat_formats import grammar
 from lmx_chat_formats.hermes import CLOSING, OPENING
-from lmx_chat_formats.tagged import read_value, types_of
+from lmx_chat_formats.tagged import grammar_of, read_value, types_of
 from lmx_kernel.text.chat_format import ChatFormat
-from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted
+from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
 from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
 
@@ -46,3 +47,16 @@ class GlmFormat(ChatFormat):
         yield from reader.expect(CLOSING)
         yield CallArguments("{}" if before == "{" else "}")
         yield CallEnded()
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
+        rules = [
+            f'{grammar.literal(tool.name)} "\\n" arguments_{index}'
+            for index, tool in enumerate(tools)
+        ]
+        named = grammar.choice("named", rules) + grammar_of(
+            tools, lambda name: f"{KEY}{name}{KEY_END}\n{VALUE}", f"{VALUE_END}\n"
+        )
+        calls = grammar.repeated("call", r'"\n"', parallel=parallel)
+        return CallSyntax(
+            trigger=OPENING, grammar=f'{calls}call: "{OPENING}" named "{CLOSING}"\n{named}'
+        )

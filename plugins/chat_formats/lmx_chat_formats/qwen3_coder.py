@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from lmx_chat_formats import grammar
 from lmx_chat_formats.hermes import CLOSING, OPENING
-from lmx_chat_formats.tagged import read_value, types_of
+from lmx_chat_formats.tagged import grammar_of, read_value, types_of
 from lmx_kernel.text.chat_format import ChatFormat
-from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted
+from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
 from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
 
@@ -48,3 +49,15 @@ class Qwen3CoderFormat(ChatFormat):
         yield CallEnded()
         yield from reader.skip()
         yield from reader.starts(CLOSING)
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
+        rules = [
+            f'{grammar.literal(f"{FUNCTION}{tool.name}>")} "\\n" arguments_{index}'
+            for index, tool in enumerate(tools)
+        ]
+        some = f'call: "{OPENING}" "\\n" named "{FUNCTION_END}" "\\n" "{CLOSING}"\n'
+        named = grammar.choice("named", rules) + grammar_of(
+            tools, lambda name: f"{PARAMETER}{name}>\n", f"\n{PARAMETER_END}\n"
+        )
+        calls = grammar.repeated("call", r'"\n"', parallel=parallel)
+        return CallSyntax(trigger=OPENING, grammar=calls + some + named)

@@ -34,6 +34,8 @@ class Metrics:
         match event:
             case events.RequestFinished():
                 self._requests.ended(event)
+            case events.RequestRefused():
+                self._requests.refused(event)
             case events.ModelLoaded():
                 self._workers.loaded(event)
             case events.LoadFailed():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from lmx_kernel.events import RequestFinished
+from lmx_kernel.events import RequestFinished, RequestRefused
 
 WAIT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
@@ -39,6 +39,10 @@ class Requests:
             "From one token to the next, on average over the answer.",
             TOKEN_BUCKETS_S,
         )
+
+    def refused(self, event: RequestRefused) -> None:
+        """Count a request that was not even queued."""
+        self._ended.labels(event.model, event.code).inc()
 
     def ended(self, event: RequestFinished) -> None:
         """Count a request, whatever became of it."""

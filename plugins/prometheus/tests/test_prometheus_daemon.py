@@ -84,8 +84,9 @@ async def test_neither_prompts_nor_unknown_names_are_shown(serve):
     async with serve({"a": Script()}) as daemon:
         assert await daemon.ask("a", CANARY) == 200
         assert await daemon.ask(CANARY) == 404
-        page = await daemon.page_when(ended("a"))
-        assert page.labels("model") == {"a"}
+        page = await daemon.page_when(ended("", 1, "model_not_found"))
+        assert page.value("lmx_requests_total", model="", outcome="model_not_found") == 1
+        assert page.labels("model") == {"", "a"}
         assert CANARY not in page.text
 
 
