@@ -203,7 +203,7 @@ class Routing:
         """Return what routers may look at now."""
         return RoutingContext(
             now=datetime.now(UTC).astimezone(),
-            state=self._state,
+            state=_once(self._state),
             caller=caller.get(),
             memory_pressure=self._pressure(),
         )
@@ -270,6 +270,18 @@ class Routing:
     def _failure(self, model: str) -> str:
         until_s, reason = self._failures.get(model, (0.0, ""))
         return f"its last load failed: {reason}" if until_s > time.monotonic() else ""
+
+
+def _once(look: Callable[[ModelCard], ModelState]) -> Callable[[ModelCard], ModelState]:
+    """Return a function that looks at each model the first time only."""
+    seen: dict[str, ModelState] = {}
+
+    def state(card: ModelCard) -> ModelState:
+        if card.id not in seen:
+            seen[card.id] = look(card)
+        return seen[card.id]
+
+    return state
 
 
 def _reason(error: LmxError) -> str:

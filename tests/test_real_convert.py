@@ -48,6 +48,7 @@ async def answer(http, model):
     return reply.json()["choices"][0]["message"]["content"]
 
 
+@pytest.mark.full
 async def test_a_file_is_made_into_a_folder_that_answers_alike(config):
     async with (
         staged_daemon(config) as daemon,

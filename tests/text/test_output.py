@@ -90,7 +90,8 @@ def gist(events):
     return text, thought, calls, ends
 
 
-ANSWER = '<think>so</think>\n\nI look.<call>{"name": "f", "arguments": {"a": 1}}</call><call>{"name": "g"}<end>'
+CALLS = '<call>{"name": "f", "arguments": {"a": 1}}</call><call>{"name": "g"}<end>'
+ANSWER = f"<think>so</think>\n\nI look.{CALLS}"
 
 
 def test_an_answer_becomes_thought_text_calls_and_an_end():

@@ -28,7 +28,7 @@ class GemmaFormat(ChatFormat):
     signs: ClassVar = (opening,)
     thoughts = (("<|channel>thought", "<channel|>"),)
     openings = (opening,)
-    marks: ClassVar = (closing, quote, "<|channel>")
+    marks: ClassVar[tuple[str, ...]] = (closing, quote, "<|channel>")
 
     def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
         yield from reader.skip()

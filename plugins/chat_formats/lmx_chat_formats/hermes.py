@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from lmx_chat_formats import grammar
 from lmx_kernel.text.chat_format import ChatFormat
@@ -18,7 +19,7 @@ class HermesFormat(ChatFormat):
     """``<tool_call>{"name": "f", "arguments": {...}}</tool_call>``"""
 
     name = "hermes"
-    signs = (OPENING,)
+    signs: ClassVar[tuple[str, ...]] = (OPENING,)
     openings = (OPENING,)
     marks = (CLOSING,)
 

@@ -20,7 +20,7 @@ def examine(settings: Settings, models: Sequence[ModelCard]) -> Iterator[Finding
     none of this is a failure.
     """
     rules = settings.get(RulesSettings)
-    warnings = [*_unasked(settings), *_unknown(rules, Index(models))]
+    warnings = [*_unasked(settings), *_unknown(rules, Index(tuple(models)))]
     for warning in warnings:
         yield Finding(True, SUBJECT, f"warning: {warning}")
     if not warnings:

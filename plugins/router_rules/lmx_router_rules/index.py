@@ -12,7 +12,7 @@ from lmx_router_rules.conditions import is_glob, matcher
 class Index:
     """Finds models by id, by the last part of an id if only one has it, or by a glob."""
 
-    def __init__(self, models: Sequence[ModelCard]) -> None:
+    def __init__(self, models: tuple[ModelCard, ...]) -> None:
         self.models = models
         self._by_name: dict[str, list[ModelCard]] = defaultdict(list)
         for card in models:

@@ -83,8 +83,9 @@ class RulesRouter:
 
     def _prepare(self, models: Sequence[ModelCard]) -> RulesSettings:
         rules = self._settings.get(RulesSettings)
-        if rules is not self._rules or models != self._index.models:
-            self._rules, self._index = rules, Index(tuple(models))
+        known = tuple(models)
+        if rules is not self._rules or known != self._index.models:
+            self._rules, self._index = rules, Index(known)
             self._ready = tuple(_ready(rule, rules, self._index) for rule in all_rules(rules))
         return rules
 
@@ -124,5 +125,5 @@ def _decision(
         rule=rule.name,
         strict=rule.strict or is_strict,
         max_wait_s=rule.max_wait_s,
-        skipped=tuple(skipped),
+        skipped=tuple(dict.fromkeys(skipped)),
     )
