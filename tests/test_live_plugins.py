@@ -6,6 +6,7 @@ import json
 import sys
 from importlib.metadata import entry_points
 
+import httpx2 as httpx
 import pytest
 
 from lmx_kernel.assembly import assemble
@@ -15,7 +16,7 @@ from lmx_kernel.errors import ConflictError, InvalidRequestError, NotFoundError
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_kernel
+from lmx_kernel.testing.stage import ask, staged_daemon, staged_kernel, write_scripts
 from lmx_kernel.types import LoadWish
 
 METADATA = "Metadata-Version: 2.1\nName: lmx-plugin-{name}\nVersion: 1.0\n"
@@ -41,6 +42,44 @@ def lmx_event(event):
 """
 
 
+SURFACE = """
+from lmx_kernel.hookspecs import hookimpl
+
+
+class Late:
+    name, prefix, scope = "late", "/late", ""
+
+    def routes(self):
+        return [("/late", self)]
+
+    def operations(self):
+        return []
+
+    def render_error(self, error):
+        return {"late": error.message}
+
+    def example(self, url, model):
+        return ""
+
+    async def on_get(self, req, resp):
+        resp.media = {"at": "last"}
+
+
+@hookimpl
+def lmx_api_surfaces():
+    return [Late()]
+"""
+
+
+def put(folder, name, source):
+    """Install a plugin of one module, as pip would."""
+    (folder / f"lmx_{name}.py").write_text(source.replace("{name}", name))
+    info = folder / f"lmx_plugin_{name}-1.0.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    (info / "METADATA").write_text(METADATA.format(name=name))
+    (info / "entry_points.txt").write_text(ENTRY.format(name=name))
+
+
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """A folder of installed packages, and a function that installs one there."""
@@ -49,11 +88,7 @@ def shelf(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
 
     def install(name, source=LISTENER):
-        (folder / f"lmx_{name}.py").write_text(source.replace("{name}", name))
-        info = folder / f"lmx_plugin_{name}-1.0.dist-info"
-        info.mkdir(exist_ok=True)
-        (info / "METADATA").write_text(METADATA.format(name=name))
-        (info / "entry_points.txt").write_text(ENTRY.format(name=name))
+        put(folder, name, source)
 
     yield install
     for name in [name for name in sys.modules if name.startswith("lmx_late")]:
@@ -128,8 +163,36 @@ async def test_a_reloaded_config_is_in_force_where_it_may_be(tmp_path):
         await kernel.load("m", LoadWish())
         assert kernel.status().models[0].parallel == 3
         file.write_text(before + "\n[models]\nparallel = 0\nparalel = 1\n")
-        with pytest.raises(InvalidRequestError, match="models.paralel") as caught:
+        with pytest.raises(InvalidRequestError, match=r"models\.paralel") as caught:
             await kernel.reload_config()
         assert "models.parallel" in caught.value.message
         assert str(tmp_path) not in caught.value.message
         assert kernel.settings(ModelSettings).parallel == 3
+
+
+async def test_a_dialect_is_served_as_soon_as_it_is_installed(tmp_path):
+    """Without a restart, and beside a stream that is not disturbed."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    write_scripts(tmp_path, {"m": Script(tokens_per_s=100)})
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[plugins]\nmodules = ["lmx_kernel.testing.fake"]\n[fake]\nfolder = "{tmp_path}"\n'
+    )
+    async with (
+        staged_daemon(config, PYTHONPATH=str(packages)) as daemon,
+        httpx.AsyncClient(base_url=daemon.url) as http,
+    ):
+        body = {"model": "m", "prompt": "x", "max_tokens": 100, "stream": True}
+        async with http.stream("POST", "/v1/completions", json=body) as stream:
+            lines = stream.aiter_lines()
+            await anext(lines)
+            assert (await http.get("/late")).status_code == 404
+            put(packages, "late", SURFACE)
+            await http.post("/admin/plugins/rescan")
+            assert (await http.get("/late")).json() == {"at": "last"}
+            assert (await http.put("/late")).json()["late"]
+            assert (await http.post("/admin/plugins/late/disable")).status_code == 200
+            assert (await http.get("/late")).status_code == 404
+            assert [line async for line in lines if line][-1] == "data: [DONE]"
+        assert daemon.process.returncode is None

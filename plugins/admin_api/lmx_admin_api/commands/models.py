@@ -103,7 +103,7 @@ def estimate(
     else:
         parts, options = found["estimate"], found["options"]
         console.print(
-            f"{found['model']}: {gib(found['needed_bytes'])} (weights "
+            f"{found['model']}: {gib(found['needed_bytes'])}\n(weights "
             f"{gib(parts['weights_bytes'])}, cache {gib(parts['cache_bytes'])}, overhead "
             f"{gib(parts['overhead_bytes'])}) for context {options['context_length']}, "
             f"{options['parallel']} at once\n"

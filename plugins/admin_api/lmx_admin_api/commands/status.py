@@ -69,14 +69,13 @@ def _heading(found: Mapping[str, Any]) -> str:
         + "".join(f", {note}" for note in notes)
         + f"\nmemory: {gib(found['memory_reserved_bytes'])} reserved and "
         f"{gib(found['memory_observed_bytes'])} seen of {gib(found['memory_budget_bytes'])}, "
-        f"pressure {found['memory_pressure']}; disk: {gib(found['disk_free_bytes'])} free"
+        f"pressure {found['memory_pressure']}\ndisk: {gib(found['disk_free_bytes'])} free"
     )
 
 
 def _models(models: list[dict[str, Any]]) -> Table:
     table = Table(
-        *("model", "state", "running", "waiting", "tok/s", "first token", "memory", "unload in"),
-        *("crashes", "resumed"),
+        *("model", "state", "run", "wait", "tok/s", "first", "memory", "unload in", "crashes"),
         box=None,
     )
     for model in models:
@@ -92,7 +91,6 @@ def _models(models: list[dict[str, Any]]) -> Table:
             gib(model["memory_bytes"]),
             "pinned" if model["pinned"] else "-" if expires_s is None else seconds(expires_s),
             str(figures["crashes"]),
-            str(figures["resumed"]),
         )
     return table
 
