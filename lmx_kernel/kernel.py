@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,29 +10,33 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from lmx_kernel import __version__
 from lmx_kernel.boot import Booted
 from lmx_kernel.bus import Bus
 from lmx_kernel.config import ConfigError
 from lmx_kernel.config.live import change, show
 from lmx_kernel.discovery import PluginStatus
-from lmx_kernel.engine import EngineStats
 from lmx_kernel.errors import ConflictError, InvalidRequestError, LmxError, UnavailableError
 from lmx_kernel.events import RequestRefused
 from lmx_kernel.interfaces import ApiSurface
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.log import LogSettings, note_answer, set_level
-from lmx_kernel.memory.budget import machine_bytes
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import Observer
 from lmx_kernel.routing import Routing
 from lmx_kernel.runtime.answer import Answer
-from lmx_kernel.runtime.instance import Instance, State
+from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.lifecycle import Lifecycle
-from lmx_kernel.statistics import ModelFigures, Statistics
+from lmx_kernel.statistics import Statistics
+from lmx_kernel.status import (
+    KernelStatus,
+    ModelStatus,
+    free_disk_bytes,
+    kernel_status,
+    model_status,
+)
 from lmx_kernel.types import (
     Admission,
     Embedded,
@@ -48,58 +51,6 @@ from lmx_kernel.types import (
 
 T = TypeVar("T")
 EMBEDDING = "embedding"
-
-
-@frozen(kw_only=True)
-class ModelStatus:
-    """A model that was asked for since the start.
-
-    :ivar loaded_share: how much of a load is done, 0..1.
-    :ivar memory_bytes: what is reserved for it.
-    :ivar observed_bytes: what its worker was last seen to take.
-    :ivar expires_in_s: it is unloaded then if nobody asks; None if it is not.
-    """
-
-    id: str
-    state: str
-    pid: int | None
-    backend: str
-    context_length: int
-    parallel: int
-    loaded_share: float
-    running: int
-    waiting: int
-    pinned: bool
-    ttl_s: float | None
-    expires_in_s: float | None
-    memory_bytes: int
-    observed_bytes: int
-    engine: EngineStats | None
-    figures: ModelFigures
-
-
-@frozen(kw_only=True)
-class KernelStatus:
-    """The daemon at a glance.
-
-    :ivar safe_mode: started without auto-load and third-party plugins, after bad starts.
-    :ivar memory_observed_bytes: what all workers were last seen to take.
-    :ivar memory_pressure: ease, soft or hard.
-    :ivar disk_free_bytes: where LMX keeps its own files.
-    """
-
-    version: str
-    uptime_s: float
-    draining: bool
-    safe_mode: bool
-    models: tuple[ModelStatus, ...]
-    memory_machine_bytes: int
-    memory_budget_bytes: int
-    memory_reserved_bytes: int
-    memory_available_bytes: int
-    memory_observed_bytes: int
-    memory_pressure: str
-    disk_free_bytes: int
 
 
 class Kernel:
@@ -221,7 +172,8 @@ class Kernel:
         """
         self._check_running()
         card = await self._catalogue.find_fresh(name, backend)
-        return self._model_status(await self._lifecycle.load(card, wish))
+        instance = await self._lifecycle.load(card, wish)
+        return model_status(instance, self._statistics)
 
     async def unload(self, name: str) -> None:
         """Unload a model; what it is doing may be finished. Harmless if it is not loaded.
@@ -341,21 +293,14 @@ class Kernel:
 
     def status(self) -> KernelStatus:
         """Return the state of everything that runs."""
-        instances = self._lifecycle.instances.values()
-        ledger = self._lifecycle.ledger
-        return KernelStatus(
-            version=__version__,
+        return kernel_status(
+            self._lifecycle,
+            self._statistics,
             uptime_s=time.monotonic() - self._began,
             draining=self.draining,
             safe_mode=self._booted.verdict.safe_mode,
-            models=tuple(map(self._model_status, instances)),
-            memory_machine_bytes=machine_bytes(),
-            memory_budget_bytes=ledger.budget_bytes,
-            memory_reserved_bytes=ledger.reserved_bytes,
-            memory_available_bytes=ledger.available_bytes,
-            memory_observed_bytes=sum(instance.observed_bytes for instance in instances),
             memory_pressure=self._guard.level.value,
-            disk_free_bytes=_free_disk_bytes(self._settings.home),
+            disk_free_bytes=free_disk_bytes(self.home),
         )
 
     # --- inside ---
@@ -378,27 +323,6 @@ class Kernel:
         answer.route = route
         return note_answer(answer)
 
-    def _model_status(self, instance: Instance) -> ModelStatus:
-        spec = instance.spec
-        return ModelStatus(
-            id=instance.model,
-            state=instance.state.value,
-            pid=instance.pid,
-            backend=spec.card.backend,
-            context_length=spec.options.context_length,
-            parallel=spec.options.parallel,
-            loaded_share=instance.loaded_share,
-            running=instance.requests.running,
-            waiting=instance.requests.waiting,
-            pinned=instance.pinned,
-            ttl_s=instance.ttl_s,
-            expires_in_s=instance.expires_in_s(time.monotonic()),
-            memory_bytes=instance.memory_bytes,
-            observed_bytes=instance.observed_bytes,
-            engine=instance.stats,
-            figures=self._statistics.of(instance.model),
-        )
-
 
 def _check_capable(card: ModelCard, request: GenerationRequest) -> None:
     if request.max_tokens == 0:
@@ -414,8 +338,3 @@ def _check_capable(card: ModelCard, request: GenerationRequest) -> None:
 
 async def _nothing_to_rewire() -> None:
     """There is no daemon around this kernel."""
-
-
-def _free_disk_bytes(folder: Path) -> int:
-    place = next(place for place in (folder, *folder.parents) if place.exists())
-    return shutil.disk_usage(place).free

@@ -32,7 +32,7 @@ MAX_MADE_BYTES = 128 * 1024 * 1024
 MAX_SOURCE_CHARS = 1024 * 1024
 ITEM_BYTES = 8
 NESTED_ITEM_BYTES = 32
-MAX_POWER_BITS = 4096
+MAX_NUMBER_BITS = 4096
 
 # These make much of little, and no chat template needs them.
 FORBIDDEN_METHODS = frozenset(
@@ -112,8 +112,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Apply an operator to values whose result is of a bearable size."""
         if operator == "*":
             _charge(_product_bytes(left, right) + _product_bytes(right, left))
-        elif operator == "**":
-            _check_power(left, right)
+            _check_number(left, right, bits=_bits(left) + _bits(right))
+        elif operator == "**" and isinstance(right, int | float):
+            _check_number(left, right, bits=_bits(left) * abs(right))
         elif operator == "%" and isinstance(left, str) and WIDE.search(left):
             raise ExhaustedError("it formats too wide")
         return _spend(super().call_binop(context, operator, left, right))
@@ -153,7 +154,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Pay for a list or dictionary and all that is in it."""
         return _weigh(value)
 
-    def concat(self, *parts: Any) -> str:
+    def chain(self, *parts: Any) -> str:
         """Join texts."""
         return _join(parts)
 
@@ -189,7 +190,7 @@ class _Meters(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Call:  # noqa: N802
         self.generic_visit(node)
-        return _call("concat", *node.nodes, lineno=node.lineno)
+        return _call("chain", *node.nodes, lineno=node.lineno)
 
     def visit_List(self, node: nodes.List) -> nodes.Call:  # noqa: N802
         return self._weighed(node)
@@ -287,9 +288,12 @@ def _product_bytes(value: Any, times: Any) -> int:
     return ITEM_BYTES * len(value) * max(0, times) if isinstance(value, list | tuple) else 0
 
 
-def _check_power(base: Any, exponent: Any) -> None:
-    are_whole = isinstance(base, int) and isinstance(exponent, int)
-    if are_whole and base.bit_length() * abs(exponent) > MAX_POWER_BITS:
+def _bits(value: Any) -> int:
+    return value.bit_length() if isinstance(value, int) else 0
+
+
+def _check_number(left: Any, right: Any, bits: int) -> None:
+    if isinstance(left, int) and isinstance(right, int) and bits > MAX_NUMBER_BITS:
         raise ExhaustedError("it counts too high")
 
 

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from lmx_kernel.discovery import PluginStatus
 from lmx_kernel.jobs.job import Job
-from lmx_kernel.kernel import KernelStatus, ModelStatus
+from lmx_kernel.status import KernelStatus, ModelStatus
 from lmx_kernel.types import Admission, LoadWish, Route
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]

@@ -50,7 +50,7 @@ from lmx_kernel.discovery import PluginStatus
 from lmx_kernel.errors import LmxError, NotFoundError
 from lmx_kernel.interfaces import Operation
 from lmx_kernel.jobs.job import Job
-from lmx_kernel.kernel import ModelStatus
+from lmx_kernel.status import ModelStatus
 
 if TYPE_CHECKING:
     from lmx_kernel.kernel import Kernel

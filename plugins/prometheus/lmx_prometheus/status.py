@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from lmx_kernel.kernel import KernelStatus, ModelStatus
+    from lmx_kernel.status import KernelStatus, ModelStatus
 
 
 class StatusCollector(Collector):

@@ -204,3 +204,17 @@ async def test_clients_are_told_who_answers_and_rules_see_who_asks(tmp_path):
         decisions = (await http.get("/admin/decisions")).json()["decisions"]
         assert [one["model"] for one in decisions] == ["first", "second", "second"]
         assert decisions[1]["skipped"] == [{"model": "gone", "reason": "not installed"}]
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"), [(["length", "rules"], "length"), (["rules", "length"], "rules")]
+)
+async def test_another_router_may_be_asked_before_or_after(
+    tmp_path, request, monkeypatch, order, expected
+):
+    example = request.config.rootpath / "examples" / "lmx-plugin-length-router"
+    monkeypatch.syspath_prepend(str(example))
+    config = f"[routing]\norder = {order}"
+    plugins = ("lmx_length_router", *PLUGINS)
+    async with staged_kernel(tmp_path, {"m": QUICK}, config, plugins) as stage:
+        assert (await answer(stage, "auto")).route.router == expected

@@ -103,10 +103,10 @@ def estimate(
     else:
         parts, options = found["estimate"], found["options"]
         console.print(
-            f"{found['model']}: {gib(found['needed_bytes'])}\n(weights "
-            f"{gib(parts['weights_bytes'])}, cache {gib(parts['cache_bytes'])}, overhead "
-            f"{gib(parts['overhead_bytes'])}) for context {options['context_length']}, "
-            f"{options['parallel']} at once\n"
+            f"{found['model']}: {gib(found['needed_bytes'])} for context "
+            f"{options['context_length']}, {options['parallel']} at once\n"
+            f"weights {gib(parts['weights_bytes'])}, cache {gib(parts['cache_bytes'])}, "
+            f"overhead {gib(parts['overhead_bytes'])}\n"
             f"{gib(found['available_bytes'])} of {gib(found['budget_bytes'])} are free"
             + (f"; unloads {', '.join(found['unloads'])}" if found["unloads"] else "")
         )

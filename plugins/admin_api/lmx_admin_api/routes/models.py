@@ -27,7 +27,8 @@ from lmx_kernel.errors import InsufficientMemoryError, LmxError
 from lmx_kernel.types import Admission, LoadWish, ModelCard
 
 if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel, ModelStatus
+    from lmx_kernel.kernel import Kernel
+    from lmx_kernel.status import ModelStatus
 
 
 @frozen

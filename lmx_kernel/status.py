@@ -1,0 +1,116 @@
+"""The daemon at a glance."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from lmx_kernel import __version__
+from lmx_kernel.engine import EngineStats
+from lmx_kernel.memory.budget import machine_bytes
+from lmx_kernel.runtime.instance import Instance
+from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.statistics import ModelFigures, Statistics
+
+
+@frozen(kw_only=True)
+class ModelStatus:
+    """A model that was asked for since the start.
+
+    :ivar loaded_share: how much of a load is done, 0..1.
+    :ivar memory_bytes: what is reserved for it.
+    :ivar observed_bytes: what its worker was last seen to take.
+    :ivar expires_in_s: it is unloaded then if nobody asks; None if it is not.
+    """
+
+    id: str
+    state: str
+    pid: int | None
+    backend: str
+    context_length: int
+    parallel: int
+    loaded_share: float
+    running: int
+    waiting: int
+    pinned: bool
+    ttl_s: float | None
+    expires_in_s: float | None
+    memory_bytes: int
+    observed_bytes: int
+    engine: EngineStats | None
+    figures: ModelFigures
+
+
+@frozen(kw_only=True)
+class KernelStatus:
+    """The daemon at a glance.
+
+    :ivar safe_mode: started without auto-load and third-party plugins, after bad starts.
+    :ivar memory_observed_bytes: what all workers were last seen to take.
+    :ivar memory_pressure: ease, soft or hard.
+    :ivar disk_free_bytes: where LMX keeps its own files.
+    """
+
+    version: str
+    uptime_s: float
+    draining: bool
+    safe_mode: bool
+    models: tuple[ModelStatus, ...]
+    memory_machine_bytes: int
+    memory_budget_bytes: int
+    memory_reserved_bytes: int
+    memory_available_bytes: int
+    memory_observed_bytes: int
+    memory_pressure: str
+    disk_free_bytes: int
+
+
+def kernel_status(lifecycle: Lifecycle, statistics: Statistics, **others: Any) -> KernelStatus:
+    """Return the state of everything that runs.
+
+    :param others: the fields that are known elsewhere.
+    """
+    instances, ledger = lifecycle.instances.values(), lifecycle.ledger
+    return KernelStatus(
+        version=__version__,
+        models=tuple(model_status(instance, statistics) for instance in instances),
+        memory_machine_bytes=machine_bytes(),
+        memory_budget_bytes=ledger.budget_bytes,
+        memory_reserved_bytes=ledger.reserved_bytes,
+        memory_available_bytes=ledger.available_bytes,
+        memory_observed_bytes=sum(instance.observed_bytes for instance in instances),
+        **others,
+    )
+
+
+def model_status(instance: Instance, statistics: Statistics) -> ModelStatus:
+    """Return the state of one model."""
+    spec = instance.spec
+    return ModelStatus(
+        id=instance.model,
+        state=instance.state.value,
+        pid=instance.pid,
+        backend=spec.card.backend,
+        context_length=spec.options.context_length,
+        parallel=spec.options.parallel,
+        loaded_share=instance.loaded_share,
+        running=instance.requests.running,
+        waiting=instance.requests.waiting,
+        pinned=instance.pinned,
+        ttl_s=instance.ttl_s,
+        expires_in_s=instance.expires_in_s(time.monotonic()),
+        memory_bytes=instance.memory_bytes,
+        observed_bytes=instance.observed_bytes,
+        engine=instance.stats,
+        figures=statistics.of(instance.model),
+    )
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Return what is free where ``folder`` is, or will be."""
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(place).free
