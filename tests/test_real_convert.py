@@ -22,8 +22,7 @@ def config(tmp_path):
         pytest.fail("the demo model is missing: run `make demo`")
     path = tmp_path / "config.toml"
     path.write_text(
-        f"[model_folders]\nhugging_face = false\nlm_studio = false\n"
-        f'paths = ["{home / "models"}"]\n'
+        f'[model_folders]\nhugging_face = false\nlm_studio = false\npaths = ["{home / "models"}"]\n'
     )
     return path
 

@@ -143,6 +143,16 @@ async def test_cancelling_gives_up_the_work(tmp_path):
         assert [event.outcome for event in stage.seen(RequestFinished)] == ["cancelled", "ok"]
 
 
+async def test_what_cannot_begin_in_time_is_refused(tmp_path):
+    scripts = {"m": Script(embeds=True, load_hang=True)}
+    async with staged_kernel(tmp_path, scripts, "[queue]\nmax_wait_s = 0.2\n") as stage:
+        text = GenerationRequest(model="m", prompt=TextPrompt("hi"))
+        for asked in (stage.kernel.embed("m", texts("hi")), stage.kernel.count_tokens(text)):
+            with pytest.raises(errors.UnavailableError, match="could not begin within 0.2"):
+                await asked
+        assert stage.instance("m").requests.is_idle
+
+
 async def test_a_model_that_embeds_is_not_evicted_for_another(tmp_path):
     scripts = {
         "m": Script(embeds=True, tokens_per_s=50, memory_bytes=60 << 20),

@@ -135,10 +135,9 @@ def test_content_is_a_list_of_parts_where_the_template_wants_that():
 def test_options_reach_the_template_and_replace_nothing():
     source = "{{ enable_thinking }}{{ thinking }}{{ reasoning_effort }}{{ bos_token }}"
     source += "{{ messages|length }}"
-    options = {"enable_thinking": False, "reasoning_effort": "low"}
-    assert render(source, [say("user", "hi")], bos_token="x", messages=[], **options) == (
-        "FalseFalselow<s>1"
-    )
+    options = {"enable_thinking": False, "reasoning_effort": "low", "bos_token": "", "messages": []}
+    template = ChatTemplate(source, {"bos_token": "<s>"})
+    assert template.render([say("user", "hi")], [], options) == "FalseFalselow<s>1"
 
 
 def test_documents_are_options():

@@ -15,6 +15,7 @@ from lmx_kernel.types import Tool
 START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
 CONSTRAIN, CALL, END = "<|constrain|>", "<|call|>", "<|end|>"
 ENDS = (END, CALL, START, CHANNEL)
+ROLE, RECIPIENT_OPENING = "assistant", "to="
 RECIPIENT = re.compile(r"to=functions\.([\w.-]+)")
 
 
@@ -25,18 +26,21 @@ class HarmonyFormat(ChatFormat):
 
     name = "harmony"
     signs = (CHANNEL, MESSAGE)
-    thoughts = ((f"{CHANNEL}analysis{MESSAGE}", END),)
 
     def parser(self, prompt: str, tools: Sequence[Tool] = ()) -> Parser:
         marks = (START, CHANNEL, MESSAGE, CONSTRAIN, END)
         return ReadingParser(lambda reader: self.read(reader, prompt, tools), marks)
 
+    def thought(self, prompt: str) -> tuple[str, str] | None:
+        """Return the texts around a message in the channel ``analysis``."""
+        opened = prompt.rstrip().endswith(f"{START}{ROLE}")
+        return (f"{CHANNEL}analysis{MESSAGE}", f"{END}{START}{ROLE}") if opened else None
+
     def read(self, reader: Reader, prompt: str, tools: Sequence[Tool]) -> Reading[None]:
         """Read message after message; what has no header is text."""
         mark = ""
         while True:
-            lead = "" if mark in (START, CHANNEL) else (yield from reader.skip(" "))
-            header, lead = yield from _read_header(reader, mark, lead)
+            header, lead = yield from _read_header(reader, mark)
             found = RECIPIENT.search(header)
             if found and tools:
                 yield from reader.call_or_text(_read_call(reader, found[1]), "")
@@ -57,26 +61,31 @@ class HarmonyFormat(ChatFormat):
         return CallSyntax(trigger=f"{CHANNEL}commentary to=functions.", grammar=rules + names)
 
 
-def _read_header(reader: Reader, mark: str, lead: str) -> Reading[tuple[str, str]]:
+def _read_header(reader: Reader, mark: str) -> Reading[tuple[str, str]]:
     """Return a message's header, and white space that turned out to be text.
 
     :param mark: what ended the last message: it may begin this one.
     """
-    is_header = mark in (START, CHANNEL)
-    for opening in ("to=", START, CHANNEL, MESSAGE):
-        if is_header:
-            break
-        is_header = yield from reader.starts(opening)
-        mark = opening
-    if not is_header:
-        return "", lead
-    if mark == MESSAGE:
-        return "", ""
+    lead = ""
+    if mark != CHANNEL:
+        if mark == START or (yield from reader.starts(START)):
+            yield from reader.starts(ROLE)
+        lead = yield from reader.skip(" ")
+        mark = yield from _one_of(reader, RECIPIENT_OPENING, CHANNEL, MESSAGE)
+    if mark in ("", MESSAGE):
+        return "", "" if mark else lead
     try:
         header, _ = yield from reader.upto(MESSAGE)
     except BrokenCallError:
         return "", lead
     return mark + header, ""
+
+
+def _one_of(reader: Reader, *texts: str) -> Reading[str]:
+    for text in texts:
+        if (yield from reader.starts(text)):
+            return text
+    return ""
 
 
 def _read_call(reader: Reader, name: str) -> Reading[None]:

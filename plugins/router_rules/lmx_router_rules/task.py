@@ -44,7 +44,7 @@ SYSTEM_CHARS = 500
 SHORT_CHARS = 500  # a message that may speak of the one before
 MIN_WISH_CHARS = 12
 DATA_SHARE = 0.5  # of a vote from what the wish is about
-CHAT_VOTES = 1.3  # what a text must say to be anything else
+CHAT_VOTES = 1.2  # what a text must say to be anything else
 
 _DATA = re.compile(r'[:\n"“„«「]')
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
