@@ -24,6 +24,7 @@ class Assembly:
     """The kernel's parts that the daemon starts and stops."""
 
     kernel: Kernel
+    backends: Backends
     catalogue: Catalogue
     lifecycle: Lifecycle
     guard: Guard
@@ -37,7 +38,7 @@ def assemble(booted: Booted) -> Assembly:
     bus = Bus(plugins.observers(), log_event)
     backends = Backends(partial(plugins.backends, settings), booted.sections, settings)
     catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all)
-    ledger = Ledger(settings.get(MemorySettings).resolve, free_bytes)
+    ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.device_bytes), free_bytes)
     lifecycle = Lifecycle(settings, ledger, backends, bus.publish)
     guard = Guard(
         holders=lifecycle.instances.values,
@@ -48,5 +49,11 @@ def assemble(booted: Booted) -> Assembly:
     jobs = Jobs(settings.home / "state" / "jobs.db", bus.publish, catalogue.refresh)
     kernel = Kernel(booted, catalogue, lifecycle, guard, bus, jobs)
     return Assembly(
-        kernel=kernel, catalogue=catalogue, lifecycle=lifecycle, guard=guard, jobs=jobs, bus=bus
+        kernel=kernel,
+        backends=backends,
+        catalogue=catalogue,
+        lifecycle=lifecycle,
+        guard=guard,
+        jobs=jobs,
+        bus=bus,
     )

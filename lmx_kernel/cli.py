@@ -6,8 +6,9 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
+import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
@@ -42,6 +43,7 @@ console = Console()
 ConfigPath = Annotated[
     Path | None, Parameter(name="--config", help="Config file; default: config.toml in LMX_HOME.")
 ]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
 
 
 def main() -> None:
@@ -68,12 +70,16 @@ def serve(config: ConfigPath = None, supervised: Supervised = False) -> None:
 
 
 @app.command
-def ls(config: ConfigPath = None) -> None:
+def ls(config: ConfigPath = None, as_json: AsJson = False) -> None:
     """List the models on disk."""
+    cards = _catalogue(boot(config)).cards
+    if as_json:
+        print_json(cards)
+        return
     table = Table(
         "model", "size", "format", "quantization", "context", "backend", "status", box=None
     )
-    for card in _catalogue(boot(config)).cards:
+    for card in cards:
         table.add_row(
             card.id,
             f"{card.size_bytes / GIB:.2f} GiB",
@@ -89,9 +95,12 @@ def ls(config: ConfigPath = None) -> None:
 
 
 @app.command
-def ps(config: ConfigPath = None) -> None:
+def ps(config: ConfigPath = None, as_json: AsJson = False) -> None:
     """List what the running daemon has loaded."""
     status = Client.find(config).get("/health/status")
+    if as_json:
+        print_json(status["models"])
+        return
     table = Table("model", "state", "running", "waiting", "memory", "pid", box=None)
     for model in status["models"]:
         table.add_row(
@@ -106,10 +115,14 @@ def ps(config: ConfigPath = None) -> None:
 
 
 @app.command
-def plugins(config: ConfigPath = None) -> None:
+def plugins(config: ConfigPath = None, as_json: AsJson = False) -> None:
     """List the installed plugins, and why one is not active."""
+    statuses = boot(config).plugins.statuses
+    if as_json:
+        print_json(statuses)
+        return
     table = Table("plugin", "distribution", "version", "state", "hooks / reason", box=None)
-    for status in boot(config).plugins.statuses:
+    for status in statuses:
         detail = status.reason or ", ".join(status.hooks)
         table.add_row(status.name, status.distribution, status.version, status.state.value, detail)
     console.print(table if table.row_count else "No plugins are installed.")
@@ -151,6 +164,11 @@ def check(config: ConfigPath = None) -> None:
     """Check the config; exit 78 and say every problem if it is wrong."""
     boot(config)
     console.print("The config is fine.")
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON, for programs."""
+    print(msgspec.json.encode(value, enc_hook=str).decode(), flush=True)  # noqa: T201
 
 
 def _catalogue(booted: Booted) -> Catalogue:

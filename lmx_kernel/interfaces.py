@@ -69,6 +69,12 @@ class Backend(Protocol):
         """
         ...
 
+    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
+        """Return the memory of the device that models are loaded into; None where that is the
+        machine's own. Called in a thread, at the start.
+        """
+        ...
+
     def worker_env(self, settings: Mapping[str, Any]) -> Mapping[str, str]:
         """Return environment variables that must be set before the engine's libraries load.
 

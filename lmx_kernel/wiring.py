@@ -64,6 +64,7 @@ class Wiring:
         await self._enter_lifespans()
         await assembly.jobs.open(plugins.job_kinds(assembly.kernel))
         self._watch_monitors()
+        await asyncio.to_thread(assembly.backends.look_at_devices)
 
     async def _enter_lifespans(self) -> None:
         for context in self._booted.plugins.lifespans(self._assembly.kernel):

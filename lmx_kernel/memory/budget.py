@@ -18,8 +18,8 @@ SHARE = validators.and_(validators.ge(0.0), validators.lt(1.0))
 class MemorySettings:
     """Section ``[memory]``.
 
-    :ivar budget_bytes: what all models together may take; 0 is the machine's memory (or this
-        container's) less the reserve.
+    :ivar budget_bytes: what all models together may take; 0 is the memory of the machine (or of
+        this container, or of the device that models are loaded into), less the reserve.
     :ivar reserve_share: the share of the machine that is left to everything else, 0..1.
     :ivar guard: watch what workers really take, and act on the limits that follow.
     :ivar soft_share: above this share of the budget nobody new starts, and caches are given back;
@@ -35,9 +35,13 @@ class MemorySettings:
     soft_free_share: float = field(default=0.04, validator=SHARE, metadata=LIVE)
     hard_free_share: float = field(default=0.02, validator=SHARE, metadata=LIVE)
 
-    def resolve(self) -> int:
-        """Return the budget in bytes."""
-        return self.budget_bytes or int(machine_bytes() * (1 - self.reserve_share))
+    def resolve(self, device_bytes: int | None = None) -> int:
+        """Return the budget in bytes.
+
+        :param device_bytes: of the device that models are loaded into, if it has its own.
+        """
+        whole = min(machine_bytes(), device_bytes or machine_bytes())
+        return self.budget_bytes or int(whole * (1 - self.reserve_share))
 
 
 def machine_bytes() -> int:

@@ -5,25 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from attrs import frozen
+import structlog
+from attrs import define, field
 from cattrs import unstructure
 
 from lmx_kernel.config import Settings
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.interfaces import Backend, SettingsSection
 
+log = structlog.get_logger(__name__)
 
-@frozen
+
+@define
 class Backends:
     """What can be loaded at all.
 
     :param all: asks for the backends there are now, in the order of their plugins.
     :param sections: of the config.
+    :ivar device_bytes: the memory of the smallest device with its own, once it was looked at; None
+        where models take the machine's.
     """
 
     all: Callable[[], Sequence[Backend]]
     sections: Iterable[SettingsSection]
     settings: Settings
+    device_bytes: int | None = field(default=None, init=False)
+
+    def look_at_devices(self) -> None:
+        """Ask each backend for its device; call in a thread."""
+        sizes = []
+        for backend in self.all():
+            try:
+                sizes.append(backend.device_bytes(self.settings_of(backend.name)))
+            # A backend is a plugin's: it may fail in any way, and the others still count.
+            except (Exception, SystemExit):
+                log.exception("device_unknown", backend=backend.name)
+        self.device_bytes = min((size for size in sizes if size), default=None)
 
     def get(self, name: str) -> Backend:
         """Return a backend.

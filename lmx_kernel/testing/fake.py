@@ -81,6 +81,9 @@ class FakeBackend:
         script = Script.read(card.path)
         return MemoryEstimate(weights_bytes=script.memory_bytes, cache_bytes=0, overhead_bytes=0)
 
+    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
+        return None
+
     def worker_env(self, settings: Mapping[str, Any]) -> Mapping[str, str]:
         return {}
 

@@ -113,7 +113,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if operator == "*":
             _charge(_product_bytes(left, right) + _product_bytes(right, left))
             _check_number(left, right, bits=_bits(left) + _bits(right))
-        elif operator == "**" and isinstance(right, int | float):
+        elif operator == "**" and isinstance(right, int):
             _check_number(left, right, bits=_bits(left) * abs(right))
         elif operator == "%" and isinstance(left, str) and WIDE.search(left):
             raise ExhaustedError("it formats too wide")

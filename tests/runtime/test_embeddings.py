@@ -148,7 +148,7 @@ async def test_what_cannot_begin_in_time_is_refused(tmp_path):
     async with staged_kernel(tmp_path, scripts, "[queue]\nmax_wait_s = 0.2\n") as stage:
         text = GenerationRequest(model="m", prompt=TextPrompt("hi"))
         for asked in (stage.kernel.embed("m", texts("hi")), stage.kernel.count_tokens(text)):
-            with pytest.raises(errors.UnavailableError, match="could not begin within 0.2"):
+            with pytest.raises(errors.UnavailableError, match="could not begin within"):
                 await asked
         assert stage.instance("m").requests.is_idle
 

@@ -39,6 +39,23 @@ def render(source, messages, tools=(), **options):
     return ChatTemplate(source, {"bos_token": "<s>"}).render(messages, tools, options)
 
 
+def test_messages_and_special_texts_are_written():
+    text = render("{{ bos_token }}" + SIMPLE, [say("user", "a"), say("user", "b")])
+    assert text == "<s>[user]a[user]b[assistant]"
+
+
+@pytest.mark.parametrize("source", ["{{ 1 / 0 }}", "{{ messages[99].content }}", "{{ x.y.z }}"])
+def test_a_template_that_fails_is_an_error_of_the_request(source):
+    with pytest.raises(InvalidRequestError, match="template failed"):
+        render(source, [say("user", "a")])
+
+
+@pytest.mark.parametrize("source", ["{% if %}", "{{ 'x'|no_such_filter }}", "{% endfor %}"])
+def test_a_template_that_does_not_compile_is_refused(source):
+    with pytest.raises(InvalidRequestError, match="broken"):
+        ChatTemplate(source, {})
+
+
 def test_tools_and_calls_are_given_as_objects():
     text = render(TOOLED, conversation(), [TOOL])
     assert text == '<look>[user]hi[assistant](look {"a": "é"})[tool]seen'

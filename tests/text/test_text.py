@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
 from lmx_kernel.text.detokenizer import Detokenizer
-from lmx_kernel.text.formats import PlainFormat, find_format
+from lmx_kernel.text.formats import PlainFormat
 from lmx_kernel.text.output import CandidateOutput
 from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.text.stops import StopScanner
-from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import (
     ChatPrompt,
     EngineLimits,
@@ -25,6 +24,8 @@ from lmx_kernel.types import (
     TextPart,
     TextPrompt,
     TokenPrompt,
+    Tool,
+    ToolChoice,
 )
 
 END = 256
@@ -145,37 +146,6 @@ def messages(*texts):
     return [Message("user", (TextPart(text),)) for text in texts]
 
 
-def test_template_renders_messages_and_special_texts():
-    template = ChatTemplate(
-        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m['content'] }}{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]{% endif %}",
-        {"bos_token": "<s>"},
-    )
-    assert template.render(messages("a", "b")) == "<s>[user]a[user]b[assistant]"
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}",
-        "{{ raise_exception('only one turn') }}",
-        "{{ 1 / 0 }}",
-        "{{ messages[99].content }}",
-        "{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}",
-        "{% for i in range(10 ** 9) %}{% endfor %}",
-    ],
-)
-def test_a_template_that_misbehaves_is_an_error_of_the_request(source):
-    with pytest.raises(InvalidRequestError, match="template"):
-        ChatTemplate(source, {}).render(messages("a"))
-
-
-def test_a_template_that_does_not_compile_is_refused():
-    with pytest.raises(InvalidRequestError, match="broken"):
-        ChatTemplate("{% if %}", {})
-
-
 def request(prompt, **sampling):
     return GenerationRequest(model="m", prompt=prompt, sampling=Sampling(**sampling))
 
@@ -213,5 +183,24 @@ def test_a_model_without_template_cannot_chat():
         encode(ChatPrompt(tuple(messages("a"))))
 
 
-def test_text_that_no_format_claims_is_plain():
-    assert find_format("{{ whatever }}").name == "plain"
+def test_a_model_whose_template_is_broken_still_continues_text():
+    encoder = PromptEncoder(ByteTokenizer(chat_template="{% if %}"), LIMITS)
+    assert encoder.encode(request(TextPrompt("abc"))) == [*b"abc"]
+    with pytest.raises(InvalidRequestError, match="broken"):
+        encoder.encode(request(ChatPrompt(tuple(messages("a")))))
+
+
+def test_tools_are_in_the_prompt_unless_none_may_be_called():
+    template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{{ messages|length }}"
+    template += "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+    template += "{{ c.function.arguments|tojson }}{% endfor %}{% endfor %}"
+    encoder = PromptEncoder(ByteTokenizer(chat_template=template), LIMITS)
+    prompt = ChatPrompt(tuple(messages("a")), (Tool(name="f"),))
+    assert encoder.encode(request(prompt)) == [*b"f1"]
+    none = evolve(request(prompt), tool_choice=ToolChoice(mode="none"))
+    assert encoder.encode(none) == [*b"1"]
+
+
+def test_the_end_of_a_prompt_is_its_text():
+    tokens = [*"…<think>\n".encode()]
+    assert PromptEncoder(ByteTokenizer(), LIMITS).ending(tokens) == "…<think>\n"

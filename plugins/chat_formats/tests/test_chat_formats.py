@@ -1,5 +1,6 @@
 """Each family's way to think and to call, as its models write it."""
 
+# ruff: noqa: RUF001 - a family uses signs that look like others
 from __future__ import annotations
 
 import json
@@ -248,9 +249,9 @@ def test_a_call_without_a_name_stays_text(name):
 class Bytes:
     """A vocabulary of a token a byte."""
 
-    tokens = [*(bytes([n]) for n in range(256)), b"<end>"]
+    tokens = (*(bytes([n]) for n in range(256)), b"<end>")
     pieces = tokens
-    special_token_ids = [256]
+    special_token_ids = (256,)
     eos_token_id = 256
     bos_token_id = None
     hidden = end_ids = frozenset({256})

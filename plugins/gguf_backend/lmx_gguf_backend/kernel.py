@@ -83,6 +83,10 @@ class GgufBackend:
             return estimate_encoder(model, options, flash_attention=chosen.flash_attention)
         return estimate(model, options, chosen.cache_type)
 
+    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
+        """Return None: what a build of the library offloads to is not known without loading it."""
+        return None
+
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what the native library reads when it is loaded.
 

@@ -17,7 +17,7 @@ from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
 from lmx_mlx_backend.architectures import is_known
 from lmx_mlx_backend.blas import blas_env
 from lmx_mlx_backend.conversion import Conversions
-from lmx_mlx_backend.device import is_cpu
+from lmx_mlx_backend.device import device_bytes, is_cpu
 from lmx_mlx_backend.findings import examine
 from lmx_mlx_backend.folder import ModelFolder, read_folder
 from lmx_mlx_backend.footprint import Footprint
@@ -106,6 +106,10 @@ class MlxBackend:
         if isinstance(model, str):
             raise ModelUnusableError(model)
         return Footprint(model, options, is_cpu(MlxSettings(**settings).device)).estimate()
+
+    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
+        """Return the memory of the GPU, where it has its own."""
+        return device_bytes(MlxSettings(**settings).device)
 
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what puts a fast matrix library before MLX's own on a Linux CPU."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
 from lmx_kernel.interfaces import ModelState
-from lmx_kernel.types import ModelCard, Skipped
+from lmx_kernel.types import ModelCard
 from lmx_router_rules.settings import Rule
 from lmx_router_rules.shown import Shown
 
@@ -15,21 +15,21 @@ EMBEDDING, VISION = "embedding", "vision"
 
 def choose(
     rule: Rule, chain: Mapping[str, ModelCard | None], shown: Shown
-) -> tuple[tuple[str, ...], tuple[Skipped, ...]]:
-    """Return the models of ``chain`` that fit, best first, and why the others do not."""
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the models of ``chain`` that fit, best first, and why each of the others does not."""
     fitting: list[tuple[ModelCard, ModelState]] = []
-    skipped: list[Skipped] = []
+    misfits: dict[str, str] = {}
     for name, card in chain.items():
         state = shown.context.state(card) if card else None
         reason = _misfit(rule, card, state, shown)
         if reason or card is None or state is None:
-            skipped.append(Skipped(name, reason))
+            misfits[name] = reason
         else:
             fitting.append((card, state))
     if len(fitting) > 1 and (rule.balance or rule.prefer_loaded):
         order = _balanced(rule, shown) if rule.balance else _loaded_first
         fitting.sort(key=order)
-    return tuple(card.id for card, _ in fitting), tuple(skipped)
+    return tuple(card.id for card, _ in fitting), misfits
 
 
 def _misfit(rule: Rule, card: ModelCard | None, state: ModelState | None, shown: Shown) -> str:

@@ -8,8 +8,9 @@ from lmx_kernel.config import Settings
 from lmx_kernel.interfaces import Finding
 from lmx_kernel.routing import RoutingSettings
 from lmx_kernel.types import ModelCard
+from lmx_router_rules.book import all_rules
 from lmx_router_rules.index import Index
-from lmx_router_rules.router import NAME, all_rules
+from lmx_router_rules.router import NAME
 from lmx_router_rules.settings import RulesSettings
 
 SUBJECT = "router_rules"

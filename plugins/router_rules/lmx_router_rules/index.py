@@ -13,7 +13,7 @@ class Index:
     """Finds models by id, by the last part of an id if only one has it, or by a glob."""
 
     def __init__(self, models: tuple[ModelCard, ...]) -> None:
-        self.models = models
+        self._models = models
         self._by_name: dict[str, list[ModelCard]] = defaultdict(list)
         for card in models:
             parts = card.id.casefold().split("/")
@@ -47,7 +47,7 @@ class Index:
 
     def _matching(self, glob: str) -> Iterator[ModelCard]:
         is_match = matcher([glob])
-        usable = (card for card in self.models if not card.problem)
+        usable = (card for card in self._models if not card.problem)
         for card in sorted(usable, key=lambda card: (-card.size_bytes, card.id)):
             if is_match(card.id) or is_match(card.id.rpartition("/")[2]):
                 yield card

@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-
-from attrs import frozen
+from collections.abc import Sequence
 
 from lmx_kernel.config import Settings
 from lmx_kernel.interfaces import RoutingContext
 from lmx_kernel.types import Decision, GenerationRequest, ModelCard, Skipped
+from lmx_router_rules.book import Book, Ready
 from lmx_router_rules.choice import choose
-from lmx_router_rules.conditions import Condition, conditions, is_glob, matcher
-from lmx_router_rules.index import Index
 from lmx_router_rules.settings import Rule, RulesSettings
 from lmx_router_rules.shown import Shown
 
 NAME = "rules"
 STRICT_HEADER = "x-lmx-strict"
 YES = frozenset({"1", "true", "yes"})
-
-
-@frozen
-class Ready:
-    """A rule, ready to be asked.
-
-    :ivar is_asked: whether it holds for the name that a client asks for.
-    :ivar may_swap: the same for a name that an installed model has.
-    :ivar chain: its models by name, None for those that are not installed.
-    """
-
-    rule: Rule
-    is_asked: Callable[[str], bool]
-    may_swap: Callable[[str], bool]
-    conditions: tuple[Condition, ...]
-    chain: dict[str, ModelCard | None]
-
-    def holds(self, shown: Shown, *, is_installed: bool) -> bool:
-        """Return whether the rule is for this request."""
-        asked = shown.request.model
-        if not (self.may_swap if is_installed else self.is_asked)(asked):
-            return False
-        return all(condition(shown) for condition in self.conditions)
 
 
 class RulesRouter:
@@ -50,9 +24,8 @@ class RulesRouter:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._rules: RulesSettings | None = None
-        self._index = Index(())
-        self._ready: tuple[Ready, ...] = ()
+        self._models: tuple[ModelCard, ...] = ()
+        self._book: Book | None = None
 
     def route(
         self, request: GenerationRequest, models: Sequence[ModelCard], context: RoutingContext
@@ -60,70 +33,39 @@ class RulesRouter:
         """Return what the first rule says that holds and has a model that fits; None if none is for
         such a request.
         """
-        rules = self._prepare(models)
-        shown = Shown(request, context, rules.long_tokens)
-        is_installed = self._index.find(request.model) is not None
+        book = self._open(tuple(models))
+        shown = Shown(request, context, book.rules.long_tokens)
         is_strict = shown.headers.get(STRICT_HEADER, "").lower() in YES
-        if is_installed and is_strict:
+        if is_strict and book.is_installed(request.model):
             return None
-        return self._decide(shown, is_installed=is_installed, is_strict=is_strict)
+        return _decide(book.for_name(request.model), shown, is_strict=is_strict)
 
-    def _decide(self, shown: Shown, *, is_installed: bool, is_strict: bool) -> Decision | None:
-        passed: list[Skipped] = []
-        last: Rule | None = None
-        for ready in self._ready:
-            if not ready.holds(shown, is_installed=is_installed):
-                continue
-            last = ready.rule
-            found, skipped = choose(ready.rule, ready.chain, shown)
-            passed += skipped
-            if found:
-                return _decision(ready.rule, found, passed, shown, is_strict=is_strict)
-        return last and _decision(last, (), passed, shown, is_strict=is_strict)
-
-    def _prepare(self, models: Sequence[ModelCard]) -> RulesSettings:
+    def _open(self, models: tuple[ModelCard, ...]) -> Book:
         rules = self._settings.get(RulesSettings)
-        known = tuple(models)
-        if rules is not self._rules or known != self._index.models:
-            self._rules, self._index = rules, Index(known)
-            self._ready = tuple(_ready(rule, rules, self._index) for rule in all_rules(rules))
-        return rules
+        if self._book is None or rules is not self._book.rules or models != self._models:
+            self._book = Book(rules, models)
+        self._models = models  # the same objects are quick to compare
+        return self._book
 
 
-def all_rules(settings: RulesSettings) -> Iterator[Rule]:
-    """Yield the rules, then the aliases and the default as rules."""
-    yield from settings.rules
-    for name, models in settings.aliases.items():
-        yield Rule(name=f"alias {name}", models=models, asked=(name,))
-    yield Rule(name="default", models=settings.default, prefer_loaded=True)
-
-
-def _ready(rule: Rule, settings: RulesSettings, index: Index) -> Ready:
-    asked = rule.asked or settings.auto
-    swapped = asked if rule.swap else [name for name in asked if not is_glob(name)]
-    return Ready(
-        rule,
-        is_asked=matcher(asked),
-        may_swap=matcher(swapped) if swapped else lambda _: False,
-        conditions=tuple(conditions(rule)),
-        chain=index.expand(rule.models, settings.aliases),
-    )
-
-
-def _decision(
-    rule: Rule,
-    models: tuple[str, ...],
-    skipped: Sequence[Skipped],
-    shown: Shown,
-    *,
-    is_strict: bool,
-) -> Decision:
-    reason = f"task {shown.task}" if rule.task else f"asked for {shown.request.model}"
+def _decide(book: Sequence[Ready], shown: Shown, *, is_strict: bool) -> Decision | None:
+    passed: dict[str, str] = {}
+    decided: tuple[Rule, tuple[str, ...]] | None = None
+    for ready in book:
+        if all(condition(shown) for condition in ready.conditions):
+            found, misfits = choose(ready.rule, ready.chain, shown)
+            passed = misfits | passed
+            decided = ready.rule, found
+            if found:
+                break
+    if decided is None:
+        return None
+    rule, found = decided
     return Decision(
-        models,
-        reason,
+        found,
+        f"task {shown.task}" if rule.task else f"asked for {shown.request.model}",
         rule=rule.name,
         strict=rule.strict or is_strict,
         max_wait_s=rule.max_wait_s,
-        skipped=tuple(dict.fromkeys(skipped)),
+        skipped=tuple(Skipped(name, why) for name, why in passed.items() if name not in found),
     )

@@ -57,7 +57,7 @@ class Shown:
         """Whether there is a system text."""
         return any(turn.role == "system" for turn in self._turns)
 
-    @property
+    @cached_property
     def wants_embeddings(self) -> bool:
         """Whether vectors are wanted and no text."""
         return isinstance(self.request.prompt, EmbeddingPrompt)
