@@ -61,6 +61,9 @@ class Pace:
     load_s: float = 0.0
 
 
+UNKNOWN_PACE = Pace()
+
+
 @define
 class _Tally:
     counts: defaultdict[str, int] = field(factory=lambda: defaultdict(int))
@@ -108,7 +111,7 @@ class Statistics:
         """Return how fast a model is."""
         tally = self._tallies.get(model)
         if tally is None:
-            return Pace()
+            return UNKNOWN_PACE
         speed = sum(tally.speeds) / len(tally.speeds) if tally.speeds else None
         length = tally.counts["completion_tokens"] / max(tally.counts["requests"], 1)
         return Pace(

@@ -249,7 +249,8 @@ class Instance:
         await asyncio.wait({quiet, life}, return_when=asyncio.FIRST_COMPLETED)
         quiet.cancel()
         self._retirement = None
-        await self._end()
+        if not life.done():
+            await self._end()
 
     async def _end(self) -> None:
         if not self._stop.done():

@@ -12,6 +12,7 @@ from lmx_kernel.types import ModelCard
 from lmx_router_rules.conditions import Condition, conditions, is_glob
 from lmx_router_rules.index import Index
 from lmx_router_rules.settings import Rule, RulesSettings
+from lmx_router_rules.shown import Shown
 
 REMEMBERED_NAMES = 256
 
@@ -27,6 +28,13 @@ class Ready:
     rule: Rule
     conditions: tuple[Condition, ...]
     chain: dict[str, ModelCard | None]
+
+    def holds(self, shown: Shown) -> bool:
+        """Return whether the rule is for a request."""
+        for condition in self.conditions:  # noqa: SIM110 - all() takes twice as long
+            if not condition(shown):
+                return False
+        return True
 
 
 class Book:

@@ -52,7 +52,7 @@ def _decide(book: Sequence[Ready], shown: Shown, *, is_strict: bool) -> Decision
     passed: dict[str, str] = {}
     decided: tuple[Rule, tuple[str, ...]] | None = None
     for ready in book:
-        if all(condition(shown) for condition in ready.conditions):
+        if ready.holds(shown):
             found, misfits = choose(ready.rule, ready.chain, shown)
             passed = misfits | passed
             decided = ready.rule, found

@@ -67,13 +67,13 @@ class Shown:
         """The name of the API key, "" for none."""
         return self.context.caller.key if self.context.caller else ""
 
-    @property
+    @cached_property
     def clients(self) -> tuple[str, ...]:
         """What the client is known by: its address, and what it calls itself."""
         caller = self.context.caller
         return (caller.client, self.headers.get("user-agent", "")) if caller else ()
 
-    @property
+    @cached_property
     def headers(self) -> Mapping[str, str]:
         """The headers; their names are lower case."""
         return self.context.caller.headers if self.context.caller else {}

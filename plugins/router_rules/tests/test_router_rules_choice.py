@@ -40,9 +40,16 @@ def test_models_that_do_not_meet_the_rule_are_passed_over(desk, ask, condition, 
 
 
 def test_a_rule_of_which_no_model_fits_is_passed_over_and_that_is_told(desk, ask):
-    found = desk(f"{CHAIN}loaded = true", "a", "d").decide(ask())
-    assert found.rule == "default"
+    text = f'{CHAIN}loaded = true\n[router_rules]\ndefault = ["d"]'
+    found = desk(text, "a", "d").decide(ask())
+    assert (found.rule, found.models) == ("default", ("d",))
     assert ("a", "not loaded") in [(one.model, one.reason) for one in found.skipped]
+
+
+def test_a_model_that_one_rule_passes_over_and_another_takes_was_not_skipped(desk, ask):
+    found = desk(f"{CHAIN}loaded = true", "a").decide(ask())
+    assert found.models == ("a",)
+    assert "a" not in [one.model for one in found.skipped]
 
 
 def test_a_model_that_has_not_answered_yet_may_be_tried(desk, ask):
