@@ -24,8 +24,8 @@ from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.log import LogSettings, note_answer, set_level
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.placement import Placement
 from lmx_kernel.plugins import Observer
-from lmx_kernel.routing import Routing
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.lifecycle import Lifecycle
@@ -84,16 +84,16 @@ class Kernel:
         self._bus = bus
         self._statistics = Statistics()
         bus.add_listener(self._statistics.on_event)
-        self._routing = Routing(
+        self._placement = Placement(
             self._settings, catalogue, lifecycle, self._statistics, lambda: guard.level.value
         )
-        bus.add_listener(self._routing.on_event)
+        bus.add_listener(self._placement.on_event)
         self.use_routers()
         self._began = time.monotonic()
 
     def use_routers(self) -> None:
         """Ask the routers there are now."""
-        self._routing.routers = self._booted.plugins.routers(self._settings)
+        self._placement.routers = self._booted.plugins.routers(self._settings)
 
     @property
     def home(self) -> Path:
@@ -289,7 +289,7 @@ class Kernel:
 
     def decisions(self) -> list[Route]:
         """Return where the last requests went and why, the newest first."""
-        return self._routing.recent
+        return self._placement.recent
 
     def status(self) -> KernelStatus:
         """Return the state of everything that runs."""
@@ -319,7 +319,7 @@ class Kernel:
             _check_capable(card, request)
             return self._lifecycle.submit(card, request)
 
-        answer, route = await self._routing.place(request, take)
+        answer, route = await self._placement.place(request, take)
         answer.route = route
         return note_answer(answer)
 

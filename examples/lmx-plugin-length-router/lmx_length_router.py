@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from attrs import field, frozen, validators
+from attrs import define, field, frozen, validators
 
 from lmx_kernel.config import LIVE, Settings
 from lmx_kernel.hookspecs import hookimpl
@@ -23,7 +23,7 @@ class LengthSettings:
     short_tokens: int = field(default=500, validator=validators.ge(0), metadata=LIVE)
 
 
-@frozen
+@define
 class LengthRouter:
     """Decides for requests that ask for ``auto``, by the length of their prompts."""
 

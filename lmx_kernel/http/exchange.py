@@ -17,7 +17,7 @@ from lmx_kernel.http.render import ErrorReply
 from lmx_kernel.interfaces import HttpRequest
 from lmx_kernel.log import Asked, asked
 from lmx_kernel.redact import one_line
-from lmx_kernel.routing import caller, describe
+from lmx_kernel.routing import caller, route_headers
 
 if TYPE_CHECKING:
     from lmx_kernel.runtime.answer import Answer
@@ -180,10 +180,7 @@ class Exchange:
     def _route_headers(self) -> list[tuple[bytes, bytes]]:
         """Return which model answers, and how the request came to it."""
         answer = next(iter(self._asked.answers or ()), None)
-        if answer is None or answer.route is None:
-            return []
-        model = answer.model.encode("ascii", "replace")
-        return [(b"x-lmx-model", model), (b"x-lmx-route", describe(answer.route).encode())]
+        return route_headers(answer.route) if answer and answer.route else []
 
     async def _watch(self, task: asyncio.Task[Any]) -> None:
         while (await self._receive())["type"] != "http.disconnect":

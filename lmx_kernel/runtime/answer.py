@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -44,15 +45,58 @@ class Candidate:
     reasoning_tokens: int = 0
 
 
-class Answer:
-    """The events of one request, buffered for one reader.
+class Reading(ABC):
+    """The events of an answer, for one reader.
 
-    Use as a context manager: leaving it cancels what still runs. The writing side belongs to the
-    instance that runs the request.
+    Use as a context manager: leaving it cancels what still runs.
 
     :ivar id: unique, for logs and headers.
     :ivar model: the catalogue id of the model that answers.
-    :ivar route: how the request came to it.
+    """
+
+    id: str
+    model: str
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self.next()
+        assert event is not None
+        return event
+
+    @abstractmethod
+    async def next(self, timeout_s: float | None = None) -> Event | None:
+        """Return the next event, or None if none came within ``timeout_s``.
+
+        :raises LmxError: the answer failed.
+        :raises StopAsyncIteration: it is complete.
+        """
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """Return what it cost so far."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop caring: cancels what still runs. Harmless after the end."""
+
+
+class Answer(Reading):
+    """The events of one request, buffered. The writing side belongs to the instance that runs it.
+
+    :ivar route: how the request came to the model.
     """
 
     def __init__(self, request: GenerationRequest, model: str) -> None:
@@ -84,31 +128,8 @@ class Answer:
 
     # --- reading ---
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        event = await self.next()
-        assert event is not None
-        return event
-
     async def next(self, timeout_s: float | None = None) -> Event | None:
-        """Return the next event, or None if none came within ``timeout_s``.
-
-        :raises LmxError: the answer failed.
-        :raises StopAsyncIteration: it is complete.
-        """
+        """Return the next event; see :meth:`Reading.next`."""
         if not self._events and self.outcome is None:
             self._changed.clear()
             try:

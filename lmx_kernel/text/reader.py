@@ -87,6 +87,11 @@ class Reader:
             if not text.startswith(ahead) or not (yield from self.more()):
                 return False
 
+    def drop(self, text: str) -> Reading[None]:
+        """Read ``text`` if it is what comes next, or as much of it as an answer ends with."""
+        if not (yield from self.starts(text)) and self.is_over and text.startswith(self.ahead):
+            self.take(len(self.ahead))
+
     def expect(self, text: str) -> Reading[None]:
         """Read ``text``.
 

@@ -41,10 +41,10 @@ class DeepSeekFormat(ChatFormat):
         yield from read_arguments(reader)
         yield CallEnded()
         yield from reader.skip()
-        yield from reader.starts(FENCE)
-        yield from reader.starts(ONE_END)
+        yield from reader.drop(FENCE)
+        yield from reader.drop(ONE_END)
         yield from reader.skip()
-        yield from reader.starts(ALL_END)
+        yield from reader.drop(ALL_END)
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
         if f"{FENCE}json" in self.template:

@@ -40,7 +40,7 @@ class GemmaFormat(ChatFormat):
         yield from self._read_object(reader, 1)
         yield CallEnded()
         yield from reader.skip()
-        yield from reader.starts(self.closing)
+        yield from reader.drop(self.closing)
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
         """Return the syntax of a call with any arguments: no schema can be said in this form."""

@@ -27,7 +27,7 @@ class HermesFormat(ChatFormat):
         yield from reader.skip()
         yield from read_calls(reader)
         yield from reader.skip(SPACE + "}]")  # small models close more than they opened
-        yield from reader.starts(CLOSING)
+        yield from reader.drop(CLOSING)
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
         call = f'call: "{OPENING}" "\\n" object "\\n" "{CLOSING}"\n'

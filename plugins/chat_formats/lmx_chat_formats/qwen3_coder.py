@@ -48,7 +48,7 @@ class Qwen3CoderFormat(ChatFormat):
         yield CallArguments("{}" if before == "{" else "}")
         yield CallEnded()
         yield from reader.skip()
-        yield from reader.starts(CLOSING)
+        yield from reader.drop(CLOSING)
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
         rules = [

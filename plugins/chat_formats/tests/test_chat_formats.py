@@ -237,6 +237,14 @@ def test_a_broken_call_is_never_an_error_and_a_complete_one_is_always_valid(name
 
 
 @names
+def test_an_answer_that_is_cut_after_a_call_shows_nothing_of_its_closing(name):
+    call = CALLS[name][0]
+    for cut in range(call.index("<c>"), len(call)):
+        pieces = read(name, [call[:cut]])
+        assert not any(isinstance(piece, Text) for piece in pieces), call[:cut]
+
+
+@names
 def test_a_call_without_a_name_stays_text(name):
     """What is cut before anything was said of it is shown as it is."""
     call = CALLS[name][0]

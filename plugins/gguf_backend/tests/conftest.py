@@ -13,13 +13,12 @@ import pytest
 from attrs import define, field
 from lmx_gguf_backend.kernel import GgufBackend
 
-from lmx_kernel.engine import Sequence, Step
-from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard, Sampling
+from lmx_kernel.testing.driver import Driver
+from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard
 
 os.environ.update(GgufBackend().worker_env({}))
 
 DEMO = Path.home() / ".lmx/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
-GREEDY = Sampling(temperature=0, seed=1)
 U32, F32, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
 WIDTH, HIDDEN, LAYERS, VOCABULARY = 64, 128, 2, 300
 
@@ -150,53 +149,6 @@ def demo_path() -> Path:
 def card_of(path: Path) -> ModelCard:
     """Return the card that the backend gives the file."""
     return GgufBackend().identify(Location("model", path.parent, (path.name,)))[0]
-
-
-@define
-class Driver:
-    """Steps an engine and collects what it gives out."""
-
-    engine: Any
-    tokens: dict[int, list[int]] = field(factory=dict)
-    steps: list[Step] = field(factory=list)
-
-    def add(self, number: int, tokens: list[int], **more: Any) -> None:
-        """Add a sequence; ``more`` goes into it."""
-        fields = {"produced": 0, "sampling": GREEDY} | more
-        self.engine.add(Sequence(id=number, tokens=list(tokens), **fields))
-        self.tokens[number] = []
-
-    def step(self) -> Step:
-        """Step once."""
-        step = self.engine.step()
-        self.steps.append(step)
-        for output in step.outputs:
-            self.tokens[output.id] += output.tokens
-        return step
-
-    def run(self, *numbers: int, count: int) -> list[list[int]]:
-        """Step until each of ``numbers`` has ``count`` tokens; remove them; return the tokens."""
-        for _ in range(1000):
-            for number in numbers:
-                if len(self.tokens[number]) >= count:
-                    self.engine.remove(number)
-            if all(len(self.tokens[number]) >= count for number in numbers):
-                return [self.tokens[number][:count] for number in numbers]
-            step = self.step()
-            assert not step.failed
-            assert not step.preempted
-        raise AssertionError("the engine does not get on")
-
-    def answer(self, tokens: list[int], count: int, **more: Any) -> list[int]:
-        """Return what follows ``tokens``."""
-        number = len(self.tokens) + 1000
-        self.add(number, tokens, **more)
-        return self.run(number, count=count)[0]
-
-    def cached(self, number: int) -> int:
-        """Return how many tokens of a sequence's prompt were taken from the cache."""
-        reports = [p for step in self.steps for p in step.progress if p.id == number]
-        return reports[-1].cached
 
 
 def open_driver(path: Path, context: int, parallel: int, cache: int, **settings: Any) -> Driver:

@@ -5,39 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING
 
 import attrs
 
 from lmx_kernel.errors import LmxError
+from lmx_kernel.runtime.answer import Answer, Reading
 from lmx_kernel.types import Admitted, Event, GenerationRequest, Usage
 
 if TYPE_CHECKING:
     from lmx_kernel.kernel import Kernel
-    from lmx_kernel.runtime.answer import Answer
 
 MAX_WAITING_EVENTS = 256
-
-
-class Reading(Protocol):
-    """What a reader needs of an answer: see :class:`lmx_kernel.runtime.answer.Answer`."""
-
-    id: str
-    model: str
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-    def __aiter__(self) -> Self: ...
-    async def __anext__(self) -> Event: ...
-    async def next(self, timeout_s: float | None = None) -> Event | None: ...
-    def usage(self) -> Usage: ...
-    def close(self) -> None: ...
 
 
 async def ask(kernel: Kernel, requests: Sequence[GenerationRequest]) -> Reading:
@@ -52,10 +31,10 @@ async def ask(kernel: Kernel, requests: Sequence[GenerationRequest]) -> Reading:
         return JointAnswer(answers, requests[0].candidates, stack.pop_all())
 
 
-class JointAnswer:
+class JointAnswer(Reading):
     """Merges answers; candidate ``c`` of answer ``a`` becomes ``a * candidates + c``.
 
-    Reads as an answer does. The first failure ends it.
+    The first failure ends it.
     """
 
     def __init__(self, answers: list[Answer], candidates: int, stack: ExitStack) -> None:
@@ -68,25 +47,6 @@ class JointAnswer:
             asyncio.create_task(self._pump(answer, index * candidates))
             for index, answer in enumerate(answers)
         ]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        event = await self.next()
-        assert event is not None
-        return event
 
     async def next(self, timeout_s: float | None = None) -> Event | None:
         """Return the next event of any answer, or None if none came within ``timeout_s``.
@@ -108,6 +68,7 @@ class JointAnswer:
             prompt_tokens=sum(usage.prompt_tokens for usage in each),
             cached_tokens=sum(usage.cached_tokens for usage in each),
             completion_tokens=sum(usage.completion_tokens for usage in each),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in each),
             queue_s=max(usage.queue_s for usage in each),
             first_token_s=min(firsts, default=None),
             total_s=max(usage.total_s for usage in each),

@@ -10,29 +10,18 @@ from lmx_kernel.types import (
     ChatPrompt,
     EmbeddingPrompt,
     GenerationRequest,
-    Message,
     Sampling,
-    TextPart,
     TextPrompt,
     TokenPrompt,
 )
-from lmx_openai_api.schema import (
-    ChatBody,
-    ChatMessage,
-    CompletionBody,
-    ContentPart,
-    EmbeddingBody,
-    GenerationBody,
-    Stop,
-    refused_fields,
-)
+from lmx_openai_api.checks import check_depth, check_supported
+from lmx_openai_api.messages import message
+from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody, GenerationBody, Stop
+from lmx_openai_api.shape import constraint
+from lmx_openai_api.tools import tool, tool_choice
 
 MAX_PROMPTS = 32
 MAX_EMBEDDED = 2048
-_SPACE = b" \t\r\n"
-_REFUSED: dict[type, dict[str, frozenset[bytes]]] = {
-    cls: refused_fields(cls) for cls in (ChatMessage, ChatBody, CompletionBody)
-}
 
 
 def chat_request(body: ChatBody) -> GenerationRequest:
@@ -41,24 +30,31 @@ def chat_request(body: ChatBody) -> GenerationRequest:
     :raises InvalidRequestError: naming the field that contradicts another.
     :raises UnsupportedFieldError: naming the field that LMX does not do.
     """
-    _check_supported(body)
+    check_supported(body)
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequestError("top_logprobs: needs logprobs to be true", param="top_logprobs")
+    tools = tuple(tool(*item) for item in enumerate(body.tools or ()))
     limit = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     return GenerationRequest(
         model=body.model,
-        prompt=ChatPrompt(tuple(_message(*item) for item in enumerate(body.messages))),
+        prompt=ChatPrompt(
+            tuple(message(*item) for item in enumerate(body.messages)), tools, _options(body)
+        ),
         sampling=_sampling(body),
         max_tokens=_max_tokens(limit, getattr(body, limit)),
         stop=_stop(body.stop),
         candidates=body.n or 1,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        tool_choice=tool_choice(body.tool_choice, tools),
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        constraint=constraint(body),
+        reasoning_tokens=_reasoning_tokens(body),
     )
 
 
 def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
     """Return what ``body`` asks for, one request for each prompt; raises as above."""
-    _check_supported(body)
+    check_supported(body)
     if body.best_of is not None and body.best_of > (body.n or 1):
         raise UnsupportedFieldError("best_of: may not be greater than n", param="best_of")
     prompts = list(inputs("prompt", body.prompt, MAX_PROMPTS))
@@ -72,6 +68,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
             stop=_stop(body.stop),
             candidates=body.n or 1,
             logprobs=body.logprobs,
+            constraint=constraint(body),
         )
         for prompt in prompts
     ]
@@ -87,30 +84,6 @@ def embedding_request(body: EmbeddingBody) -> GenerationRequest:
 
 
 # --- prompts ---
-
-
-def _message(index: int, message: ChatMessage) -> Message:
-    path = f"messages[{index}]"
-    _check_supported(message, f"{path}.")
-    if message.role in {"tool", "function"}:
-        raise UnsupportedFieldError(
-            f"{path}.role: results of tools are not supported", param=f"{path}.role"
-        )
-    role = "system" if message.role == "developer" else message.role
-    return Message(role, tuple(_parts(f"{path}.content", message.content)))
-
-
-def _parts(path: str, content: str | list[ContentPart] | None) -> Iterator[TextPart]:
-    if isinstance(content, str):
-        yield TextPart(content)
-        return
-    for index, part in enumerate(content or ()):
-        where = f"{path}[{index}]"
-        if part.type != "text":
-            raise UnsupportedFieldError(f"{where}: only text is supported", param=where)
-        if part.text is None:
-            raise InvalidRequestError(f"{where}.text: text is required", param=f"{where}.text")
-        yield TextPart(part.text)
 
 
 def inputs(name: str, given: str | list[Any], most: int) -> Iterator[TextPrompt | TokenPrompt]:
@@ -148,6 +121,25 @@ def _check_echo(body: CompletionBody, prompts: list[TextPrompt | TokenPrompt]) -
 # --- the rest ---
 
 
+def _options(body: ChatBody) -> dict[str, Any]:
+    """Return what the chat template is told beside the messages."""
+    effort, given = body.reasoning_effort, body.chat_template_kwargs or {}
+    check_depth("chat_template_kwargs", given)
+    options: dict[str, Any] = {}
+    if effort is not None:
+        options["enable_thinking"] = effort != "none"
+    if effort not in (None, "none"):
+        options["reasoning_effort"] = effort
+    return options | given
+
+
+def _reasoning_tokens(body: ChatBody) -> int | None:
+    for budget in (body.reasoning_budget, body.thinking_budget):
+        if budget is not None:
+            return None if budget == -1 else budget
+    return 0 if body.reasoning_effort == "none" else None
+
+
 def _sampling(body: GenerationBody) -> Sampling:
     given: dict[str, Any] = {
         "temperature": body.temperature,
@@ -172,10 +164,3 @@ def _max_tokens(name: str, value: int | None) -> int | None:
 def _stop(stop: Stop | None) -> tuple[str, ...]:
     texts = [stop] if isinstance(stop, str) else stop or ()
     return tuple(text for text in texts if text)
-
-
-def _check_supported(body: GenerationBody | ChatMessage, path: str = "") -> None:
-    for name, harmless in _REFUSED[type(body)].items():
-        raw = getattr(body, name)
-        if raw is not None and bytes(raw).translate(None, _SPACE) not in harmless:
-            raise UnsupportedFieldError(f"{path}{name}: not supported yet", param=f"{path}{name}")

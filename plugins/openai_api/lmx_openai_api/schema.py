@@ -37,8 +37,14 @@ def refused_fields(cls: type[Any]) -> dict[str, frozenset[bytes]]:
 ABSENT: Any = None  # a Raw has no null
 ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-# The check comes later, to say which part it is.
+# These are checked later, to say which one it is.
 PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text"]})]
+FunctionType = Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
+FunctionName = Annotated[str, Meta(min_length=1, max_length=128)]
+JsonObject = dict[str, Any]
+Strictness = bool | Literal["true", "false"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+TokenBudget = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 StopText = Annotated[str, Meta(max_length=256)]
 Stop = StopText | Annotated[list[StopText], Meta(max_length=16)]
 TokenId = Annotated[int, Meta(ge=0, le=INT32_MAX)]
@@ -59,17 +65,101 @@ class ContentPart:
 
 
 @frozen(kw_only=True)
+class CalledFunction:
+    """``arguments`` is JSON text."""
+
+    name: FunctionName
+    arguments: str | None = None
+
+
+@frozen(kw_only=True)
+class CallItem:
+    """A call that the assistant made."""
+
+    id: str
+    type: FunctionType = "function"
+    function: CalledFunction
+
+
+@frozen(kw_only=True)
 class ChatMessage:
     """One turn of a conversation.
 
-    :ivar role: ``tool`` and ``function`` are refused.
+    :ivar role: ``function`` is refused.
+    :ivar name: of who speaks, or of the tool that answers.
+    :ivar tool_calls: what an assistant called.
+    :ivar tool_call_id: the call that a tool's message answers.
+    :ivar reasoning_content: what an assistant thought before it spoke.
     """
 
     role: Role
     content: str | list[ContentPart] | None = None
-    tool_calls: Annotated[Raw, refused([])] = ABSENT
+    name: str | None = None
+    tool_calls: list[CallItem] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
     function_call: Annotated[Raw, refused()] = ABSENT
     audio: Annotated[Raw, refused()] = ABSENT
+
+
+@frozen(kw_only=True)
+class FunctionItem:
+    """A function that the model may call.
+
+    :ivar parameters: JSON schema of its arguments; without one it has none.
+    :ivar strict: whether a schema that cannot be followed exactly is an error.
+    """
+
+    name: FunctionName
+    description: str | None = None
+    parameters: JsonObject | None = None
+    strict: Strictness | None = None
+
+
+@frozen(kw_only=True)
+class ToolItem:
+    """A tool; only those of type ``function`` are served."""
+
+    type: FunctionType
+    function: FunctionItem | None = None
+
+
+@frozen
+class NamedFunction:
+    """Names one of the functions in ``tools``."""
+
+    name: FunctionName
+
+
+@frozen(kw_only=True)
+class NamedTool:
+    """A tool that must be called."""
+
+    type: FunctionType = "function"
+    function: NamedFunction | None = None
+
+
+@frozen(kw_only=True)
+class NamedSchema:
+    """A JSON schema; ``name``, ``description`` and ``strict`` change nothing: it is followed."""
+
+    name: str | None = None
+    description: str | None = None
+    schema: JsonObject
+    strict: Strictness | None = None
+
+
+@frozen(kw_only=True)
+class ResponseFormat:
+    """What the answer must look like.
+
+    :ivar json_schema: needed if the type is ``json_schema``.
+    :ivar schema: with the type ``json_object``, a schema all the same.
+    """
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+    schema: JsonObject | None = None
 
 
 @frozen
@@ -87,6 +177,8 @@ class GenerationBody:
     :ivar seed: -1 for a random one.
     :ivar top_k: 0 or -1 to keep all tokens.
     :ivar repeat_penalty: another name of ``repetition_penalty``.
+    :ivar guided_regex: a regular expression that the whole answer matches.
+    :ivar guided_grammar: a grammar that the answer follows: Lark, as llguidance reads it.
     """
 
     model: ModelName
@@ -105,19 +197,38 @@ class GenerationBody:
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=1024)] | None = None
+    response_format: ResponseFormat | None = None
+    guided_regex: str | None = None
+    guided_grammar: str | None = None
+    guided_json: Annotated[Raw, refused()] = ABSENT
+    guided_choice: Annotated[Raw, refused()] = ABSENT
+    structured_outputs: Annotated[Raw, refused()] = ABSENT
+    json_schema: Annotated[Raw, refused()] = ABSENT
+    grammar: Annotated[Raw, refused("")] = ABSENT
 
 
 @frozen(kw_only=True)
 class ChatBody(GenerationBody):
-    """The body of ``POST /v1/chat/completions``."""
+    """The body of ``POST /v1/chat/completions``.
+
+    :ivar tool_choice: as the model likes (``auto``), not at all, at least one call, or one tool.
+    :ivar reasoning_effort: what the chat template makes of it; ``none`` for no reasoning at all.
+    :ivar reasoning_budget: so many tokens of reasoning at most; -1 for no limit.
+    :ivar thinking_budget: another name of ``reasoning_budget``.
+    :ivar chat_template_kwargs: more names for the chat template, such as ``enable_thinking``.
+    """
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=4096)]
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
-    response_format: Annotated[Raw, refused({"type": "text"})] = ABSENT
-    tools: Annotated[Raw, refused([])] = ABSENT
-    tool_choice: Annotated[Raw, refused("none", "auto")] = ABSENT
+    tools: Annotated[list[ToolItem], Meta(max_length=1024)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    reasoning_budget: TokenBudget | None = None
+    thinking_budget: TokenBudget | None = None
+    chat_template_kwargs: JsonObject | None = None
     functions: Annotated[Raw, refused([])] = ABSENT
     function_call: Annotated[Raw, refused("none", "auto")] = ABSENT
     modalities: Annotated[Raw, refused([], ["text"])] = ABSENT

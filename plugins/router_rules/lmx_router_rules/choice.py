@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from typing import Any
 
 from lmx_kernel.interfaces import ModelState
 from lmx_kernel.types import ModelCard
@@ -62,7 +63,7 @@ def _loaded_first(one: tuple[ModelCard, ModelState]) -> bool:
     return not one[1].is_loaded
 
 
-def _balanced(rule: Rule, shown: Shown) -> Callable[[tuple[ModelCard, ModelState]], object]:
+def _balanced(rule: Rule, shown: Shown) -> Callable[[tuple[ModelCard, ModelState]], Any]:
     def order(one: tuple[ModelCard, ModelState]) -> tuple[object, ...]:
         card, state = one
         if not rule.sticky:

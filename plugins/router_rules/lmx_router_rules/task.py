@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from attrs import define
 
@@ -121,7 +121,7 @@ def _of_text(asked: str, before: str = "", system: str = "") -> Task:
             votes[task] += vote
     if len(asked) <= SHORT_CHARS and "```" in before:
         votes["code"] += 4
-    return max(votes, key=lambda task: votes[task])
+    return cast("Task", max(votes, key=lambda task: votes[task]))
 
 
 def _votes(asked: str) -> dict[str, float]:

@@ -176,7 +176,7 @@ async def test_a_router_that_raises_is_passed_over(tmp_path, caplog):
             def route(self, request, models, context):
                 raise ZeroDivisionError
 
-        stage.kernel._routing.routers = [Broken()]
+        stage.kernel._placement.routers = [Broken()]
         assert (await answer(stage, "second")).model == "second"
 
 

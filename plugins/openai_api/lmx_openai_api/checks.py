@@ -1,0 +1,53 @@
+"""Checks of bodies that their classes cannot say."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
+from lmx_openai_api.schema import refused_fields
+
+MAX_DEPTH = 128
+_SPACE = b" \t\r\n"
+_refused_fields = cache(refused_fields)
+
+
+def check_supported(body: Any, path: str = "") -> None:
+    """Refuse fields of ``body`` that LMX does not do.
+
+    :raises UnsupportedFieldError: naming the field.
+    """
+    for name, harmless in _refused_fields(type(body)).items():
+        raw = getattr(body, name)
+        if raw is not None and bytes(raw).translate(None, _SPACE) not in harmless:
+            raise UnsupportedFieldError(f"{path}{name}: not supported yet", param=f"{path}{name}")
+
+
+def check_function(where: str, kind: str) -> None:
+    """Refuse whatever is no function.
+
+    :raises UnsupportedFieldError: naming the field.
+    """
+    if kind != "function":
+        where = f"{where}.type"
+        raise UnsupportedFieldError(f"{where}: only functions are supported", param=where)
+
+
+def check_depth(where: str, value: Any) -> None:
+    """Refuse what is nested so deeply that whoever walks through it later might give up.
+
+    :raises InvalidRequestError: naming the field.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for item in level for inner in _inside(item)]
+        if not level:
+            return
+    raise InvalidRequestError(f"{where}: nested too deeply", param=where)
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

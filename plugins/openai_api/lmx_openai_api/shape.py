@@ -1,0 +1,51 @@
+"""What an answer must look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.types import Constraint
+from lmx_openai_api.checks import check_depth
+from lmx_openai_api.schema import GenerationBody, ResponseFormat
+
+
+def constraint(body: GenerationBody) -> Constraint | None:
+    """Return what the text of an answer to ``body`` must look like; None for anything.
+
+    :raises InvalidRequestError: it must look like two things, or a schema is missing.
+    """
+    wanted = {
+        "response_format": _formatted(body.response_format),
+        "guided_regex": _guided("regex", body.guided_regex),
+        "guided_grammar": _guided("lark", body.guided_grammar),
+    }
+    given = {name: constraint for name, constraint in wanted.items() if constraint}
+    if len(given) > 1:
+        name = min(given)
+        raise InvalidRequestError(f"{name}: does not go with {max(given)}", param=name)
+    return next(iter(given.values()), None)
+
+
+def _guided(kind: str, source: str | None) -> Constraint | None:
+    return Constraint(kind, source) if source is not None else None
+
+
+def _formatted(given: ResponseFormat | None) -> Constraint | None:
+    if given is None or given.type == "text":
+        return None
+    if given.type == "json_object":
+        if given.schema is None:
+            return Constraint("json_object")
+        return _fitting("response_format.schema", given.schema)
+    if given.json_schema is None:
+        where = "response_format.json_schema"
+        raise InvalidRequestError(f"{where}: this field is required", param=where)
+    return _fitting("response_format.json_schema.schema", given.json_schema.schema)
+
+
+def _fitting(where: str, schema: dict[str, Any]) -> Constraint:
+    check_depth(where, schema)
+    return Constraint("json_schema", msgspec.json.encode(schema).decode())
