@@ -16,7 +16,7 @@ from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.routing import RoutingSettings, arrange, caller, check, decide
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.lifecycle import Lifecycle
-from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.statistics import Statistics
 from lmx_kernel.types import Decision, GenerationRequest, LoadWish, ModelCard, Route, Skipped
 
@@ -126,7 +126,7 @@ class Placement:
             return await self._catalogue.find_fresh(name)
         card = self._catalogue.find(name)
         state = self._state(card)
-        check(card, state, request, decision)
+        check(card, state, request, self._settings.get(QueueSettings).max_wait_s)
         if not state.is_loaded:
             admission = await self._lifecycle.admission(card, LoadWish())
             if admission.problem:

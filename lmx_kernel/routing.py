@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 
@@ -16,7 +17,6 @@ from lmx_kernel.errors import (
     UnavailableError,
 )
 from lmx_kernel.interfaces import HttpRequest, ModelState, Router, RoutingContext
-from lmx_kernel.redact import one_line
 from lmx_kernel.types import (
     ChatPrompt,
     Decision,
@@ -72,10 +72,11 @@ def decide(
 
 
 def check(
-    card: ModelCard, state: ModelState, request: GenerationRequest, decision: Decision
+    card: ModelCard, state: ModelState, request: GenerationRequest, max_wait_s: float
 ) -> None:
     """Make sure that a model can take a request, as far as that can be seen beforehand.
 
+    :param max_wait_s: how long the request may wait to begin.
     :raises LmxError: it cannot, with the reason.
     """
     if card.problem:
@@ -87,9 +88,9 @@ def check(
         )
     if state.problem:
         raise UnavailableError(state.problem, retry_after_s=10)
-    if decision.max_wait_s is not None and state.wait_s > decision.max_wait_s:
+    if state.wait_s > max_wait_s:
         raise UnavailableError(
-            f"it could begin in {state.wait_s:.0f} s, and {decision.max_wait_s:g} s are allowed",
+            f"it could begin in {state.wait_s:.1f} s, and {max_wait_s:g} s are allowed",
             retry_after_s=10,
         )
 
@@ -123,4 +124,4 @@ def route_headers(route: Route) -> list[tuple[bytes, bytes]]:
 
 
 def _ascii(text: str) -> bytes:
-    return one_line(text, MAX_HEADER_CHARS).encode("ascii", "replace")
+    return re.sub(r"[^ -~]", "?", text[:MAX_HEADER_CHARS]).encode()

@@ -464,7 +464,6 @@ class Decision:
     :param reason: why these, in a few words.
     :param rule: what the choice rests on, where the router has a name for it.
     :param strict: only the first will do: its own error is answered if it cannot take the request.
-    :param max_wait_s: models on which the request would wait for longer are passed over.
     :param skipped: models that the router itself passed over.
     """
 
@@ -472,7 +471,6 @@ class Decision:
     reason: str
     rule: str = ""
     strict: bool = False
-    max_wait_s: float | None = None
     skipped: tuple[Skipped, ...] = ()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from attrs import evolve
 from lmx_mlx_backend.convert.convert import convert
 
 from lmx_kernel.errors import InvalidSchemaError
@@ -22,7 +23,6 @@ from lmx_kernel.types import (
     Constraint,
     Finished,
     Message,
-    ReasoningDelta,
     Sampling,
     TextDelta,
     TextPart,
@@ -34,6 +34,7 @@ from lmx_kernel.types import (
 
 HOME = Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser()
 GGUF = HOME / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL = "smollm2-135m-instruct"
 PLUGINS = (
     "lmx_model_folders.plugin",
     "lmx_gguf_backend.kernel",
@@ -129,7 +130,7 @@ def _plain(dice, depth):
 def converted(tmp_path_factory):
     """The demo model for MLX."""
     folder = tmp_path_factory.mktemp("converted") / "small-mlx"
-    convert(GGUF, folder)
+    convert(GGUF, folder, is_plain=True)
     return folder
 
 
@@ -139,7 +140,7 @@ def model(request):
     if not GGUF.exists():
         pytest.fail("the demo model is missing: run `make demo`", pytrace=False)
     if request.param == "gguf":
-        return "smollm2-135m-instruct", GGUF.parent.parent
+        return MODEL, GGUF.parent.parent
     folder = request.getfixturevalue("converted")
     return folder.name, folder.parent
 
@@ -184,13 +185,13 @@ async def told(kernel, request, on_event=lambda said: None):
 
 
 def wish(model, schema, seed=0, **fields):
+    text = f"Number {seed}: make up an example and write it down as JSON, nothing else."
     fields = {"max_tokens": 300, "sampling": GREEDY} | fields
-    return ask(
-        model,
-        f"Number {seed}: make up an example and write it down as JSON, nothing else.",
-        constraint=Constraint("json_schema", json.dumps(schema)),
-        **fields,
-    )
+    return evolve(ask(model, text), constraint=schema_of(schema), **fields)
+
+
+def schema_of(schema):
+    return Constraint("json_schema", json.dumps(schema))
 
 
 async def check_schemas(kernel, model, seeds, temperature, together):
@@ -209,11 +210,13 @@ async def check_schemas(kernel, model, seeds, temperature, together):
     return sum(await asyncio.gather(*map(one, seeds)))
 
 
-@pytest.mark.parametrize(("temperature", "together"), [(0, 1), (1, 8)])
-async def test_answers_fit_their_schemas(tmp_path, model, temperature, together):
+async def test_answers_fit_their_schemas(tmp_path, model):
+    """Alone and eight at once, likeliest and drawn."""
     name, folder = model
     async with serving(tmp_path, folder) as (kernel, _):
-        assert await check_schemas(kernel, name, range(8), temperature, together) >= 6
+        finished = await check_schemas(kernel, name, range(2), temperature=0, together=1)
+        finished += await check_schemas(kernel, name, range(2, 10), temperature=1, together=8)
+        assert finished >= 8
 
 
 @pytest.mark.full
@@ -242,3 +245,54 @@ async def test_candidates_survive_the_death_of_their_worker_in_the_middle_of_jso
         assert said.reasons == ["stop"] * 3
         for text in said.texts:
             jsonschema.validate(json.loads(text), PERSON)
+
+
+async def test_calls_are_valid_whatever_the_model_would_say(tmp_path):
+    tool = Tool(name="save_person", description="Save a person.", parameters=PERSON)
+    prompt = ChatPrompt((Message("user", (TextPart("Save Bob, who is 42."),)),), tools=(tool,))
+    async with serving(tmp_path, GGUF.parent.parent) as (kernel, _):
+        request = wish(MODEL, PERSON, prompt=prompt, tool_choice=ToolChoice(mode="required"))
+        one = evolve(request, constraint=None, parallel_tool_calls=False)
+        said = await told(kernel, one)
+        assert said.reasons == ["tool_calls"]
+        [[name, arguments]] = said.calls[0]
+        assert name == "save_person"
+        jsonschema.validate(json.loads(arguments), PERSON)
+        assert said.texts == [""]
+
+
+async def test_a_paused_answer_goes_on_in_its_grammar(tmp_path):
+    """The cache holds not even two of them, so one is put out and comes back."""
+    config = "[models]\ncontext_length = 256\ncache_tokens = 256\n[queue]\nexpected_tokens = 16\n"
+    long = {"type": "array", "items": {"enum": ["red", "green"]}, "minItems": 30, "maxItems": 30}
+    async with serving(tmp_path, GGUF.parent.parent, config) as (kernel, _):
+        asks = [wish(MODEL, long, seed, max_tokens=None) for seed in range(3)]
+        for said in await asyncio.gather(*(told(kernel, one) for one in asks)):
+            assert said.reasons == ["stop"]
+            jsonschema.validate(json.loads(said.texts[0]), long)
+
+
+async def test_bombs_are_refused_while_a_stream_goes_on(tmp_path):
+    """Fault 11."""
+    async with serving(tmp_path, GGUF.parent.parent) as (kernel, stage):
+        async with asyncio.TaskGroup() as group:
+            told_all = group.create_task(told(kernel, ask(MODEL, "Count.", max_tokens=400)))
+            for bomb in bombs():
+                with pytest.raises(InvalidSchemaError) as caught:
+                    await told(kernel, ask(MODEL, "hi", constraint=bomb))
+                assert caught.value.status == 400
+        assert told_all.result().reasons[0]
+        assert not stage.seen(WorkerCrashed)
+
+
+def bombs():
+    """Yield 60 constraints that nobody can follow, or only at a price."""
+    for n in range(12):
+        loop = {f"a{i}": {"$ref": f"#/$defs/a{(i + 1) % (n + 1)}"} for i in range(n + 1)}
+        yield Constraint("json_schema", json.dumps({"$ref": "#/$defs/a0", "$defs": loop}))
+        deep = '{"items":' * (200 * (n + 1)) + "{}" + "}" * (200 * (n + 1))
+        yield Constraint("json_schema", deep)
+        yield Constraint("regex", "(" * (n + 1))
+        yield Constraint("lark", f"start: {'a' * (n + 1)}")
+        huge = {"type": "string", "maxLength": 2**64 - 1 - n}
+        yield Constraint("json_schema", json.dumps(huge))

@@ -1,5 +1,6 @@
 """The fake backend's engine: counts. Each answer is a run of numbers, so that every lost or doubled
-token shows. Where it begins hangs on the prompt, and above temperature 0 on the seed.
+token shows. Where it begins hangs on the prompt, and above temperature 0 on the seed. Under a mask
+it comes to the end as soon as it may.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lmx_kernel.engine import (
     Sequence,
     Step,
     TokenLogprobs,
+    TokenMask,
 )
 from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
@@ -32,6 +34,7 @@ BYTES = 256
 END = 256
 FIRST_WORD = 257
 WORDS = 4096
+CLOSERS = (END, *b'"}]')
 CHUNK = 64
 SOUR_AT = 3
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
@@ -166,12 +169,21 @@ class FakeEngine:
     def _decode(self, run: _Run) -> Output:
         self._misbehave(run.sequence.tokens)
         self._made += 1
-        ended = self._script.answer_tokens and run.made >= self._script.answer_tokens
-        token = END if ended else FIRST_WORD + (run.start + run.made) % WORDS
+        token = self._next(run)
+        if run.sequence.mask is not None:
+            token = _closest(token, run.sequence.mask)
+            run.sequence.mask.accept((token,))
         run.made += 1
         asked = run.sequence.logprobs
         logprobs = () if asked is None else (_logprobs(token, asked),)
         return Output(run.sequence.id, (token,), logprobs)
+
+    def _next(self, run: _Run) -> int:
+        if self._script.says:
+            said = self._script.says.encode()
+            return said[run.made] if run.made < len(said) else END
+        ended = self._script.answer_tokens and run.made >= self._script.answer_tokens
+        return END if ended else FIRST_WORD + (run.start + run.made) % WORDS
 
     def _fail(self, ready: list[_Run]) -> tuple[tuple[int, str], ...]:
         sour = [
@@ -203,6 +215,15 @@ def _has_text(tokens: Seq[int], text: str) -> bool:
     if not text:
         return False
     return text.encode() in bytes(token for token in tokens if token < BYTES)
+
+
+def _closest(token: int, mask: TokenMask) -> int:
+    """Return ``token`` if it is allowed, or another that leads to the end."""
+    row = bytearray(4 * -(-len(FakeTokenizer.pieces) // 32))
+    if not mask.fill(row) or row[token // 8] >> token % 8 & 1:
+        return token
+    allowed = [n for n in range(len(FakeTokenizer.pieces)) if row[n // 8] >> n % 8 & 1]
+    return next((closer for closer in CLOSERS if closer in allowed), allowed[0])
 
 
 def _logprobs(token: int, top: int) -> TokenLogprobs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from lmx_kernel.text.explanation import introduce
 from lmx_kernel.text.formats import CallSyntax, Parser, Text, Thought
 from lmx_kernel.text.json_reader import read_calls
 from lmx_kernel.text.reader import SPACE, Reader, Reading, ReadingParser
@@ -21,6 +22,8 @@ class ChatFormat:
     :cvar marks: all control tokens of calls, where a vocabulary has them as such.
     :cvar between: characters that are dropped after a call.
     :cvar has_bare_calls: whether an answer may be a call without any mark: a JSON object.
+    :cvar explains_tools: see :class:`~lmx_kernel.text.formats.Format`.
+    :cvar example: a call, for models whose template does not tell them of tools.
     """
 
     name: ClassVar[str]
@@ -30,6 +33,8 @@ class ChatFormat:
     marks: ClassVar[tuple[str, ...]] = ()
     between: ClassVar[str] = SPACE
     has_bare_calls: ClassVar[bool] = False
+    explains_tools: ClassVar[bool] = False
+    example: ClassVar[str] = ""
 
     def __init__(self, template: str) -> None:
         self.template = template
@@ -60,8 +65,8 @@ class ChatFormat:
         return None
 
     def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
-        """Return ``messages`` as they are."""
-        return messages
+        """Return ``messages`` with an introduction of the tools, if there is an example."""
+        return introduce(messages, tools, self.example) if self.example else messages
 
     def read(self, reader: Reader, prompt: str, tools: Sequence[Tool]) -> Reading[None]:
         """Read a whole answer."""

@@ -93,9 +93,13 @@ class Parser(Protocol):
 
 
 class Format(Protocol):
-    """The chat format of one model."""
+    """The chat format of one model.
+
+    :ivar explains_tools: whether it tells of tools in words of its own, whatever the template does.
+    """
 
     name: str
+    explains_tools: bool
 
     def parser(self, prompt: str, tools: Sequence[Tool] = ()) -> Parser:
         """Return a parser for one candidate.
@@ -118,8 +122,8 @@ class Format(Protocol):
         ...
 
     def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
-        """Return ``messages`` with the tools, the calls and their results told as plain text, for a
-        template that knows nothing of tools.
+        """Return ``messages`` with the tools, the calls and their results told as plain text as far
+        as the template does not do it; it gets no tools then.
         """
         ...
 
@@ -140,6 +144,7 @@ class PlainFormat:
     """Everything is text."""
 
     name = "plain"
+    explains_tools = False
 
     def parser(self, prompt: str = "", tools: Sequence[Tool] = ()) -> Parser:
         return _PlainParser()

@@ -152,8 +152,10 @@ class CandidateOutput:
         return TokenLogprob(token, self._tokenizer.pieces[token], logprob)
 
 
-def _joined(events: Iterable[Event], tokens: TextDelta) -> list[Event]:
+def _joined(events: Sequence[Event], tokens: TextDelta) -> list[Event]:
     """Join neighbours of one kind, and put the tokens of the step into the first text."""
+    if not events:
+        return [tokens]
     joined: list[Event] = []
     for event in events:
         last = joined[-1] if joined else None

@@ -18,8 +18,6 @@ from lmx_kernel.types import (
     TokenPrompt,
 )
 
-ENDING_TOKENS = 64
-
 
 class PromptEncoder:
     """Turns the requests of one model into tokens. Its calls may come from any thread.
@@ -81,16 +79,11 @@ class PromptEncoder:
                 )
         return encoded
 
-    def ending(self, tokens: Sequence[int]) -> str:
-        """Return the end of a prompt's text: what an answer to it may begin with hangs on that."""
-        pieces = [bytes(self._tokenizer.pieces[token]) for token in tokens[-ENDING_TOKENS:]]
-        return b"".join(pieces).decode(errors="replace")
-
     def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
         if isinstance(self._template, str):
             raise InvalidRequestError(self._template, param="messages")
         text = self._template.render(
-            prompt.messages, offered_tools(request), prompt.options, self._format.explain
+            prompt.messages, offered_tools(request), prompt.options, self._format
         )
         return self._tokenizer.encode(text, add_special=False, parse_special=True)
 

@@ -152,6 +152,8 @@ class Reader:
         except BrokenCallError:
             if self._noted is not None:
                 yield Text("".join(self._noted))
+            elif self.is_over:
+                self.take(len(self.ahead))
         self._noted = None
         return started
 

@@ -33,6 +33,7 @@ MAX_SOURCE_CHARS = 1024 * 1024
 ITEM_BYTES = 8
 NESTED_ITEM_BYTES = 32
 MAX_NUMBER_BITS = 4096
+MAX_INDENT = 64
 
 # These make much of little, and no chat template needs them.
 FORBIDDEN_METHODS = frozenset(
@@ -331,14 +332,26 @@ def _sum(values: Iterable[Any], attribute: str | None = None, start: float = 0) 
     )
 
 
-def _tojson(value: Any, indent: int | None = None, **options: Any) -> str:
-    if indent is not None and not 0 <= indent <= 16:
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    if indent is not None and not 0 <= indent <= MAX_INDENT:
         raise ExhaustedError("it indents too far")
-    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    space = width if isinstance(width, str) else " " * min(width, 64)
+    space = width if isinstance(width, str) else " " * min(width, MAX_INDENT)
     lines = str(text).split("\n")
     _charge(len(lines) * (len(space) + ITEM_BYTES))
     head = [space + lines[0] if first else lines[0]]

@@ -35,4 +35,6 @@ class StopScanner:
 def overlap(text: str, stop: str) -> int:
     """Return how many characters at the end of ``text`` may be the beginning of ``stop``."""
     longest = min(len(text), len(stop) - 1)
+    if longest < 1 or text.find(stop[0], len(text) - longest) < 0:
+        return 0
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -17,11 +16,9 @@ from attrs import evolve, frozen
 from jinja2 import meta
 
 from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.text.formats import Format
 from lmx_kernel.text.sandbox import ExhaustedError, RefusalError, Sandbox, metered, render
 from lmx_kernel.types import Message, TextPart, Tool, ToolCall
-
-Explain = Callable[[Sequence[Message], Sequence[Tool]], Sequence[Message]]
-"""Tells of tools in plain text; see :class:`lmx_kernel.text.formats.Format`."""
 
 SHORT_ID_CHARS = 9
 PROBE = "qzx"
@@ -73,6 +70,7 @@ class ChatTemplate:
                 f"the model's chat template is broken: {_reason(error)}", param="messages"
             ) from error
         self._texts = texts
+        self._known_habits: _Habits | None = None
         self._knows_developer = "developer" in source
 
     def render(
@@ -80,17 +78,17 @@ class ChatTemplate:
         messages: Sequence[Message],
         tools: Sequence[Tool] = (),
         options: Mapping[str, Any] | None = None,
-        explain: Explain | None = None,
+        chat_format: Format | None = None,
     ) -> str:
         """Return the prompt text, ready for the assistant's turn.
 
         :param options: more names for the template; those that it gets anyway are not replaced.
-        :param explain: tells of tools where the template does not.
+        :param chat_format: explains tools where the template does not.
         :raises InvalidRequestError: the template refuses these messages, fails, or does not end.
         """
         try:
             with metered():
-                return self._render(*self._told(messages, tools, explain), options or {})
+                return self._render(*self._told(messages, tools, chat_format), options or {})
         except RefusalError as refusal:
             raise InvalidRequestError(
                 f"the model's chat template refuses these messages: {_reason(refusal)}",
@@ -102,15 +100,19 @@ class ChatTemplate:
             ) from error
 
     def _told(
-        self, messages: Sequence[Message], tools: Sequence[Tool], explain: Explain | None
+        self, messages: Sequence[Message], tools: Sequence[Tool], chat_format: Format | None
     ) -> tuple[Sequence[Message], Sequence[Tool]]:
         """Return messages and tools as the template can take them."""
         if not self._knows_developer:
             messages = [_as_system(message) for message in messages]
         uses_tools = any(message.tool_calls or message.role == "tool" for message in messages)
         knows_tools = "tools" in self._names and self._habits.calls is not None
-        if explain is not None and (tools or uses_tools) and not knows_tools:
-            messages, tools = explain(messages, tools), ()
+        if (
+            chat_format is not None
+            and (tools or uses_tools)
+            and (chat_format.explains_tools or not knows_tools)
+        ):
+            messages, tools = chat_format.explain(messages, tools), ()
         if messages and messages[0].role == "system" and not self._habits.system:
             messages = _without_system(messages)
         return messages, tools
@@ -137,8 +139,14 @@ class ChatTemplate:
             names["tools"] = list(map(_described, tools))
         return render(self._template, names)
 
-    @cached_property
+    @property
     def _habits(self) -> _Habits:
+        # functools.cached_property would let all threads wait for one that does not end
+        if self._known_habits is None:
+            self._known_habits = self._find_habits()
+        return self._known_habits
+
+    def _find_habits(self) -> _Habits:
         user = {"role": "user", "content": PROBE}
         typed = {"role": "user", "content": [{"type": "text", "text": PROBE}]}
         is_plain = PROBE in self._try([user])

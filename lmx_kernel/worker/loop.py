@@ -145,7 +145,7 @@ class Loop:
             stops=request.stop,
             budget=room if request.max_tokens is None else min(room, request.max_tokens),
             strip_space=isinstance(request.prompt, ChatPrompt),
-            seed=message.seed,
+            seed=message.seed + len(prepared.tokens),  # ids differ between turns of one seed
             parallel_calls=request.parallel_tool_calls,
         )
 

@@ -55,8 +55,8 @@ class Preparer:
 
     def __init__(self, engine: Engine, channel: Channel) -> None:
         self._tokenizer = engine.tokenizer
-        self._encoder = PromptEncoder(engine.tokenizer, engine.limits)
         self._format = find_format(engine.tokenizer.chat_template)
+        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format)
         self._masks = MaskFactory(engine.tokenizer, self._format)
         self._channel = channel
         self._quick, self._slow = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(THREADS)

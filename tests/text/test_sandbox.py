@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from threading import Thread
 
 import pytest
 
@@ -107,6 +109,22 @@ def test_a_template_that_takes_too_much_is_stopped(source):
     with pytest.raises(InvalidRequestError, match="template"):
         run(source)
     assert time.monotonic() - began < MAX_RENDER_S + MARGIN_S
+
+
+def run_to_its_end(source):
+    with suppress(InvalidRequestError):
+        run(source)
+
+
+def test_others_go_on_while_a_template_is_stopped():
+    """A worker renders in threads: its streams must not wait for the one that loops."""
+    loop = Thread(target=run_to_its_end, args=(BOMBS[1],))
+    good, rendered = ChatTemplate("{{ messages[0].content }}", {}), 0
+    loop.start()
+    while loop.is_alive():
+        assert good.render(MESSAGES) == "a"
+        rendered += 1
+    assert rendered > 100
 
 
 def test_a_namespace_that_holds_itself_prints_as_little():

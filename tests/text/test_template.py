@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.text.formats import PlainFormat
 from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import Message, TextPart, Tool, ToolCall
 
@@ -103,25 +104,32 @@ def test_a_result_has_the_name_of_its_call():
     assert render(source, conversation(), [TOOL]).endswith("[tool]seenlook")
 
 
+class Explainer(PlainFormat):
+    """Says that it explained."""
+
+    def __init__(self, *, always=False):
+        self.explains_tools = always
+
+    def explain(self, messages, tools):
+        return [say("user", f"{len(messages)} messages, {len(tools)} tools")]
+
+
 def test_a_template_that_knows_no_tools_gets_them_explained():
-    told = []
-
-    def explain(messages, tools):
-        told.append((list(messages), list(tools)))
-        return [say("user", "explained")]
-
-    template = ChatTemplate(SIMPLE, {})
-    assert template.render([say("user", "hi")], [TOOL], {}, explain) == "[user]explained[assistant]"
-    template.render(conversation(), [], {}, explain)  # a call in the past has to be told, too
-    assert len(told) == 2
-    assert template.render([say("user", "hi")], [], {}, explain) == "[user]hi[assistant]"
+    template, chat = ChatTemplate(SIMPLE, {}), [say("user", "hi")]
+    assert "1 messages, 1 tools" in template.render(chat, [TOOL], {}, Explainer())
+    past = template.render(conversation(), [], {}, Explainer())
+    assert "3 messages, 0 tools" in past  # a call in the past has to be told, too
+    assert template.render(chat, [], {}, Explainer()) == "[user]hi[assistant]"
 
 
 def test_a_template_that_knows_tools_explains_them_itself():
-    def explain(messages, tools):
-        raise AssertionError
+    assert "<look>" in ChatTemplate(TOOLED, {}).render(conversation(), [TOOL], {}, Explainer())
 
-    assert "<look>" in ChatTemplate(TOOLED, {}).render(conversation(), [TOOL], {}, explain)
+
+def test_a_template_whose_calls_nobody_can_read_is_told_of_no_tools():
+    chat = [say("user", "hi")]
+    text = ChatTemplate(TOOLED, {}).render(chat, [TOOL], {}, Explainer(always=True))
+    assert text == "[user]1 messages, 1 tools"
 
 
 def test_the_developer_is_the_system_where_he_is_not_known():

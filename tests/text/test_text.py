@@ -194,13 +194,8 @@ def test_tools_are_in_the_prompt_unless_none_may_be_called():
     template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{{ messages|length }}"
     template += "{% for m in messages %}{% for c in m.tool_calls or [] %}"
     template += "{{ c.function.arguments|tojson }}{% endfor %}{% endfor %}"
-    encoder = PromptEncoder(ByteTokenizer(chat_template=template), LIMITS)
+    encoder = PromptEncoder(ByteTokenizer(chat_template=template), LIMITS, PlainFormat())
     prompt = ChatPrompt(tuple(messages("a")), (Tool(name="f"),))
     assert encoder.encode(request(prompt)) == [*b"f1"]
     none = evolve(request(prompt), tool_choice=ToolChoice(mode="none"))
     assert encoder.encode(none) == [*b"1"]
-
-
-def test_the_end_of_a_prompt_is_its_text():
-    tokens = [*"…<think>\n".encode()]
-    assert PromptEncoder(ByteTokenizer(), LIMITS).ending(tokens) == "…<think>\n"

@@ -34,7 +34,8 @@ lm_studio = false
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A config with all plugins that are installed, in a home of its own."""
     folder = tmp_path_factory.mktemp("home")
-    write_scripts(folder, {MODEL: Script(answer_tokens=8, sour="lemon")})
+    thinker = Script(says="<think>What?</think>That.")
+    write_scripts(folder, {MODEL: Script(answer_tokens=8, sour="lemon"), "thinker": thinker})
     path = folder / "config.toml"
     path.write_text(CONFIG.format(folder=folder))
     with pytest.MonkeyPatch.context() as patch:

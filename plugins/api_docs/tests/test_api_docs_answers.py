@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 TEXT = {"model": "m", "prompt": "hi"}
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+TOOL = {"type": "function", "function": {"name": "f"}}
 CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/v1/completions"
 
 Check = Callable[[httpx2.Response, str], None]
@@ -63,6 +64,8 @@ def check(document: dict[str, Any]) -> Check:
     [
         (CHAT_PATH, CHAT),
         (CHAT_PATH, {**CHAT, "n": 2, "logprobs": True, "top_logprobs": 2, "max_tokens": 2}),
+        (CHAT_PATH, {**CHAT, "tools": [TOOL], "tool_choice": "required"}),
+        (CHAT_PATH, {**CHAT, "model": "thinker"}),
         (TEXT_PATH, TEXT),
         (TEXT_PATH, {**TEXT, "echo": True, "prompt": ["a", "b"]}),
         (TEXT_PATH, {**TEXT, "logprobs": 2, "max_tokens": 2}),

@@ -24,6 +24,7 @@ class DeepSeekFormat(ChatFormat):
     signs = (ALL,)
     openings = (ALL, ONE)
     marks = (ALL_END, ONE_END, SEPARATOR)
+    example = f'{ALL}{ONE}the name{SEPARATOR}{{"an argument": "its value"}}{ONE_END}{ALL_END}'
 
     def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
         yield from reader.skip()

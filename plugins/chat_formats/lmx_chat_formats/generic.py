@@ -10,17 +10,6 @@ from attrs import evolve
 from lmx_chat_formats.hermes import CLOSING, OPENING, HermesFormat
 from lmx_kernel.types import Message, TextPart, Tool, ToolCall
 
-INTRODUCTION = """\
-You can call functions. Here they are, one JSON object in each line:
-{tools}
-
-To call one, answer with its name and its arguments, in this form and without any other words:
-{opening}
-{{"name": "the name", "arguments": {{"an argument": "its value"}}}}
-{closing}
-You may write several of these blocks one after the other. What a function returns is given to you
-in <tool_response> tags. If no function is of use, answer in plain words."""
-
 
 class GenericFormat(HermesFormat):
     """As :class:`HermesFormat`; the tags may be missing."""
@@ -28,26 +17,14 @@ class GenericFormat(HermesFormat):
     name = "generic"
     signs = ()
     has_bare_calls = True
+    explains_tools = True
+    example = f"""{OPENING}
+{{"name": "the name", "arguments": {{"an argument": "its value"}}}}
+{CLOSING}"""
 
     def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
         """Return ``messages`` with an introduction in the first, and all calls as text."""
-        plain = list(_joined(map(_as_text, messages)))
-        if not tools:
-            return plain
-        told = INTRODUCTION.format(
-            tools="\n".join(map(_describe, tools)), opening=OPENING, closing=CLOSING
-        )
-        if plain and plain[0].role == "system":
-            parts = (*plain[0].parts, TextPart(f"\n\n{told}"))
-            return [evolve(plain[0], parts=parts), *plain[1:]]
-        return [Message("system", (TextPart(told),)), *plain]
-
-
-def _describe(tool: Tool) -> str:
-    return json.dumps(
-        {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
-        ensure_ascii=False,
-    )
+        return super().explain(list(_joined(map(_as_text, messages))), tools)
 
 
 def _as_text(message: Message) -> Message:

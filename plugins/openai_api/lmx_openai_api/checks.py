@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
-from lmx_openai_api.schema import refused_fields
+from lmx_openai_api.schema import ChatBody, ChatMessage, CompletionBody, refused_fields
 
 MAX_DEPTH = 128
 _SPACE = b" \t\r\n"
-_refused_fields = cache(refused_fields)
+_REFUSED: dict[type, dict[str, frozenset[bytes]]] = {
+    cls: refused_fields(cls) for cls in (ChatMessage, ChatBody, CompletionBody)
+}
 
 
-def check_supported(body: Any, path: str = "") -> None:
+def check_supported(body: ChatMessage | ChatBody | CompletionBody, path: str = "") -> None:
     """Refuse fields of ``body`` that LMX does not do.
 
     :raises UnsupportedFieldError: naming the field.
     """
-    for name, harmless in _refused_fields(type(body)).items():
+    for name, harmless in _REFUSED[type(body)].items():
         raw = getattr(body, name)
         if raw is not None and bytes(raw).translate(None, _SPACE) not in harmless:
             raise UnsupportedFieldError(f"{path}{name}: not supported yet", param=f"{path}{name}")

@@ -68,12 +68,53 @@ class ChatLogprobs(TypedDict):
     refusal: None
 
 
+class FunctionObject(TypedDict):
+    """What is called. ``arguments`` is JSON text, as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class CallObject(TypedDict):
+    """A call of a tool."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionObject
+
+
 class AnswerMessage(TypedDict):
-    """What the model says."""
+    """What the model says.
+
+    :ivar content: null if it only calls.
+    :ivar reasoning_content: what it thought before, if it did.
+    :ivar tool_calls: what it calls, if it does.
+    """
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    reasoning_content: NotRequired[str]
+    tool_calls: NotRequired[list[CallObject]]
+
+
+class FunctionDelta(TypedDict):
+    """More of a call's arguments; ``name`` is in its first delta only."""
+
+    name: NotRequired[str]
+    arguments: str
+
+
+class CallDelta(TypedDict):
+    """What a chunk adds to a call; ``id`` and ``type`` are in its first delta only.
+
+    :ivar index: counts the calls of a message from 0.
+    """
+
+    index: int
+    id: NotRequired[str]
+    type: NotRequired[Literal["function"]]
+    function: FunctionDelta
 
 
 class Delta(TypedDict, total=False):
@@ -81,12 +122,14 @@ class Delta(TypedDict, total=False):
 
     role: Literal["assistant"]
     content: str
+    reasoning_content: str
+    tool_calls: list[CallDelta]
 
 
 class ChatChoice(TypedDict):
     """One of the answers.
 
-    :ivar finish_reason: stop or length.
+    :ivar finish_reason: stop, length or tool_calls.
     """
 
     index: int
@@ -98,7 +141,7 @@ class ChatChoice(TypedDict):
 class ChatChunkChoice(TypedDict):
     """A piece of one of the answers.
 
-    :ivar finish_reason: stop or length; null before the end.
+    :ivar finish_reason: stop, length or tool_calls; null before the end.
     """
 
     index: int

@@ -11,21 +11,38 @@ from typing import Any, Protocol
 import msgspec
 from attrs import define, field, frozen
 
-from lmx_kernel.types import Event, Finished, Logprobs, TextDelta, TokenLogprob, Usage
-from lmx_openai_api.answers import Reading
+from lmx_kernel.runtime.answer import Reading
+from lmx_kernel.types import (
+    Event,
+    Finished,
+    Logprobs,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
 from lmx_openai_api.objects import (
+    AnswerMessage,
+    CallDelta,
+    CallObject,
     ChatChoice,
     ChatChunkChoice,
     ChatLogprobs,
     CompletionChoice,
     CompletionLogprobs,
     Delta,
+    FunctionObject,
     Head,
     Token,
     UsageObject,
 )
+from lmx_openai_api.said import Said
 
 JsonObject = Mapping[str, Any]
+Aside = ReasoningDelta | ToolCallStarted | ToolCallDelta
 LEAST_LOGPROB = -9999.0  # JSON has no -inf
 
 
@@ -44,11 +61,15 @@ class Rendering(Protocol):
         """Return the choice of a chunk with more text."""
         ...
 
+    def aside(self, index: int, event: Aside) -> JsonObject | None:
+        """Return the choice of a chunk with more of what is no text."""
+        ...
+
     def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> JsonObject:
         """Return the choice of a chunk that says why the text ends."""
         ...
 
-    def whole(self, index: int, text: str, reason: str, logprobs: Sequence[Logprobs]) -> JsonObject:
+    def whole(self, index: int, said: Said) -> JsonObject:
         """Return the choice of a complete object."""
         ...
 
@@ -73,17 +94,21 @@ class ChatRendering:
         """Add text."""
         return self._chunk(index, {"content": text}, None, self._logprobs(logprobs))
 
+    def aside(self, index: int, event: Aside) -> ChatChunkChoice:
+        """Add to the reasoning, or to a call."""
+        return self._chunk(index, _delta(event), None, None)
+
     def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> ChatChunkChoice:
         """End a choice."""
         return self._chunk(index, {}, reason, self._logprobs(logprobs) if logprobs else None)
 
-    def whole(self, index: int, text: str, reason: str, logprobs: Sequence[Logprobs]) -> ChatChoice:
+    def whole(self, index: int, said: Said) -> ChatChoice:
         """Return a message."""
         return {
             "index": index,
-            "message": {"role": "assistant", "content": text, "refusal": None},
-            "logprobs": self._logprobs(logprobs),
-            "finish_reason": reason,
+            "message": _message(said),
+            "logprobs": self._logprobs(said.logprobs),
+            "finish_reason": said.reason,
         }
 
     def _chunk(
@@ -101,6 +126,40 @@ class ChatRendering:
             ],
             "refusal": None,
         }
+
+
+def _message(said: Said) -> AnswerMessage:
+    calls = list(map(_call, said.calls))
+    content = said.text or (None if calls else "")
+    message: AnswerMessage = {"role": "assistant", "content": content, "refusal": None}
+    if reasoning := said.reasoning:
+        message["reasoning_content"] = reasoning
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+def _call(call: ToolCall) -> CallObject:
+    function: FunctionObject = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _delta(event: Aside) -> Delta:
+    if isinstance(event, ReasoningDelta):
+        return {"reasoning_content": event.text}
+    return {"tool_calls": [_call_delta(event)]}
+
+
+def _call_delta(event: ToolCallStarted | ToolCallDelta) -> CallDelta:
+    """Return more of a call; only the first has its id and its name, since clients add them up."""
+    if isinstance(event, ToolCallDelta):
+        return {"index": event.index, "function": {"arguments": event.arguments}}
+    return {
+        "index": event.index,
+        "id": event.id,
+        "type": "function",
+        "function": {"name": event.name, "arguments": ""},
+    }
 
 
 @define
@@ -141,16 +200,17 @@ class CompletionRendering:
         """Add text."""
         return _choice(index, text, None, self._logprobs(index, logprobs))
 
+    def aside(self, index: int, event: Aside) -> None:
+        """Say nothing: in plain text everything is text."""
+
     def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> CompletionChoice:
         """End a choice."""
         return _choice(index, "", reason, self._logprobs(index, logprobs) if logprobs else None)
 
-    def whole(
-        self, index: int, text: str, reason: str, logprobs: Sequence[Logprobs]
-    ) -> CompletionChoice:
+    def whole(self, index: int, said: Said) -> CompletionChoice:
         """Return all of a choice."""
         echo = self._echoes[index] if self._echoes else ""
-        return _choice(index, echo + text, reason, self._logprobs(index, logprobs))
+        return _choice(index, echo + said.text, said.reason, self._logprobs(index, said.logprobs))
 
     def _logprobs(self, index: int, logprobs: Sequence[Logprobs]) -> CompletionLogprobs | None:
         if not self._with_logprobs:
@@ -241,7 +301,7 @@ def usage_object(usage: Usage) -> UsageObject:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 
@@ -268,24 +328,6 @@ class Chunker:
         elif isinstance(event, Finished):
             logprobs = self._held.pop(event.candidate, [])
             return self.rendering.finish(event.candidate, event.reason, logprobs)
+        elif isinstance(event, Aside):
+            return self.rendering.aside(event.candidate, event)
         return None
-
-
-async def collect(answer: Reading, rendering: Rendering) -> list[JsonObject]:
-    """Read ``answer`` to its end and return its complete choices.
-
-    :raises LmxError: it failed.
-    """
-    texts: defaultdict[int, list[str]] = defaultdict(list)
-    logprobs: defaultdict[int, list[Logprobs]] = defaultdict(list)
-    reasons: dict[int, str] = {}
-    async for event in answer:
-        if isinstance(event, TextDelta):
-            texts[event.candidate].append(event.text)
-            logprobs[event.candidate].extend(event.logprobs)
-        elif isinstance(event, Finished):
-            reasons[event.candidate] = event.reason
-    return [
-        rendering.whole(index, "".join(texts[index]), reasons[index], logprobs[index])
-        for index in sorted(reasons)
-    ]

@@ -11,9 +11,11 @@ import msgspec
 from attrs import frozen
 from falcon.asgi import Response
 
+from lmx_kernel.runtime.answer import Reading
 from lmx_kernel.types import GenerationRequest
-from lmx_openai_api.answers import Reading, ask
-from lmx_openai_api.render import Envelope, Rendering, collect
+from lmx_openai_api.answers import ask
+from lmx_openai_api.render import Envelope, Rendering
+from lmx_openai_api.said import listen
 from lmx_openai_api.schema import GenerationBody
 from lmx_openai_api.settings import OpenAISettings
 from lmx_openai_api.sse import EventStream, read_admission
@@ -46,7 +48,8 @@ class Replier:
             await self._stream(resp, body, requests, answer, envelope)
         else:
             with answer:
-                choices = await collect(answer, rendering)
+                heard = await listen(answer)
+                choices = [rendering.whole(*item) for item in heard.items()]
                 whole = envelope.whole(choices, answer.usage())
             resp.content_type = falcon.MEDIA_JSON
             resp.data = msgspec.json.encode(whole)

@@ -30,7 +30,7 @@ def constraint(body: GenerationBody) -> Constraint | None:
 
 
 def _guided(kind: str, source: str | None) -> Constraint | None:
-    return Constraint(kind, source) if source is not None else None
+    return Constraint(kind, source) if source else None
 
 
 def _formatted(given: ResponseFormat | None) -> Constraint | None:

@@ -13,8 +13,8 @@ import msgspec
 from attrs import define, field
 
 from lmx_kernel.errors import LmxError
+from lmx_kernel.runtime.answer import Reading
 from lmx_kernel.types import Admitted, Event, Finished
-from lmx_openai_api.answers import Reading
 from lmx_openai_api.errors import error_body
 from lmx_openai_api.render import Chunker, Envelope, JsonObject, usage_object
 

@@ -23,6 +23,18 @@ def message(**fields):
     return {"messages": [{"role": "user", "content": "x", **fields}]}
 
 
+def function(**fields):
+    return {"tools": [{"type": "function", "function": {"name": "f", **fields}}]}
+
+
+def call(**fields):
+    return {"id": "c", "function": {"name": "f", "arguments": "{}"}, **fields}
+
+
+def deep(levels):
+    return {"type": "object", "x": json.loads("[" * levels + "]" * levels)}
+
+
 def short(value):
     return repr(value)[:60]
 
@@ -83,24 +95,70 @@ CHAT_PROBLEMS = [
     ({"stream": "yes"}, "stream"),
     ({"stream_options": []}, "stream_options"),
     ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+    ({"tools": "x"}, "tools"),
+    ({"tools": [{"type": "function"}]}, "tools[0].function"),
+    ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+    ({"tools": [{"function": {"name": "f"}}]}, "tools[0].type"),
+    (function(name=""), "tools[0].function.name"),
+    (function(name="f" * 129), "tools[0].function.name"),
+    (function(parameters="x"), "tools[0].function.parameters"),
+    (function(parameters=deep(128)), "tools[0].function.parameters"),
+    (function(strict="yes"), "tools[0].function.strict"),
+    ({"tools": function()["tools"] * 1025}, "tools"),
+    ({"tool_choice": "any"}, "tool_choice"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": "required", "tools": []}, "tool_choice"),
+    ({"tool_choice": {"type": "function"}} | function(), "tool_choice.function"),
+    ({"tool_choice": {"function": {"name": "g"}}} | function(), "tool_choice.function.name"),
+    ({"tool_choice": {"function": {"name": "f"}}}, "tool_choice.function.name"),
+    ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
+    ({"response_format": 5}, "response_format"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {}}},
+        "response_format.json_schema.schema",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": deep(128)}}},
+        "response_format.json_schema.schema",
+    ),
+    ({"response_format": {"type": "json_object"}, "guided_regex": "x"}, "guided_regex"),
+    ({"guided_grammar": "start: X", "guided_regex": "x"}, "guided_grammar"),
+    ({"guided_regex": 1}, "guided_regex"),
+    ({"reasoning_effort": "huge"}, "reasoning_effort"),
+    ({"reasoning_budget": -2}, "reasoning_budget"),
+    ({"thinking_budget": "x"}, "thinking_budget"),
+    ({"chat_template_kwargs": []}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": deep(128)}, "chat_template_kwargs"),
+    (message(tool_calls=[call()]), "messages[0].tool_calls"),
+    (message(role="assistant", tool_calls=[{}]), "messages[0].tool_calls[0].id"),
+    (
+        message(role="assistant", tool_calls=[call(function={})]),
+        "messages[0].tool_calls[0].function.name",
+    ),
+    (message(role="tool", tool_call_id=1), "messages[0].tool_call_id"),
+    (message(name=1), "messages[0].name"),
 ]
 CHAT_UNSUPPORTED = [
-    ({"tools": [{"type": "function"}]}, "tools"),
-    ({"tools": "x"}, "tools"),
-    ({"tool_choice": "required"}, "tool_choice"),
-    ({"tool_choice": {"type": "function"}}, "tool_choice"),
+    ({"tools": [{"type": "custom", "custom": {}}]}, "tools[0].type"),
+    ({"tool_choice": {"type": "allowed_tools"}} | function(), "tool_choice.type"),
     ({"functions": [{}]}, "functions"),
     ({"function_call": {"name": "f"}}, "function_call"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-    ({"response_format": 5}, "response_format"),
+    ({"guided_json": {}}, "guided_json"),
+    ({"guided_choice": ["a"]}, "guided_choice"),
+    ({"structured_outputs": {"regex": "x"}}, "structured_outputs"),
+    ({"grammar": "root ::= x"}, "grammar"),
+    ({"json_schema": {}}, "json_schema"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"audio": {"voice": "x"}}, "audio"),
     ({"prediction": {}}, "prediction"),
     ({"web_search_options": {}}, "web_search_options"),
-    (message(role="tool", tool_call_id="x"), "messages[0].role"),
     (message(role="function"), "messages[0].role"),
-    (message(role="assistant", tool_calls=[{}]), "messages[0].tool_calls"),
+    (
+        message(role="assistant", tool_calls=[call(type="custom")]),
+        "messages[0].tool_calls[0].type",
+    ),
     (message(role="assistant", function_call={}), "messages[0].function_call"),
     (message(role="assistant", audio={}), "messages[0].audio"),
     (message(content=[TEXT, IMAGE]), "messages[0].content[1]"),

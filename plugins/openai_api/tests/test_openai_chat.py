@@ -126,7 +126,9 @@ async def test_absent_and_null_are_the_same(api):
         "stream stream_options n max_tokens max_completion_tokens stop seed temperature top_p"
         " top_k min_p repeat_penalty repetition_penalty presence_penalty frequency_penalty"
         " logit_bias logprobs top_logprobs response_format tools tool_choice functions"
-        " function_call modalities audio prediction web_search_options user"
+        " function_call modalities audio prediction web_search_options user parallel_tool_calls"
+        " guided_regex guided_grammar guided_json guided_choice structured_outputs json_schema"
+        " grammar reasoning_effort reasoning_budget thinking_budget chat_template_kwargs"
     )
     await api.chat()
     assert (await api.chat(**dict.fromkeys(names.split()))).status_code == 200
@@ -167,16 +169,18 @@ async def test_content_of_every_role_may_be_text_null_or_parts(api):
         {"role": "user", "content": parts, "name": "me"},
         {"role": "assistant", "content": None, "tool_calls": [], "reasoning_content": "hm"},
         {"role": "assistant"},
+        {"role": "tool", "content": parts, "tool_call_id": "c"},
     ]
     assert (await api.chat(messages=messages)).status_code == 200
     two = (TextPart("a"), TextPart("b"))
     assert api.kernel.request.prompt == ChatPrompt(
         (
-            Message("system", two),
+            Message("developer", two),
             Message("system", (TextPart("s"),)),
-            Message("user", two),
+            Message("user", two, name="me"),
+            Message("assistant", (), reasoning="hm"),
             Message("assistant", ()),
-            Message("assistant", ()),
+            Message("tool", two, tool_call_id="c"),
         )
     )
 
@@ -189,10 +193,8 @@ async def test_noise_is_ignored(api):
         service_tier="auto",
         ttl=60,
         draft_model="x",
-        parallel_tool_calls=False,
         safety_identifier="x",
         prompt_cache_key="x",
-        reasoning_effort="high",
         verbosity="low",
         never_heard_of={"deep": [{}]},
     )

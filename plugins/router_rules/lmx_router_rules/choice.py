@@ -53,6 +53,8 @@ def _unwanted(rule: Rule, state: ModelState) -> str:
         return "not loaded" if rule.loaded else "loaded"
     if rule.max_waiting is not None and state.waiting > rule.max_waiting:
         return f"{state.waiting} requests wait for it"
+    if rule.max_wait_s is not None and state.wait_s > rule.max_wait_s:
+        return f"it could begin in {state.wait_s:.1f} s"
     speed = state.tokens_per_s
     if rule.min_tokens_per_s is not None and speed is not None and speed < rule.min_tokens_per_s:
         return f"makes {speed:.1f} tokens a second"

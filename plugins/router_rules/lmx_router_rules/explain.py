@@ -121,10 +121,11 @@ def _first(
     state: Callable[[ModelCard], ModelState],
 ) -> tuple[str, list[Skipped]]:
     skipped = []
+    longest_s = booted.settings.get(QueueSettings).max_wait_s
     for name in decision.models[:1] if decision.strict else decision.models:
         try:
             card = catalogue.find(name)
-            check(card, state(card), request, decision)
+            check(card, state(card), request, longest_s)
             if not state(card).is_loaded:
                 _check_size(booted, card)
         except LmxError as error:

@@ -66,6 +66,5 @@ def _decide(book: Sequence[Ready], shown: Shown, *, is_strict: bool) -> Decision
         f"task {shown.task}" if rule.task else f"asked for {shown.request.model}",
         rule=rule.name,
         strict=rule.strict or is_strict,
-        max_wait_s=rule.max_wait_s,
         skipped=tuple(Skipped(name, why) for name, why in passed.items() if name not in found),
     )

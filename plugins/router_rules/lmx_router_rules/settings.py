@@ -106,7 +106,9 @@ class Rule:
     swap: bool = False
     task: tuple[Task, ...] = ()
     min_prompt_tokens: int = field(default=0, validator=validators.ge(0))
-    max_prompt_tokens: int | None = None
+    max_prompt_tokens: int | None = field(
+        default=None, validator=validators.optional(validators.ge(0))
+    )
     tools: bool | None = None
     images: bool | None = None
     structured: bool | None = None
@@ -118,9 +120,9 @@ class Rule:
     days: tuple[Day, ...] = ()
     pressure: tuple[Pressure, ...] = ()
     loaded: bool | None = None
-    max_waiting: int | None = None
+    max_waiting: int | None = field(default=None, validator=validators.optional(validators.ge(0)))
     min_tokens_per_s: float | None = None
-    max_wait_s: float | None = None
+    max_wait_s: float | None = field(default=None, validator=validators.optional(validators.gt(0)))
     prefer_loaded: bool = False
     balance: bool = False
     sticky: bool = True

@@ -26,6 +26,7 @@ def test_loaded_models_come_first_if_the_rule_says_so(desk, ask):
         ("loaded = true", {}, "not loaded"),
         ("loaded = false", {"is_loaded": True}, "loaded"),
         ("max_waiting = 2", {"waiting": 3}, "3 requests wait for it"),
+        ("max_wait_s = 2", {"wait_s": 7.5}, "it could begin in 7.5 s"),
         ("min_tokens_per_s = 20", {"tokens_per_s": 9.5}, "makes 9.5 tokens a second"),
     ],
 )

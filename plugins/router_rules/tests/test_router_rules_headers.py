@@ -20,5 +20,5 @@ def test_a_header_is_one_short_line_of_ascii_whatever_models_are_called():
     skipped = tuple(Skipped(f"é\r\nx-evil: {n}", "日本" * 50) for n in range(50))
     headers = told(model="a\r\nb\x00é", router="rules", skipped=skipped)
     for value in headers.values():
-        assert len(value) <= 520
+        assert len(value) <= 512
         assert value.decode("ascii").isprintable()

@@ -112,6 +112,18 @@ async def test_a_model_where_a_request_would_wait_too_long_is_passed_over(tmp_pa
         assert skips(stage)["first"].startswith("it could begin in ")
 
 
+async def test_a_model_that_would_begin_after_the_deadline_is_passed_over(tmp_path):
+    config = f"{CHAIN}[queue]\nmax_wait_s = 0.8"
+    async with staged_kernel(
+        tmp_path, {"first": Script(load_s=1.0), "second": QUICK}, config, PLUGINS
+    ) as stage:
+        await stage.kernel.load("second", LoadWish())
+        await stage.kernel.load("first", LoadWish())
+        await stage.kernel.unload("first")
+        assert (await answer(stage)).model == "second"
+        assert "and 0.8 s are allowed" in skips(stage)["first"]
+
+
 async def test_if_nobody_takes_it_the_error_says_why_and_whether_to_come_again(tmp_path):
     config = f"{CHAIN}[queue]\nmax_waiting = 0"
     async with staged_kernel(tmp_path, {"second": QUICK}, config, PLUGINS) as stage:
