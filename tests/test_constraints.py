@@ -267,7 +267,9 @@ async def test_a_paused_answer_goes_on_in_its_grammar(tmp_path):
     long = {"type": "array", "items": {"enum": ["red", "green"]}, "minItems": 30, "maxItems": 30}
     async with serving(tmp_path, GGUF.parent.parent, config) as (kernel, _):
         asks = [wish(MODEL, long, seed, max_tokens=None) for seed in range(3)]
-        for said in await asyncio.gather(*(told(kernel, one) for one in asks)):
+        answers = await asyncio.gather(*(told(kernel, one) for one in asks))
+        assert sum(said.tokens[0] for said in answers) > 256
+        for said in answers:
             assert said.reasons == ["stop"]
             jsonschema.validate(json.loads(said.texts[0]), long)
 
@@ -296,3 +298,6 @@ def bombs():
         yield Constraint("lark", f"start: {'a' * (n + 1)}")
         huge = {"type": "string", "maxLength": 2**64 - 1 - n}
         yield Constraint("json_schema", json.dumps(huge))
+        choices = "|".join(f'"{i % 10}"' for i in range(60_000 - n))
+        if n < 3:  # these must be killed
+            yield Constraint("lark", f"start: {choices}")

@@ -164,7 +164,7 @@ def constrained(constraint: Constraint) -> str:
         case "json_object":
             return schema({"type": "object"})
         case "json_schema":
-            return schema(_parsed(source))
+            return _parsed(source)
         case "regex":
             return lark(f"start: {_pattern(source)}")
         case "lark":
@@ -194,9 +194,9 @@ def _guided(source: object, is_lenient: bool) -> object:
     return source | {"x-guidance": {"whitespace_pattern": WHITESPACE, "lenient": is_lenient}}
 
 
-def _parsed(source: str) -> object:
+def _parsed(source: str) -> str:
     try:
-        return json.loads(source)
+        return schema(json.loads(source))
     except RecursionError:
         raise InvalidSchemaError("it is nested too deeply") from None
     except ValueError as error:

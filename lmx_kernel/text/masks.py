@@ -292,11 +292,13 @@ class MaskFactory:
     def _calls(self, request: GenerationRequest, text: str | None) -> tuple[str, str] | None:
         """Return the text that begins a call, and the grammar of calls, or of them or ``text``."""
         choice = request.tool_choice
-        tools = [
-            relaxed(tool)
-            for tool in offered_tools(request)
-            if not choice.names or tool.name in choice.names
+        offer = [
+            tool for tool in offered_tools(request) if not choice.names or tool.name in choice.names
         ]
+        try:
+            tools = [relaxed(tool) for tool in offer]
+        except RecursionError:
+            raise InvalidSchemaError("a schema is nested too deeply", param="tools") from None
         must = choice.mode == "required"
         for offered in self._attempts(tools):
             syntax = self._format.calls(offered, parallel=request.parallel_tool_calls)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -22,6 +22,7 @@ import jinja2
 from attrs import define
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import do_round
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
@@ -33,17 +34,22 @@ MAX_SOURCE_CHARS = 1024 * 1024
 ITEM_BYTES = 8
 NESTED_ITEM_BYTES = 32
 MAX_NUMBER_BITS = 4096
-MAX_INDENT = 64
+MAX_WIDTH = 9999
+MAX_INDENT = MAX_DIGITS = 64
 
 # These make much of little, and no chat template needs them.
 FORBIDDEN_METHODS = frozenset(
-    {"center", "encode", "expandtabs", "format_map", "ljust", "rjust", "translate", "zfill"}
+    {
+        *("center", "encode", "expandtabs", "format_map", "ljust", "rjust", "translate", "zfill"),
+        "to_bytes",
+    }
 )
 FORBIDDEN_FILTERS = frozenset(
     {"batch", "center", "pprint", "random", "slice", "urlize", "wordwrap", "xmlattr"}
 )
 FORBIDDEN_GLOBALS = frozenset({"cycler", "joiner", "lipsum"})
-WIDE = re.compile(r"\d{5}|\*|:[^}]*{")
+WIDE = re.compile(r"\d{5}")
+NESTED = re.compile(r"\{[^{}:]*:[^{}]*\{")
 
 
 class RefusalError(Exception):
@@ -77,7 +83,7 @@ def metered() -> Iterator[None]:
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment; what templates expect of it is what transformers gives them."""
+    """The environment, with the filters and functions that templates are written for."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -93,7 +99,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for name in FORBIDDEN_GLOBALS:
             del self.globals[name]
         self.filters |= {"join": _join, "replace": _replace, "sum": _sum, "tojson": _tojson}
-        self.filters |= {"indent": _indent, "format": _format}
+        self.filters |= {"indent": _indent, "format": _format, "round": _round}
         self.filters = {name: _paid(function) for name, function in self.filters.items()}
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         self.globals["namespace"] = _Namespace
@@ -116,8 +122,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             _check_number(left, right, bits=_bits(left) + _bits(right))
         elif operator == "**" and isinstance(right, int):
             _check_number(left, right, bits=_bits(left) * abs(right))
-        elif operator == "%" and isinstance(left, str) and WIDE.search(left):
-            raise ExhaustedError("it formats too wide")
+        elif operator == "%" and isinstance(left, str):
+            _check_format(left, right if isinstance(right, tuple) else ())
         return _spend(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
@@ -133,15 +139,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether a template may read an attribute."""
-        if isinstance(obj, str) and attr in FORBIDDEN_METHODS:
+        if isinstance(obj, str | int) and attr in FORBIDDEN_METHODS:
             return False
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Return ``str.format`` as a template may call it."""
         wrapped = super().wrap_str_format(value)
-        if wrapped is not None and WIDE.search(value.__self__):
-            raise ExhaustedError("it formats too wide")
+        if wrapped is not None:
+            _check_format(value.__self__)
+            if NESTED.search(value.__self__):
+                raise ExhaustedError("it formats too wide")
         return wrapped
 
     # What compiled templates call beside; see _Meters.
@@ -150,6 +158,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Pay for one more round of a loop, or for a call of a macro, with so much text in it."""
         _charge(1 + chars)
         return ""
+
+    def spend(self, value: Any) -> Any:
+        """Pay for a value."""
+        return _spend(value)
 
     def weigh(self, value: Any) -> Any:
         """Pay for a list or dictionary and all that is in it."""
@@ -192,6 +204,11 @@ class _Meters(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Call:  # noqa: N802
         self.generic_visit(node)
         return _call("chain", *node.nodes, lineno=node.lineno)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        is_copy = isinstance(node.arg, nodes.Slice)
+        return _call("spend", node, lineno=node.lineno) if is_copy else node
 
     def visit_List(self, node: nodes.List) -> nodes.Call:  # noqa: N802
         return self._weighed(node)
@@ -298,6 +315,13 @@ def _check_number(left: Any, right: Any, bits: int) -> None:
         raise ExhaustedError("it counts too high")
 
 
+def _check_format(text: str, values: Sequence[Any] = ()) -> None:
+    """Check the widths in a format, and those that ``*`` may take from the values."""
+    is_wide = any(isinstance(value, int) and value > MAX_WIDTH for value in values)
+    if WIDE.search(text) or ("*" in text and is_wide):
+        raise ExhaustedError("it formats too wide")
+
+
 def _check_replace(text: str, old: object, new: object = "") -> None:
     if isinstance(old, str) and isinstance(new, str):
         _charge(text.count(old) * len(new))
@@ -332,6 +356,12 @@ def _sum(values: Iterable[Any], attribute: str | None = None, start: float = 0) 
     )
 
 
+def _round(value: float, precision: int = 0, method: Any = "common") -> Any:
+    if abs(precision) > MAX_DIGITS:
+        raise ExhaustedError("it counts too high")
+    return do_round(value, precision, method)
+
+
 def _tojson(
     value: Any,
     ensure_ascii: bool = False,
@@ -359,8 +389,7 @@ def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = 
 
 
 def _format(text: object, *args: Any, **kwargs: Any) -> str:
-    if WIDE.search(str(text)):
-        raise ExhaustedError("it formats too wide")
+    _check_format(str(text), args)
     return str(text) % (kwargs or args)
 
 

@@ -441,6 +441,14 @@ def test_a_tool_whose_schema_is_beyond_help_takes_any_object(factory):
     assert not may_say(mask, "n")
 
 
+def test_a_tool_that_is_nested_without_end_is_a_clear_error(factory):
+    nested = {}
+    for _ in range(900):
+        nested = {"type": "object", "properties": {"a": nested}}
+    with pytest.raises(InvalidSchemaError, match="deep"):
+        factory(Format()).shape(request(tools=(tool(nested),)), "")
+
+
 def test_a_mark_inside_a_schema_is_text(factory):
     odd = POINT | {"properties": {"x": {"const": "<call>"}, "side": {"const": 1}}}
     must = ToolChoice(mode="required")

@@ -14,7 +14,7 @@ from lmx_gguf_backend.library import Model
 from lmx_gguf_backend.pace import LEAST_ROWS, TILE_ROWS, Pace
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefix import Kept, PrefixStore, distinct
-from lmx_gguf_backend.sampler import Indices, Sampler, allowed_tokens, logprobs
+from lmx_gguf_backend.sampler import Sampler, logprobs, read_mask
 from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import (
     EngineStats,
@@ -237,11 +237,11 @@ class GgufEngine:
         running.tokens += tokens
         self._report.outputs.append(Output(running.id, tokens, details))
 
-    def _allowed(self, running: _Running) -> Indices | None:
-        """Return the tokens that a sequence's mask lets pass; None for all."""
+    def _allowed(self, running: _Running) -> NDArray[np.bool_] | None:
+        """Return which tokens a sequence's mask lets pass; None for all."""
         if running.mask is None or not running.mask.fill(self._words):
             return None
-        return allowed_tokens(self._words, self._context.vocabulary)
+        return read_mask(self._words, self._context.vocabulary)
 
     def _forced(self, running: _Running, token: int) -> list[int]:
         """Return the tokens that must come after ``token``: these need no logits.

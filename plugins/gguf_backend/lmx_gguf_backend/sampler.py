@@ -66,14 +66,20 @@ class Sampler:
         if self._counts is not None:
             np.add.at(self._counts, tokens[-(self.produced + PROMPT_TAIL) :], 1)
 
-    def choose(self, logits: Logits, allowed: Indices | None = None) -> int:
+    def choose(self, logits: Logits, allowed: NDArray[np.bool_] | None = None) -> int:
         """Return the next token. Writes into ``logits``.
 
-        :param allowed: tokens that may be chosen, at least one; None for all.
+        :param allowed: whether each token may be chosen, at least one; None for all.
         """
         self._adjust(logits)
-        picked = self._pick(logits if allowed is None else logits[allowed])
-        token = picked if allowed is None else int(allowed[picked])
+        if allowed is None:
+            token = self._pick(logits)
+        elif 2 * np.count_nonzero(allowed) < len(allowed):
+            tokens = np.flatnonzero(allowed)
+            token = int(tokens[self._pick(logits[tokens])])
+        else:
+            np.copyto(logits, -np.inf, where=~allowed)
+            token = self._pick(logits)
         self.note((token,))
         return token
 
@@ -121,10 +127,10 @@ class Sampler:
         return np.flatnonzero(logits >= floor)
 
 
-def allowed_tokens(words: NDArray[np.int32], vocabulary: int) -> Indices:
-    """Return the tokens whose bits are set, lowest bit first."""
+def read_mask(words: NDArray[np.int32], vocabulary: int) -> NDArray[np.bool_]:
+    """Return the bits of a mask, lowest bit first."""
     bits = np.unpackbits(words.view(np.uint8), count=vocabulary, bitorder="little")
-    return np.flatnonzero(bits.view(bool))
+    return bits.view(np.bool_)
 
 
 def logprobs(logits: Logits, token: int, alternatives: int) -> TokenLogprobs:

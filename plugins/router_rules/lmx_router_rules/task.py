@@ -52,6 +52,7 @@ _IDENTIFIER = re.compile(
     r"[a-z](?:_[a-z]+|[A-Z][A-Za-z]+)\b(?![\"\s]*:)|[a-z](?:Error|Exception)\b"
 )
 _INTO = re.compile(r"\b(?:into|to|from)\b[^.:\n]{0,40}$")
+_VERSION = re.compile(r" (?:version|translation|word|character|equivalent|phrase)s?\b")
 _IN = re.compile(r"[\"'”»]?\s*\bin $")
 
 
@@ -182,7 +183,7 @@ def _wish(text: str) -> tuple[int, int]:
 def _language_votes(text: str, begin: int, end: int) -> int:
     """Return how much the name of a language speaks for translation, where it stands."""
     before = text[max(0, begin - 50) : begin]
-    if _INTO.search(before):
+    if _INTO.search(before) or _VERSION.match(text, end):
         return 4
     is_in = _IN.search(before)
     if is_in and (is_in[0][0] in "\"'”»" or text[end : end + 2].strip()[:1] in tuple(":\"'“«")):

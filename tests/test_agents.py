@@ -52,7 +52,7 @@ async def url(home: Path) -> AsyncIterator[str]:
         yield daemon.url
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def chat(url):
     """Return a function that asks a model, and returns the whole answer or the sum of a stream."""
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as sdk:
@@ -68,7 +68,6 @@ async def chat(url):
         yield chat
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 both = pytest.mark.parametrize("stream", [False, True])
 
 
