@@ -56,12 +56,14 @@ RECORDS = {
         "additionalProperties": False,
     },
 }
-TOKENS, ROUNDS = 64, 5
+TOKENS, ROUNDS = 40, 3
 
 
 @contextmanager
 def engine(name: str) -> Iterator[Any]:
     """Open an engine on the demo model."""
+    # the files beside this one have the names of the packages that the engines need
+    sys.path[:] = [place for place in sys.path if Path(place) != Path(__file__).parent]
     backend = BACKENDS[name]()
     with tempfile.TemporaryDirectory() as folder:
         path = GGUF if name == "gguf" else _converted(Path(folder) / "small")
@@ -77,9 +79,9 @@ def engine(name: str) -> Iterator[Any]:
 
 
 def _converted(folder: Path) -> Path:
-    from lmx_mlx_backend.convert.convert import convert  # noqa: PLC0415 - imports MLX
-
-    convert(GGUF, folder, is_plain=True)
+    options = ["--output", str(folder), "--dtype", "float32", "--dequantize"]
+    command = [sys.executable, "-P", "-m", "lmx_kernel", "convert", str(GGUF), *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder
 
 
@@ -141,7 +143,7 @@ def measure(name: str) -> None:
     with engine(name) as opened:
         keys = iter(range(1_000_000))
         factory = MaskFactory(opened.tokenizer, PlainFormat())
-        asks = {kind: _ask(schema) for kind, schema in (("story", STORY), ("records", RECORDS))}
+        asks = {"long strings": _ask(STORY), "records": _ask(RECORDS)}
         began = time.perf_counter()
         shapes = {kind: factory.shape(ask, "") for kind, ask in asks.items()}
         row("first schema of a model", f"{(time.perf_counter() - began) * 1e3:.0f} ms")

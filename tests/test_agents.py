@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import jsonschema
 import openai
+import pydantic
 import pytest
 import pytest_asyncio
 
@@ -31,6 +33,10 @@ CALL = f'<tool_call>\n{{"name": "weather", "arguments": {ARGUMENTS}}}\n</tool_ca
 SCRIPTS = {
     "counter": Script(answer_tokens=8),
     "caller": Script(says=f"A moment.{CALL}"),
+    "open-thinker": Script(
+        template="{{ messages[0].content }}{{ '<think>' if enable_thinking is not false }}",
+        says="Who may it be?</think>Hello!",
+    ),
     "thinker": Script(says="<think>Who is it?</think>Hello!"),
     **{f"faller{n}": Script(says=CALL, crash_at=CALL.index("Rome")) for n in range(2)},
     "masked-faller": Script(answer_tokens=8, crash_at=60),
@@ -111,6 +117,26 @@ async def test_thoughts_are_no_text(chat, stream):
     assert answer.usage.completion_tokens_details.reasoning_tokens > len("Who is it?")
 
 
+@pytest.mark.parametrize(
+    ("fields", "thought", "text"),
+    [
+        ({}, "Who may it be?", "Hello!"),
+        ({"reasoning_budget": 3}, "Who", SCRIPTS["open-thinker"].says[3 + len("</think>") :]),
+        ({"reasoning_effort": "low"}, "Who may it be?", "Hello!"),
+        ({"reasoning_effort": "none"}, None, "Who may it be?</think>Hello!"),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            None,
+            "Who may it be?</think>Hello!",
+        ),
+    ],
+)
+async def test_how_long_a_model_thinks(chat, fields, thought, text):
+    (choice,) = (await chat("open-thinker", extra_body=fields)).choices
+    assert getattr(choice.message, "reasoning_content", None) == thought
+    assert choice.message.content == text
+
+
 @both
 @pytest.mark.parametrize(
     ("choice", "name"),
@@ -144,6 +170,24 @@ async def test_an_answer_has_the_shape_that_was_asked_for(chat, stream):
     form = {"type": "json_schema", "json_schema": {"name": "place", "schema": PLACE}}
     (choice,) = (await chat("counter", stream=stream, response_format=form)).choices
     jsonschema.validate(json.loads(choice.message.content), PLACE)
+
+
+class Place(pydantic.BaseModel):
+    """As users of the SDK write schemas."""
+
+    city: str
+    country: str | None
+    kind: Literal["town", "village"]
+
+
+async def test_classes_that_the_sdk_makes_schemas_of(chat):
+    parse = chat.sdk.chat.completions.parse
+    whole = await parse(model="counter", messages=HI, response_format=Place)
+    assert isinstance(whole.choices[0].message.parsed, Place)
+    tool = openai.pydantic_function_tool(Place)
+    called = await parse(model="counter", messages=HI, tools=[tool], tool_choice="required")
+    (call, *_) = called.choices[0].message.tool_calls
+    assert isinstance(call.function.parsed_arguments, Place)
 
 
 @pytest.mark.parametrize(

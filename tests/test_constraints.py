@@ -210,13 +210,14 @@ async def check_schemas(kernel, model, seeds, temperature, together):
     return sum(await asyncio.gather(*map(one, seeds)))
 
 
+@pytest.mark.timeout(300)
 async def test_answers_fit_their_schemas(tmp_path, model):
     """Alone and eight at once, likeliest and drawn."""
     name, folder = model
     async with serving(tmp_path, folder) as (kernel, _):
-        finished = await check_schemas(kernel, name, range(2), temperature=0, together=1)
-        finished += await check_schemas(kernel, name, range(2, 10), temperature=1, together=8)
-        assert finished >= 8
+        finished = await check_schemas(kernel, name, range(1), temperature=0, together=1)
+        finished += await check_schemas(kernel, name, range(1, 9), temperature=1, together=8)
+        assert finished >= 7
 
 
 @pytest.mark.full
@@ -229,6 +230,7 @@ async def test_two_hundred_schemas(tmp_path, model, temperature, together):
         assert finished >= 180
 
 
+@pytest.mark.timeout(300)
 async def test_candidates_survive_the_death_of_their_worker_in_the_middle_of_json(tmp_path, model):
     name, folder = model
     async with serving(tmp_path, folder) as (kernel, stage):

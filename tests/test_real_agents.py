@@ -86,7 +86,7 @@ async def sdk(url):
 
 async def ask(sdk, *, stream, **fields):
     """Return the whole answer, or the sum of a stream."""
-    asked = {"model": MODEL, "messages": HI, "max_tokens": 400, **fields}
+    asked = {"model": MODEL, "messages": HI, "max_tokens": 250, **fields}
     if not stream:
         return await sdk.chat.completions.create(**asked)
     async with sdk.chat.completions.stream(**asked) as chunks:

@@ -69,8 +69,10 @@ class FakeTokenizer:
     ]
     hidden = frozenset({END})
     end_ids = frozenset({END})
-    chat_template = TEMPLATE
     template_texts: dict[str, str] = {}  # noqa: RUF012 - constant
+
+    def __init__(self, chat_template: str = TEMPLATE) -> None:
+        self.chat_template = chat_template
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return list(text.encode())
@@ -87,9 +89,8 @@ class _Run:
 class FakeEngine:
     """Implements :class:`lmx_kernel.engine.Engine` by the script."""
 
-    tokenizer = FakeTokenizer()
-
     def __init__(self, script: Script, spec: EngineSpec, memory: bytearray) -> None:
+        self.tokenizer = FakeTokenizer(script.template or TEMPLATE)
         self.limits = EngineLimits(
             context_length=spec.options.context_length,
             max_sequences=spec.options.parallel,

@@ -18,6 +18,7 @@ class Script:
     :ivar tokens_per_s: decode steps a second; 0 is as fast as possible.
     :ivar prefill_tokens_per_s: prompt tokens a second; 0 is as fast as possible.
     :ivar answer_tokens: tokens until it ends by itself; 0 is never.
+    :ivar template: its chat template; "" for one that writes roles and contents.
     :ivar says: it answers with this text, a token a byte, and does not count.
     :ivar load_s: how long loading takes, with progress all along.
     :ivar load_hang: loading never ends, without a word.
@@ -38,6 +39,7 @@ class Script:
     tokens_per_s: float = 0.0
     prefill_tokens_per_s: float = 0.0
     answer_tokens: int = 0
+    template: str = ""
     says: str = ""
     load_s: float = 0.0
     load_hang: bool = False

@@ -32,6 +32,12 @@ MEMORY_BYTES = 1 << 30
 STEPS, STEPS_S = 512, 0.3
 """What the child writes, at most: many faults of a grammar show no earlier."""
 
+STEP_S = 0.01
+"""On average: streams beside it wait for each of its steps."""
+
+MOST_STATES = 50_000
+"""Of a grammar's lexer, 1 to 2 kB each."""
+
 CLOSERS = frozenset(b'"}],')
 """Bytes that lead on in JSON."""
 
@@ -133,7 +139,7 @@ def limits() -> Any:
     """Return what one grammar may cost the library; the rest are its own limits."""
     from llguidance import LLParserLimits  # noqa: PLC0415 - none of the kernel's process
 
-    return LLParserLimits(verbose_errors=False)
+    return LLParserLimits(verbose_errors=False, max_lexer_states=MOST_STATES)
 
 
 def first_fault(tokenizer: Any, first: int, grammar: str) -> str:
@@ -144,10 +150,12 @@ def first_fault(tokenizer: Any, first: int, grammar: str) -> str:
     from llguidance import LLMatcher  # noqa: PLC0415 - as above
 
     matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
-    dice, end_s = random.Random(0), time.monotonic() + STEPS_S
-    for _ in range(STEPS):
-        if matcher.is_error() or matcher.is_stopped() or time.monotonic() > end_s:
+    dice, began_s = random.Random(0), time.monotonic()
+    for step in range(STEPS):
+        if matcher.is_error() or matcher.is_stopped():
             break
+        if time.monotonic() - began_s > STEPS_S:
+            return "it takes too long to follow" if step < STEPS_S / STEP_S else ""
         mask = matcher.compute_bitmask()
         if not matcher.is_error():
             matcher.consume_token(_choose(mask, first, dice))

@@ -238,7 +238,10 @@ class MaskFactory:
         :raises InvalidSchemaError: a schema, pattern or grammar cannot be followed exactly.
         :raises InvalidRequestError: a tool must be called, and there is none that can be.
         """
-        body = self._body(request)
+        try:
+            body = self._body(request)
+        except RecursionError:
+            raise InvalidSchemaError("a schema is nested too deeply", param="tools") from None
         rows = [body] if body else []
         texts = self._format.thought(prompt) if isinstance(request.prompt, ChatPrompt) else None
         if texts is not None and (body or request.reasoning_tokens is not None):
@@ -292,13 +295,11 @@ class MaskFactory:
     def _calls(self, request: GenerationRequest, text: str | None) -> tuple[str, str] | None:
         """Return the text that begins a call, and the grammar of calls, or of them or ``text``."""
         choice = request.tool_choice
-        offer = [
-            tool for tool in offered_tools(request) if not choice.names or tool.name in choice.names
+        tools = [
+            relaxed(tool)
+            for tool in offered_tools(request)
+            if not choice.names or tool.name in choice.names
         ]
-        try:
-            tools = [relaxed(tool) for tool in offer]
-        except RecursionError:
-            raise InvalidSchemaError("a schema is nested too deeply", param="tools") from None
         must = choice.mode == "required"
         for offered in self._attempts(tools):
             syntax = self._format.calls(offered, parallel=request.parallel_tool_calls)

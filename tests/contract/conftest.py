@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
 
 # Before the clients are imported: they neither ask the network for news nor write to the home.
 os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENAI_API_KEY": "any"}
@@ -26,9 +24,3 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def base_url(server: Server) -> str:
     """What clients are given."""
     return f"{server.url}/v1"
-
-
-class Checked(Protocol):
-    """Checks the chats that a block asks."""
-
-    def __call__(self, *expected: object) -> AbstractContextManager[None]: ...

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ SCRIPTS: dict[str, dict[str, Any]] = {
     "short": {"answer_tokens": 8, "context_length": 64},
     "endless": {"tokens_per_s": 50},
     "sour": {"answer_tokens": 8, "sour": "vinegar"},
-    "deadly": {"crash_at": 1, "times": 99},
+    "deadly": {"crash_at": 3, "times": 99},
     "slow": {"load_s": 3.0, "answer_tokens": 8},
     "broken": {"load_error": "its file is damaged"},
 }
@@ -90,8 +91,8 @@ class Server:
         assert self._process.stdout
         self.url = self._process.stdout.readline().split()[-1]
         threading.Thread(target=self._process.stdout.read, daemon=True).start()
-        for _ in set(SCRIPTS) - _COLD:
-            self.wait_for(0, lambda record: record["event"] == "model_loaded")
+        for name in sorted(set(SCRIPTS) - _COLD):
+            self.wait_for(0, partial(_is_loaded, name))
 
     def stop(self) -> None:
         """End it."""
@@ -126,8 +127,28 @@ class Server:
         """
         body = {"model": "endless", "messages": hi(), "stream": True, "n": 2}
         with httpx2.stream("POST", self.url + CHAT_PATH, json=body) as answer:
-            next(line for line in answer.iter_lines() if '"content":" ' in line)
+            lines = answer.iter_lines()
+            while '"content":" ' not in next(lines):
+                pass
             yield answer.close
+
+    def retried(self, ask: Callable[[], Any]) -> Any:
+        """Return what ``ask`` gets of "endless", for which there is no place when it asks first."""
+        with self.asked() as chats, self.full() as end, ThreadPoolExecutor() as pool:
+            since = len(self.records)
+            answer = pool.submit(ask)
+            self.wait_for(since, lambda record: record.get("status") == 429)
+            end()
+            answer.result(60)
+        assert sorted(chat["status"] for chat in chats) == [200, 200, 429]
+        return answer.result()
+
+    def freed(self, begin: Callable[[], None]) -> None:
+        """Check that nothing of "endless" runs any more after ``begin``, which leaves a stream."""
+        since = len(self.records)
+        begin()
+        record = self.wait_for(since, _is_chat)
+        assert record["outcome"] == "cancelled"
 
     def _follow_log(self) -> None:
         assert self._process.stderr
@@ -168,5 +189,9 @@ def _set_up(home: Path) -> Path:
     return config
 
 
+def _is_loaded(name: str, record: dict[str, Any]) -> bool:
+    return record["event"] == "model_loaded" and record["model"] == name
+
+
 def _is_chat(record: dict[str, Any]) -> bool:
-    return record["event"] == "request" and bool(re.fullmatch(CHAT_PATH, record["path"]))
+    return bool(record["event"] == "request" and record["path"] == CHAT_PATH)

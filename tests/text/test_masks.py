@@ -329,6 +329,15 @@ def test_a_bomb_is_refused_in_time(plain, name):
     assert time.monotonic() - began < DEADLINE_S + 5  # of a busy machine
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_tool_that_is_nested_without_end_is_a_clear_error(factory, strict):
+    nested = {}
+    for _ in range(980):
+        nested = {"type": "object", "properties": {"a": nested}}
+    with pytest.raises(InvalidSchemaError):
+        factory(Format()).shape(request(tools=(tool(nested, strict=strict),)), "")
+
+
 @pytest.mark.parametrize("name", SERVED)
 def test_what_only_looks_like_a_bomb_is_served(plain, name):
     mask = plain.shape(request(constraint=SERVED[name]), "").mask()
@@ -439,14 +448,6 @@ def test_a_tool_whose_schema_is_beyond_help_takes_any_object(factory):
     say(mask, '<tool_call>\n{"name": "move", "arguments": {"free": [1]}}\n</tool_call>')
     say(mask, '<tool_call>\n{"name": "turn", "arguments": {"x": ')
     assert not may_say(mask, "n")
-
-
-def test_a_tool_that_is_nested_without_end_is_a_clear_error(factory):
-    nested = {}
-    for _ in range(900):
-        nested = {"type": "object", "properties": {"a": nested}}
-    with pytest.raises(InvalidSchemaError, match="deep"):
-        factory(Format()).shape(request(tools=(tool(nested),)), "")
 
 
 def test_a_mark_inside_a_schema_is_text(factory):

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
-from lmx_openai_api.schema import ChatBody, ChatMessage, CompletionBody, refused_fields
+from lmx_openai_api.schema import (
+    INT64_MIN,
+    UINT64_MAX,
+    ChatBody,
+    ChatMessage,
+    CompletionBody,
+    refused_fields,
+)
 
 MAX_DEPTH = 128
 _SPACE = b" \t\r\n"
@@ -35,13 +42,15 @@ def check_function(where: str, kind: str) -> None:
         raise UnsupportedFieldError(f"{where}: only functions are supported", param=where)
 
 
-def check_depth(where: str, value: Any) -> None:
-    """Refuse what is nested so deeply that whoever walks through it later might give up.
+def check_json(where: str, value: Any) -> None:
+    """Refuse what cannot be sent on, or would be too much for whoever walks through it later.
 
     :raises InvalidRequestError: naming the field.
     """
     level = [value]
     for _ in range(MAX_DEPTH):
+        if any(isinstance(item, int) and not INT64_MIN <= item <= UINT64_MAX for item in level):
+            raise InvalidRequestError(f"{where}: a number has more than 64 bits", param=where)
         level = [inner for item in level for inner in _inside(item)]
         if not level:
             return

@@ -14,7 +14,7 @@ from lmx_kernel.types import (
     TextPrompt,
     TokenPrompt,
 )
-from lmx_openai_api.checks import check_depth, check_supported
+from lmx_openai_api.checks import check_json, check_supported
 from lmx_openai_api.messages import message
 from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody, GenerationBody, Stop
 from lmx_openai_api.shape import constraint
@@ -124,7 +124,7 @@ def _check_echo(body: CompletionBody, prompts: list[TextPrompt | TokenPrompt]) -
 def _options(body: ChatBody) -> dict[str, Any]:
     """Return what the chat template is told beside the messages."""
     effort, given = body.reasoning_effort, body.chat_template_kwargs or {}
-    check_depth("chat_template_kwargs", given)
+    check_json("chat_template_kwargs", given)
     options: dict[str, Any] = {}
     if effort is not None:
         options["enable_thinking"] = effort != "none"

@@ -14,6 +14,7 @@ from msgspec import Meta, Raw
 
 INT32_MAX = 2**31 - 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+UINT64_MAX = 2**64 - 1
 
 
 def refused(*harmless: Any) -> Meta:
@@ -40,7 +41,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 # These are checked later, to say which one it is.
 PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text"]})]
 FunctionType = Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
-FunctionName = Annotated[str, Meta(min_length=1, max_length=128)]
+FunctionName = Annotated[str, Meta(max_length=128, pattern=r"^[\w.:/@-]+$")]
 JsonObject = dict[str, Any]
 Strictness = bool | Literal["true", "false"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
@@ -66,9 +67,9 @@ class ContentPart:
 
 @frozen(kw_only=True)
 class CalledFunction:
-    """``arguments`` is JSON text."""
+    """``arguments`` is JSON text. Both are as the model wrote them, which may be nonsense."""
 
-    name: FunctionName
+    name: str
     arguments: str | None = None
 
 
@@ -128,7 +129,7 @@ class ToolItem:
 class NamedFunction:
     """Names one of the functions in ``tools``."""
 
-    name: FunctionName
+    name: str
 
 
 @frozen(kw_only=True)

@@ -8,7 +8,7 @@ import msgspec
 
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import Constraint
-from lmx_openai_api.checks import check_depth
+from lmx_openai_api.checks import check_json
 from lmx_openai_api.schema import GenerationBody, ResponseFormat
 
 
@@ -47,5 +47,5 @@ def _formatted(given: ResponseFormat | None) -> Constraint | None:
 
 
 def _fitting(where: str, schema: dict[str, Any]) -> Constraint:
-    check_depth(where, schema)
+    check_json(where, schema)
     return Constraint("json_schema", msgspec.json.encode(schema).decode())

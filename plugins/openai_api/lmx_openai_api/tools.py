@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import Tool, ToolChoice
-from lmx_openai_api.checks import check_depth, check_function
+from lmx_openai_api.checks import check_json, check_function
 from lmx_openai_api.schema import NamedTool, ToolItem
 
 
@@ -21,7 +21,7 @@ def tool(index: int, item: ToolItem) -> Tool:
     if function is None:
         where = f"{path}.function"
         raise InvalidRequestError(f"{where}: this field is required", param=where)
-    check_depth(f"{path}.function.parameters", function.parameters)
+    check_json(f"{path}.function.parameters", function.parameters)
     return Tool(
         name=function.name,
         description=function.description or "",

@@ -4,7 +4,7 @@ import json
 
 import openai
 import pytest
-from lmx_openai_api.render import CompletionRendering
+from lmx_openai_api.completion_rendering import CompletionRendering
 from lmx_openai_api.said import Said
 
 from lmx_kernel.errors import ContextOverflowError, EngineFailedError, QueueFullError

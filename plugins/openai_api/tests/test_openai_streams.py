@@ -5,7 +5,8 @@ import json
 
 import openai
 import pytest
-from lmx_openai_api.render import ChatRendering, Envelope
+from lmx_openai_api.chat_rendering import ChatRendering
+from lmx_openai_api.render import Envelope
 from lmx_openai_api.sse import EventStream
 
 from lmx_kernel.errors import EngineCrashedError, ModelUnusableError
