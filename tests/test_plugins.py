@@ -10,10 +10,10 @@ import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.bus import Bus
+from lmx_kernel.discovery import PluginSettings, PluginState
 from lmx_kernel.events import ModelUnloaded
 from lmx_kernel.interfaces import HttpRequest
 from lmx_kernel.monitors import watch
-from lmx_kernel.discovery import PluginSettings, PluginState
 from lmx_kernel.plugins import Plugins, RequiredPluginError
 
 GOOD = """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import Tool, ToolChoice
-from lmx_openai_api.checks import check_json, check_function
+from lmx_openai_api.checks import check_function, check_json
 from lmx_openai_api.schema import NamedTool, ToolItem
 
 
