@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
+CLIENTS := .venv-clients
+OPENAI_NODE := openai@7.57.0
 MANIFESTS := pyproject.toml install.txt constraints.txt $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: serve test lint demo
@@ -10,9 +12,10 @@ MANIFESTS := pyproject.toml install.txt constraints.txt $(wildcard plugins/*/pyp
 serve: $(VENV)/.installed demo
 	$(BIN)/lmx serve
 
-test: $(VENV)/.installed-test demo
+test: $(VENV)/.installed-test $(CLIENTS)/.installed demo
 	$(BIN)/python scripts/embedding_model.py
 	$(BIN)/python -m pytest
+	$(CLIENTS)/bin/python -m pytest tests/contract
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -32,4 +35,11 @@ $(VENV)/.installed: $(MANIFESTS) | $(VENV)/bin/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) install -e '.[test]' -c constraints.txt
+	@touch $@
+
+# Apart from the server's own packages, with which they would not agree on versions.
+$(CLIENTS)/.installed: constraints-clients.txt Makefile
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip --disable-pip-version-check install --no-deps -r constraints-clients.txt
+	npm install --prefix $(CLIENTS) --no-save --no-package-lock --no-audit --no-fund $(OPENAI_NODE)
 	@touch $@

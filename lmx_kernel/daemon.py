@@ -91,14 +91,16 @@ async def _serve(booted: Booted, guard: BootGuard, keys: Keyring) -> None:
         await server.start()
         stack.enter_context(_published(booted, keys, server.port))
         await assembly.catalogue.refresh()
-        for work in (feed_watchdog(), *background(booted, assembly)):
-            stack.callback(asyncio.ensure_future(work).cancel)
+        stack.callback(asyncio.ensure_future(feed_watchdog()).cancel)
+        tasks = [asyncio.ensure_future(work) for work in background(booted, assembly)]
         _announce(booted, assembly, server.port)
         notify("READY=1", f"STATUS=serves on port {server.port}")
         await stop.wait()
         notify("STOPPING=1")
         assembly.kernel.draining = True
         assembly.bus.publish(Stopping())
+        for task in tasks:  # or one of them would load a model while the others are unloaded
+            task.cancel()
         await _first(server.drain(settings.drain_s), now.wait())
         await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
         await server.drain(LAST_WORDS_S)

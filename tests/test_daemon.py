@@ -340,3 +340,16 @@ async def test_a_killed_daemon_leaves_no_worker(tmp_path):
             daemon.process.kill()
             _, alive = psutil.wait_procs(children, timeout=3)
             assert not alive
+
+
+async def test_a_stop_while_models_are_being_loaded_stops(tmp_path):
+    names = [f"m{number}" for number in range(6)]
+    write_scripts(tmp_path, dict.fromkeys(names, Script(load_s=0.5)))
+    config = write_config(tmp_path, (), f"[models]\nautoload = {json.dumps(names)}\n")
+    async with staged_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+        models = []
+        while not any(model["state"] == "ready" for model in models):
+            models = (await http.get("/health/status")).json()["models"]
+        async with asyncio.timeout(20):
+            assert await daemon.stop() == 0
+    assert psutil.Process().children() == []

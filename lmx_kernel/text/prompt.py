@@ -50,7 +50,8 @@ class PromptEncoder:
             raise InvalidRequestError("the prompt is empty", param="prompt")
         if len(tokens) > self._limits.context_length and request.max_tokens != 0:
             raise ContextOverflowError(
-                f"the prompt has {len(tokens)} tokens and the context length is "
+                # Some clients know this error by these words, not by its code.
+                f"the prompt is too long: {len(tokens)} tokens, and the context length is "
                 f"{self._limits.context_length} tokens",
                 param="messages" if isinstance(request.prompt, ChatPrompt) else "prompt",
             )

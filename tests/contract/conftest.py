@@ -8,8 +8,8 @@ from collections.abc import Iterator
 # Before the clients are imported: they neither ask the network for news nor write to the home.
 os.environ |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENAI_API_KEY": "any"}
 
-import pytest  # noqa: E402
-from contract_server import Server  # noqa: E402
+import pytest
+from contract_server import Server
 
 
 @pytest.fixture(scope="session")

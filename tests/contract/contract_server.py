@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from pydantic import BaseModel
 
 ROOT = Path(__file__).parents[2]
 REAL = "smollm2-135m-instruct"
 CHAT_PATH = "/v1/chat/completions"
 
-PLACE = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
+
+class Place(BaseModel, extra="forbid"):
+    """A place, and how long to stay."""
+
+    city: str
+    days: int
+
+
+PLACE = Place.model_json_schema()
 WEATHER = {
     "type": "function",
     "function": {"name": "weather", "description": "Tells the weather.", "parameters": PLACE},
@@ -32,6 +36,7 @@ WEATHER = {
 NOW = {"type": "function", "function": {"name": "now"}}
 ARGUMENTS = {"city": "Rome", "days": 2}
 _CALL = f'<tool_call>\n{{"name": "weather", "arguments": {json.dumps(ARGUMENTS)}}}\n</tool_call>'
+TRIP = "Three days in Rome"  # what a small model can make a Place of
 LONG = "sea " * 100  # more than fits "short"
 
 # The parts that the fake models play; see lmx_kernel/testing/script.py. "counter" writes numbers,
@@ -97,7 +102,10 @@ class Server:
     def stop(self) -> None:
         """End it."""
         self._process.terminate()
-        self._process.wait(30)
+        try:
+            self._process.wait(30)
+        finally:
+            self._process.kill()
 
     def wait_for(self, since: int, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Return the first line of the log from number ``since`` on that is ``wanted``."""
@@ -110,14 +118,19 @@ class Server:
         assert record, "the server's log does not say it"
         return record
 
+    def mark(self) -> int:
+        """Return how long the log is when all that was answered so far is in it."""
+        since = len(self.records)
+        answer = httpx2.get(f"{self.url}/mark")
+        record = self.wait_for(since, partial(_is_of, answer))
+        return self.records.index(record) + 1
+
     @contextmanager
     def asked(self) -> Iterator[list[dict[str, Any]]]:
         """Yield a list that is filled at the end of the block: the chats that were asked in it."""
-        since, chats = len(self.records), []
+        since, chats = self.mark(), []
         yield chats
-        mark = httpx2.get(f"{self.url}/mark").headers["x-request-id"]
-        self.wait_for(since, lambda record: record.get("request_id") == mark)
-        chats += filter(_is_chat, self.records[since:])
+        chats += filter(_is_chat, self.records[since : self.mark()])
 
     @contextmanager
     def full(self) -> Iterator[Callable[[], None]]:
@@ -126,11 +139,13 @@ class Server:
         Yields what ends it.
         """
         body = {"model": "endless", "messages": hi(), "stream": True, "n": 2}
+        since = len(self.records)
         with httpx2.stream("POST", self.url + CHAT_PATH, json=body) as answer:
             lines = answer.iter_lines()
             while '"content":" ' not in next(lines):
                 pass
             yield answer.close
+        self.wait_for(since, partial(_is_of, answer))
 
     def retried(self, ask: Callable[[], Any]) -> Any:
         """Return what ``ask`` gets of "endless", for which there is no place when it asks first."""
@@ -145,7 +160,7 @@ class Server:
 
     def freed(self, begin: Callable[[], None]) -> None:
         """Check that nothing of "endless" runs any more after ``begin``, which leaves a stream."""
-        since = len(self.records)
+        since = self.mark()
         begin()
         record = self.wait_for(since, _is_chat)
         assert record["outcome"] == "cancelled"
@@ -161,14 +176,6 @@ class Server:
 def hi(text: str = "Hi") -> list[dict[str, str]]:
     """Return the messages of a chat of one turn."""
     return [{"role": "user", "content": text}]
-
-
-def check_place(arguments: str | dict[str, Any]) -> None:
-    """Check what a model made of ``PLACE``."""
-    place = json.loads(arguments) if isinstance(arguments, str) else arguments
-    assert set(place) == {"city", "days"}
-    assert isinstance(place["city"], str)
-    assert isinstance(place["days"], int)
 
 
 def is_count(text: str, tokens: int) -> bool:
@@ -191,6 +198,11 @@ def _set_up(home: Path) -> Path:
 
 def _is_loaded(name: str, record: dict[str, Any]) -> bool:
     return record["event"] == "model_loaded" and record["model"] == name
+
+
+def _is_of(answer: httpx2.Response, record: dict[str, Any]) -> bool:
+    ended = record["event"] == "request"
+    return ended and bool(record["request_id"] == answer.headers["x-request-id"])
 
 
 def _is_chat(record: dict[str, Any]) -> bool:

@@ -5,17 +5,8 @@ from __future__ import annotations
 import instructor
 import openai
 import pytest
-from contract_server import LONG, REAL, hi
+from contract_server import LONG, REAL, TRIP, Place, hi
 from instructor.core.exceptions import InstructorRetryException
-from pydantic import BaseModel
-
-
-class Place(BaseModel):
-    """A place."""
-
-    city: str
-    days: int
-
 
 MODES = [instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA, instructor.Mode.JSON]
 
@@ -32,11 +23,11 @@ def client(base_url):
 def test_objects(client, mode, model):
     place, answer = client(mode).chat.completions.create_with_completion(
         model=model,
-        messages=hi("Three days in Rome"),
+        messages=hi(TRIP),
         response_model=Place,
         max_retries=0,
         temperature=0,
-        max_tokens=200,
+        max_tokens=400,
     )
     assert isinstance(place, Place)
     assert answer.usage.completion_tokens > 0

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import openai
 import pytest
-from contract_server import LONG, REAL, WEATHER, check_place, is_count
+from contract_server import LONG, REAL, TRIP, WEATHER, Place, is_count
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel
-
-
-class Place(BaseModel):
-    """A place."""
-
-    city: str
-    days: int
 
 
 @pytest.fixture
@@ -48,7 +40,9 @@ def test_a_stream_with_its_usage(chat):
 
 
 def test_candidates_and_logprobs(chat):
-    (answers,) = chat(n=2, logprobs=True, temperature=1).generate([[HumanMessage("Hi")]]).generations
+    (answers,) = (
+        chat(n=2, logprobs=True, temperature=1).generate([[HumanMessage("Hi")]]).generations
+    )
     assert len(answers) == 2
     assert all(is_count(answer.text, 8) for answer in answers)
     tokens = answers[0].message.response_metadata["logprobs"]["content"]
@@ -66,7 +60,7 @@ def test_calls(chat, streamed, model, choice):
     assert not answer.invalid_tool_calls
     assert call["name"] == "weather"
     assert call["id"]
-    check_place(call["args"])
+    Place.model_validate(call["args"])
 
 
 def test_the_result_of_a_call_goes_back(chat):
@@ -79,9 +73,9 @@ def test_the_result_of_a_call_goes_back(chat):
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 @pytest.mark.parametrize("model", ["counter", REAL])
 def test_a_model_class_as_the_answer(chat, method, model):
-    bound = chat(model, temperature=0, max_tokens=200).with_structured_output(Place, method=method)
-    assert isinstance(bound.invoke("Hi"), Place)
-    *_, last = bound.stream("Hi")
+    bound = chat(model, temperature=0, max_tokens=400).with_structured_output(Place, method=method)
+    assert isinstance(bound.invoke(TRIP), Place)
+    *_, last = bound.stream(TRIP)
     assert isinstance(last, Place)
 
 

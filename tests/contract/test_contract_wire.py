@@ -152,12 +152,16 @@ def test_a_stream_that_is_refused_has_its_own_status(http, model, text, status):
 def test_a_stream_begins_with_the_role(http):
     first, *rest = chunks(ask(http, stream=True, n=2))
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    roles = [(c["index"], c["delta"].get("role")) for chunk in (first, *rest) for c in chunk["choices"]]
+    roles = [
+        (c["index"], c["delta"].get("role")) for chunk in (first, *rest) for c in chunk["choices"]
+    ]
     assert sorted(entry for entry in roles if entry[1]) == [(0, "assistant"), (1, "assistant")]
 
 
 def test_a_model_that_loads_keeps_its_clients_by_comments(http):
-    with http.stream("POST", URL, json={"model": "slow", "messages": hi(), "stream": True}) as answer:
+    with http.stream(
+        "POST", URL, json={"model": "slow", "messages": hi(), "stream": True}
+    ) as answer:
         lines = answer.iter_lines()
         opening = [next(lines), next(lines)]
         beats = []
@@ -321,7 +325,7 @@ def test_thoughts_have_a_field_of_their_own(http):
             "tools": [NOW],
         },
     ],
-    ids=lambda fields: "-".join(fields),
+    ids="-".join,
 )
 @pytest.mark.parametrize("model", ["counter", REAL])
 def test_requests_of_real_clients_are_taken(http, model, fields):
@@ -332,7 +336,7 @@ def test_requests_of_real_clients_are_taken(http, model, fields):
 
 @pytest.mark.parametrize("named", [{"type": "function", "function": {"name": "now"}}, "required"])
 def test_tool_choice_is_followed(http, named):
-    (choice,) = ask(http, tools=[WEATHER, NOW], tool_choice=named, max_tokens=200).json()["choices"]
+    (choice,) = ask(http, tools=[WEATHER, NOW], tool_choice=named, max_tokens=400).json()["choices"]
     assert choice["message"]["tool_calls"]
     if named != "required":
         assert {call["function"]["name"] for call in choice["message"]["tool_calls"]} == {"now"}

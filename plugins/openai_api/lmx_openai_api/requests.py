@@ -46,7 +46,9 @@ def chat_request(body: ChatBody) -> GenerationRequest:
         candidates=body.n or 1,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         tool_choice=tool_choice(body.tool_choice, tools),
-        parallel_tool_calls=body.parallel_tool_calls is not False,
+        # A tool that is asked for by name is called once, as clients expect.
+        parallel_tool_calls=body.parallel_tool_calls is not False
+        and isinstance(body.tool_choice, str | None),
         constraint=constraint(body),
         reasoning_tokens=_reasoning_tokens(body),
     )
