@@ -14,7 +14,7 @@ serve: $(VENV)/.installed demo
 
 test: $(VENV)/.installed-test $(CLIENTS)/.installed demo
 	$(BIN)/python scripts/embedding_model.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 	$(CLIENTS)/bin/python -m pytest tests/contract
 
 lint: $(VENV)/.installed-test
@@ -41,5 +41,6 @@ $(VENV)/.installed-test: $(VENV)/.installed
 $(CLIENTS)/.installed: constraints-clients.txt Makefile
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip --disable-pip-version-check install --no-deps -r constraints-clients.txt
+	command -v npm > /dev/null || { echo "npm is missing: it brings the Node client that is tested"; exit 1; }
 	npm install --prefix $(CLIENTS) --no-save --no-package-lock --no-audit --no-fund $(OPENAI_NODE)
 	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
@@ -154,6 +155,8 @@ class Daemon:
             stdout=stdout,
             stderr=stderr,
             env={**_environ(self.home), "LMX_URL": self.daemon.url, "COLUMNS": "200"},
+            # A run in the background of a shell has Ctrl-C ignored, and would hand that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.started.append(process)
         return process
