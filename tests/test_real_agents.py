@@ -89,8 +89,11 @@ async def ask(sdk, *, stream, **fields):
     asked = {"model": MODEL, "messages": HI, "max_tokens": 250, **fields}
     if not stream:
         return await sdk.chat.completions.create(**asked)
-    async with sdk.chat.completions.stream(**asked) as chunks:
-        return await chunks.get_final_completion()
+    try:
+        async with sdk.chat.completions.stream(**asked) as chunks:
+            return await chunks.get_final_completion()
+    except LengthFinishReasonError as error:  # one of several candidates came to no end
+        return error.completion
 
 
 @both

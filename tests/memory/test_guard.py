@@ -100,14 +100,14 @@ async def test_a_leaking_worker_is_ended_and_its_answer_goes_on(tmp_path):
     script = Script(tokens_per_s=100, leak_bytes=8 * MIB, leak_tokens=60)
     config = f"[memory]\nbudget_bytes = {300 * MIB}"
     async with staged_kernel(tmp_path, {"m": script}, config) as stage, watched(stage):
-        with await stage.kernel.generate(ask("m", max_tokens=90)) as answer:
+        with await stage.kernel.generate(ask("m", max_tokens=300)) as answer:
             events = [event async for event in answer]
         [crash] = stage.seen(WorkerCrashed)
         assert "memory ran out" in crash.reason
         assert crash.resumed == 1
         numbers = "".join(e.text for e in events if isinstance(e, TextDelta)).split()
-        assert len(numbers) == 90
-        assert [int(n) for n in numbers] == [(int(numbers[0]) + n) % 4096 for n in range(90)]
+        assert len(numbers) == 300
+        assert [int(n) for n in numbers] == [(int(numbers[0]) + n) % 4096 for n in range(300)]
         assert "m" in {event.worker for event in stage.seen(MemoryPressed)}
 
 

@@ -159,7 +159,7 @@ def encode(prompt, **sampling):
 
 def test_a_prompt_may_fill_the_context_and_not_more():
     assert len(encode(TextPrompt("12345678"))) == 8
-    with pytest.raises(ContextOverflowError, match=r"9 tokens .* 8 tokens"):
+    with pytest.raises(ContextOverflowError, match=r"9 tokens.* 8 tokens"):
         encode(TextPrompt("123456789"))
 
 
