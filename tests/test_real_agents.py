@@ -92,7 +92,7 @@ async def ask(sdk, *, stream, **fields):
     try:
         async with sdk.chat.completions.stream(**asked) as chunks:
             return await chunks.get_final_completion()
-    except LengthFinishReasonError as error:  # one of several candidates came to no end
+    except openai.LengthFinishReasonError as error:  # one of several candidates came to no end
         return error.completion
 
 
