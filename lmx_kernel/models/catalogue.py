@@ -15,7 +15,7 @@ from lmx_kernel.interfaces import Backend, ModelSource
 from lmx_kernel.types import Location, ModelCard
 
 MAX_LISTED = 50
-MIN_RESCAN_S = 1.0
+MAX_SCANNING = 0.1  # the share of the time that scans may take, however often somebody asks
 log = structlog.get_logger(__name__)
 
 _Cards = tuple[ModelCard, ...]
@@ -39,8 +39,8 @@ class Catalogue:
         self._cards: dict[str, ModelCard] = {}
         self._known: dict[Location, _Known] = {}
         self._found: tuple[tuple[ModelCard, ModelSource], ...] = ()
-        self._scanned: float | None = None
-        self._scan: asyncio.Task[None] | None = None
+        self._rested = 0.0  # when the next scan may begin
+        self._coming: asyncio.Task[None] | None = None
         self._disk = asyncio.Lock()  # of those who look at it or change it
 
     @property
@@ -51,23 +51,25 @@ class Catalogue:
     @property
     def is_scanned(self) -> bool:
         """Whether the disk was looked at already."""
-        return self._scanned is not None
+        return bool(self._rested)
 
     def scan(self) -> None:
         """Look at the disk, now."""
+        begun = time.monotonic()
         before, self._known = self._known, {}
         self._show(
             (card, source)
             for source, location in self._locations()
             for card in self._cards_at(location, before)
         )
-        self._scanned = time.monotonic()
+        ended = time.monotonic()
+        self._rested = ended + (ended - begun) / MAX_SCANNING
 
     async def refresh(self) -> None:
-        """Look at the disk again, once for all who ask at the same time."""
-        if self._scan is None or self._scan.done():
-            self._scan = asyncio.ensure_future(self._scan_alone())
-        await asyncio.shield(self._scan)
+        """Look at the disk again, once for all who ask before that begins."""
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._scan_alone())
+        await asyncio.shield(self._coming)
 
     def find(self, name: str, backend: str | None = None) -> ModelCard:
         """Return the model of this name: its id, in any case, or the id's last part if unique.
@@ -124,12 +126,13 @@ class Catalogue:
             card = self.find(name, backend)
             if not card.problem:
                 return card
-        if time.monotonic() - (self._scanned or 0.0) > MIN_RESCAN_S:
-            await self.refresh()
+        await self.refresh()
         return self.find(name, backend)
 
     async def _scan_alone(self) -> None:
+        await asyncio.sleep(self._rested - time.monotonic())
         async with self._disk:
+            self._coming = None
             await asyncio.to_thread(self.scan)
 
     def _show(self, found: Iterable[tuple[ModelCard, ModelSource]]) -> None:

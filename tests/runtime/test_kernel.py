@@ -130,7 +130,6 @@ async def test_unknown_unusable_and_overlong(tmp_path):
 
 async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
     async with staged_kernel(tmp_path, {}) as stage:
-        stage.assembly.catalogue._scanned -= 10
         (tmp_path / "late.fake.json").write_text("{}")
         assert_counts((await generate(stage.kernel, "LATE", max_tokens=2))[0][0], 2)
 

@@ -10,6 +10,7 @@ import ast
 import importlib
 import os
 import sys
+import time
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -17,13 +18,14 @@ from pathlib import Path
 
 from lmx_kernel.errors import ModelUnusableError
 
+SETTLED_NS = 2_000_000_000
 GROUP = "lmx.mlx.architectures"
 """Entry points: the name is a ``model_type``, the value a module with Model and ModelArgs."""
 
 
 def is_known(architecture: str) -> bool:
     """Return whether some installed package has ``architecture``."""
-    return architecture in library_names() or architecture in _plugin_names(_installed())
+    return architecture in library_names() or architecture in plugin_names()
 
 
 def find_plugin(architecture: str) -> EntryPoint | None:
@@ -55,6 +57,14 @@ def library_names() -> frozenset[str]:
     """Return the names that mlx-lm knows: a module each, and aliases."""
     package = _library(_installed())
     return _names(package, _changed_ns(f"{package}/utils.py")) if package else frozenset()
+
+
+def plugin_names() -> frozenset[str]:
+    """Return the names that installed packages add."""
+    installed = _installed()
+    if max(installed) > time.time_ns() - SETTLED_NS:  # an installation may be half done
+        _plugin_names.cache_clear()
+    return _plugin_names(installed)
 
 
 @lru_cache(maxsize=1)

@@ -96,6 +96,8 @@ def test_a_package_that_comes_while_the_backend_runs_is_seen(
     location = Location("model", llama, tuple(file.name for file in llama.iterdir()))
     site = tmp_path_factory.mktemp("site")
     monkeypatch.syspath_prepend(str(site))
+    (site / "late-1.0.dist-info").mkdir()  # an installation that is half done
+    (site / "late_module.py").touch()
     assert backend.identify(location)[0].problem is not None
     install(site, "late", "tiny_late")
     assert backend.identify(location)[0].problem is None
@@ -106,7 +108,7 @@ def test_a_package_that_comes_while_the_backend_runs_is_seen(
 
 def install(site: Path, name: str, architecture: str, source: str = "") -> None:
     info = site / f"{name}-1.0.dist-info"
-    info.mkdir()
+    info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         f"[lmx.mlx.architectures]\n{architecture} = {name}_module\n"

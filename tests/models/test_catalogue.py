@@ -1,0 +1,75 @@
+"""What a scan of the disk shows, and to whom."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from attrs import define, field
+
+from lmx_kernel.errors import ModelNotFoundError
+from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.types import Location, ModelCard
+
+
+@define
+class SlowSource:
+    """Says what lies there when a look begins, once it may."""
+
+    name: str = "slow"
+    there: list[str] = field(factory=list)
+    looks: list[int] = field(factory=list)
+    go_on: threading.Event = field(factory=threading.Event)
+
+    def locations(self):
+        found = [Location(name, Path(), ()) for name in self.there]
+        self.looks.append(len(found))
+        self.go_on.wait()
+        return found
+
+
+class AnyBackend:
+    name = "any"
+
+    def identify(self, location):
+        return [
+            ModelCard(
+                id=location.name,
+                backend="any",
+                path=location.folder,
+                format="any",
+                architecture="any",
+                size_bytes=0,
+                context_length=0,
+            )
+        ]
+
+
+@pytest.fixture
+def source():
+    return SlowSource()
+
+
+@pytest.fixture
+def catalogue(source):
+    return Catalogue(lambda: [source], lambda: [AnyBackend()])
+
+
+async def test_a_model_that_comes_during_a_scan_is_found_by_who_asks_after_it(catalogue, source):
+    early = asyncio.create_task(catalogue.find_fresh("model"))
+    while not source.looks:
+        await asyncio.sleep(0)
+    source.there.append("model")
+    late = asyncio.create_task(catalogue.find_fresh("model"))
+    source.go_on.set()
+    with pytest.raises(ModelNotFoundError):
+        await early
+    assert (await late).id == "model"
+
+
+async def test_who_asks_at_once_shares_a_scan(catalogue, source):
+    source.go_on.set()
+    await asyncio.gather(*(catalogue.refresh() for _ in range(100)))
+    assert len(source.looks) == 1
