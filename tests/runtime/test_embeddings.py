@@ -198,8 +198,10 @@ async def test_counting_goes_on_beside_answers_and_after_a_crash(tmp_path):
             expected = len("user: hello\nassistant:")
             counts = [stage.kernel.count_tokens(ask("m")) for _ in range(10)]
             assert await asyncio.gather(*counts) == [expected] * 10
-            os.kill(stage.instance("m").pid, signal.SIGSTOP)
+            pid = stage.instance("m").pid
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
             counting = asyncio.ensure_future(stage.kernel.count_tokens(ask("m")))
             await until(lambda: stage.instance("m").requests.waiting)
-            os.kill(stage.instance("m").pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             assert await counting == expected
