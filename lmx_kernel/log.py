@@ -108,12 +108,15 @@ def set_level(level: Level) -> None:
 
 
 def log_event(event: KernelEvent) -> None:
-    """Write one line for an event."""
+    """Write one line for an event, if the level is written at all."""
+    weight = _weight(event)
+    if not log.is_enabled_for(weight):
+        return
     fields = attrs.asdict(event)
     fields |= fields.pop("usage", {})
     if isinstance(event, MemoryPressed):
         fields["pressure"] = fields.pop("level")  # a line has a level of its own
-    log.log(_weight(event), event_name(type(event)), **fields)
+    log.log(weight, event_name(type(event)), **fields)
 
 
 def event_name(kind: type[KernelEvent]) -> str:

@@ -6,6 +6,7 @@ import base64
 import ipaddress
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 
 import attrs
 
@@ -36,6 +37,7 @@ def check_bind(settings: ServerSettings, keys: Keyring) -> None:
         )
 
 
+@lru_cache(maxsize=64)  # asked for each request, mostly of the same few names
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can connect to ``host``."""
     try:
@@ -76,10 +78,11 @@ class Door:
             self._check_scope(key, request.path)
         elif not (self._is_local and self._keys.is_empty):
             raise UnauthorizedError("a valid API key is required: send it as a bearer token")
-        name = key.name if key else ""
-        if (refusal := self._ask_plugins(attrs.evolve(request, key=name))) is not None:
+        if key is not None:
+            request = attrs.evolve(request, key=key.name)
+        if (refusal := self._ask_plugins(request)) is not None:
             raise refusal
-        return name
+        return request.key
 
     def _check_scope(self, key: Key, path: str) -> None:
         surface = self._owner(path)

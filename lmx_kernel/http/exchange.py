@@ -42,6 +42,7 @@ class Exchange:
 
     :ivar id: the request's id; handlers find it in ``scope["state"]["request_id"]``.
     :ivar path: without doubled slashes, and without one at the end.
+    :ivar request: what authorisers and routers see of it.
     :ivar key: the name of the key that let it in; handlers find it in ``scope["state"]["key"]``.
     :ivar code: of the error that was answered, for the log.
     :ivar extra_headers: go out with the answer, whoever makes it.
@@ -60,7 +61,9 @@ class Exchange:
         self.id = _request_id(self.headers)
         self._state: dict[str, Any] = scope.setdefault("state", {})
         self._state["request_id"] = self.id
-        self.let_in("")
+        self.request = _request(scope, self.headers)
+        self.key = self._state["key"] = ""
+        caller.set(self.request)
         self.body = Body(bodies, receive, self.headers)
         self.code: str | None = None
         self.extra_headers: list[tuple[bytes, bytes]] = []
@@ -71,21 +74,12 @@ class Exchange:
         self._client_left = False
         self._over = asyncio.Event()
 
-    @property
-    def request(self) -> HttpRequest:
-        """What an authoriser sees."""
-        client = self.scope.get("client")
-        return HttpRequest(
-            method=self.method,
-            path=self.path,
-            headers=self.headers,
-            client=client[0] if client else "",
-        )
-
     def let_in(self, key: str) -> None:
         """Note the name of the key that the request came in with."""
-        self.key = self._state["key"] = key
-        caller.set(attrs.evolve(self.request, key=key))
+        if key:
+            self.key = self._state["key"] = key
+            self.request = attrs.evolve(self.request, key=key)
+            caller.set(self.request)
 
     @property
     def has_started(self) -> bool:
@@ -222,6 +216,16 @@ def _summary(answers: Sequence[Answer]) -> dict[str, Any]:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 2)
+
+
+def _request(scope: Scope, headers: Mapping[str, str]) -> HttpRequest:
+    client = scope.get("client")
+    return HttpRequest(
+        method=scope["method"],
+        path=scope["path"],
+        headers=headers,
+        client=client[0] if client else "",
+    )
 
 
 def _request_id(headers: Mapping[str, str]) -> str:

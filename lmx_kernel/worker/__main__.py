@@ -94,7 +94,7 @@ def _read(channel: Channel, loop: Loop) -> None:
             if isinstance(message, wire.Prepare):
                 loop.prepare(message)
             elif isinstance(message, wire.Start | wire.Drop | wire.Trim | wire.Ping):
-                loop.inbox.put(message)
+                loop.take(message)
     finally:  # a worker that cannot hear is dead: let the kernel see it
         traceback.print_exc()
         os._exit(70)

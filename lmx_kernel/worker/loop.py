@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from functools import partial
 from itertools import count
 from queue import SimpleQueue
 
@@ -39,8 +40,8 @@ class _Running:
 
 
 class Loop:
-    """Runs one engine. :meth:`prepare` is called from the channel's reading thread, all else from
-    the main thread.
+    """Runs one engine. :meth:`prepare` and :meth:`take` are called from the channel's reading
+    thread, all else from the main thread.
     """
 
     def __init__(self, engine: Engine, channel: Channel) -> None:
@@ -52,11 +53,19 @@ class Loop:
         self._preparer = Preparer(engine, channel)
         self._sequence_ids = count()
         self._observed_at = 0.0
-        self.inbox: SimpleQueue[Work] = SimpleQueue()
+        self._inbox: SimpleQueue[Work] = SimpleQueue()
 
     def prepare(self, message: wire.Prepare) -> None:
         """Have a request tokenised and checked; the kernel is told how that went."""
         self._preparer.submit(message)
+
+    def take(self, message: Work) -> None:
+        """Take a message for the loop; a start waits for its request to be prepared."""
+        deliver = partial(self._inbox.put, message)
+        if isinstance(message, wire.Start):
+            self._preparer.when_prepared(message.id, deliver)
+        else:
+            deliver()
 
     def run(self) -> None:
         """Serve for ever: the process ends with its channel, not here."""
@@ -82,8 +91,8 @@ class Loop:
             self._channel.send(wire.Observed(self._engine.stats()))
 
     def _take_messages(self) -> None:
-        while not self._is_busy or not self.inbox.empty():
-            message = self.inbox.get()
+        while not self._is_busy or not self._inbox.empty():
+            message = self._inbox.get()
             if isinstance(message, wire.Start):
                 self._start(message)
             elif isinstance(message, wire.Drop):
@@ -94,13 +103,7 @@ class Loop:
                 self._channel.send(wire.Pong())
 
     def _start(self, message: wire.Start) -> None:
-        preparing = self._preparer.find(message.id)
-        if preparing is None:
-            return
-        if not preparing.done():
-            preparing.add_done_callback(lambda _: self.inbox.put(message))
-            return
-        prepared = preparing.result()
+        prepared = self._preparer.find(message.id)
         if prepared is None:
             return
         if prepared.inputs:

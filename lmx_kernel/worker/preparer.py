@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from attrs import field, frozen
@@ -67,10 +68,16 @@ class Preparer:
         pool = self._slow if needs_mask(message.request) else self._quick
         self._requests[message.id] = pool.submit(self._prepare, message)
 
-    def find(self, request_id: int) -> Future[Prepared | None] | None:
-        """Return a request that is or will be prepared, or None if it was refused; None if it was
-        dropped."""
-        return self._requests.get(request_id)
+    def when_prepared(self, request_id: int, call: Callable[[], None]) -> None:
+        """Call when a request is prepared, refused or dropped, or at once if it was already."""
+        preparing = self._requests.get(request_id)
+        if preparing is not None:
+            preparing.add_done_callback(lambda _: call())
+
+    def find(self, request_id: int) -> Prepared | None:
+        """Return a request that was prepared; None if it was refused or dropped."""
+        preparing = self._requests.get(request_id)
+        return preparing.result() if preparing is not None else None
 
     def drop(self, request_id: int) -> None:
         """Forget a request; an unknown one is ignored."""
