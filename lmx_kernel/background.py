@@ -49,7 +49,6 @@ async def autoload(assembly: Assembly, settings: Settings, verdict: BootVerdict)
     """Load what the config wants from the start, one after the other. What was loading when an
     earlier run ended badly is left out: it may be why.
     """
-    await assembly.catalogue.refresh()
     for name in () if verdict.safe_mode else settings.get(ModelSettings).autoload:
         await _bear(_load(assembly.catalogue, assembly.lifecycle, name, verdict.suspects))
 

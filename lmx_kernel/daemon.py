@@ -86,10 +86,11 @@ async def _serve(booted: Booted, guard: BootGuard, keys: Keyring) -> None:
         server = HttpServer(settings, shell)
         server.bind()
         stack.enter_context(assembly.bus.listen(guard.on_event))
-        assembly.kernel.rewire = wiring.connect
+        assembly.kernel.rewire = wiring.reconnect
         await wiring.connect()
         await server.start()
         stack.enter_context(_published(booted, keys, server.port))
+        await asyncio.to_thread(assembly.backends.look_at_devices)
         await assembly.catalogue.refresh()
         stack.callback(asyncio.ensure_future(feed_watchdog()).cancel)
         tasks = [asyncio.ensure_future(work) for work in background(booted, assembly)]

@@ -50,21 +50,25 @@ class Wiring:
         self._shell.renderer.surfaces = kernel.surfaces = surfaces
 
     async def connect(self) -> None:
-        """Use whatever there is now.
-
-        :raises ConflictError: two dialects want the same path.
-        """
+        """Use whatever else there is now."""
         plugins, assembly = self._booted.plugins, self._assembly
-        try:
-            self.connect_surfaces()
-        except RouteClashError as error:
-            raise ConflictError(str(error)) from error
         assembly.kernel.use_routers()
         assembly.bus.use_observers(plugins.observers())
         await self._enter_lifespans()
         await assembly.jobs.open(plugins.job_kinds(assembly.kernel))
         self._watch_monitors()
-        await asyncio.to_thread(assembly.backends.look_at_devices)
+
+    async def reconnect(self) -> None:
+        """Use whatever there is now, dialects and devices too: plugins came or went.
+
+        :raises ConflictError: two dialects want the same path.
+        """
+        try:
+            self.connect_surfaces()
+        except RouteClashError as error:
+            raise ConflictError(str(error)) from error
+        await self.connect()
+        await asyncio.to_thread(self._assembly.backends.look_at_devices)
 
     async def _enter_lifespans(self) -> None:
         for context in self._booted.plugins.lifespans(self._assembly.kernel):

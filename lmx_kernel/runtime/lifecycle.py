@@ -105,9 +105,8 @@ class Lifecycle:
         estimate = await self._estimate(spec)
         instance = self.instances.get(card.id)
         held_bytes = instance.memory_bytes if instance else 0
-        others = [other for other in self.instances.values() if other is not instance]
         needed_bytes = estimate.total_bytes - held_bytes
-        victims = plan_evictions(others, needed_bytes, self.ledger)
+        victims = plan_evictions(self._others(instance), needed_bytes, self.ledger)
         return Admission(
             model=card.id,
             options=options,
@@ -201,7 +200,7 @@ class Lifecycle:
             await victim.yield_memory(self._models.turn_s)
         held.enter_context(self.ledger.reserve(instance.model, needed_bytes))
 
-    def _others(self, instance: Instance) -> list[Instance]:
+    def _others(self, instance: Instance | None) -> list[Instance]:
         return [other for other in self.instances.values() if other is not instance]
 
     def _one_too_many(self, instance: Instance) -> Instance | None:
