@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pytest
 
+from lmx_kernel.testing.mask import ScriptedMask, choices
 from lmx_kernel.types import Sampling
 
 PROMPT = [1, 20, 30, 40, 50]
@@ -19,62 +17,25 @@ SAMPLINGS = [
 ]
 
 
-class Script:
-    """A mask that allows, one after the other, sets of tokens; an empty set allows all.
-
-    A set of one is a token that it forces.
-    """
-
-    def __init__(self, *steps: set[int]) -> None:
-        self.steps = list(steps)
-        self.said: list[int] = []
-
-    def fill(self, row: np.ndarray) -> bool:
-        allowed = self._next()[:1]
-        if not allowed or not allowed[0]:
-            return False
-        row[:] = 0
-        for token in allowed[0]:
-            row[token // 32] |= np.array(1 << token % 32, np.uint32).astype(np.int32)
-        return True
-
-    def accept(self, tokens: list[int]) -> None:
-        self.said += tokens
-
-    def forced(self) -> list[int]:
-        forced = []
-        for step in self._next():
-            if len(step) != 1:
-                break
-            forced += step
-        return forced
-
-    def _next(self) -> list[set[int]]:
-        return self.steps[len(self.said) :]
-
-
-def choices(seed: int, count: int, size: int = 4) -> list[set[int]]:
-    dice = random.Random(seed)
-    return [set(dice.sample(range(3, 300), size)) for _ in range(count)]
-
-
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_only_allowed_tokens_are_said(tiny_driver, sampling) -> None:
     steps = choices(1, 12)
-    answer = tiny_driver.answer(PROMPT, 12, sampling=sampling, mask=Script(*steps))
+    answer = tiny_driver.answer(PROMPT, 12, sampling=sampling, mask=ScriptedMask(*steps))
     assert all(token in step for token, step in zip(answer, steps, strict=True))
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_a_mask_that_allows_all_changes_nothing(tiny_driver, sampling) -> None:
     free = tiny_driver.answer(PROMPT, 12, sampling=sampling)
-    masked = tiny_driver.answer(PROMPT, 12, sampling=sampling, mask=Script(*[set(range(300))] * 12))
+    masked = tiny_driver.answer(
+        PROMPT, 12, sampling=sampling, mask=ScriptedMask(*[set(range(300))] * 12)
+    )
     assert masked == free
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_forced_tokens_are_said_at_once_and_count_as_said(tiny_driver, sampling) -> None:
-    mask = Script(FREE, *({token} for token in range(60, 72)), *[FREE] * 20)
+    mask = ScriptedMask(FREE, *({token} for token in range(60, 72)), *[FREE] * 20)
     tiny_driver.add(1, PROMPT, sampling=sampling, mask=mask)
     [answer] = tiny_driver.run(1, count=20)
     assert answer[1:13] == list(range(60, 72))
@@ -87,19 +48,21 @@ def test_forced_tokens_are_said_at_once_and_count_as_said(tiny_driver, sampling)
 def test_more_forced_tokens_than_a_step_takes(tiny_driver) -> None:
     forced = [3 + n % 200 for n in range(150)]
     for number in range(4):
-        tiny_driver.add(number, [*PROMPT, 7 + number], mask=Script(*({token} for token in forced)))
+        tiny_driver.add(
+            number, [*PROMPT, 7 + number], mask=ScriptedMask(*({token} for token in forced))
+        )
     for answer in tiny_driver.run(*range(4), count=150):
         assert answer == forced
 
 
 def test_forced_tokens_end_with_the_context(open_tiny) -> None:
     driver = open_tiny(context=16, cache=64)
-    driver.add(1, PROMPT, mask=Script(*({token} for token in range(60, 120))))
+    driver.add(1, PROMPT, mask=ScriptedMask(*({token} for token in range(60, 120))))
     assert driver.run(1, count=12) == [list(range(60, 72))]
 
 
 def test_every_token_has_its_log_probability_where_they_are_asked_for(tiny_driver) -> None:
-    mask = Script(FREE, *({token} for token in range(60, 66)), *choices(3, 5))
+    mask = ScriptedMask(FREE, *({token} for token in range(60, 66)), *choices(3, 5))
     tiny_driver.add(1, PROMPT, logprobs=2, mask=mask)
     tiny_driver.run(1, count=12)
     for step in tiny_driver.steps:
@@ -115,7 +78,7 @@ def test_neighbours_of_a_masked_row_are_as_they_would_be(tiny_driver) -> None:
     for number, prompt in prompts.items():
         tiny_driver.add(number, prompt, sampling=SAMPLINGS[number])
     expected = tiny_driver.run(0, 1, 2, count=16)
-    masks = {1: Script(*choices(5, 16))}
+    masks = {1: ScriptedMask(*choices(5, 16))}
     for number, prompt in prompts.items():
         tiny_driver.add(number + 10, prompt, sampling=SAMPLINGS[number], mask=masks.get(number))
     answers = tiny_driver.run(10, 11, 12, count=16)
