@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
-import msgspec
 from cyclopts import App, Parameter
-from rich.console import Console
 from rich.table import Table
 
 from lmx_kernel import __version__
@@ -21,10 +18,10 @@ from lmx_kernel.errors import LmxError
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.install import InstallError, install
 from lmx_kernel.key_commands import app as key_app
-from lmx_kernel.memory.ledger import GIB
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import RequiredPluginError
 from lmx_kernel.service.commands import app as service_app
+from lmx_kernel.terminal import AsJson, ConfigPath, console, gib, print_json
 
 EX_CONFIG = 78  # sysexits.h: the config is wrong
 
@@ -38,12 +35,6 @@ config_app = App(name="config", help="Look at the config.")
 app.command(config_app)
 app.command(key_app)
 app.command(service_app)
-console = Console()
-
-ConfigPath = Annotated[
-    Path | None, Parameter(name="--config", help="Config file; default: config.toml in LMX_HOME.")
-]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
 
 
 def main() -> None:
@@ -82,7 +73,7 @@ def ls(config: ConfigPath = None, as_json: AsJson = False) -> None:
     for card in cards:
         table.add_row(
             card.id,
-            f"{card.size_bytes / GIB:.2f} GiB",
+            gib(card.size_bytes),
             card.format,
             card.quantization or "-",
             str(card.context_length),
@@ -108,7 +99,7 @@ def ps(config: ConfigPath = None, as_json: AsJson = False) -> None:
             model["state"],
             str(model["running"]),
             str(model["waiting"]),
-            f"{model['memory_bytes'] / GIB:.2f} GiB",
+            gib(model["memory_bytes"]),
             str(model["pid"] or "-"),
         )
     console.print(table if table.row_count else "Nothing was asked for yet.")
@@ -164,11 +155,6 @@ def check(config: ConfigPath = None) -> None:
     """Check the config; exit 78 and say every problem if it is wrong."""
     boot(config)
     console.print("The config is fine.")
-
-
-def print_json(value: Any) -> None:
-    """Print one line of JSON, for programs."""
-    print(msgspec.json.encode(value, enc_hook=str).decode(), flush=True)  # noqa: T201
 
 
 def _catalogue(booted: Booted) -> Catalogue:

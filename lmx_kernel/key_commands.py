@@ -6,11 +6,11 @@ import sys
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
-from rich.console import Console
 from rich.table import Table
 
 from lmx_kernel.config import find_home
 from lmx_kernel.keys import KeyFile
+from lmx_kernel.terminal import console
 
 Scope = Literal["inference", "admin"]
 OPEN = (
@@ -19,7 +19,6 @@ OPEN = (
 )
 
 app = App(name="key", help="Say who may use the server; a running daemon knows at once.")
-console = Console()
 
 
 @app.command

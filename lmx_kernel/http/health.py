@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import falcon
-import msgspec
 from attrs import frozen
 from falcon.asgi import Request, Response
+
+from lmx_kernel.http.json_body import send
 
 
 @frozen(kw_only=True)
@@ -49,8 +49,7 @@ class _Page:
         self._content = content
 
     async def on_get(self, _req: Request, resp: Response) -> None:
-        resp.status, page = self._content()
-        resp.content_type = falcon.MEDIA_JSON
-        resp.data = msgspec.json.encode(page)
+        status, page = self._content()
+        send(resp, page, status)
 
     on_head = on_get

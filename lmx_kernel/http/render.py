@@ -77,7 +77,7 @@ class ErrorRenderer:
                 return surface.render_error(error)
             except Exception:  # noqa: BLE001  a plugin's: the client is told all the same
                 _log.exception("render_error failed", surface=surface.name)
-        return _neutral(error)
+        return neutral_body(error)
 
 
 def _retry_after(error: LmxError) -> int | None:
@@ -87,7 +87,8 @@ def _retry_after(error: LmxError) -> int | None:
     return max(1, min(RETRY_AFTER_MAX_S, int(seconds)))
 
 
-def _neutral(error: LmxError) -> Mapping[str, Any]:
+def neutral_body(error: LmxError) -> Mapping[str, Any]:
+    """Return message, type, param and code: the shape where no dialect owns the path."""
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
     return {
         "error": {

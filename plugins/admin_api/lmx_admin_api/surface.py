@@ -45,9 +45,9 @@ from lmx_admin_api.schema import (
     Told,
 )
 from lmx_admin_api.settings import AdminSettings
-from lmx_admin_api.wire import error_body
 from lmx_kernel.discovery import PluginStatus
 from lmx_kernel.errors import LmxError, NotFoundError
+from lmx_kernel.http.render import neutral_body
 from lmx_kernel.interfaces import Operation
 from lmx_kernel.jobs.job import Job
 from lmx_kernel.status import ModelStatus
@@ -113,7 +113,7 @@ class AdminSurface:
 
     def render_error(self, error: LmxError) -> Mapping[str, Any]:
         """Return message, type, param and code."""
-        return error_body(error)
+        return neutral_body(error)
 
     def example(self, url: str, model: str) -> str:
         """Return a line to try in a shell."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from attrs import field, frozen, validators
 
+from lmx_kernel.config import find_home
+
 
 def _models() -> Path:
-    return Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser() / "models"
+    return find_home() / "models"
 
 
 @frozen

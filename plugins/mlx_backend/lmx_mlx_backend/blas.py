@@ -21,6 +21,8 @@ from pathlib import Path
 import psutil
 import structlog
 
+from lmx_kernel.config import find_home
+
 log = structlog.get_logger(__name__)
 
 COMPILE_S = 30
@@ -88,7 +90,7 @@ def _shim() -> Path:
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser() / "cache"
+    return find_home() / "cache"
 
 
 def _compile(library: Path, target: Path) -> None:

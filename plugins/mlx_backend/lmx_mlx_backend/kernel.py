@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 from cyclopts import App
 
-from lmx_kernel.config import find_home
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, Finding, JobKind, SettingsSection
@@ -54,7 +53,7 @@ def lmx_findings() -> Iterable[Finding]:
 @hookimpl
 def lmx_job_kinds(kernel: Kernel) -> Iterable[JobKind]:
     """Register ``convert``, which puts new models where LMX keeps its own."""
-    return [Conversions(kernel, find_home() / "models")]
+    return [Conversions(kernel, kernel.home / "models")]
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from falcon.asgi import Request, Response
 
-from lmx_openai_api.body import read_body
+from lmx_kernel.http.json_body import read_body
 from lmx_openai_api.chat_rendering import ChatRendering
 from lmx_openai_api.reply import Replier
 from lmx_openai_api.requests import chat_request

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from falcon.asgi import Request, Response
 
+from lmx_kernel.http.json_body import read_body
 from lmx_kernel.types import GenerationRequest, TextPrompt
-from lmx_openai_api.body import read_body
 from lmx_openai_api.completion_rendering import CompletionRendering
 from lmx_openai_api.reply import Replier
 from lmx_openai_api.requests import completion_requests

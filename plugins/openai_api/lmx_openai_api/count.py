@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import falcon
-import msgspec
 from falcon.asgi import Request, Response
 
+from lmx_kernel.http.json_body import read_body, send
 from lmx_kernel.types import GenerationRequest
-from lmx_openai_api.body import read_body
 from lmx_openai_api.objects import TokenCount
 
 if TYPE_CHECKING:
@@ -36,5 +34,4 @@ class CountTokens(Generic[T]):
         requests = self._requests(await read_body(req, self._cls))
         counts = [await self._kernel.count_tokens(request) for request in requests]
         count: TokenCount = {"object": "token_count", "prompt_tokens": sum(counts)}
-        resp.content_type = falcon.MEDIA_JSON
-        resp.data = msgspec.json.encode(count)
+        send(resp, count)

@@ -9,12 +9,11 @@ from array import array
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
-import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
 from lmx_kernel.errors import InvalidRequestError
-from lmx_openai_api.body import read_body
+from lmx_kernel.http.json_body import read_body, send
 from lmx_openai_api.objects import EmbeddingObject
 from lmx_openai_api.requests import MAX_EMBEDDED, inputs
 from lmx_openai_api.schema import EmbeddingBody
@@ -40,8 +39,7 @@ class Embeddings:
             await asyncio.sleep(0)  # so many numbers take long to write
         usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
         whole = {"object": "list", "data": data, "model": found.model, "usage": usage}
-        resp.content_type = falcon.MEDIA_JSON
-        resp.data = msgspec.json.encode(whole)
+        send(resp, whole)
 
 
 def _embedding(index: int, vector: array[float], body: EmbeddingBody) -> EmbeddingObject:

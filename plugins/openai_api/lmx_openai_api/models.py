@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import falcon
-import msgspec
 from falcon.asgi import Request, Response
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.http.json_body import send
 from lmx_kernel.types import ModelCard
-from lmx_openai_api.objects import ModelList, ModelObject
+from lmx_openai_api.objects import ModelObject
 
 if TYPE_CHECKING:
     from lmx_kernel.kernel import Kernel
@@ -29,7 +28,7 @@ class Models:
     async def on_get(self, req: Request, resp: Response) -> None:
         """List them."""
         cards = [card for card in self._kernel.models() if card.problem is None]
-        _send(resp, {"object": "list", "data": [_model(card) for card in cards]})
+        send(resp, {"object": "list", "data": [_model(card) for card in cards]})
 
 
 class Model:
@@ -47,7 +46,7 @@ class Model:
         card = self._kernel.find(name)
         if card.problem is not None:
             raise ModelUnusableError(card.problem, param="model")
-        _send(resp, _model(card))
+        send(resp, _model(card))
 
 
 def _model(card: ModelCard) -> ModelObject:
@@ -58,8 +57,3 @@ def _model(card: ModelCard) -> ModelObject:
         "created": _CREATED,
         "owned_by": publisher if slash else "lmx",
     }
-
-
-def _send(resp: Response, body: ModelList | ModelObject) -> None:
-    resp.content_type = falcon.MEDIA_JSON
-    resp.data = msgspec.json.encode(body)

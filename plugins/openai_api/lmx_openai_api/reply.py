@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import falcon
-import msgspec
 from attrs import frozen
 from falcon.asgi import Response
 
+from lmx_kernel.http.json_body import send
 from lmx_kernel.runtime.answer import Reading
 from lmx_kernel.types import GenerationRequest
 from lmx_openai_api.answers import ask
@@ -51,8 +50,7 @@ class Replier:
                 heard = await listen(answer)
                 choices = [rendering.whole(*item) for item in heard.items()]
                 whole = envelope.whole(choices, answer.usage())
-            resp.content_type = falcon.MEDIA_JSON
-            resp.data = msgspec.json.encode(whole)
+            send(resp, whole)
 
     async def _stream(
         self,

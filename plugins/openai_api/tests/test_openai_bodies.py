@@ -6,11 +6,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lmx_openai_api.body import MAX_COMMAS, MAX_OPENERS, parse
 from lmx_openai_api.requests import chat_request, completion_requests
 from lmx_openai_api.schema import ChatBody, CompletionBody
 
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
+from lmx_kernel.http.json_body import MAX_COMMAS, MAX_OPENERS, parse
 
 MODEL = "acme/Tiny-1B"
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}

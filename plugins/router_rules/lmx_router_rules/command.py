@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 from attrs import frozen
 from cyclopts import App, Parameter
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,14 +14,11 @@ from lmx_kernel.boot import boot
 from lmx_kernel.client import Client
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import HttpRequest
+from lmx_kernel.terminal import AsJson, ConfigPath, console, print_json
 from lmx_kernel.types import ChatPrompt, Constraint, GenerationRequest, Message, TextPart, Tool
 from lmx_router_rules.explain import Explanation, explain
 
-ConfigPath = Annotated[Path | None, Parameter(name="--config", help="As for `lmx serve`.")]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print it as JSON.")]
-
 app = App(name="route", version_flags=())
-console = Console(highlight=False)
 
 
 @Parameter(name="*")
@@ -73,7 +67,7 @@ def route(
     """Say which model a request would go to, and why. Nothing is asked and nothing is loaded."""
     found = explain(boot(config), asked.request(prompt), asked.caller(), _status(config))
     if json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        print_json(found)
     else:
         _print(found)
 

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from lmx_admin_api.commands.options import (
-    AsJson,
-    ConfigPath,
-    Flag,
-    console,
-    gib,
-    given,
-    print_json,
-    seconds,
-)
+from lmx_admin_api.commands.options import Flag, given, seconds
 from lmx_admin_api.commands.progress import follow_load
 from lmx_kernel.client import Client
+from lmx_kernel.terminal import AsJson, ConfigPath, console, gib, print_json
 
 
 def load(

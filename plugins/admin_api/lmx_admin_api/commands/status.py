@@ -10,16 +10,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from lmx_admin_api.commands.options import (
-    AsJson,
-    ConfigPath,
-    Flag,
-    console,
-    gib,
-    print_json,
-    seconds,
-)
+from lmx_admin_api.commands.options import Flag, seconds
 from lmx_kernel.client import Client
+from lmx_kernel.terminal import AsJson, ConfigPath, console, gib, print_json
 
 LOOK_S = 1.0
 MAX_JOBS = 8

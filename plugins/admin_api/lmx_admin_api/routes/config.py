@@ -10,7 +10,8 @@ from falcon.asgi import Request, Response
 
 from lmx_admin_api.audit import audited
 from lmx_admin_api.schema import ConfigView
-from lmx_admin_api.wire import read_body, send
+from lmx_admin_api.wire import read_body
+from lmx_kernel.http.json_body import send
 
 if TYPE_CHECKING:
     from lmx_kernel.kernel import Kernel

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.schema import DecisionList
-from lmx_admin_api.wire import send
+from lmx_kernel.http.json_body import send
 
 if TYPE_CHECKING:
     from lmx_kernel.kernel import Kernel

@@ -10,8 +10,9 @@ from falcon.asgi import Request, Response
 
 from lmx_admin_api.audit import audited
 from lmx_admin_api.schema import JobList, JobsQuery
-from lmx_admin_api.wire import read_body, read_query, send
+from lmx_admin_api.wire import read_body, read_query
 from lmx_kernel.errors import NotFoundError
+from lmx_kernel.http.json_body import send
 from lmx_kernel.jobs.job import Job
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from attrs import frozen
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.schema import LogLines, LogsQuery
-from lmx_admin_api.wire import read_query, send
-from lmx_kernel.config import find_home
+from lmx_admin_api.wire import read_query
 from lmx_kernel.errors import NotFoundError
+from lmx_kernel.http.json_body import send
 from lmx_kernel.log import FOLDER, LogSettings
 from lmx_kernel.logtail import read_tail
 
@@ -32,5 +32,5 @@ class Logs:
         query = attrs.asdict(read_query(req, LogsQuery))
         if not self.kernel.settings(LogSettings).file:
             raise NotFoundError("log.file is off: no log is kept")
-        read = partial(read_tail, find_home() / FOLDER, query.pop("limit"), **query)
+        read = partial(read_tail, self.kernel.home / FOLDER, query.pop("limit"), **query)
         send(resp, LogLines(lines=await asyncio.to_thread(read)))

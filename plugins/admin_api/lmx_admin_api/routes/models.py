@@ -22,8 +22,9 @@ from lmx_admin_api.schema import (
     ModelsQuery,
     ModelState,
 )
-from lmx_admin_api.wire import read_body, read_query, send
+from lmx_admin_api.wire import read_body, read_query
 from lmx_kernel.errors import InsufficientMemoryError, LmxError
+from lmx_kernel.http.json_body import send
 from lmx_kernel.types import Admission, LoadWish, ModelCard
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from falcon.asgi import Request, Response
 
 from lmx_admin_api.audit import audited
 from lmx_admin_api.schema import PluginList
-from lmx_admin_api.wire import send
 from lmx_kernel.errors import ConflictError
+from lmx_kernel.http.json_body import send
 
 if TYPE_CHECKING:
     from lmx_kernel.kernel import Kernel

@@ -9,8 +9,8 @@ import attrs
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.schema import PluginVersion, Status
-from lmx_admin_api.wire import send
 from lmx_kernel.discovery import PluginState
+from lmx_kernel.http.json_body import send
 
 if TYPE_CHECKING:
     from lmx_kernel.kernel import Kernel

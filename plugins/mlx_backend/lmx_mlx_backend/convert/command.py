@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from lmx_kernel.config import find_home
 from lmx_kernel.errors import LmxError
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def _print(console: Console, report: Report) -> None:
 
 
 def _default_output(file: Path) -> Path:
-    home = Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser()
-    return home / "models" / f"{file.stem}-mlx"
+    return find_home() / "models" / f"{file.stem}-mlx"
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,12 +1,13 @@
-"""Request bodies: bytes to the classes of :mod:`lmx_openai_api.schema`."""
+"""JSON bodies: bytes to attrs classes, and what is wrong with them; the same for all dialects."""
 
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import falcon
 import msgspec
-from falcon.asgi import Request
+from falcon.asgi import Request, Response
 
 from lmx_kernel.errors import InvalidRequestError
 
@@ -39,14 +40,22 @@ def parse(data: bytes, cls: type[T]) -> T:
     try:
         return msgspec.json.decode(data.removeprefix(_BOM), type=cls)
     except msgspec.ValidationError as error:
-        raise _wrong_field(str(error)) from None
+        raise wrong_field(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"the body is not valid JSON: {error}") from None
     except RecursionError:
         raise InvalidRequestError("the body is nested too deeply") from None
 
 
-def _wrong_field(problem: str) -> InvalidRequestError:
+def send(resp: Response, value: Any, status: int = 200) -> None:
+    """Answer with ``value``, as JSON."""
+    resp.status = status
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = msgspec.json.encode(value)
+
+
+def wrong_field(problem: str) -> InvalidRequestError:
+    """Return the error for what msgspec found wrong, with the field as ``param``."""
     match = _PROBLEM.fullmatch(problem)
     assert match is not None
     what, path = match["what"][:200], (match["path"] or "").removesuffix("[...]")
