@@ -7,7 +7,6 @@ All methods are called from one thread, the worker's main thread, except those o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,8 +14,17 @@ from attrs import field, frozen
 
 from lmx_kernel.types import EngineLimits, Sampling
 
-ProgressCallback = Callable[[float], None]
-"""Called while a model loads with the share that is done, 0..1. Silence for long is a hang."""
+
+class ProgressCallback(Protocol):
+    """Called while a model loads. Silence for long is a hang."""
+
+    def __call__(self, share: float, doing: str = "") -> None:
+        """Tell how far it is.
+
+        :param share: what is done, 0..1.
+        :param doing: what comes next; told to the client if the worker ends or hangs in it.
+        """
+        ...
 
 
 class Tokenizer(Protocol):

@@ -92,6 +92,7 @@ class Instance:
         self._state = State.ABSENT
         self._breaker = Breaker()
         self._lost_loads = 0
+        self._doing = ""
         self._worker: WorkerProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -294,7 +295,7 @@ class Instance:
 
     async def _run_worker(self) -> None:
         opened: asyncio.Future[EngineLimits] = asyncio.get_running_loop().create_future()
-        began = time.monotonic()
+        began, self._doing = time.monotonic(), ""
         env = await asyncio.to_thread(self._around.env, self.spec)
         worker = await WorkerProcess.start(env, partial(self._receive, opened))
         self._worker = worker
@@ -320,6 +321,7 @@ class Instance:
         elif isinstance(message, wire.Observed):
             self.stats = message.stats
         elif isinstance(message, wire.Loading):
+            self._doing = message.doing
             self._progressed(message.share)
         else:
             self.requests.receive(message)
@@ -349,16 +351,19 @@ class Instance:
                 return
             if worker.exited.done():
                 exited = f"{worker.exited.result()} {worker.last_words}".strip()
-                raise WorkerLostError(self._why or exited)
+                raise WorkerLostError(self._why or self._told(exited))
             silent = 0 if worker.frames != frames else silent + 1
             frames = worker.frames
             if silent >= TICKS // 2:
                 worker.send(wire.Ping())
-        raise WorkerLostError(f"no sign of life for {timeout_s:g} seconds")
+        raise WorkerLostError(self._told(f"no sign of life for {timeout_s:g} seconds"))
+
+    def _told(self, end: str) -> str:
+        return f"{self._doing}: {end}" if self._doing else end
 
     def _ready(self, worker: WorkerProcess, limits: EngineLimits, load_s: float) -> None:
         self._state, self._lost_loads = State.READY, 0
-        self._ready_at, self.loaded_share = time.monotonic(), 1.0
+        self._ready_at, self.loaded_share, self._doing = time.monotonic(), 1.0, ""
         self._settle_loads()
         self._around.publish(
             events.ModelLoaded(

@@ -8,14 +8,13 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from lmx_kernel.worker.messages import HEADER_BYTES, Message, decode, encode, length_of
 
 CLOSE_TIMEOUT_S = 3.0
-STDERR_LINES = 20
+STDERR_BYTES = 2000
 
 
 class WorkerProcess:
@@ -29,7 +28,7 @@ class WorkerProcess:
     def __init__(self, process: Process, writer: asyncio.StreamWriter) -> None:
         self._process = process
         self._writer = writer
-        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._stderr = b""
         self._tasks: list[asyncio.Task[None]] = []
         self.frames = 0
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -62,7 +61,7 @@ class WorkerProcess:
     @property
     def last_words(self) -> str:
         """The end of what the worker wrote to standard error."""
-        return "\n".join(self._stderr)
+        return self._stderr.decode(errors="replace").strip()
 
     def send(self, message: Message) -> None:
         """Send a message; silently dropped if the worker is gone already."""
@@ -112,8 +111,8 @@ class WorkerProcess:
             self.kill()
 
     async def _read_stderr(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.read(4096):
-            self._stderr.extend(line.decode(errors="replace").splitlines())
+        while said := await reader.read(STDERR_BYTES):
+            self._stderr = (self._stderr + said)[-STDERR_BYTES:]
 
     async def _reap(self) -> None:
         code = await self._process.wait()

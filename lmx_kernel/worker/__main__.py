@@ -60,8 +60,8 @@ def _serve(channel: Channel, spec: EngineSpec) -> None:
 
 
 def _open(channel: Channel, spec: EngineSpec) -> Engine:
-    def progress(share: float) -> None:
-        channel.send(wire.Loading(share))
+    def progress(share: float, doing: str = "") -> None:
+        channel.send(wire.Loading(share, doing))
 
     engine: Engine | None = _hooks(spec).lmx_open_engine(spec=spec, progress=progress)
     if engine is None:

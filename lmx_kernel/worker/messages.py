@@ -81,9 +81,10 @@ class Ping:
 
 @frozen
 class Loading:
-    """The share of the load that is done, 0..1."""
+    """The share of the load that is done, 0..1, and what comes next."""
 
     share: float
+    doing: str = ""
 
 
 @frozen

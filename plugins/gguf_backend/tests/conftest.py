@@ -157,7 +157,7 @@ def open_driver(path: Path, context: int, parallel: int, cache: int, **settings:
 
     options = LoadOptions(context_length=context, parallel=parallel, cache_tokens=cache)
     spec = EngineSpec(card=card_of(path), options=options, settings=settings)
-    return Driver(lmx_open_engine(spec, lambda share: None))
+    return Driver(lmx_open_engine(spec, lambda *_: None))
 
 
 @pytest.fixture

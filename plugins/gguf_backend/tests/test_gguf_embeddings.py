@@ -58,7 +58,7 @@ def open_engine() -> Iterator[Callable[..., Any]]:
     engines: list[Any] = []
 
     def opener(path: Path, **more: Any) -> Any:
-        engines.append(lmx_open_engine(spec_of(path, **more), lambda share: None))
+        engines.append(lmx_open_engine(spec_of(path, **more), lambda *_: None))
         return engines[-1]
 
     yield opener
@@ -124,7 +124,7 @@ def test_a_long_computation_shows_signs_of_life(
 
     monkeypatch.setattr(encoder, "TELL_S", 0)
     signs: list[float] = []
-    engine = lmx_open_engine(spec_of(model_path), signs.append)
+    engine = lmx_open_engine(spec_of(model_path), lambda share, *_: signs.append(share))
     signs.clear()
     first = engine.embed([[101] * 512])
     assert len(signs) > 10

@@ -494,7 +494,7 @@ def test_load_failures_carry_the_librarys_reason(tiny, tmp_path: Path) -> None:
                      size_bytes=1, context_length=512)  # fmt: skip
     options = LoadOptions(context_length=512, parallel=1, cache_tokens=512)
     with pytest.raises(ModelUnusableError, match=r"blk\.1\.attn_q") as error:
-        lmx_open_engine(EngineSpec(card=card, options=options), lambda share: None)
+        lmx_open_engine(EngineSpec(card=card, options=options), lambda *_: None)
     assert str(tmp_path) not in error.value.message
 
 
@@ -505,7 +505,9 @@ def test_loading_reports_progress(tiny_path: Path) -> None:
                      architecture="llama", size_bytes=1, context_length=512)  # fmt: skip
     options = LoadOptions(context_length=512, parallel=1, cache_tokens=512)
     shares: list[float] = []
-    engine = lmx_open_engine(EngineSpec(card=card, options=options), shares.append)
+    engine = lmx_open_engine(
+        EngineSpec(card=card, options=options), lambda share, *_: shares.append(share)
+    )
     engine.close()
     engine.close()
     assert shares == sorted(shares)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import faulthandler
 import signal
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,33 +13,25 @@ GRACE_S = 1.0
 
 
 @contextmanager
-def deadline(seconds: float, origin: str, work: str) -> Iterator[None]:
+def deadline(seconds: float, work: str) -> Iterator[None]:
     """Interrupt the block after ``seconds``; for the main thread only.
 
-    Native code cannot be interrupted: then the process ends, and its last words are the reason.
+    Native code cannot be interrupted, and may let no other thread run: then the process ends, and
+    its last words are where it hung.
 
-    :param origin: whose code it is, for the last words.
     :param work: what the block does, as in "building it".
     :raises TimeoutError: it took too long.
     """
-    reason = f"{work} took longer than {seconds:.0f} s"
 
     def expire(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(reason)
+        raise TimeoutError(f"{work} took longer than {seconds:.0f} s")
 
     handler = signal.signal(signal.SIGALRM, expire)
     left_s, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
-    last_resort = threading.Timer(seconds + GRACE_S, _end, [f"{origin}{reason}"])
-    last_resort.daemon = True
-    last_resort.start()
+    faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True)
     try:
         yield
     finally:
-        last_resort.cancel()
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, left_s)
         signal.signal(signal.SIGALRM, handler)
-
-
-def _end(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)  # noqa: T201 - the kernel reads it
-    os._exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,21 @@ class Model:
         """
         plugin = find_plugin(architecture)
         origin = f"plugin {distribution(plugin)}: " if plugin is not None else ""
+
+        @contextmanager
+        def step(share: float, work: str) -> Iterator[None]:
+            progress(share, f"{origin}{work}")
+            with deadline(PATIENCE_S, work):
+                yield
+
         try:
-            with deadline(PATIENCE_S, origin, "building it"):
+            with step(0.0, "building it"):
                 module = _build(folder, plugin)
             if as_float32:
                 module.set_dtype(mx.float32)
             for share in _compute_weights(module):
                 progress(0.9 * share)
-            with deadline(PATIENCE_S, origin, "computing a few tokens"):
+            with step(0.9, "computing a few tokens"):
                 vocabulary = _try_out(module)
                 can_batch, can_keep = _works(module, _batch), _works(module, _copy)
                 row_s = _warm_up(module)

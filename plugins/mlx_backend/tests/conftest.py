@@ -134,7 +134,7 @@ def open_driver(folder: Path, context: int, parallel: int, cache: int) -> Driver
 
     options = LoadOptions(context_length=context, parallel=parallel, cache_tokens=cache)
     spec = EngineSpec(card=find_card(folder), options=options, settings={"device": "cpu"})
-    return Driver(lmx_open_engine(spec, lambda share: None))
+    return Driver(lmx_open_engine(spec, lambda *_: None))
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ async def test_what_was_quantised_answers(kind, root, card_of):
     await kind.run(ConvertSpec("maker/plain", 8, "new"), Told())
     options = LoadOptions(context_length=64, parallel=1, cache_tokens=64)
     spec = EngineSpec(card=card_of(root / "new"), options=options, settings={"device": "cpu"})
-    engine = lmx_open_engine(spec, lambda share: None)
+    engine = lmx_open_engine(spec, lambda *_: None)
     engine.add(Sequence(id=1, tokens=[5, 6, 7], produced=0, sampling=Sampling(seed=1)))
     outputs = [output for _ in range(5) for output in engine.step().outputs]
     engine.close()

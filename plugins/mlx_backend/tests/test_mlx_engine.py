@@ -565,7 +565,7 @@ def test_mlx_is_held_to_what_the_ledger_holds(models, card_of) -> None:
 
     options = LoadOptions(context_length=64, parallel=1, cache_tokens=64)
     spec = EngineSpec(card=card_of(models("llama")), options=options, memory_bytes=777 << 20)
-    lmx_open_engine(spec, lambda share: None).close()
+    lmx_open_engine(spec, lambda *_: None).close()
     assert mx.set_memory_limit(1 << 30) == 777 << 20
 
 

@@ -26,7 +26,7 @@ def load(card_of: Callable[[Path], ModelCard]) -> Callable[[Path], Any]:
 
     def opener(folder: Path) -> Any:
         spec = EngineSpec(card=card_of(folder), options=OPTIONS, settings={"device": "cpu"})
-        return lmx_open_engine(spec, lambda share: None)
+        return lmx_open_engine(spec, lambda *_: None)
 
     return opener
 
@@ -51,7 +51,7 @@ def save(folder: Path, weights: dict[str, Any], **config: Any) -> None:
 def test_progress_is_told(llama: Path, card_of) -> None:
     shares: list[float] = []
     spec = EngineSpec(card=card_of(llama), options=OPTIONS, settings={"device": "cpu"})
-    lmx_open_engine(spec, shares.append)
+    lmx_open_engine(spec, lambda share, *_: shares.append(share))
     assert shares == sorted(shares)
     assert len(shares) > 5
     assert shares[-1] == 1.0
@@ -64,7 +64,7 @@ def test_a_gpu_that_is_not_there(llama: Path, card_of) -> None:
         pytest.skip("this machine has one")
     spec = EngineSpec(card=card_of(llama), options=OPTIONS, settings={"device": "gpu"})
     with pytest.raises(ModelUnusableError, match="MLX finds none"):
-        lmx_open_engine(spec, lambda share: None)
+        lmx_open_engine(spec, lambda *_: None)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
