@@ -60,6 +60,10 @@ class ChatFormat:
                 return opening, closing
         return None
 
+    def header(self, prompt: str) -> str:
+        """Return what stands before the text of an answer."""
+        return ""
+
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
         """Return how ``tools`` are called; None if that cannot be said."""
         return None

@@ -115,6 +115,10 @@ class Format(Protocol):
         """
         ...
 
+    def header(self, prompt: str) -> str:
+        """Return what stands before the text of an answer to ``prompt``, such as a header."""
+        ...
+
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
         """Return how ``tools`` are called, and one after the other if ``parallel``; None if this
         format has no calls.
@@ -151,6 +155,9 @@ class PlainFormat:
 
     def thought(self, prompt: str) -> tuple[str, str] | None:
         return None
+
+    def header(self, prompt: str) -> str:
+        return ""
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
         return None

@@ -95,12 +95,20 @@ class GrammarWriter:
             lines.append(f"closing[lazy]: /(?s:.*)/ {json.dumps(first)}")
         return lark("\n".join(lines))
 
-    def calls(self, syntax: CallSyntax, text: str | None) -> str:
-        """Return the grammar of calls, or of either calls or what the grammar ``text`` allows."""
-        start = "start: calls" if text is None else "start: calls | @text"
-        others = [] if text is None else [json.loads(text)["grammars"][0] | {"name": "text"}]
-        rules = f"{start}\n{self._adapt(syntax.grammar)}"
-        return json.dumps({"grammars": [{"name": "calls", "lark_grammar": rules}, *others]})
+    def after(self, header: str, text: str) -> str:
+        """Return the grammar of ``header`` and then what the grammar ``text`` allows."""
+        return _beside(text, f"start: {self._literals(header)} @text") if header else text
+
+    def calls(self, syntax: CallSyntax, text: str | None = None, header: str = "") -> str:
+        """Return the grammar of calls, or of either calls or text.
+
+        :param text: the grammar of the text.
+        :param header: what stands before it.
+        """
+        rules = self._adapt(syntax.grammar)
+        if text is None:
+            return lark(f"start: calls\n{rules}")
+        return _beside(text, f"start: calls | {self._literals(header)} @text\n{rules}")
 
     def _adapt(self, rules: str) -> str:
         """Put control tokens and the options of schemas into the rules that a format wrote."""
@@ -141,6 +149,12 @@ def text_of(tokenizer: Tokenizer, token: int) -> str:
 def lark(rules: str) -> str:
     """Return rules of which ``start`` is the first as a grammar."""
     return json.dumps({"grammars": [{"lark_grammar": rules}]})
+
+
+def _beside(text: str, rules: str) -> str:
+    """Return rules of which ``start`` is the first, and in which ``@text`` is another grammar."""
+    [grammar] = json.loads(text)["grammars"]
+    return json.dumps({"grammars": [{"lark_grammar": rules}, grammar | {"name": "text"}]})
 
 
 def schema(source: object, *, is_lenient: bool = False) -> str:

@@ -236,14 +236,16 @@ class MaskFactory:
 
         :param prompt: the end of the prompt's text.
         :raises InvalidSchemaError: a schema, pattern or grammar cannot be followed exactly.
-        :raises InvalidRequestError: a tool must be called, and there is none that can be.
+        :raises InvalidRequestError: a tool must be called and none can be, or a strict one cannot
+            be held to its schema.
         """
+        is_chat = isinstance(request.prompt, ChatPrompt)
         try:
-            body = self._body(request)
+            body = self._body(request, self._format.header(prompt) if is_chat else "")
         except RecursionError:
             raise InvalidSchemaError("a schema is nested too deeply", param="tools") from None
         rows = [body] if body else []
-        texts = self._format.thought(prompt) if isinstance(request.prompt, ChatPrompt) else None
+        texts = self._format.thought(prompt) if is_chat else None
         if texts is not None and (body or request.reasoning_tokens is not None):
             thought = self._thought(*texts, request.reasoning_tokens, is_all=not body)
             is_open = not texts[0]
@@ -265,12 +267,15 @@ class MaskFactory:
             closing=self._writer.tokens(closing),
         )
 
-    def _body(self, request: GenerationRequest) -> tuple[Stage, ...]:
-        """Return the stages of an answer without its thought; none for any text."""
+    def _body(self, request: GenerationRequest, header: str) -> tuple[Stage, ...]:
+        """Return the stages of an answer without its thought; none for any text.
+
+        :param header: what stands before its text.
+        """
         text = self._text(request.constraint)
-        calls = self._calls(request, text)
+        calls = self._calls(request, text, header)
         if calls is None:
-            return (Stage(grammar=text),) if text is not None else ()
+            return (Stage(grammar=self._writer.after(header, text)),) if text is not None else ()
         trigger, grammar = calls
         if text is not None or request.tool_choice.mode == "required":
             return (Stage(grammar=grammar),)
@@ -292,7 +297,9 @@ class MaskFactory:
             )
         return grammar
 
-    def _calls(self, request: GenerationRequest, text: str | None) -> tuple[str, str] | None:
+    def _calls(
+        self, request: GenerationRequest, text: str | None, header: str
+    ) -> tuple[str, str] | None:
         """Return the text that begins a call, and the grammar of calls, or of them or ``text``."""
         choice = request.tool_choice
         tools = [
@@ -305,11 +312,15 @@ class MaskFactory:
             syntax = self._format.calls(offered, parallel=request.parallel_tool_calls)
             if syntax is None:
                 break
-            grammar = self._writer.calls(syntax, None if must else text)
+            grammar = self._writer.calls(syntax, None if must else text, header)
             if not self._compiler.fault(grammar):
                 return syntax.trigger, grammar
         if must:
             raise InvalidRequestError("none of these tools can be called here", param="tool_choice")
+        if any(tool.strict for tool in tools):
+            raise InvalidRequestError(
+                "this model's calls cannot be held to the schema of a strict tool", param="tools"
+            )
         return None
 
     def _attempts(self, tools: Sequence[Tool]) -> Iterator[Sequence[Tool]]:

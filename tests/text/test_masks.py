@@ -58,8 +58,11 @@ class Format(PlainFormat):
 
     name = "tested"
 
-    def __init__(self, thought=None, marks=("<tool_call>", "</tool_call>")):
-        self._thought, self._marks = thought, marks
+    def __init__(self, thought=None, marks=("<tool_call>", "</tool_call>"), header=""):
+        self._thought, self._marks, self._header = thought, marks, header
+
+    def header(self, prompt):
+        return self._header
 
     def thought(self, prompt):
         return self._thought
@@ -464,6 +467,23 @@ def test_a_call_that_must_be_and_cannot_is_refused(plain):
     with pytest.raises(InvalidRequestError, match="called"):
         plain.shape(asked, "")
     assert plain.shape(request(tools=(tool(),)), "") is None
+
+
+def test_a_strict_call_that_cannot_be_masked_is_refused(plain):
+    with pytest.raises(InvalidRequestError, match="strict"):
+        plain.shape(request(tools=(tool(strict=True),)), "")
+
+
+def test_a_header_stands_before_a_text_that_is_constrained(factory):
+    headed = factory(Format(marks=("<call>", "</call>"), header="<begin>final:"))
+    point = '{"x": 1, "side": "left"}'
+    for tools in ((), (tool(),)):
+        mask = headed.shape(request(constraint=schema_of(POINT), tools=tools), "").mask()
+        assert not may_say(mask, point)
+        say(mask, [TOKENIZER.pieces.index(b"<begin>"), *TOKENIZER.encode(f"final:{point}")])
+        assert mask.is_complete
+    asked = request(constraint=schema_of(POINT), tools=(tool(),))
+    say(headed.shape(asked, "").mask(), [CALL, *TOKENIZER.encode('\n{"name": "move')])
 
 
 # --- thoughts ------------------------------------------------------------------------------------

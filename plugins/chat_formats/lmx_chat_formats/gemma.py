@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import msgspec
 
-from lmx_chat_formats.grammar import literal, repeated
+from lmx_chat_formats import bare, grammar
 from lmx_chat_formats.mistral import is_of_name
 from lmx_chat_formats.tagged import escaped
 from lmx_kernel.text.chat_format import ChatFormat
@@ -42,22 +42,15 @@ class GemmaFormat(ChatFormat):
         yield from reader.skip()
         yield from reader.drop(self.closing)
 
-    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
-        """Return the syntax of a call with any arguments: no schema can be said in this form."""
-        names = " | ".join(literal(tool.name) for tool in tools)
-        quoted = f"{literal(self.quote)} (TEXT | LESS)* {literal(self.quote)}"
-        rules = f"""\
-call: {literal(self.opening)} "call:" ({names}) object {literal(self.closing)}
-object: "{{" (pair ("," pair)*)? "}}"
-pair: /[A-Za-z_][\\w-]*/ ":" value
-value: object | list | {quoted} | NUMBER | "true" | "false" | "null"
-list: "[" (value ("," value)*)? "]"
-TEXT: /[^<]+/
-LESS: /<[^<{self.quote[1]}]/
-NUMBER: /-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][-+]?[0-9]+)?/
-"""
-        calls = repeated("call", parallel=parallel)
-        return CallSyntax(trigger=self.opening, grammar=calls + rules)
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
+        opening, closing = grammar.literal(self.opening), grammar.literal(self.closing)
+        call = f'call: {opening} "call:" named {closing}\n'
+        rules = [
+            f"{grammar.literal(tool.name)} arguments_{index}" for index, tool in enumerate(tools)
+        ]
+        named = grammar.choice("named", rules) + bare.arguments(tools, self.quote)
+        calls = grammar.repeated("call", parallel=parallel)
+        return CallSyntax(trigger=self.opening, grammar=calls + call + named)
 
     def _read_value(self, reader: Reader, depth: int) -> Reading[None]:
         if depth > MAX_DEPTH:

@@ -33,8 +33,13 @@ class HarmonyFormat(ChatFormat):
 
     def thought(self, prompt: str) -> tuple[str, str] | None:
         """Return the texts around a message in the channel ``analysis``."""
-        opened = prompt.rstrip().endswith(f"{START}{ROLE}")
-        return (f"{CHANNEL}analysis{MESSAGE}", f"{END}{START}{ROLE}") if opened else None
+        if not _is_before_header(prompt):
+            return None
+        return f"{CHANNEL}analysis{MESSAGE}", f"{END}{START}{ROLE}"
+
+    def header(self, prompt: str) -> str:
+        """Return the header of a message to the user."""
+        return f"{CHANNEL}final{MESSAGE}" if _is_before_header(prompt) else ""
 
     def read(self, reader: Reader, prompt: str, tools: Sequence[Tool]) -> Reading[None]:
         """Read message after message; what has no header is text."""
@@ -59,6 +64,10 @@ class HarmonyFormat(ChatFormat):
         names = grammar.named_call(tools, "", f'" " "{CONSTRAIN}" "json" "{MESSAGE}"')
         rules = f'calls: "{CHANNEL}" "commentary to=functions." named\n'
         return CallSyntax(trigger=f"{CHANNEL}commentary to=functions.", grammar=rules + names)
+
+
+def _is_before_header(prompt: str) -> bool:
+    return prompt.rstrip().endswith(f"{START}{ROLE}")
 
 
 def _read_header(reader: Reader, mark: str) -> Reading[tuple[str, str]]:

@@ -180,6 +180,8 @@ def test_models_think_first_where_their_template_knows_thoughts():
     assert find_format(TEMPLATES["generic"]).thought("<|im_start|>assistant\n") is None
     opening, closing = find_format(TEMPLATES["harmony"]).thought("<|start|>assistant")
     assert read("harmony", [f"{opening}why{closing}So."]) == [Thought("why"), Text("So.")]
+    header = find_format(TEMPLATES["harmony"]).header("<|start|>assistant")
+    assert read("harmony", [f"{opening}why{closing}{header}So."]) == [Thought("why"), Text("So.")]
 
 
 @names
@@ -274,7 +276,7 @@ VOCABULARY = LLTokenizer(TokenizerWrapper(Bytes()))
 def accepts(name, text, *, tools=TOOLS, parallel=True):
     syntax = find_format(TEMPLATES[name]).calls(tools, parallel=parallel)
     assert text.startswith(syntax.trigger)
-    matcher = LLMatcher(VOCABULARY, GrammarWriter(Bytes()).calls(syntax, None), log_level=0)
+    matcher = LLMatcher(VOCABULARY, GrammarWriter(Bytes()).calls(syntax), log_level=0)
     assert not matcher.is_error(), matcher.get_error()
     data = list(text.encode())
     return matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()
@@ -339,6 +341,49 @@ def test_values_between_tags_get_the_types_of_the_schema():
     assert value({"type": "array"}, '["x", 1]') == ["x", 1]
     assert value({}, "plain words") == "plain words"
     assert value({"type": "number"}, "NaN") == "NaN"  # no JSON has it
+
+
+NODE = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "next": {"$ref": "#/$defs/node"}},
+    "required": ["name"],
+}
+ALL_KINDS = {
+    "properties": {
+        "count": {"type": "integer"},
+        "kind": {"enum": ["big", 2, None]},
+        "list": {"type": "array", "items": {"type": "boolean"}},
+        "node": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+        "Rate": {"type": ["number", "null"]},
+        "some": {},
+    },
+    "required": ["kind", "count"],
+    "$defs": {"node": NODE},
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fits"),
+    [
+        ("count:1,kind:2", True),
+        ("count:-12,kind:'big',list:[true,false],node:{name:'a',next:{name:'b'}},Rate:1.5", True),
+        ("count:1,kind:null,list:[],node:null,Rate:null,some:{a:[1,'x']}", True),
+        ("count:1", False),
+        ("kind:2,count:1", False),
+        ("count:1.5,kind:2", False),
+        ("count:1,kind:3", False),
+        ("count:1,kind:2,other:3", False),
+        ("count:1,kind:2,list:[1]", False),
+        ("count:1,kind:2,node:{next:{name:'b'}}", False),
+        ("count:1,kind:2,Rate:'x'", False),
+        (",count:1,kind:2", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["gemma", "function_gemma"])
+def test_arguments_that_are_no_json_are_held_to_their_schema(name, arguments, fits):
+    kind = find_format(TEMPLATES[name])
+    written = f"{kind.opening}call:f{{{arguments}}}{kind.closing}".replace("'", kind.quote)
+    assert accepts(name, written, tools=(Tool(name="f", parameters=ALL_KINDS),)) is fits
 
 
 def test_gemma_writes_values_of_all_kinds():
