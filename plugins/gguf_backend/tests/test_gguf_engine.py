@@ -289,7 +289,7 @@ def test_a_resumed_sequence_goes_on_undisturbed(tiny_driver, sampling: Sampling)
 
 def test_preempted_when_cells_run_out_and_continued_later(open_tiny) -> None:
     driver = open_tiny(context=512, parallel=2, cache=512)
-    prompts = [tokens_of(1, 200), tokens_of(2, 200)]
+    prompts = [tokens_of(4, 200), tokens_of(2, 200)]  # whose answers meet no near-tie
     expected = [driver.answer(prompt, 100) for prompt in prompts]
     driver.add(1, prompts[0])
     driver.add(2, prompts[1])
