@@ -32,6 +32,16 @@ class Assembly:
     bus: Bus
 
 
+def scan(booted: Booted) -> Catalogue:
+    """Return what lies on disk, for commands that need no daemon."""
+    plugins, settings = booted.plugins, booted.settings
+    catalogue = Catalogue(
+        partial(plugins.model_sources, settings), partial(plugins.backends, settings)
+    )
+    catalogue.scan()
+    return catalogue
+
+
 def assemble(booted: Booted) -> Assembly:
     """Build everything but the HTTP server. Needs a running event loop."""
     settings, plugins = booted.settings, booted.plugins

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from functools import partial
 from typing import Annotated, NoReturn
 
 from cyclopts import App, Parameter
 from rich.table import Table
 
 from lmx_kernel import __version__
-from lmx_kernel.boot import Booted, boot
+from lmx_kernel.assembly import scan
+from lmx_kernel.boot import boot
 from lmx_kernel.client import Client
 from lmx_kernel.config import ConfigError
 from lmx_kernel.errors import LmxError
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.install import InstallError, install
 from lmx_kernel.key_commands import app as key_app
-from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.plugins import RequiredPluginError
 from lmx_kernel.service.commands import app as service_app
 from lmx_kernel.terminal import AsJson, ConfigPath, console, gib, print_json
@@ -63,7 +62,7 @@ def serve(config: ConfigPath = None, supervised: Supervised = False) -> None:
 @app.command
 def ls(config: ConfigPath = None, as_json: AsJson = False) -> None:
     """List the models on disk."""
-    cards = _catalogue(boot(config)).cards
+    cards = scan(boot(config)).cards
     if as_json:
         print_json(cards)
         return
@@ -143,7 +142,7 @@ def doctor(config: ConfigPath = None) -> None:
     from lmx_kernel.doctor import examine  # noqa: PLC0415 - the other commands need no examination
 
     booted = boot(config)
-    findings = examine(booted, _catalogue(booted))
+    findings = examine(booted, scan(booted))
     for finding in findings:
         mark = "[green]ok[/green]  " if finding.is_ok else "[red]FAIL[/red]"
         console.print(f"{mark} {finding.subject}: {finding.text}", highlight=False)
@@ -155,15 +154,6 @@ def check(config: ConfigPath = None) -> None:
     """Check the config; exit 78 and say every problem if it is wrong."""
     boot(config)
     console.print("The config is fine.")
-
-
-def _catalogue(booted: Booted) -> Catalogue:
-    plugins, settings = booted.plugins, booted.settings
-    catalogue = Catalogue(
-        partial(plugins.model_sources, settings), partial(plugins.backends, settings)
-    )
-    catalogue.scan()
-    return catalogue
 
 
 def _fail(message: str, status: int) -> NoReturn:

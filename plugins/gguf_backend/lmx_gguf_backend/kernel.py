@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 
 from lmx_gguf_backend.footprint import estimate, estimate_encoder
 from lmx_gguf_backend.model_file import ModelFile, is_model_name, read_model, shard_paths
@@ -51,7 +52,6 @@ class GgufBackend:
     """Recognises ``*.gguf`` files that hold a language model."""
 
     name: str = NAME
-    _cache: dict[Path, tuple[tuple[object, ...], ModelFile | str]] = field(factory=dict)
 
     def identify(self, location: Location) -> list[ModelCard]:
         """Return a card for each model at ``location``; damaged ones carry a problem."""
@@ -75,7 +75,7 @@ class GgufBackend:
 
         :raises ModelUnusableError: as :meth:`verify`.
         """
-        model = self._read(card.path)
+        model = _read(card.path)
         if isinstance(model, str):
             raise ModelUnusableError(model)
         chosen = GgufSettings(**settings)
@@ -102,21 +102,13 @@ class GgufBackend:
         return {"GGML_NO_BACKTRACE": "1", "GOMP_SPINCOUNT": "1000"}
 
     def _is_model(self, path: Path) -> bool:
-        model = self._read(path)
+        model = _read(path)
         if isinstance(model, str):
             return "mmproj" not in path.name.lower()
         return model.architecture != "clip" and model.text("general.type") not in COMPANIONS
 
-    def _read(self, path: Path) -> ModelFile | str:
-        """Return the model at ``path`` or what is wrong with it, from the cache if unchanged."""
-        stamp = tuple(_stamp(shard) for shard in shard_paths(path))
-        known = self._cache.get(path)
-        if known is None or known[0] != stamp:
-            known = self._cache[path] = (stamp, _model_or_problem(path))
-        return known[1]
-
     def _card(self, path: Path, location: Location) -> ModelCard:
-        model = self._read(path)
+        model = _read(path)
         files = tuple(shard for shard in shard_paths(path) if shard.name in location.files)
         if isinstance(model, str):
             return _damaged_card(path, files, model)
@@ -136,6 +128,11 @@ class GgufBackend:
         )
 
 
+def _read(path: Path) -> ModelFile | str:
+    """Return the model at ``path`` or what is wrong with it; read again when a file changed."""
+    return _model_or_problem(path, tuple(_stamp(shard) for shard in shard_paths(path)))
+
+
 def _stamp(path: Path) -> tuple[int, int] | None:
     """Return what changes when a file does: its size and time of change, None if it is missing."""
     try:
@@ -145,7 +142,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _model_or_problem(path: Path) -> ModelFile | str:
+@lru_cache(maxsize=4096)
+def _model_or_problem(path: Path, stamps: tuple[object, ...]) -> ModelFile | str:
     try:
         return read_model(path)
     except ModelUnusableError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define
 from cyclopts import App
 
 from lmx_kernel.errors import ModelUnusableError
@@ -69,7 +70,6 @@ class MlxBackend:
     """Recognises folders with a ``config.json`` and safetensors files."""
 
     name: str = NAME
-    _cache: dict[Path, tuple[Stamp, ModelFolder | str]] = field(factory=dict)
 
     def identify(self, location: Location) -> list[ModelCard]:
         """Return the card of the model at ``location``, if one is there.
@@ -79,7 +79,7 @@ class MlxBackend:
         is_model = any(name.endswith(".safetensors") for name in location.files)
         if not is_model or "config.json" not in location.files:
             return []
-        model = self._read(location.folder)
+        model = _read(location.folder)
         if isinstance(model, str):
             return [_damaged_card(location, model)]
         return [_card(location, model)]
@@ -101,7 +101,7 @@ class MlxBackend:
 
         :raises ModelUnusableError: as :meth:`verify`.
         """
-        model = self._read(card.path)
+        model = _read(card.path)
         if isinstance(model, str):
             raise ModelUnusableError(model)
         return Footprint(model, options, is_cpu(MlxSettings(**settings).device)).estimate()
@@ -114,13 +114,10 @@ class MlxBackend:
         """Return what puts a fast matrix library before MLX's own on a Linux CPU."""
         return blas_env(MlxSettings(**settings).threads)
 
-    def _read(self, folder: Path) -> ModelFolder | str:
-        """Return the model in ``folder`` or what is wrong with it, from the cache if unchanged."""
-        stamp = _stamp(folder)
-        known = self._cache.get(folder)
-        if known is None or known[0] != stamp:
-            known = self._cache[folder] = (stamp, _model_or_problem(folder))
-        return known[1]
+
+def _read(folder: Path) -> ModelFolder | str:
+    """Return the model in ``folder`` or what is wrong with it; read again when a file changed."""
+    return _model_or_problem(folder, _stamp(folder))
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -132,7 +129,8 @@ def _stamp(folder: Path) -> Stamp:
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in entries)
 
 
-def _model_or_problem(folder: Path) -> ModelFolder | str:
+@lru_cache(maxsize=4096)
+def _model_or_problem(folder: Path, stamp: Stamp) -> ModelFolder | str:
     try:
         return read_folder(folder)
     except ModelUnusableError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
+from lmx_kernel.assembly import scan
 from lmx_kernel.boot import Booted
 from lmx_kernel.errors import InsufficientMemoryError, LmxError
 from lmx_kernel.interfaces import HttpRequest, ModelState, RoutingContext
@@ -54,7 +55,7 @@ def explain(
 
     :param status: what a running daemon says of itself; None if there is none.
     """
-    catalogue = _catalogue(booted)
+    catalogue = scan(booted)
     state = partial(_state, booted, status)
     context = RoutingContext(
         now=datetime.now(UTC).astimezone(),
@@ -80,15 +81,6 @@ def explain(
         skipped=(*decision.skipped, *skipped),
         is_live=status is not None,
     )
-
-
-def _catalogue(booted: Booted) -> Catalogue:
-    plugins, settings = booted.plugins, booted.settings
-    catalogue = Catalogue(
-        partial(plugins.model_sources, settings), partial(plugins.backends, settings)
-    )
-    catalogue.scan()
-    return catalogue
 
 
 def _state(booted: Booted, status: Status | None, card: ModelCard) -> ModelState:
