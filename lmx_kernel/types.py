@@ -82,10 +82,12 @@ class Constraint:
 
     :param kind: one of json_object, json_schema, regex, lark.
     :param source: the schema (JSON text), the pattern, or the grammar; "" for json_object.
+    :param param: the field of the client's request that it came in, for errors.
     """
 
     kind: str
     source: str = ""
+    param: str | None = None
 
 
 @frozen

@@ -19,8 +19,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
+
+from lmx_kernel.errors import UnavailableError
 
 DEADLINE_S = 1.5
 """Of one grammar, from its line to the verdict."""
@@ -61,8 +64,16 @@ class Compiler:
         self._verdict = lru_cache(VERDICTS)(self._ask)
 
     def fault(self, grammar: str) -> str:
-        """Return why a grammar cannot be followed, or costs too much; "" if it is safe to build."""
-        return self._verdict(grammar)
+        """Return why a grammar cannot be followed, or costs too much; "" if it is safe to build.
+
+        What cost too much is tried again when it comes again: it may have been the machine.
+
+        :raises UnavailableError: there can be no child now.
+        """
+        try:
+            return self._verdict(grammar)
+        except OSError:
+            return "it takes too much time or memory to compile"
 
     def close(self) -> None:
         """End the child."""
@@ -73,41 +84,53 @@ class Compiler:
 
     def _ask(self, grammar: str) -> str:
         with self._lock:
-            try:
-                if self._child is None:
-                    self._start()
-                answer = self._exchange(grammar, DEADLINE_S)
-            except OSError:
-                answer = None
-            if answer is None:
-                self.close()
-                return "it takes too much time or memory to compile"
-            return str(json.loads(answer))
+            if self._child is not None:
+                with suppress(ConnectionError):  # it may be dead since the grammar before
+                    return self._exchange(grammar, DEADLINE_S)
+            self._start()
+            return self._exchange(grammar, DEADLINE_S)
 
     def _start(self) -> None:
-        self._child = subprocess.Popen(  # noqa: S603 - itself
-            (sys.executable, "-m", __name__),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        self._exchange(self._hello, START_S)
+        try:
+            self._child = subprocess.Popen(  # noqa: S603 - itself
+                (sys.executable, "-m", __name__),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            self._exchange(self._hello, START_S)
+        except OSError as error:
+            raise UnavailableError(
+                f"grammars cannot be compiled now: {error}", retry_after_s=5
+            ) from error
 
-    def _exchange(self, line: str, deadline_s: float) -> bytes | None:
-        """Send a line and return the one that answers it; None if none came in time."""
+    def _exchange(self, line: str, deadline_s: float) -> str:
+        """Send a line and return the answer to it; a child that gives none is ended.
+
+        :raises TimeoutError: none came in time.
+        :raises ConnectionError: the child is dead.
+        """
         assert self._child
         assert self._child.stdin
         assert self._child.stdout
-        self._child.stdin.write(line.encode() + b"\n")
-        self._child.stdin.flush()
-        if not select.select([self._child.stdout], [], [], deadline_s)[0]:
-            return None
-        return self._child.stdout.readline() or None
+        try:
+            self._child.stdin.write(line.encode() + b"\n")
+            self._child.stdin.flush()
+            if not select.select([self._child.stdout], [], [], deadline_s)[0]:
+                raise TimeoutError(f"no answer within {deadline_s:g} seconds")
+            if not (answer := self._child.stdout.readline()):
+                raise ConnectionError("the compiler died")
+        except OSError:
+            self.close()
+            raise
+        return str(json.loads(answer))
 
 
 def first_line(message: str) -> str:
     """Return the part of the library's message that a client may see."""
-    line = (message.strip().splitlines() or [""])[0]
+    lines = message.strip().splitlines() or [""]
+    causes = [line for line in lines if line.startswith("error: ")]  # below a pattern
+    line = causes[0].removeprefix("error: ") if causes else lines[0]
     if line == "NoExtensionBias":
         return "nothing can fit it"
     return "it cannot be followed" if line.startswith("panic") else line[:REASON_CHARS]

@@ -58,14 +58,19 @@ Piece = Text | Thought | CallStarted | CallArguments | CallEnded
 class CallSyntax:
     """How calls are written, for a mask.
 
-    :param trigger: the text (or control token) that nothing but a call begins with.
+    :param triggers: texts (or control tokens) that nothing but a call begins with, wherever in an
+        answer they come.
     :param grammar: Lark rules as the mask's library reads them, of which ``calls`` is one or more
-        complete calls, from the trigger on. Each of the format's marks that occurs in it is a
-        literal of its own, so that a control token can be put in its place.
+        complete calls. It may begin with any of the triggers. Each of the format's marks that
+        occurs in it is a literal of its own, so that a control token can be put in its place.
+    :param bare: for models that also answer with nothing but a call, without any mark: a pattern of
+        how such an answer begins, as far as nothing else begins so, and the text in ``calls`` that
+        this stands for.
     """
 
-    trigger: str
+    triggers: tuple[str, ...]
     grammar: str
+    bare: tuple[str, str] | None = None
 
 
 class Parser(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -30,6 +30,13 @@ WHITESPACE = r" |\r?\n[ \t]{0,32}"
 """
 
 BOUNDS = ("maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties")
+
+VALUES = ("const", "enum", "default", "examples")
+"""Keywords of a schema that hold values, no schemas."""
+
+FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6",
+                     "uuid", "uri"})  # fmt: skip
+"""Of texts; those that the library knows."""
 
 SKIPPED = r"//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.)+/"
 """Comments and patterns of a Lark grammar."""
@@ -78,18 +85,21 @@ class GrammarWriter:
         return tuple(found)
 
     def until(self, closing: str, *, opening: str = "", may_end: bool) -> str:
-        """Return the grammar of anything between two texts, these included.
+        """Return the grammar of anything between two texts, these included, and of white space
+        before the first.
 
         :param may_end: the answer may also end without ``closing``.
         """
         first, *rest = self._split(closing)
         others = set(self._controls.values()) - self._tokenizer.end_ids - {first}
         end = f"TEXT? {self._write([first])}" if isinstance(first, int) else "closing"
+        begin = f"SPACE? {self._literals(opening)}" if opening else ""
         lines = [
-            f"start: {self._literals(opening)} free {'(end | TEXT?)' if may_end else 'end'}",
+            f"start: {begin} free {'(end | TEXT?)' if may_end else 'end'}",
             f"free: (TEXT? <[{','.join(map(str, sorted(others)))}]>)*" if others else 'free: ""',
             f"end: {end} {self._write(rest)}",
             "TEXT: /(?s:.+)/",
+            r"SPACE: /\s{1,8}/",
         ]
         if isinstance(first, str):
             lines.append(f"closing[lazy]: /(?s:.*)/ {json.dumps(first)}")
@@ -165,6 +175,11 @@ def schema(source: object, *, is_lenient: bool = False) -> str:
     return json.dumps({"grammars": [{"json_schema": _guided(source, is_lenient)}]})
 
 
+def opened(pattern: str) -> str:
+    """Return the grammar of a pattern, and of white space before it."""
+    return lark(f"start: /\\s*{pattern}/")
+
+
 def constrained(constraint: Constraint) -> str:
     """Return the grammar of what fits a constraint.
 
@@ -188,24 +203,48 @@ def constrained(constraint: Constraint) -> str:
 
 def relaxed(tool: Tool) -> Tool:
     """Return a tool without the bounds of its schema that bound nothing real."""
-    return tool if tool.strict else evolve(tool, parameters=_relaxed(tool.parameters))
+    return evolve(tool, parameters=_without(_is_absurd, tool.parameters))
 
 
-def _relaxed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _relaxed(item) for key, item in value.items() if not _is_absurd(key, item)}
-    return [_relaxed(item) for item in value] if isinstance(value, list) else value
+def patternless(tool: Tool) -> Tool:
+    """Return a tool whose texts may have any form."""
+    return evolve(tool, parameters=_without(_is_form, tool.parameters))
+
+
+def _without(unwanted: Callable[[str, Any], bool], value: Any) -> Any:
+    """Return a schema without some of its keywords, at any depth."""
+    if isinstance(value, list):
+        return [_without(unwanted, item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: item if key in VALUES else _without(unwanted, item)
+        for key, item in value.items()
+        if not unwanted(key, item)
+    }
 
 
 def _is_absurd(key: str, value: Any) -> bool:
     return key in BOUNDS and isinstance(value, int | float) and not 0 <= value <= MOST
 
 
+def _is_form(key: str, value: Any) -> bool:
+    return key in ("pattern", "format") and isinstance(value, str)
+
+
+def _is_annotation(key: str, value: Any) -> bool:
+    """Return whether a keyword forbids nothing: the standard lets formats be hints."""
+    if key == "propertyNames":
+        return value in (True, {}, {"type": "string"})
+    return key == "format" and isinstance(value, str) and value not in FORMATS
+
+
 def _guided(source: object, is_lenient: bool) -> object:
     """Add the library's options to a schema, in place of any that came with it."""
     if not isinstance(source, dict):
         return source
-    return source | {"x-guidance": {"whitespace_pattern": WHITESPACE, "lenient": is_lenient}}
+    options = {"whitespace_pattern": WHITESPACE, "lenient": is_lenient}
+    return _without(_is_annotation, source) | {"x-guidance": options}
 
 
 def _parsed(source: str) -> str:

@@ -18,8 +18,17 @@ from attrs import define, evolve, field, frozen
 from lmx_kernel.engine import Tokenizer
 from lmx_kernel.errors import InternalError, InvalidRequestError, InvalidSchemaError
 from lmx_kernel.text.compiler import Compiler, first_line, limits
-from lmx_kernel.text.formats import Format, offered_tools
-from lmx_kernel.text.grammar import GrammarWriter, Stage, constrained, relaxed, schema, text_of
+from lmx_kernel.text.formats import CallSyntax, Format, offered_tools
+from lmx_kernel.text.grammar import (
+    GrammarWriter,
+    Stage,
+    constrained,
+    opened,
+    patternless,
+    relaxed,
+    schema,
+    text_of,
+)
 from lmx_kernel.types import ChatPrompt, Constraint, GenerationRequest, Tool
 
 if TYPE_CHECKING:
@@ -58,12 +67,14 @@ class _Way:
     :ivar matcher: None where anything may follow.
     :ivar seen: tokens of the stage at hand.
     :ivar is_over: nothing may follow.
+    :ivar has_turned: the last token ended a stage that another one follows.
     """
 
     ready: Sequence[Ready]
     matcher: LLMatcher | None = field(default=None, init=False)
     seen: int = field(default=0, init=False)
     is_over: bool = field(default=False, init=False)
+    has_turned: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.ready:
@@ -84,6 +95,7 @@ class _Way:
 
     def take(self, token: int) -> bool:
         """Take note of a token; False if it does not go on this way."""
+        self.has_turned = False
         if self.matcher is None:
             return True
         if self.is_over or not self.matcher.consume_token(token):
@@ -103,10 +115,11 @@ class _Way:
             return
         has_ended = self.matcher.stop_reason() == "EndOfSentence"
         if len(self.ready) > 1 and not has_ended:
+            self.has_turned = True
             self.ready = self.ready[1:]
             self._enter()
         elif not has_ended and self.ready[0].stage.is_thought:
-            self.matcher = None
+            self.has_turned, self.matcher = True, None
         else:
             self.is_over = True
 
@@ -129,10 +142,12 @@ class Mask:
 
     def fill(self, row: Any) -> bool:
         """Write which tokens are allowed; False where all are, or where it does not matter."""
-        if self.problem or self.is_complete or any(way.matcher is None for way in self._ways):
+        if self.problem or self.is_complete:
+            return False
+        forced = self.forced()
+        if not forced and any(way.matcher is None for way in self._ways):
             return False
         words = memoryview(row).cast("B")
-        forced = self.forced()
         if forced:
             words[:] = bytes(len(words))
             words[forced[0] // 8] = 1 << forced[0] % 8
@@ -171,12 +186,12 @@ class Mask:
     def _follow(self, token: int) -> None:
         rest = self._forced[1:] if self._forced and self._forced[0] == token else []
         self._forced = rest or None
-        thoughts = [way for way in self._ways if way.is_thinking]
         for way in list(self._ways):
             if not way.take(token):
                 self._give_up(way, DEAD_END)
-        # who has thought to the end did not speak all along
-        self._ways = [way for way in thoughts if not way.is_thinking][:1] or self._ways
+        # A turn shows which way it was all along; but what is said in a thought is only thought.
+        if not any(way.is_thinking for way in self._ways):
+            self._ways = [way for way in self._ways if way.has_turned] or self._ways
 
     def _give_up(self, way: _Way, reason: str) -> None:
         if len(self._ways) > 1:
@@ -241,18 +256,16 @@ class MaskFactory:
         """
         is_chat = isinstance(request.prompt, ChatPrompt)
         try:
-            body = self._body(request, self._format.header(prompt) if is_chat else "")
+            bodies = self._bodies(request, self._format.header(prompt) if is_chat else "")
         except RecursionError:
             raise InvalidSchemaError("a schema is nested too deeply", param="tools") from None
-        rows = [body] if body else []
-        texts = self._format.thought(prompt) if is_chat else None
-        if texts is not None and (body or request.reasoning_tokens is not None):
-            thought = self._thought(*texts, request.reasoning_tokens, is_all=not body)
+        rows, texts = bodies, self._format.thought(prompt) if is_chat else None
+        if texts is not None and (bodies or request.reasoning_tokens is not None):
+            thought = self._thought(*texts, request.reasoning_tokens, is_all=not bodies)
+            thinking = [(thought, *body) for body in bodies or [()]]
             is_open = not texts[0]
-            rows = [(thought, *body)] if is_open else [(thought, *body), body]
-        if not rows:
-            return None
-        return Shape([tuple(map(self._ready, row)) for row in rows])
+            rows = thinking if is_open else [*thinking, *(bodies or [()])]
+        return Shape([tuple(map(self._ready, row)) for row in rows]) if rows else None
 
     def close(self) -> None:
         """End what runs for it."""
@@ -267,20 +280,31 @@ class MaskFactory:
             closing=self._writer.tokens(closing),
         )
 
-    def _body(self, request: GenerationRequest, header: str) -> tuple[Stage, ...]:
-        """Return the stages of an answer without its thought; none for any text.
+    def _bodies(self, request: GenerationRequest, header: str) -> list[tuple[Stage, ...]]:
+        """Return the ways of an answer without its thought; none for any text.
 
         :param header: what stands before its text.
         """
         text = self._text(request.constraint)
         calls = self._calls(request, text, header)
         if calls is None:
-            return (Stage(grammar=self._writer.after(header, text)),) if text is not None else ()
-        trigger, grammar = calls
+            return [(Stage(grammar=self._writer.after(header, text)),)] if text is not None else []
+        syntax, grammar = calls
         if text is not None or request.tool_choice.mode == "required":
-            return (Stage(grammar=grammar),)
-        free = Stage(grammar=self._writer.until(trigger, may_end=True))
-        return free, Stage(grammar=grammar, begun=self._writer.tokens(trigger))
+            return [(Stage(grammar=grammar),)]
+        return self._openings(syntax, grammar)
+
+    def _openings(self, syntax: CallSyntax, grammar: str) -> list[tuple[Stage, ...]]:
+        """Return how text goes on as calls, a way for each text that begins them."""
+        rows: list[tuple[Stage, ...]] = []
+        for trigger in syntax.triggers:
+            free = Stage(grammar=self._writer.until(trigger, may_end=True))
+            rows.append((free, Stage(grammar=grammar, begun=self._writer.tokens(trigger))))
+        if syntax.bare is not None:
+            pattern, text = syntax.bare
+            begun = self._writer.tokens(text)
+            rows += [(Stage(grammar=opened(pattern)), Stage(grammar=grammar, begun=begun))]
+        return rows if syntax.triggers else [*rows, ()]
 
     def _text(self, constraint: Constraint | None) -> str | None:
         if constraint is None:
@@ -293,14 +317,14 @@ class MaskFactory:
             fault = self._compiler.fault(grammar)
         if fault:
             raise InvalidSchemaError(
-                f"the {constraint.kind} cannot be followed: {fault}", param="response_format"
+                f"the {constraint.kind} cannot be followed: {fault}", param=constraint.param
             )
         return grammar
 
     def _calls(
         self, request: GenerationRequest, text: str | None, header: str
-    ) -> tuple[str, str] | None:
-        """Return the text that begins a call, and the grammar of calls, or of them or ``text``."""
+    ) -> tuple[CallSyntax, str] | None:
+        """Return how tools are called, and the grammar of calls, or of them or ``text``."""
         choice = request.tool_choice
         tools = [
             relaxed(tool)
@@ -314,7 +338,7 @@ class MaskFactory:
                 break
             grammar = self._writer.calls(syntax, None if must else text, header)
             if not self._compiler.fault(grammar):
-                return syntax.trigger, grammar
+                return syntax, grammar
         if must:
             raise InvalidRequestError("none of these tools can be called here", param="tool_choice")
         if any(tool.strict for tool in tools):
@@ -328,18 +352,23 @@ class MaskFactory:
 
         :raises InvalidSchemaError: of a strict tool it must be.
         """
-        sound = [tool if self._is_sound(tool) else _loose(tool) for tool in tools]
+        sound = [self._sound(tool) for tool in tools]
         if sound:
             yield sound
             yield [tool if tool.strict else _loose(tool) for tool in sound]
 
-    def _is_sound(self, tool: Tool) -> bool:
-        fault = self._compiler.fault(schema(tool.parameters, is_lenient=not tool.strict))
+    def _sound(self, tool: Tool) -> Tool:
+        """Return a tool with as much of its schema as can be followed."""
+        fault = self._fault(tool)
         if fault and tool.strict:
             raise InvalidSchemaError(
                 f"the parameters of {tool.name} cannot be followed: {fault}", param="tools"
             )
-        return not fault
+        eased = patternless(tool) if fault else tool
+        return eased if not fault or not self._fault(eased) else _loose(tool)
+
+    def _fault(self, tool: Tool) -> str:
+        return self._compiler.fault(schema(tool.parameters, is_lenient=not tool.strict))
 
     def _ready(self, stage: Stage) -> Ready:
         matcher = self._matcher(stage.grammar)

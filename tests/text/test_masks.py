@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
+import sys
 import time
 from array import array
 
 import jsonschema
 import pytest
+from attrs import evolve
 
-from lmx_kernel.errors import InvalidRequestError, InvalidSchemaError
-from lmx_kernel.text.compiler import DEADLINE_S
+from lmx_kernel.errors import InvalidRequestError, InvalidSchemaError, UnavailableError
+from lmx_kernel.text.compiler import DEADLINE_S, Compiler
 from lmx_kernel.text.formats import CallSyntax, PlainFormat
+from lmx_kernel.text.grammar import schema
 from lmx_kernel.text.masks import MaskFactory, needs_mask
 from lmx_kernel.types import (
     ChatPrompt,
@@ -74,7 +79,7 @@ class Format(PlainFormat):
             f'call: "{opening}" "\\n" body "\\n" "{closing}"',
             "body: " + " | ".join(map(_body, tools)),
         ]
-        return CallSyntax(trigger=opening, grammar="\n".join(rules))
+        return CallSyntax(triggers=(opening,), grammar="\n".join(rules))
 
 
 def _body(tool):
@@ -147,7 +152,7 @@ def factory():
     made = {}
 
     def make(chat_format, tokenizer=TOKENIZER):
-        key = repr((vars(chat_format), type(tokenizer)))
+        key = repr((type(chat_format), vars(chat_format), type(tokenizer)))
         return made.setdefault(key, MaskFactory(tokenizer, chat_format))
 
     yield make
@@ -285,7 +290,6 @@ BOMBS = {
     ),
     "deep": Constraint("json_schema", '{"items":' * 10_000 + "{}" + "}" * 10_000),
     "deep_200": Constraint("json_schema", '{"items":' * 200 + "{}" + "}" * 200),
-    "unknown_format": schema_of({"type": "string", "format": "zorg"}),
     "unique": schema_of({"type": "array", "uniqueItems": True}),
     "not": schema_of({"not": {"type": "string"}}),
     "remote": schema_of({"$ref": "https://example.com/schema.json"}),
@@ -317,6 +321,13 @@ SERVED = {
     "left_recursion": Constraint("lark", 'start: start "a" | "a"'),
     "ambiguous": Constraint("lark", 'start: e\ne: e e | "a"'),
     "options": Constraint("lark", '%llguidance {"no_forcing": true}\nstart: "a" "b"'),
+    "hints": schema_of(
+        {
+            "type": "object",
+            "properties": {"format": {"type": "string", "format": "zorg"}},
+            "propertyNames": {"type": "string"},
+        }
+    ),
     "lenient": schema_of(POINT | {"x-guidance": {"lenient": True, "whitespace_flexible": False}}),
 }
 
@@ -350,9 +361,40 @@ def test_what_only_looks_like_a_bomb_is_served(plain, name):
 
 def test_a_refused_schema_is_a_typed_error_that_names_its_field(plain):
     with pytest.raises(InvalidSchemaError) as caught:
-        plain.shape(request(constraint=BOMBS["ref_cycle"]), "")
-    assert caught.value.param == "response_format"
+        plain.shape(request(constraint=evolve(BOMBS["ref_cycle"], param="field")), "")
+    assert caught.value.param == "field"
     assert (caught.value.code, caught.value.status) == ("invalid_schema", 400)
+
+
+def test_what_a_pattern_may_not_hold_is_said(plain):
+    with pytest.raises(InvalidSchemaError, match="look-around"):
+        plain.shape(request(constraint=Constraint("regex", "(?=a)b")), "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_compiler_that_was_disturbed_condemns_nothing(number):
+    compiler = Compiler(300, {})
+    sound = schema({"type": "object"})
+    try:
+        assert compiler.fault(schema(POINT)) == ""
+        os.kill(compiler._child.pid, number)
+        if number == signal.SIGSTOP:
+            assert "time" in compiler.fault(sound)
+        assert compiler.fault(sound) == ""
+    finally:
+        compiler.close()
+
+
+def test_a_compiler_that_cannot_be_started_is_no_fault_of_the_grammar(monkeypatch):
+    compiler, sound = Compiler(300, {}), schema({"type": "object"})
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(UnavailableError):
+            compiler.fault(sound)
+    try:
+        assert compiler.fault(sound) == ""
+    finally:
+        compiler.close()
 
 
 def test_a_killed_compiler_is_replaced(plain):
@@ -364,8 +406,8 @@ def test_a_killed_compiler_is_replaced(plain):
 
 
 def test_options_in_a_clients_schema_count_for_nothing(plain):
-    lenient = {"type": "string", "format": "zorg", "x-guidance": {"lenient": True}}
-    with pytest.raises(InvalidSchemaError, match="zorg"):
+    lenient = {"type": "string", "not": {}, "x-guidance": {"lenient": True}}
+    with pytest.raises(InvalidSchemaError, match="not"):
         plain.shape(request(constraint=schema_of(lenient)), "")
 
 
@@ -428,7 +470,8 @@ def test_an_answer_is_a_call_or_fits_the_schema(factory):
     say(mask, '<tool_call>\n{"name": "move')
 
 
-def test_absurd_bounds_of_a_tool_are_relaxed_and_those_of_a_strict_one_are_refused(factory):
+@pytest.mark.parametrize("strict", [True, False])
+def test_absurd_bounds_of_a_tool_are_relaxed(factory, strict):
     absurd = {
         "type": "object",
         "properties": {"s": {"type": "string", "maxLength": 2**64 - 1, "format": "zorg"}},
@@ -437,11 +480,62 @@ def test_absurd_bounds_of_a_tool_are_relaxed_and_those_of_a_strict_one_are_refus
     }
     must = ToolChoice(mode="required")
     calling = factory(Format())
-    mask = calling.shape(request(tools=(tool(absurd),), tool_choice=must), "").mask()
-    say(mask, '<tool_call>\n{"name": "move", "arguments": {"s": "anything"}}\n</tool_call>')
+    asked = request(tools=(tool(absurd, strict=strict),), tool_choice=must)
+    say(
+        calling.shape(asked, "").mask(),
+        '<tool_call>\n{"name": "move", "arguments": {"s": "anything"}}\n</tool_call>',
+    )
+
+
+def test_a_strict_tool_that_cannot_be_followed_is_refused(factory):
+    odd = POINT | {"not": {"required": ["z"]}}
     with pytest.raises(InvalidSchemaError) as caught:
-        calling.shape(request(tools=(tool(absurd, strict=True),), tool_choice=must), "")
+        factory(Format()).shape(request(tools=(tool(odd, strict=True),)), "")
     assert caught.value.param == "tools"
+
+
+def test_a_pattern_that_cannot_be_followed_costs_only_itself(factory):
+    text = {"type": "string", "pattern": "^(?!a)b"}
+    odd = POINT | {"properties": POINT["properties"] | {"side": text}}
+    must = ToolChoice(mode="required")
+    mask = factory(Format()).shape(request(tools=(tool(odd),), tool_choice=must), "").mask()
+    say(mask, '<tool_call>\n{"name": "move", "arguments": {"x": ')
+    assert not may_say(mask, "n")
+    say(mask, '1, "side": "any"')
+
+
+class Manifold(Format):
+    """Calls that begin in several ways."""
+
+    def calls(self, tools, *, parallel):
+        body = _body(tools[0])
+        return CallSyntax(
+            triggers=("<call>", "CALL:"),
+            grammar=f'calls: ("<call>" | "CALL:")? {body}',
+            bare=(r'\{\s*"name"\s*:\s*"', '{"name": "'),
+        )
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        [CALL, *TOKENIZER.encode('{"name": "')],
+        TOKENIZER.encode('I do. CALL:{"name": "'),
+        TOKENIZER.encode(' {"name" :"'),
+    ],
+)
+def test_calls_may_begin_in_several_ways(factory, start):
+    mask = factory(Manifold()).shape(request(tools=(tool(),)), "").mask()
+    say(mask, start)
+    assert not may_say(mask, "x")
+    say(mask, 'move", "arguments": {"x": 1, "side": "left"}}')
+    assert mask.is_complete
+
+
+def test_what_looks_like_a_call_inside_a_text_is_text(factory):
+    mask = factory(Manifold()).shape(request(tools=(tool(),)), "").mask()
+    say(mask, 'A person is {"name": "x')
+    assert END in allowed(mask)
 
 
 def test_a_tool_whose_schema_is_beyond_help_takes_any_object(factory):
@@ -545,3 +639,19 @@ def test_a_limit_does_not_make_a_model_think(factory):
     mask = thinking.shape(request(reasoning_tokens=3), "").mask()
     say(mask, "no need to think for long")
     assert mask.forced() == []
+
+
+def test_a_thought_that_the_model_opens_itself_has_its_limit_too(factory):
+    thinking = factory(Format(("<think>", "</think>")))
+    mask = thinking.shape(request(reasoning_tokens=2), "").mask()
+    say(mask, "<think>ab")
+    assert said(sorted(allowed(mask))) == "</think>"
+    say(mask, "</think>Anything, <think> as well.")
+    assert END in allowed(mask)
+
+
+def test_white_space_before_a_thought_is_none_of_the_answer(factory):
+    thinking = factory(Format(("<think>", "</think>")))
+    mask = thinking.shape(request(constraint=schema_of(POINT)), "").mask()
+    say(mask, '\n<think>hm</think>{"x": 1, "side": "left"}')
+    assert mask.is_complete

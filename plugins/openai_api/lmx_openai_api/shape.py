@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from attrs import evolve
 
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import Constraint
@@ -22,11 +23,11 @@ def constraint(body: GenerationBody) -> Constraint | None:
         "guided_regex": _guided("regex", body.guided_regex),
         "guided_grammar": _guided("lark", body.guided_grammar),
     }
-    given = {name: constraint for name, constraint in wanted.items() if constraint}
+    given = [evolve(found, param=name) for name, found in wanted.items() if found]
     if len(given) > 1:
-        name = min(given)
-        raise InvalidRequestError(f"{name}: does not go with {max(given)}", param=name)
-    return next(iter(given.values()), None)
+        first, *_, last = sorted(str(one.param) for one in given)
+        raise InvalidRequestError(f"{first}: does not go with {last}", param=first)
+    return given[0] if given else None
 
 
 def _guided(kind: str, source: str | None) -> Constraint | None:
