@@ -180,7 +180,8 @@ class Kernel:
 
         :raises ModelNotFoundError: names the models there are.
         """
-        await self._lifecycle.unload(self._catalogue.find(name).id)
+        is_id = name in self._lifecycle.instances  # also where its files are gone by now
+        await self._lifecycle.unload(name if is_id else self._catalogue.find(name).id)
 
     async def delete(self, name: str) -> ModelCard:
         """Delete a model from disk.

@@ -49,20 +49,24 @@ class Reading:
     """One look at the machine, in bytes."""
 
     used_bytes: int
+    reserved_bytes: int
     budget_bytes: int
     free_bytes: int
     machine_bytes: int
 
 
 def level_of(reading: Reading, settings: MemorySettings) -> Level:
-    """Return how scarce memory is: against the budget, and against what the machine has left."""
+    """Return how scarce memory is: against the budget, and against what the machine has left.
+
+    Workers that take no more than was reserved for them are no reason to worry, since that fits.
+    """
     if (
         reading.used_bytes > reading.budget_bytes
         or reading.free_bytes < settings.hard_free_share * reading.machine_bytes
     ):
         return Level.HARD
     if (
-        reading.used_bytes > settings.soft_share * reading.budget_bytes
+        reading.used_bytes > max(settings.soft_share * reading.budget_bytes, reading.reserved_bytes)
         or reading.free_bytes < settings.soft_free_share * reading.machine_bytes
     ):
         return Level.SOFT
@@ -121,6 +125,7 @@ class Guard:
         self.act(
             Reading(
                 used_bytes=used_bytes,
+                reserved_bytes=sum(holder.memory_bytes for holder, _ in running),
                 budget_bytes=self._budget_bytes(),
                 free_bytes=free,
                 machine_bytes=machine_bytes(),

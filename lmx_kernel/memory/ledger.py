@@ -9,7 +9,7 @@ from attrs import define, field
 
 from lmx_kernel.errors import InsufficientMemoryError
 
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
 
 
 @define
@@ -48,15 +48,20 @@ class Ledger:
         available = self.available_bytes
         if needed_bytes > available:
             raise InsufficientMemoryError(
-                f"{owner} needs {needed_bytes / GIB:.2f} GiB and {available / GIB:.2f} GiB are "
-                f"available (budget {self.budget_bytes / GIB:.2f} GiB, "
-                f"{self.reserved_bytes / GIB:.2f} GiB held by {_names(self.held)})"
+                f"{owner} needs {told(needed_bytes)} and {told(available)} are available (budget "
+                f"{told(self.budget_bytes)}, {told(self.reserved_bytes)} held by "
+                f"{_names(self.held)})"
             )
         self.held[owner] = needed_bytes
         try:
             yield
         finally:
             del self.held[owner]
+
+
+def told(size_bytes: int) -> str:
+    """Return a size for people."""
+    return f"{size_bytes / GIB:.2f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:.0f} MiB"
 
 
 def _names(held: dict[str, int]) -> str:

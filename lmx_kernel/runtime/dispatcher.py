@@ -256,17 +256,21 @@ class Dispatcher:
         )
 
     def _pump(self) -> None:
-        """Start whoever may start now."""
-        if self._send is None or self._limits is None or self._hold:
+        """Start whoever may start now. A turn is also over when nobody may start any more."""
+        if self._send is None or self._limits is None:
             return
-        admitted = plan_admissions(
-            self._admissible(), self._running, self._limits, self._queue.expected_tokens
-        )
-        for candidate in admitted:
-            self._waiting.remove(candidate)
-            self._start(candidate, self._send)
-        if self._turn is not None and not self._running and not self._turn_waits():
+        if not self._hold:
+            self._admit(self._send, self._limits)
+        if self._turn is not None and not self._running and (self._hold or not self._turn_waits()):
             self.quiet.set()
+
+    def _admit(self, send: Send, limits: EngineLimits) -> None:
+        expected_tokens = self._queue.expected_tokens
+        for candidate in plan_admissions(
+            self._admissible(), self._running, limits, expected_tokens
+        ):
+            self._waiting.remove(candidate)
+            self._start(candidate, send)
 
     def _start_alone(self) -> None:
         """Start a request that has the engine to itself without waiting for its checks: it fits if

@@ -21,7 +21,7 @@ from lmx_kernel.runtime.breaker import Breaker
 from lmx_kernel.runtime.dispatcher import Dispatcher
 from lmx_kernel.runtime.process import WorkerProcess
 from lmx_kernel.runtime.settings import ModelSettings
-from lmx_kernel.types import EngineLimits, EngineSpec, GenerationRequest
+from lmx_kernel.types import EngineLimits, EngineSpec, GenerationRequest, ModelCard
 from lmx_kernel.worker import messages as wire
 
 TICKS = 10  # looks at a silent worker within one timeout
@@ -50,12 +50,14 @@ class WorkerLostError(Exception):
 class Surroundings:
     """What an instance needs of the rest of the kernel.
 
+    :param spec: says how a model is to be loaded now.
     :param reserve: checks the model's files and holds its memory (in bytes) while the context is
         open; waits for room, and raises LmxError where there can be none.
     :param env: the environment that the backend wants for its worker; asked in a thread.
     """
 
     settings: Settings
+    spec: Callable[[ModelCard], EngineSpec]
     reserve: Callable[[Instance], AbstractAsyncContextManager[int]]
     env: Callable[[EngineSpec], Mapping[str, str]]
     publish: Callable[[events.KernelEvent], None]
@@ -257,12 +259,15 @@ class Instance:
         if not self._stop.done():
             self._stop.set_result(None)
         if self._task is not None:
+            if not self.memory_bytes:  # it waits for room, and need not any more
+                self._task.cancel()
             await asyncio.wait({self._task})
 
     async def _live(self) -> None:
         """From the wish for a worker until it was stopped, or cannot be had."""
         try:
             self._state, self.loaded_share, self._why = State.LOADING, 0.0, ""
+            self.spec = self._around.spec(self.spec.card)
             self._around.publish(events.LoadStarted(model=self.model))
             async with self._around.reserve(self) as self.memory_bytes:
                 await self._keep_worker()
@@ -276,8 +281,8 @@ class Instance:
         finally:
             self._state, self.memory_bytes, self._task = State.ABSENT, 0, None
             self.requests.reopen()
-        if self.requests.waiting or self._loads:
-            self._begin()
+            if self.requests.waiting or self._loads:
+                self._begin()
 
     def _give_up(self, error: errors.LmxError) -> None:
         self._around.publish(

@@ -9,7 +9,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
-from lmx_kernel.memory.ledger import GIB, Ledger
+from lmx_kernel.memory.ledger import Ledger, told
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.runtime.answer import Answer
 from lmx_kernel.runtime.instance import Instance, State, Surroundings
@@ -48,7 +48,11 @@ class Lifecycle:
         self._wishes: dict[str, LoadWish] = {}
         self._turn = asyncio.Lock()  # fair: those who wait for memory are served in order
         self._surroundings = Surroundings(
-            settings=settings, reserve=self._reserve, env=self._env, publish=publish
+            settings=settings,
+            spec=self._wished_spec,
+            reserve=self._reserve,
+            env=self._env,
+            publish=publish,
         )
 
     # --- requests ---
@@ -71,19 +75,26 @@ class Lifecycle:
 
     async def load(self, card: ModelCard, wish: LoadWish) -> Instance:
         """Load a model and return when it is ready. One that is loaded in another way finishes what
-        it was asked so far, and is loaded anew.
+        it was asked so far, and is loaded anew. A wish that cannot be met changes nothing.
 
         :raises ModelUnusableError: its files are unusable.
         :raises InsufficientMemoryError: it does not fit.
         :raises LmxError: it cannot be loaded for another reason.
         """
-        self._wishes[card.id] = wish
         instance = self._instance(card)
+        spec = self._spec(card, wish)
+        if instance.memory_bytes and instance.spec != spec:
+            await self._check_room(instance, spec)
+        before, self._wishes[card.id] = self._wishes.get(card.id), wish
+        try:
+            if instance.spec != spec:
+                await instance.retire("asked")
+            await self._instance(card).load()
+        except errors.LmxError:
+            if self._wishes.get(card.id) is wish:
+                self._forget_wish(card.id, before)
+            raise
         instance.ttl_s, instance.pinned = wish.ttl_s, wish.pinned
-        if instance.spec != self._spec(card):
-            await instance.retire("asked")
-            instance = self._instance(card)
-        await instance.load()
         return instance
 
     async def unload(self, model: str, reason: str = "asked") -> None:
@@ -100,21 +111,18 @@ class Lifecycle:
 
         :raises ModelUnusableError: its files are unusable.
         """
-        options = self._models.options_for(card, wish)
-        spec = EngineSpec(card=card, options=options, settings=self._settings_of(card))
+        spec = self._spec(card, wish)
         estimate = await self._estimate(spec)
         instance = self.instances.get(card.id)
-        held_bytes = instance.memory_bytes if instance else 0
-        needed_bytes = estimate.total_bytes - held_bytes
-        victims = plan_evictions(self._others(instance), needed_bytes, self.ledger)
+        victims = self._room_for(instance, estimate.total_bytes)
         return Admission(
             model=card.id,
-            options=options,
+            options=spec.options,
             estimate=estimate,
             available_bytes=self.ledger.available_bytes,
             budget_bytes=self.ledger.budget_bytes,
             unloads=tuple(victim.model for victim in victims or ()),
-            problem=None if victims is not None else self._shortage(estimate.total_bytes),
+            problem=None if victims is not None else self._shortage(instance, estimate.total_bytes),
         )
 
     # --- the house ---
@@ -153,11 +161,12 @@ class Lifecycle:
         if card.problem:
             raise errors.ModelUnusableError(f"{card.id} cannot be used: {card.problem}")
         instance = self.instances.get(card.id)
-        if instance is None or instance.state is State.ABSENT:
-            spec = self._spec(card)
-            if instance is None or instance.spec != spec:
-                instance = self.instances[card.id] = Instance(spec, self._surroundings)
-                self._keep_as_wished(instance)
+        if instance is None:
+            instance = Instance(self._wished_spec(card), self._surroundings)
+            self.instances[card.id] = instance
+        if instance.state is State.ABSENT:
+            instance.spec = self._wished_spec(card)
+            self._keep_as_wished(instance)
         return instance
 
     def _keep_as_wished(self, instance: Instance) -> None:
@@ -167,15 +176,21 @@ class Lifecycle:
         else:
             instance.ttl_s = self._models.ttl_s or None
 
-    def _spec(self, card: ModelCard) -> EngineSpec:
+    def _forget_wish(self, model: str, before: LoadWish | None) -> None:
+        if before is None:
+            del self._wishes[model]
+        else:
+            self._wishes[model] = before
+
+    def _wished_spec(self, card: ModelCard) -> EngineSpec:
+        return self._spec(card, self._wishes.get(card.id))
+
+    def _spec(self, card: ModelCard, wish: LoadWish | None) -> EngineSpec:
         return EngineSpec(
             card=card,
-            options=self._models.options_for(card, self._wishes.get(card.id)),
-            settings=self._settings_of(card),
+            options=self._models.options_for(card, wish),
+            settings=self._backends.settings_of(card.backend),
         )
-
-    def _settings_of(self, card: ModelCard) -> dict[str, object]:
-        return self._backends.settings_of(card.backend)
 
     def _env(self, spec: EngineSpec) -> Mapping[str, str]:
         return self._backends.get(spec.card.backend).worker_env(spec.settings)
@@ -188,11 +203,25 @@ class Lifecycle:
                 await self._hold(held, instance, needed_bytes)
             yield needed_bytes
 
+    async def _check_room(self, instance: Instance, spec: EngineSpec) -> None:
+        """Check whether a model could be loaded as in ``spec`` in place of how it is loaded.
+
+        :raises InsufficientMemoryError: it could not.
+        """
+        needed_bytes = await self._needed_bytes(spec)
+        if self._room_for(instance, needed_bytes) is None:
+            raise errors.InsufficientMemoryError(self._shortage(instance, needed_bytes))
+
+    def _room_for(self, instance: Instance | None, needed_bytes: int) -> list[Instance] | None:
+        """Return who would be unloaded for a model, beside itself; None if that is not enough."""
+        held_bytes = instance.memory_bytes if instance else 0
+        return plan_evictions(self._others(instance), needed_bytes - held_bytes, self.ledger)
+
     async def _hold(self, held: ExitStack, instance: Instance, needed_bytes: int) -> None:
         while True:
             victims = plan_evictions(self._others(instance), needed_bytes, self.ledger)
             if victims is None:
-                raise errors.InsufficientMemoryError(self._shortage(needed_bytes))
+                raise errors.InsufficientMemoryError(self._shortage(instance, needed_bytes))
             if not victims:
                 break
             await victims[0].yield_memory(self._models.turn_s)
@@ -217,14 +246,15 @@ class Lifecycle:
             )
         return order[0]
 
-    def _shortage(self, needed_bytes: int) -> str:
+    def _shortage(self, instance: Instance | None, needed_bytes: int) -> str:
+        others = eviction_order(self._others(instance))
         pinned = sorted(i.model for i in self.instances.values() if i.pinned)
         return (
-            f"{needed_bytes / GIB:.2f} GiB are needed and "
-            f"{self.ledger.available_bytes / GIB:.2f} GiB are available (budget "
-            f"{self.ledger.budget_bytes / GIB:.2f} GiB, {_listed(self.ledger.held)} held); "
-            f"unloading what may be unloaded does not make enough room"
-            + (f" (pinned: {', '.join(pinned)})" if pinned else "")
+            f"{told(needed_bytes)} are needed and {told(self.ledger.available_bytes)} are "
+            f"available (budget {told(self.ledger.budget_bytes)}, "
+            f"held: {_listed(self.ledger.held)}); "
+            f"unloading {', '.join(other.model for other in others) or 'others'} would not make "
+            f"enough room" + (f" (pinned: {', '.join(pinned)})" if pinned else "")
         )
 
     async def _needed_bytes(self, spec: EngineSpec) -> int:
@@ -273,4 +303,4 @@ def plan_evictions(
 
 
 def _listed(held: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {size / GIB:.2f}" for name, size in sorted(held.items())) or "nothing"
+    return ", ".join(f"{name} {told(size)}" for name, size in sorted(held.items())) or "nothing"

@@ -42,8 +42,14 @@ class Worker:
         self.done.append(("kill", reason))
 
 
-def reading(used, free=500):
-    return Reading(used_bytes=used, budget_bytes=1000, free_bytes=free, machine_bytes=2000)
+def reading(used, free=500, reserved=0):
+    return Reading(
+        used_bytes=used,
+        reserved_bytes=reserved,
+        budget_bytes=1000,
+        free_bytes=free,
+        machine_bytes=2000,
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,9 @@ def reading(used, free=500):
     [
         (reading(900), Level.EASE),
         (reading(960), Level.SOFT),
+        (reading(960, reserved=970), Level.EASE),
+        (reading(980, reserved=970), Level.SOFT),
+        (reading(1001, reserved=990), Level.HARD),
         (reading(1000), Level.SOFT),
         (reading(1001), Level.HARD),
         (reading(10, free=79), Level.SOFT),

@@ -11,9 +11,10 @@ from lmx_kernel import errors
 from lmx_kernel.background import autoload
 from lmx_kernel.boot_guard import BootVerdict
 from lmx_kernel.events import LoadProgressed, LoadStarted, ModelLoaded, ModelUnloaded
+from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.schedule import ScheduledChange, due
 from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_kernel
+from lmx_kernel.testing.stage import ask, staged_kernel, write_scripts
 from lmx_kernel.types import LoadWish
 
 ROOMY = "[memory]\nbudget_bytes = 1300\n"
@@ -266,3 +267,85 @@ def test_a_change_just_before_midnight_is_made_up_for_after_it():
     change = ScheduledChange(at="23:59", days=("tue",))
     assert list(due([change], night - timedelta(seconds=100), night)) == [change]
     assert list(due([change], night - timedelta(seconds=10), night)) == []
+
+
+# --- wishes that cannot be met, and what happens meanwhile --------------------------------------
+
+
+async def test_a_load_that_is_refused_leaves_the_model_as_it_is(tmp_path):
+    async with staged_kernel(tmp_path, {"m": HALF}, ROOMY) as stage:
+        await answer(stage.kernel, "m")
+        pid = stage.instance("m").pid
+        write_scripts(tmp_path, {"m": Script(memory_bytes=2000)})  # what more rows would take
+        with pytest.raises(errors.InsufficientMemoryError, match="would not make enough room"):
+            await stage.kernel.load("m", LoadWish(parallel=3, pinned=True))
+        await answer(stage.kernel, "m")
+        [model] = stage.kernel.status().models
+        assert (model.pid, model.parallel, model.pinned) == (pid, 8, False)
+
+
+async def test_another_way_of_loading_counts_also_while_requests_wait(tmp_path):
+    script = Script(tokens_per_s=200)
+    async with staged_kernel(tmp_path, {"m": script}, "[models]\nparallel = 1") as stage:
+        with await stage.kernel.generate(ask("m", max_tokens=20)) as running:
+            await running.next()
+            load = asyncio.ensure_future(stage.kernel.load("m", LoadWish(parallel=3)))
+            while stage.instance("m").state is not State.DRAINING:
+                await asyncio.sleep(0)
+            waiting = asyncio.ensure_future(answer(stage.kernel, "m"))
+            async for _ in running:
+                pass
+        assert (await load).parallel == 3
+        await waiting
+        assert len(stage.seen(ModelLoaded)) == 2
+
+
+async def test_a_slow_reader_goes_on_with_the_one_worker_of_its_model(tmp_path):
+    async with staged_kernel(tmp_path, {"m": HALF}, ROOMY) as stage:
+        with await stage.kernel.generate(ask("m", max_tokens=3000)) as unread:
+            while not (unread.is_full and stage.instance("m").requests.running == 0):
+                await asyncio.sleep(0)
+            await stage.kernel.load("m", LoadWish(parallel=3))
+            pid = stage.instance("m").pid
+            events = [event async for event in unread]
+        assert events[-1].reason == "length"
+        assert stage.instance("m").pid == pid
+        assert stage.assembly.lifecycle.ledger.held == {"m": 600}
+        await stage.kernel.unload("m")
+        assert stage.assembly.lifecycle.ledger.held == {}
+
+
+async def test_who_waits_for_room_can_be_unloaded_at_once(tmp_path):
+    config = f"{ROOMY}[models]\nturn_s = 60"
+    scripts = {"a": Script(memory_bytes=1000, tokens_per_s=20), "b": MOST}
+    async with staged_kernel(tmp_path, scripts, config) as stage:
+        with await stage.kernel.generate(ask("a", max_tokens=100)) as running:
+            await running.next()
+            waiting = asyncio.ensure_future(stage.kernel.load("b", LoadWish()))
+            while "b" not in stage.assembly.lifecycle.instances:
+                await asyncio.sleep(0)
+            await stage.kernel.unload("b")
+            with pytest.raises(errors.UnavailableError, match="being unloaded"):
+                await waiting
+            assert stage.instance("a").requests.running == 1
+        assert stage.seen(ModelUnloaded) == []
+
+
+async def test_a_model_whose_files_are_gone_can_be_unloaded(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+        await stage.kernel.load("m", LoadWish())
+        (tmp_path / "m.fake.json").unlink()
+        await stage.kernel.rescan()
+        await stage.kernel.unload("m")
+        assert loaded(stage) == set()
+
+
+async def test_scarce_memory_hinders_nothing_that_gives_some_back(tmp_path):
+    async with staged_kernel(tmp_path, {"a": MOST, "b": MOST}, ROOMY) as stage:
+        await stage.kernel.load("a", LoadWish())
+        stage.instance("a").hold("memory is scarce")
+        await stage.kernel.load("b", LoadWish())
+        assert loaded(stage) == {"b"}
+        stage.instance("b").hold("memory is scarce")
+        await stage.kernel.unload("b")
+        assert loaded(stage) == set()
