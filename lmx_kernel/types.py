@@ -87,7 +87,7 @@ class Constraint:
 
     kind: str
     source: str = ""
-    param: str | None = None
+    param: str | None = field(default=None, eq=False)
 
 
 @frozen
@@ -467,6 +467,8 @@ class Decision:
     :param rule: what the choice rests on, where the router has a name for it.
     :param strict: only the first will do: its own error is answered if it cannot take the request.
     :param skipped: models that the router itself passed over.
+    :param retry_after_s: when to try again if nobody takes the request, where the reasons of
+        ``skipped`` pass with time; None where they do not.
     """
 
     models: tuple[str, ...]
@@ -474,6 +476,7 @@ class Decision:
     rule: str = ""
     strict: bool = False
     skipped: tuple[Skipped, ...] = ()
+    retry_after_s: int | None = None
 
 
 @frozen(kw_only=True)

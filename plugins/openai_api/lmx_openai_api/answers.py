@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from lmx_kernel.errors import LmxError
 from lmx_kernel.runtime.answer import Answer, Reading
 from lmx_kernel.types import Admitted, Event, GenerationRequest, Usage
 
@@ -42,7 +41,7 @@ class JointAnswer(Reading):
         self._answers = answers
         self._stack = stack
         self._running = len(answers)
-        self._queue: asyncio.Queue[Event | LmxError | None] = asyncio.Queue(MAX_WAITING_EVENTS)
+        self._queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue(MAX_WAITING_EVENTS)
         self._pumps = [
             asyncio.create_task(self._pump(answer, index * candidates))
             for index, answer in enumerate(answers)
@@ -83,7 +82,7 @@ class JointAnswer(Reading):
     async def _take(self) -> Event:
         while self._running:
             item = await self._queue.get()
-            if isinstance(item, LmxError):
+            if isinstance(item, Exception):
                 raise item
             if item is not None:
                 return item
@@ -96,7 +95,7 @@ class JointAnswer(Reading):
                 shifted = event if isinstance(event, Admitted) else _shift(event, first)
                 await self._queue.put(shifted)
             await self._queue.put(None)
-        except LmxError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised where somebody waits
             await self._queue.put(error)
 
 

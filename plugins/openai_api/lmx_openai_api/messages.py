@@ -42,11 +42,13 @@ def _parts(path: str, content: str | list[ContentPart] | None) -> Iterator[TextP
         return
     for index, part in enumerate(content or ()):
         where = f"{path}[{index}]"
-        if part.type != "text":
+        if part.type not in ("text", "refusal"):
             raise UnsupportedFieldError(f"{where}: only text is supported", param=where)
-        if part.text is None:
-            raise InvalidRequestError(f"{where}.text: text is required", param=f"{where}.text")
-        yield TextPart(part.text)
+        text = part.text if part.type == "text" else part.refusal
+        if text is None:
+            field = f"{where}.{part.type}"
+            raise InvalidRequestError(f"{field}: text is required", param=field)
+        yield TextPart(text)
 
 
 def _calls(path: str, calls: Iterable[CallItem]) -> Iterator[ToolCall]:

@@ -20,6 +20,7 @@ from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody, Gener
 from lmx_openai_api.shape import constraint
 from lmx_openai_api.tools import tool, tool_choice
 
+LEAST_TOP_P = 1e-6  # 0 keeps the likeliest token only
 MAX_PROMPTS = 32
 MAX_EMBEDDED = 2048
 
@@ -146,7 +147,7 @@ def _sampling(body: GenerationBody) -> Sampling:
     given: dict[str, Any] = {
         "temperature": body.temperature,
         "top_k": None if body.top_k is None else max(body.top_k, 0),
-        "top_p": body.top_p,
+        "top_p": None if body.top_p is None else max(body.top_p, LEAST_TOP_P),
         "min_p": body.min_p,
         "repetition_penalty": body.repetition_penalty or body.repeat_penalty,
         "presence_penalty": body.presence_penalty,

@@ -39,7 +39,7 @@ ABSENT: Any = None  # a Raw has no null
 ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 # These are checked later, to say which one it is.
-PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text"]})]
+PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text", "refusal"]})]
 FunctionType = Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
 FunctionName = Annotated[str, Meta(max_length=128, pattern=r"^[\w.:/@-]+$")]
 JsonObject = dict[str, Any]
@@ -59,10 +59,13 @@ PromptItem = str | TokenId | Annotated[list[TokenId], Meta(min_length=1)]
 
 @frozen
 class ContentPart:
-    """A part of a message; only parts of type ``text`` are served."""
+    """A part of a message; only parts of type ``text`` are served, and what an assistant refused,
+    which is text as well.
+    """
 
     type: PartType
     text: str | None = None
+    refusal: str | None = None
 
 
 @frozen(kw_only=True)
@@ -190,7 +193,7 @@ class GenerationBody:
     stop: Stop | None = None
     seed: Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=INT32_MAX)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     repeat_penalty: RepetitionPenalty | None = None

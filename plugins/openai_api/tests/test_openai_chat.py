@@ -119,6 +119,8 @@ async def test_every_parameter_arrives(api):
         logit_bias={5: -100, 6: 1.5},
     )
     assert (request.max_tokens, request.stop) == (9, ("a", "b"))
+    assert (await api.chat(top_p=0)).status_code == 200
+    assert 0 < api.kernel.answers[-1].request.sampling.top_p < 1e-3
 
 
 async def test_absent_and_null_are_the_same(api):
@@ -169,6 +171,7 @@ async def test_content_of_every_role_may_be_text_null_or_parts(api):
         {"role": "user", "content": parts, "name": "me"},
         {"role": "assistant", "content": None, "tool_calls": [], "reasoning_content": "hm"},
         {"role": "assistant"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
         {"role": "tool", "content": parts, "tool_call_id": "c"},
     ]
     assert (await api.chat(messages=messages)).status_code == 200
@@ -180,6 +183,7 @@ async def test_content_of_every_role_may_be_text_null_or_parts(api):
             Message("user", two, name="me"),
             Message("assistant", (), reasoning="hm"),
             Message("assistant", ()),
+            Message("assistant", (TextPart("No."),)),
             Message("tool", two, tool_call_id="c"),
         )
     )

@@ -140,6 +140,19 @@ async def test_a_refusal_of_one_prompt_is_that_of_all(api, stream):
     await api.kernel.closed.wait()
 
 
+async def test_a_failure_that_nobody_foresaw_ends_all(api):
+    def play(answer):
+        answer.next = fail if len(api.kernel.answers) == 2 else answer.next
+
+    async def fail(timeout_s=None):
+        raise RuntimeError("a fault in the server")
+
+    api.kernel.play = play
+    answer = await api.complete(prompt=["a", "b"])
+    assert answer.status_code == 500
+    await api.kernel.closed.wait()
+
+
 async def test_a_refusal_of_the_second_prompt_closes_the_first(api):
     def play(answer):
         answer.admit(1)
