@@ -69,6 +69,11 @@ class Dispatcher:
         return len({candidate.answer for candidate in self._waiting})
 
     @property
+    def parallel(self) -> int | None:
+        """Sequences that the worker works on at once; None without one."""
+        return self._limits.max_sequences if self._limits else None
+
+    @property
     def is_idle(self) -> bool:
         """Whether nobody waits for anything."""
         return not self._answers

@@ -122,7 +122,7 @@ class Lifecycle:
             available_bytes=self.ledger.available_bytes,
             budget_bytes=self.ledger.budget_bytes,
             unloads=tuple(victim.model for victim in victims or ()),
-            problem=None if victims is not None else self._shortage(instance, estimate.total_bytes),
+            problem=self._problem(instance, estimate.total_bytes),
         )
 
     # --- the house ---
@@ -212,6 +212,16 @@ class Lifecycle:
         if self._room_for(instance, needed_bytes) is None:
             raise errors.InsufficientMemoryError(self._shortage(instance, needed_bytes))
 
+    def _problem(self, instance: Instance | None, needed_bytes: int) -> str | None:
+        """Return why a model cannot be loaded, or None if it can."""
+        if self._room_for(instance, needed_bytes) is None:
+            return self._shortage(instance, needed_bytes)
+        try:
+            self._one_too_many(instance)
+        except errors.InsufficientMemoryError as error:
+            return error.message
+        return None
+
     def _room_for(self, instance: Instance | None, needed_bytes: int) -> list[Instance] | None:
         """Return who would be unloaded for a model, beside itself; None if that is not enough."""
         held_bytes = instance.memory_bytes if instance else 0
@@ -232,7 +242,7 @@ class Lifecycle:
     def _others(self, instance: Instance | None) -> list[Instance]:
         return [other for other in self.instances.values() if other is not instance]
 
-    def _one_too_many(self, instance: Instance) -> Instance | None:
+    def _one_too_many(self, instance: Instance | None) -> Instance | None:
         """Return the model to unload since ``models.max_loaded`` are loaded already.
 
         :raises InsufficientMemoryError: all of them are pinned.

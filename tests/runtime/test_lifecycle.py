@@ -169,6 +169,7 @@ async def test_no_more_models_than_the_config_allows(tmp_path):
         await stage.kernel.load("b", LoadWish(pinned=True))
         with pytest.raises(errors.InsufficientMemoryError, match="all of them are pinned"):
             await stage.kernel.load("a", LoadWish())
+        assert "pinned" in (await stage.kernel.admission("a", LoadWish())).problem
 
 
 async def test_requests_load_nothing_when_the_config_says_so(tmp_path):
