@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TypeVar
 
+from attrs import define, field
+
 from lmx_kernel.config import Settings
-from lmx_kernel.errors import InsufficientMemoryError, LmxError, ModelNotFoundError
+from lmx_kernel.errors import (
+    ContextOverflowError,
+    InsufficientMemoryError,
+    LmxError,
+    ModelNotFoundError,
+    UnavailableError,
+)
 from lmx_kernel.events import KernelEvent, LoadFailed, ModelLoaded
 from lmx_kernel.interfaces import ModelState, Router, RoutingContext
+from lmx_kernel.memory.ledger import told
 from lmx_kernel.models.catalogue import Catalogue
-from lmx_kernel.routing import RoutingSettings, arrange, caller, check, decide
+from lmx_kernel.routing import RoutingSettings, arrange, caller, check, decide, estimate_tokens
 from lmx_kernel.runtime.instance import State
-from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.runtime.lifecycle import Lifecycle, eviction_order
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.statistics import Statistics
-from lmx_kernel.types import Decision, GenerationRequest, LoadWish, ModelCard, Route, Skipped
+from lmx_kernel.status import wait_s
+from lmx_kernel.types import (
+    Decision,
+    GenerationRequest,
+    LoadOptions,
+    LoadWish,
+    ModelCard,
+    Route,
+    Skipped,
+)
 
 FAILURE_S = 60.0  # a model that could not be loaded is passed over for so long
 RECENT = 256
@@ -47,6 +66,7 @@ class Placement:
         self._statistics = statistics
         self._pressure = pressure
         self._failures: dict[str, tuple[float, str]] = {}
+        self._estimates: dict[str, tuple[ModelCard, LoadOptions, int]] = {}
         self._recent: deque[Route] = deque(maxlen=RECENT)
 
     @property
@@ -57,28 +77,21 @@ class Placement:
     async def place(
         self, request: GenerationRequest, take: Callable[[ModelCard], T]
     ) -> tuple[T, Route]:
-        """Let the first model take the request that can.
+        """Let the first model take the request that can. If none can and one is not there, look at
+        the disk again: it may just have come.
 
         :param take: gives the request to a model, or raises why it cannot be.
         :returns: what ``take`` returned, and how it came to that.
         :raises LmxError: no model can take it.
         """
-        router, decision = self._decide(request)
-        skipped, model = list(decision.skipped), ""
-        try:
-            card, taken = await self._first(request, decision, take, skipped)
-            model = card.id
-        finally:
-            route = Route(
-                asked=request.model,
-                model=model,
-                router=router,
-                rule=decision.rule,
-                reason=decision.reason,
-                skipped=tuple(skipped),
-                at=time.time(),
-            )
-            self._recent.append(route)
+        attempt, taken = await self._attempt(request, take)
+        if taken is None and self._is_worth_a_look(attempt):
+            await self._catalogue.refresh()
+            attempt, taken = await self._attempt(request, take)
+        route = attempt.route()
+        self._recent.append(route)
+        if taken is None:
+            raise attempt.error()
         return taken, route
 
     def on_event(self, event: KernelEvent) -> None:
@@ -104,34 +117,66 @@ class Placement:
         found = routers and decide(routers, request, self._catalogue.cards, self.context())
         return found or ("", Decision((request.model,), "asked for by name", strict=True))
 
-    async def _first(
-        self,
-        request: GenerationRequest,
-        decision: Decision,
-        take: Callable[[ModelCard], T],
-        skipped: list[Skipped],
-    ) -> tuple[ModelCard, T]:
-        refusals: list[LmxError] = []
-        for name in decision.models[:1] if decision.strict else decision.models:
-            try:
-                card = await self._find(name, request, decision)
-                return card, take(card)
-            except LmxError as error:
-                refusals.append(error)
-                skipped.append(Skipped(name, _reason(error)))
-        raise refusals[0] if decision.strict and refusals else _nobody(decision, refusals, skipped)
-
-    async def _find(self, name: str, request: GenerationRequest, decision: Decision) -> ModelCard:
+    async def _attempt(
+        self, request: GenerationRequest, take: Callable[[ModelCard], T]
+    ) -> tuple[_Attempt, T | None]:
+        router, decision = self._decide(request)
+        attempt = _Attempt(request.model, router, decision)
         if decision.strict:
-            return await self._catalogue.find_fresh(name)
+            return attempt, await attempt.first(
+                decision.models[:1], self._catalogue.find_fresh, take
+            )
+        tokens = 0 if request.max_tokens == 0 else estimate_tokens(request.prompt)
+        room = cache(self._room_bytes)
+        taken = await attempt.first(
+            decision.models, lambda name: self._find(name, tokens, room), take
+        )
+        if taken is None:  # the prompt is only estimated, so its length alone refuses nobody
+            taken = await attempt.first(
+                sorted(attempt.too_small, key=self._context_length, reverse=True),
+                lambda name: self._find(name, 0, room),
+                take,
+            )
+        return attempt, taken
+
+    def _is_worth_a_look(self, attempt: _Attempt) -> bool:
+        """Return whether a model that is not there is missed, and waiting alone does not help."""
+        decision = attempt.decision
+        if decision.strict or attempt.error().retryable:
+            return False
+        names = [*decision.models, *(one.model for one in decision.skipped)]
+        return not names or not all(map(self._catalogue.known_id, names))
+
+    def _context_length(self, name: str) -> int:
+        return self._state(self._catalogue.find(name)).context_length
+
+    async def _find(self, name: str, prompt_tokens: int, room: Callable[[], int]) -> ModelCard:
         card = self._catalogue.find(name)
-        state = self._state(card)
-        check(card, state, request, self._settings.get(QueueSettings).max_wait_s)
-        if not state.is_loaded:
-            admission = await self._lifecycle.admission(card, LoadWish())
-            if admission.problem:
-                raise InsufficientMemoryError(f"does not fit: {admission.problem}")
+        max_wait_s = self._settings.get(QueueSettings).max_wait_s
+        check(card, self._state(card), prompt_tokens, max_wait_s)
+        if card.id not in self._lifecycle.ledger.held:
+            needed = await self._needed_bytes(card)
+            if needed > room():
+                raise InsufficientMemoryError(
+                    f"does not fit: {told(needed)} are needed, and {told(room())} can be free"
+                )
         return card
+
+    async def _needed_bytes(self, card: ModelCard) -> int:
+        """Return what a model needs; it is estimated once for each way to load it."""
+        options = self._settings.get(ModelSettings).options_for(card)
+        known, way, needed_bytes = self._estimates.get(card.id, (None, None, 0))
+        if known is not card or way != options:
+            admission = await self._lifecycle.admission(card, LoadWish())
+            needed_bytes = admission.estimate.total_bytes
+            self._estimates[card.id] = card, options, needed_bytes
+        return needed_bytes
+
+    def _room_bytes(self) -> int:
+        """Return what is free, or would be if all were unloaded that may be."""
+        unloadable = eviction_order(self._lifecycle.instances.values())
+        held_bytes = sum(instance.memory_bytes for instance in unloadable)
+        return self._lifecycle.ledger.available_bytes + held_bytes
 
     def _state(self, card: ModelCard) -> ModelState:
         model, instance = card.id, self._lifecycle.instances.get(card.id)
@@ -145,20 +190,96 @@ class Placement:
                 wait_s=pace.load_s,
                 problem="it cools down after crashes" if cools else self._failure(model),
             )
-        waiting, parallel = instance.requests.waiting, instance.spec.options.parallel
-        is_loaded = instance.state is State.READY
         return ModelState(
             context_length=instance.spec.options.context_length,
-            is_loaded=is_loaded,
+            is_loaded=instance.state is State.READY,
             running=instance.requests.running,
-            waiting=waiting,
+            waiting=instance.requests.waiting,
             tokens_per_s=pace.tokens_per_s,
-            wait_s=waiting / parallel * pace.answer_s + (0.0 if is_loaded else pace.load_s),
+            wait_s=wait_s(instance, pace),
         )
 
     def _failure(self, model: str) -> str:
         until_s, reason = self._failures.get(model, (0.0, ""))
         return f"its last load failed: {reason}" if until_s > time.monotonic() else ""
+
+
+@define
+class _Attempt:
+    """What became of one decision.
+
+    :ivar model: who took the request; "" for nobody.
+    :ivar refusals: why others did not, by their names.
+    """
+
+    asked: str
+    router: str
+    decision: Decision
+    model: str = ""
+    refusals: dict[str, LmxError] = field(factory=dict)
+
+    async def first(
+        self,
+        names: Iterable[str],
+        find: Callable[[str], Awaitable[ModelCard]],
+        take: Callable[[ModelCard], T],
+    ) -> T | None:
+        """Let the first of ``names`` take the request that can; None if nobody can."""
+        for name in names:
+            try:
+                card = await find(name)
+                taken = take(card)
+            except LmxError as error:
+                self.refusals[name] = error
+            else:
+                self.refusals.pop(name, None)
+                self.model = card.id
+                return taken
+        return None
+
+    @property
+    def too_small(self) -> list[str]:
+        """Whose context seemed too small."""
+        refusals = self.refusals.items()
+        return [name for name, error in refusals if isinstance(error, ContextOverflowError)]
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Whom the router or the kernel passed over."""
+        refused = (Skipped(name, _reason(error)) for name, error in self.refusals.items())
+        return (*self.decision.skipped, *refused)
+
+    def route(self) -> Route:
+        """Return where the request went."""
+        return Route(
+            asked=self.asked,
+            model=self.model,
+            router=self.router,
+            rule=self.decision.rule,
+            reason=self.decision.reason,
+            skipped=self.skipped,
+            at=time.time(),
+        )
+
+    def error(self) -> LmxError:
+        """Return the error for a request that nobody takes: of the kind that may pass, if any may.
+        If only one model would do, it is that one's.
+        """
+        decision, refusals = self.decision, list(self.refusals.values())
+        if decision.strict and refusals:
+            return refusals[0]
+        if decision.retry_after_s is not None:
+            refusals.append(UnavailableError("", retry_after_s=decision.retry_after_s))
+        refusals.append(ModelNotFoundError(""))
+        error = next((one for one in refusals if one.retryable), refusals[0])
+        why = "; ".join(f"{one.model}: {one.reason}" for one in self.skipped) or "it names none"
+        text = f"no model of {decision.rule or 'the router'} takes this request ({why})"
+        return type(error)(
+            text,
+            param="model",
+            retry_after_s=error.retry_after_s,
+            retryable=error.retryable,
+        )
 
 
 def _once(look: Callable[[ModelCard], ModelState]) -> Callable[[ModelCard], ModelState]:
@@ -175,14 +296,3 @@ def _once(look: Callable[[ModelCard], ModelState]) -> Callable[[ModelCard], Mode
 
 def _reason(error: LmxError) -> str:
     return "not installed" if isinstance(error, ModelNotFoundError) else error.message
-
-
-def _nobody(
-    decision: Decision, refusals: Sequence[LmxError], skipped: Sequence[Skipped]
-) -> LmxError:
-    """Return the error for a request that no model takes: of the kind that may pass, if any may."""
-    error = next((one for one in refusals if one.retryable), None)
-    kind = type(error or (refusals[0] if refusals else ModelNotFoundError("")))
-    why = "; ".join(f"{one.model}: {one.reason}" for one in skipped) or "it names none"
-    text = f"no model of {decision.rule or 'the router'} takes this request ({why})"
-    return kind(text, param="model", retry_after_s=error.retry_after_s if error else None)

@@ -29,6 +29,7 @@ from lmx_kernel.types import (
 )
 
 BYTES_PER_TOKEN = 4
+SAMPLE_CHARS = 16_384  # of a long text, so many characters tell how many bytes it has
 MAX_HEADER_CHARS = 512
 log = structlog.get_logger(__name__)
 
@@ -71,20 +72,18 @@ def decide(
     return None
 
 
-def check(
-    card: ModelCard, state: ModelState, request: GenerationRequest, max_wait_s: float
-) -> None:
+def check(card: ModelCard, state: ModelState, prompt_tokens: int, max_wait_s: float) -> None:
     """Make sure that a model can take a request, as far as that can be seen beforehand.
 
+    :param prompt_tokens: as estimated; 0 where any length will do.
     :param max_wait_s: how long the request may wait to begin.
     :raises LmxError: it cannot, with the reason.
     """
     if card.problem:
         raise ModelUnusableError(card.problem)
-    needed = estimate_tokens(request.prompt) + (request.max_tokens or 1)
-    if needed > state.context_length:
+    if prompt_tokens >= state.context_length:
         raise ContextOverflowError(
-            f"about {needed} tokens do not fit its context of {state.context_length}"
+            f"about {prompt_tokens} tokens do not fit its context of {state.context_length}"
         )
     if state.problem:
         raise UnavailableError(state.problem, retry_after_s=10)
@@ -110,7 +109,10 @@ def estimate_tokens(prompt: Prompt) -> int:
 
 
 def _bytes_of(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    if text.isascii():
+        return len(text)
+    step = len(text) // SAMPLE_CHARS + 1
+    return len(text[::step].encode("utf-8", "surrogatepass")) * step
 
 
 def route_headers(route: Route) -> list[tuple[bytes, bytes]]:

@@ -12,9 +12,9 @@ from attrs import frozen
 from lmx_kernel import __version__
 from lmx_kernel.engine import EngineStats
 from lmx_kernel.memory.budget import machine_bytes
-from lmx_kernel.runtime.instance import Instance
+from lmx_kernel.runtime.instance import Instance, State
 from lmx_kernel.runtime.lifecycle import Lifecycle
-from lmx_kernel.statistics import ModelFigures, Statistics
+from lmx_kernel.statistics import ModelFigures, Pace, Statistics
 
 
 @frozen(kw_only=True)
@@ -22,6 +22,7 @@ class ModelStatus:
     """A model that was asked for since the start.
 
     :ivar loaded_share: how much of a load is done, 0..1.
+    :ivar wait_s: how long a new request would wait to begin, as far as anybody can know.
     :ivar memory_bytes: what is reserved for it.
     :ivar observed_bytes: what its worker was last seen to take.
     :ivar expires_in_s: it is unloaded then if nobody asks; None if it is not.
@@ -36,6 +37,7 @@ class ModelStatus:
     loaded_share: float
     running: int
     waiting: int
+    wait_s: float
     pinned: bool
     ttl_s: float | None
     expires_in_s: float | None
@@ -96,10 +98,11 @@ def model_status(instance: Instance, statistics: Statistics) -> ModelStatus:
         pid=instance.pid,
         backend=spec.card.backend,
         context_length=spec.options.context_length,
-        parallel=spec.options.parallel,
+        parallel=instance.requests.parallel or spec.options.parallel,
         loaded_share=instance.loaded_share,
         running=instance.requests.running,
         waiting=instance.requests.waiting,
+        wait_s=wait_s(instance, statistics.pace(instance.model)),
         pinned=instance.pinned,
         ttl_s=instance.ttl_s,
         expires_in_s=instance.expires_in_s(time.monotonic()),
@@ -108,6 +111,13 @@ def model_status(instance: Instance, statistics: Statistics) -> ModelStatus:
         engine=instance.stats,
         figures=statistics.of(instance.model),
     )
+
+
+def wait_s(instance: Instance, pace: Pace) -> float:
+    """Return how long a new request would wait to begin, as far as anybody can know."""
+    ahead = instance.requests.waiting / instance.spec.options.parallel
+    load_s = 0.0 if instance.state is State.READY else pace.load_s
+    return ahead * pace.answer_s + load_s
 
 
 def free_disk_bytes(folder: Path) -> int:

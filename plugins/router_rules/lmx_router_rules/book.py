@@ -23,11 +23,14 @@ class Ready:
 
     :ivar conditions: all must be true of a request.
     :ivar chain: its models by name, None for those that are not installed.
+    :ivar best: the one that will do where no other does; the whole chain, if its order is for the
+        moment to tell.
     """
 
     rule: Rule
     conditions: tuple[Condition, ...]
     chain: dict[str, ModelCard | None]
+    best: dict[str, ModelCard | None]
 
     def holds(self, shown: Shown) -> bool:
         """Return whether the rule is for a request."""
@@ -45,12 +48,9 @@ class Book:
     """
 
     def __init__(self, rules: RulesSettings, models: tuple[ModelCard, ...]) -> None:
-        index = Index(models)
+        index = Index(models, rules.aliases)
         self.rules = rules
-        self._ready = [
-            Ready(rule, tuple(conditions(rule)), index.expand(rule.models, rules.aliases))
-            for rule in all_rules(rules)
-        ]
+        self._ready = [_ready(rule, index) for rule in all_rules(rules)]
         self.is_installed = lru_cache(REMEMBERED_NAMES)(lambda name: index.find(name) is not None)
         self.for_name = lru_cache(REMEMBERED_NAMES)(self._for_name)
 
@@ -65,6 +65,13 @@ class Book:
             for one in rule.asked or self.rules.auto
             if not (is_own and is_glob(one))
         )
+
+
+def _ready(rule: Rule, index: Index) -> Ready:
+    chain = index.expand(rule.models)
+    is_ordered = not (rule.balance or rule.prefer_loaded)
+    best = index.expand_first(rule.models) if is_ordered else chain
+    return Ready(rule, tuple(conditions(rule)), chain, best)
 
 
 def all_rules(settings: RulesSettings) -> Iterator[Rule]:

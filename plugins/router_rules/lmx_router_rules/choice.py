@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
+from attrs import frozen
+
 from lmx_kernel.interfaces import ModelState
 from lmx_kernel.types import ModelCard
 from lmx_router_rules.settings import Rule
@@ -14,33 +16,43 @@ from lmx_router_rules.shown import Shown
 EMBEDDING, VISION = "embedding", "vision"
 
 
-def choose(
-    rule: Rule, chain: Mapping[str, ModelCard | None], shown: Shown
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the models of ``chain`` that fit, best first, and why each of the others does not."""
+@frozen
+class Choice:
+    """What a rule makes of its models.
+
+    :ivar models: those that fit, best first.
+    :ivar misfits: why each of the others does not.
+    :ivar may_pass: whether one of these would fit at another time.
+    """
+
+    models: tuple[str, ...]
+    misfits: dict[str, str]
+    may_pass: bool
+
+
+def choose(rule: Rule, chain: Mapping[str, ModelCard | None], shown: Shown) -> Choice:
+    """Return which models of ``chain`` fit."""
     fitting: list[tuple[ModelCard, ModelState]] = []
     misfits: dict[str, str] = {}
+    may_pass = False
     for name, card in chain.items():
-        state = shown.context.state(card) if card else None
-        reason = _misfit(rule, card, state, shown)
-        if reason or card is None or state is None:
+        if card is None:
+            misfits[name] = "not installed"
+        elif reason := incapable(card, shown):
             misfits[name] = reason
+        elif reason := _unwanted(rule, state := shown.context.state(card)):
+            misfits[name] = reason
+            may_pass = True
         else:
             fitting.append((card, state))
     if len(fitting) > 1 and (rule.balance or rule.prefer_loaded):
         order = _balanced(rule, shown) if rule.balance else _loaded_first
         fitting.sort(key=order)
-    return tuple(card.id for card, _ in fitting), misfits
+    return Choice(tuple(card.id for card, _ in fitting), misfits, may_pass)
 
 
-def _misfit(rule: Rule, card: ModelCard | None, state: ModelState | None, shown: Shown) -> str:
-    """Return why a model does not fit, "" if it does."""
-    if card is None or state is None:
-        return "not installed"
-    return _incapable(card, shown) or _unwanted(rule, state)
-
-
-def _incapable(card: ModelCard, shown: Shown) -> str:
+def incapable(card: ModelCard, shown: Shown) -> str:
+    """Return why a model can never take such a request, "" if it can."""
     if shown.wants_embeddings is not (EMBEDDING in card.capabilities):
         return "makes no embeddings" if shown.wants_embeddings else "makes embeddings only"
     if shown.has_images and VISION not in card.capabilities:

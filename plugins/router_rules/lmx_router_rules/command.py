@@ -62,7 +62,11 @@ _NOTHING = Asked()
 
 @app.default
 def route(
-    prompt: str, *, asked: Asked = _NOTHING, json: AsJson = False, config: ConfigPath = None
+    prompt: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *,
+    asked: Asked = _NOTHING,
+    json: AsJson = False,
+    config: ConfigPath = None,
 ) -> None:
     """Say which model a request would go to, and why. Nothing is asked and nothing is loaded."""
     found = explain(boot(config), asked.request(prompt), asked.caller(), _status(config))

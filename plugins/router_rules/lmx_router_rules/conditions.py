@@ -10,6 +10,7 @@ from lmx_router_rules.settings import DAYS, Rule
 from lmx_router_rules.shown import Shown
 
 Condition = Callable[[Shown], bool]
+DAY_MINUTES = 24 * 60
 
 
 def is_glob(name: str) -> bool:
@@ -26,12 +27,8 @@ def matcher(globs: Iterable[str]) -> Callable[[str], bool]:
 def conditions(rule: Rule) -> Iterator[Condition]:
     """Yield what must all be true of a request, the quickest first."""
     yield from _flags(rule)
-    if rule.days:
-        days = {DAYS.index(day) for day in rule.days}
-        yield lambda shown: shown.context.now.weekday() in days
-    if rule.hours:
-        spans = [_span(text) for text in rule.hours]
-        yield lambda shown: any(_is_within(shown.minute, *span) for span in spans)
+    if rule.days or rule.hours:
+        yield _times(rule)
     if rule.pressure:
         yield lambda shown: shown.context.memory_pressure in rule.pressure
     if rule.keys:
@@ -65,16 +62,28 @@ def _header(name: str, is_value: Callable[[str], bool]) -> Condition:
     return lambda shown: name in shown.headers and is_value(shown.headers[name])
 
 
+def _times(rule: Rule) -> Condition:
+    days = {DAYS.index(day) for day in rule.days or DAYS}
+    spans = [_span(text) for text in rule.hours] or [(0, DAY_MINUTES)]
+
+    def is_time(shown: Shown) -> bool:
+        today = shown.context.now.weekday()
+        return any(_day_of(today, shown.minute, *span) in days for span in spans)
+
+    return is_time
+
+
 def _span(text: str) -> tuple[int, int]:
     """Return the minutes since midnight between which a span lies."""
     begin, end = (int(part[:2]) * 60 + int(part[3:]) for part in text.split("-"))
     return begin, end
 
 
-def _is_within(minute: int, begin: int, end: int) -> bool:
-    if begin <= end:
-        return begin <= minute < end
-    return minute >= begin or minute < end
+def _day_of(today: int, minute: int, begin: int, end: int) -> int | None:
+    """Return the day on which the span began that it is now; None if it is another time."""
+    if begin <= minute < (end if begin < end else DAY_MINUTES):
+        return today
+    return (today - 1) % 7 if minute < end < begin else None
 
 
 def _is_between(count: int, least: int, most: int | None) -> bool:

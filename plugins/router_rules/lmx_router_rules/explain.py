@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -11,17 +11,23 @@ from attrs import frozen
 
 from lmx_kernel.assembly import scan
 from lmx_kernel.boot import Booted
-from lmx_kernel.errors import InsufficientMemoryError, LmxError
+from lmx_kernel.errors import (
+    ContextOverflowError,
+    InsufficientMemoryError,
+    InvalidRequestError,
+    LmxError,
+)
 from lmx_kernel.interfaces import HttpRequest, ModelState, RoutingContext
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.ledger import GIB
 from lmx_kernel.models.backends import Backends
-from lmx_kernel.models.catalogue import Catalogue
-from lmx_kernel.routing import RoutingSettings, arrange, check, decide, estimate_tokens
+from lmx_kernel.routing import RoutingSettings, arrange, check, decide
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.types import Decision, GenerationRequest, ModelCard, Skipped
+from lmx_router_rules.choice import incapable
 from lmx_router_rules.settings import RulesSettings
-from lmx_router_rules.task import Task, classify
+from lmx_router_rules.shown import Shown
+from lmx_router_rules.task import Task
 
 Status = Mapping[str, Any]
 
@@ -67,11 +73,26 @@ def explain(
     routers = arrange(plugins.routers(settings), settings.get(RoutingSettings))
     found = decide(routers, request, catalogue.cards, context)
     router, decision = found or ("", Decision((request.model,), "asked for by name", strict=True))
-    model, skipped = _first(booted, catalogue, request, decision, state)
+    shown = Shown(request, context, settings.get(RulesSettings).long_tokens)
+    longest_s = settings.get(QueueSettings).max_wait_s
+
+    def find(name: str, tokens: int) -> ModelCard:
+        card = catalogue.find(name)
+        if reason := incapable(card, shown):
+            raise InvalidRequestError(reason)
+        check(card, state(card), tokens, longest_s)
+        if not state(card).is_loaded:
+            _check_size(booted, card)
+        return card
+
+    def context_length(name: str) -> int:
+        return state(catalogue.find(name)).context_length
+
+    model, skipped = _first(decision, shown.tokens, find, context_length)
     return Explanation(
         asked=request.model,
-        task=classify(request, settings.get(RulesSettings).long_tokens),
-        prompt_tokens=estimate_tokens(request.prompt),
+        task=shown.task,
+        prompt_tokens=shown.tokens,
         router=router,
         rule=decision.rule,
         reason=decision.reason,
@@ -101,30 +122,38 @@ def _state(booted: Booted, status: Status | None, card: ModelCard) -> ModelState
         running=told["running"],
         waiting=told["waiting"],
         tokens_per_s=told["figures"]["tokens_per_s"],
+        wait_s=told["wait_s"],
         problem=next((problem for problem, is_so in problems.items() if is_so), ""),
     )
 
 
 def _first(
-    booted: Booted,
-    catalogue: Catalogue,
-    request: GenerationRequest,
     decision: Decision,
-    state: Callable[[ModelCard], ModelState],
+    tokens: int,
+    find: Callable[[str, int], ModelCard],
+    context_length: Callable[[str], int],
 ) -> tuple[str, list[Skipped]]:
-    skipped = []
-    longest_s = booted.settings.get(QueueSettings).max_wait_s
-    for name in decision.models[:1] if decision.strict else decision.models:
-        try:
-            card = catalogue.find(name)
-            check(card, state(card), request, longest_s)
-            if not state(card).is_loaded:
-                _check_size(booted, card)
-        except LmxError as error:
-            skipped.append(Skipped(name, error.message))
-        else:
-            return card.id, skipped
-    return "", skipped
+    """Return who would get the request, and who would be passed over: as the kernel does it, those
+    that only seem too small are asked once more.
+    """
+    refusals: dict[str, LmxError] = {}
+
+    def first(names: Iterable[str], tokens: int) -> str:
+        for name in names:
+            try:
+                model = find(name, tokens).id
+            except LmxError as error:
+                refusals[name] = error
+            else:
+                refusals.pop(name, None)
+                return model
+        return ""
+
+    model = first(decision.models[:1], 0) if decision.strict else first(decision.models, tokens)
+    if not model:
+        small = [n for n, error in refusals.items() if isinstance(error, ContextOverflowError)]
+        model = first(sorted(small, key=context_length, reverse=True), 0)
+    return model, [Skipped(name, error.message) for name, error in refusals.items()]
 
 
 def _check_size(booted: Booted, card: ModelCard) -> None:

@@ -21,7 +21,7 @@ def examine(settings: Settings, models: Sequence[ModelCard]) -> Iterator[Finding
     none of this is a failure.
     """
     rules = settings.get(RulesSettings)
-    warnings = [*_unasked(settings), *_unknown(rules, Index(tuple(models)))]
+    warnings = [*_unasked(settings), *_unknown(rules, Index(tuple(models), rules.aliases))]
     for warning in warnings:
         yield Finding(True, SUBJECT, f"warning: {warning}")
     if not warnings:
@@ -36,7 +36,7 @@ def _unasked(settings: Settings) -> Iterator[str]:
 
 def _unknown(rules: RulesSettings, index: Index) -> Iterator[str]:
     for rule in all_rules(rules):
-        chain = index.expand(rule.models, rules.aliases)
+        chain = index.expand(rule.models)
         missing = [name for name, card in chain.items() if card is None]
         if missing:
             yield f"{rule.name} names models that are not installed: {', '.join(missing)}"

@@ -10,10 +10,15 @@ from lmx_router_rules.conditions import is_glob, matcher
 
 
 class Index:
-    """Finds models by id, by the last part of an id if only one has it, or by a glob."""
+    """Finds models by id, by the last part of an id if only one has it, by a glob, or by an
+    alias.
+    """
 
-    def __init__(self, models: tuple[ModelCard, ...]) -> None:
+    def __init__(
+        self, models: tuple[ModelCard, ...], aliases: Mapping[str, tuple[str, ...]]
+    ) -> None:
         self._models = models
+        self._aliases = {name.casefold(): names for name, names in aliases.items()}
         self._by_name: dict[str, list[ModelCard]] = defaultdict(list)
         for card in models:
             parts = card.id.casefold().split("/")
@@ -26,24 +31,34 @@ class Index:
         found = self._by_name.get(name.casefold(), ())
         return found[0] if len(found) == 1 else None
 
-    def expand(
-        self, names: Sequence[str], aliases: Mapping[str, tuple[str, ...]]
-    ) -> dict[str, ModelCard | None]:
+    def expand(self, names: Sequence[str]) -> dict[str, ModelCard | None]:
         """Return the models that a chain names, in its order, with None for those that are not
         there. Of a glob, the largest comes first.
         """
         chain: dict[str, ModelCard | None] = {}
-        for name in names:
-            if name in aliases:
-                for one, card in self.expand(aliases[name], aliases).items():
-                    chain.setdefault(one, card)
-            elif is_glob(name):
-                for card in self._matching(name):
-                    chain.setdefault(card.id, card)
-            else:
-                found = self.find(name)
-                chain.setdefault(found.id if found else name, found)
+        for leaf in self._leaves(names):
+            for name, card in self._models_of(leaf):
+                chain.setdefault(name, card)
         return chain
+
+    def expand_first(self, names: Sequence[str]) -> dict[str, ModelCard | None]:
+        """Return what the first name of a chain stands for, once aliases are followed."""
+        return dict(self._models_of(next(self._leaves(names))))
+
+    def _leaves(self, names: Sequence[str]) -> Iterator[str]:
+        for name in names:
+            alias = self._aliases.get(name.casefold())
+            if alias is None:
+                yield name
+            else:
+                yield from self._leaves(alias)
+
+    def _models_of(self, leaf: str) -> Iterator[tuple[str, ModelCard | None]]:
+        if is_glob(leaf):
+            yield from ((card.id, card) for card in self._matching(leaf))
+        else:
+            found = self.find(leaf)
+            yield found.id if found else leaf, found
 
     def _matching(self, glob: str) -> Iterator[ModelCard]:
         is_match = matcher([glob])

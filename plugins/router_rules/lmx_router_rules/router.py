@@ -14,6 +14,7 @@ from lmx_router_rules.shown import Shown
 
 NAME = "rules"
 STRICT_HEADER = "x-lmx-strict"
+RETRY_AFTER_S = 10
 YES = frozenset({"1", "true", "yes"})
 
 
@@ -37,7 +38,7 @@ class RulesRouter:
         shown = Shown(request, context, book.rules.long_tokens)
         is_strict = shown.headers.get(STRICT_HEADER, "").lower() in YES
         if is_strict and book.is_installed(request.model):
-            return None
+            return Decision((request.model,), "asked for by name", strict=True)
         return _decide(book.for_name(request.model), shown, is_strict=is_strict)
 
     def _open(self, models: tuple[ModelCard, ...]) -> Book:
@@ -51,10 +52,16 @@ class RulesRouter:
 def _decide(book: Sequence[Ready], shown: Shown, *, is_strict: bool) -> Decision | None:
     passed: dict[str, str] = {}
     decided: tuple[Rule, tuple[str, ...]] | None = None
+    may_pass = False
     for ready in book:
         if ready.holds(shown):
-            found, misfits = choose(ready.rule, ready.chain, shown)
-            passed = misfits | passed
+            is_only = is_strict or ready.rule.strict
+            choice = choose(ready.rule, ready.best if is_only else ready.chain, shown)
+            passed = choice.misfits | passed
+            may_pass |= choice.may_pass
+            found = choice.models
+            if is_only and not found and not choice.may_pass:
+                found = tuple(ready.best)[:1]  # no other will do, so its own error is answered
             decided = ready.rule, found
             if found:
                 break
@@ -67,4 +74,5 @@ def _decide(book: Sequence[Ready], shown: Shown, *, is_strict: bool) -> Decision
         rule=rule.name,
         strict=rule.strict or is_strict,
         skipped=tuple(Skipped(name, why) for name, why in passed.items() if name not in found),
+        retry_after_s=RETRY_AFTER_S if may_pass else None,
     )

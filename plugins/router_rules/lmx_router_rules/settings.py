@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from attrs import field, frozen, validators
+from cattrs import IterableValidationError, IterableValidationNote
 
 from lmx_kernel.config import LIVE
 from lmx_router_rules.task import Task
@@ -22,6 +22,9 @@ def _check_hours(_: Any, __: Any, spans: Iterable[str]) -> None:
     for span in spans:
         if not _SPAN.fullmatch(span):
             raise ValueError(f"expected HH:MM-HH:MM, found '{span}'")
+        begin, _, end = span.partition("-")
+        if begin == end:
+            raise ValueError(f"'{span}' is no time at all; for all day, leave it out")
 
 
 def _check_models(_: Any, __: Any, models: Iterable[str]) -> None:
@@ -29,21 +32,51 @@ def _check_models(_: Any, __: Any, models: Iterable[str]) -> None:
         raise ValueError("name at least one model, and none as an empty string")
 
 
-def _check_names(_: Any, __: Any, rules: Iterable[Rule]) -> None:
-    counts = Counter(rule.name for rule in rules)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise ValueError(f"there are several rules called {', '.join(map(repr, twice))}")
+class _FaultsError(IterableValidationError, ValueError):
+    """What is wrong with items of one key. A ValueError, since that is what validators raise."""
+
+
+def _refuse(faults: Iterable[tuple[str | int, str]]) -> None:
+    """Raise what is wrong, each at its own place, if anything is."""
+    errors = []
+    for place, why in faults:
+        errors.append(ValueError(why))
+        errors[-1].add_note(IterableValidationNote(why, place, str))
+    if errors:
+        raise _FaultsError("; ".join(str(error) for error in errors), errors, tuple)
+
+
+def _check_rules(_: Any, __: Any, rules: Sequence[Rule]) -> None:
+    _refuse(_faults_of_rules(rules))
+
+
+def _faults_of_rules(rules: Sequence[Rule]) -> Iterator[tuple[int, str]]:
+    names: set[str] = set()
+    for place, rule in enumerate(rules):
+        if rule.name in names:
+            yield place, f"there are several rules called '{rule.name}'"
+        most = rule.max_prompt_tokens
+        if most is not None and most < rule.min_prompt_tokens:
+            yield place, f"'{rule.name}': max_prompt_tokens is less than min_prompt_tokens"
+        names.add(rule.name)
 
 
 def _check_aliases(_: Any, __: Any, aliases: Mapping[str, tuple[str, ...]]) -> None:
+    _refuse(_faults_of_aliases(aliases))
+
+
+def _faults_of_aliases(aliases: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
+    folded = {
+        name.casefold(): [one.casefold() for one in models] for name, models in aliases.items()
+    }
     for name, models in aliases.items():
         if not models or not all(models):
-            raise ValueError(f"'{name}' names no model")
-        if _leads_back(name, aliases):
-            raise ValueError(f"'{name}' leads back to itself")
+            yield name, f"'{name}' names no model"
+        elif _leads_back(name.casefold(), folded):
+            yield name, f"'{name}' leads back to itself"
 
 
-def _leads_back(name: str, aliases: Mapping[str, tuple[str, ...]]) -> bool:
+def _leads_back(name: str, aliases: Mapping[str, Sequence[str]]) -> bool:
     seen: set[str] = set()
     todo = list(aliases[name])
     while todo:
@@ -82,7 +115,7 @@ class Rule:
     :ivar clients: the address, or what the client calls itself (``user-agent``).
     :ivar headers: what these headers say.
     :ivar hours: local times, ``HH:MM-HH:MM``; one that ends before it begins goes past midnight.
-    :ivar days: the weekdays.
+    :ivar days: the weekdays. What goes past midnight belongs to the day on which it began.
     :ivar pressure: how scarce memory is.
 
     Of its models; those that do not fit are passed over, and the rule is if none does:
@@ -128,11 +161,6 @@ class Rule:
     sticky: bool = True
     strict: bool = False
 
-    def __attrs_post_init__(self) -> None:
-        most = self.max_prompt_tokens
-        if most is not None and most < self.min_prompt_tokens:
-            raise ValueError("max_prompt_tokens is less than min_prompt_tokens")
-
 
 @frozen(kw_only=True)
 class RulesSettings:
@@ -147,7 +175,7 @@ class RulesSettings:
     """
 
     auto: tuple[str, ...] = field(default=("auto",), metadata=LIVE)
-    rules: tuple[Rule, ...] = field(default=(), validator=_check_names, metadata=LIVE)
+    rules: tuple[Rule, ...] = field(default=(), validator=_check_rules, metadata=LIVE)
     aliases: dict[str, tuple[str, ...]] = field(
         factory=dict, validator=_check_aliases, metadata=LIVE
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast, get_args
 
 from attrs import define
@@ -40,7 +41,9 @@ Task = Literal[
 TASKS: tuple[Task, ...] = get_args(Task)
 
 HEAD_CHARS, TAIL_CHARS = 900, 400  # of the last message: what is wanted stands at either end
-SYSTEM_CHARS = 500
+SYSTEM_CHARS, SYSTEM_SHARE = 500, 0.5
+FOLLOW_UP_CHARS, FOLLOW_UP_VOTES = 120, 2.5  # a later turn so short, that says so little itself,
+OPENING_SHARE = 0.75  # is about what the conversation began with
 SHORT_CHARS = 500  # a message that may speak of the one before
 MIN_WISH_CHARS = 12
 DATA_SHARE = 0.5  # of a vote from what the wish is about
@@ -51,7 +54,11 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _IDENTIFIER = re.compile(
     r"[a-z](?:_[a-z]+|[A-Z][A-Za-z]+)\b(?![\"\s]*:)|[a-z](?:Error|Exception)\b"
 )
-_INTO = re.compile(r"\b(?:into|to|from)\b[^.:\n]{0,40}$")
+_INTO = re.compile(
+    r"\b(?:into|to|from)\b[^.:\n]{0,40}$"
+    r"|\b(?:ins|al|in het|naar het|na|на)\s(?:\w+\s)?$"
+)
+_AS = re.compile(r"\b(?:auf|en|em|po)\s$")  # "into", or only "in"
 _VERSION = re.compile(r" (?:version|translation|word|character|equivalent|phrase)s?\b")
 _IN = re.compile(r"[\"'”»]?\s*\bin $")
 
@@ -104,25 +111,37 @@ def _of_prompt(prompt: Prompt) -> Task:
 
 
 def _of_chat(prompt: ChatPrompt) -> Task:
-    asked, before, system = "", "", ""
+    said: defaultdict[str, list[Message]] = defaultdict(list)
     for turn in prompt.messages:
-        if turn.role == "user":
-            asked = text_of(turn)
-        elif turn.role == "assistant":
-            before = text_of(turn)
-        else:
-            system = system or text_of(turn)
-    return _of_text(asked, before, system)
+        said[turn.role].append(turn)
+    *earlier, asked = said["user"] or [Message("user", ())]
+    return _of_text(
+        text_of(asked),
+        answer=_text_of_first(said["assistant"][-1:]),
+        system=_text_of_first(said["system"]),
+        opening=_text_of_first(earlier),
+    )
 
 
-def _of_text(asked: str, before: str = "", system: str = "") -> Task:
+def _text_of_first(turns: Sequence[Message]) -> str:
+    return text_of(turns[0]) if turns else ""
+
+
+def _of_text(asked: str, answer: str = "", system: str = "", opening: str = "") -> Task:
     votes = _votes(asked)
+    says_little = len(asked) <= FOLLOW_UP_CHARS and max(votes.values()) < FOLLOW_UP_VOTES
     if system:
-        for task, vote in _count(system[:SYSTEM_CHARS].lower()).votes.items():
-            votes[task] += vote
-    if len(asked) <= SHORT_CHARS and "```" in before:
+        _add(votes, _count(system[:SYSTEM_CHARS].lower()).votes, SYSTEM_SHARE)
+    if opening and says_little:
+        _add(votes, _votes(opening), OPENING_SHARE)
+    if len(asked) <= SHORT_CHARS and "```" in answer:
         votes["code"] += 4
     return cast("Task", max(votes, key=lambda task: votes[task]))
+
+
+def _add(votes: dict[str, float], more: Mapping[str, float], share: float) -> None:
+    for task, vote in more.items():
+        votes[task] += vote * share
 
 
 def _votes(asked: str) -> dict[str, float]:
@@ -185,6 +204,8 @@ def _language_votes(text: str, begin: int, end: int) -> int:
     before = text[max(0, begin - 50) : begin]
     if _INTO.search(before) or _VERSION.match(text, end):
         return 4
+    if _AS.search(before):
+        return 1
     is_in = _IN.search(before)
     if is_in and (is_in[0][0] in "\"'”»" or text[end : end + 2].strip()[:1] in tuple(":\"'“«")):
         return 3

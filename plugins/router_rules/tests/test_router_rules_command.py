@@ -32,6 +32,7 @@ SCRIPTS = {
     "small": Script(),
     "tight": Script(context_length=16),
 }
+PLUGINS = ("lmx_router_rules.plugin", "lmx_openai_api.plugin", "lmx_admin_api.plugin")
 PROMPT = "Write a Python function that sorts a list of names by their last letters, please."
 
 
@@ -39,7 +40,7 @@ PROMPT = "Write a Python function that sorts a list of names by their last lette
 def config(tmp_path):
     """Return a config with rules and four models."""
     write_scripts(tmp_path, SCRIPTS)
-    return write_config(tmp_path, ("lmx_router_rules.plugin", "lmx_openai_api.plugin"), RULES)
+    return write_config(tmp_path, PLUGINS, RULES)
 
 
 @pytest.fixture
@@ -84,6 +85,27 @@ async def test_it_takes_what_a_client_would_send(route):
     assert (await route("hello", "--model", "small", "--json"))["router"] == ""
     red = await route("hello", "--header", "X-Team: red", "--key", "bot", "--json")
     assert red["rule"] == "team"
+
+
+async def test_a_prompt_may_begin_with_a_dash(route):
+    assert (await route("- what is this?", "--json"))["task"] == "chat"
+
+
+async def test_a_model_that_cannot_answer_such_a_request_is_not_said_to(config, route):
+    write_scripts(config.parent, {"vectors": Script(embeds=True)})
+    told = await route("hello", "--model", "vectors", "--json")
+    assert (told["model"], told["skipped"][0]["reason"]) == ("", "makes embeddings only")
+
+
+async def test_a_model_that_begins_too_late_is_told(config, route):
+    write_scripts(config.parent, {"slow": Script(load_s=0.5)})
+    with config.open("a") as file:
+        file.write('[queue]\nmax_wait_s = 0.2\n[router_rules.aliases]\nlater = ["slow", "small"]\n')
+    async with staged_daemon(config) as daemon, httpx2.AsyncClient(base_url=daemon.url) as http:
+        (await http.post("/admin/models/load", json={"model": "slow"})).raise_for_status()
+        (await http.post("/admin/models/unload", json={"model": "slow"})).raise_for_status()
+        told = await route("hello", "--model", "later", "--json")
+    assert told["model"] == "small"
 
 
 async def test_a_running_daemon_says_what_its_models_do(config, route):

@@ -44,6 +44,11 @@ def test_the_length_of_the_prompt(holds, ask):
     ]
 
 
+def test_the_length_of_a_long_prompt_in_any_script(holds, ask):
+    limits = "min_prompt_tokens = 49_900\nmax_prompt_tokens = 50_100"
+    assert holds(limits, ask("x汉" * 50_000))
+
+
 def test_what_it_carries(holds, ask):
     assert holds("tools = true", with_tools(ask()))
     assert not holds("tools = true", ask())
@@ -85,6 +90,21 @@ def test_weekdays(holds, ask):
     saturday = datetime(2026, 11, 28, tzinfo=UTC)
     assert holds('days = ["sat", "sun"]', ask(), now=saturday)
     assert not holds('days = ["sat", "sun"]', ask())
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        ("2026-11-27T02:00", False),  # the night that began on Thursday
+        ("2026-11-27T23:00", True),
+        ("2026-11-28T02:00", True),
+        ("2026-11-28T23:00", False),
+    ],
+)
+def test_a_night_belongs_to_the_day_on_which_it_began(holds, ask, moment, expected):
+    now = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    rule = 'days = ["fri"]\nhours = ["22:00-06:00"]'
+    assert holds(rule, ask(), now=now) is expected
 
 
 def test_memory_pressure(holds, ask):

@@ -10,6 +10,8 @@ from lmx_router_rules.settings import RulesSettings
 
 from lmx_kernel.boot import boot
 from lmx_kernel.config import ConfigError
+from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.testing.stage import staged_kernel
 
 PLUGIN = '[plugins]\ndiscover = false\nmodules = ["lmx_router_rules.plugin"]\n'
 BAD = """\
@@ -50,7 +52,8 @@ def test_every_error_is_told_at_once_with_its_line_and_rule(config):
     with pytest.raises(ConfigError) as error:
         boot(config(BAD))
     told = {(p.line, p.key): p.message for p in error.value.problems}
-    assert told.pop((6, "router_rules.aliases")) == "'a' leads back to itself"
+    assert told.pop((7, "router_rules.aliases.a")) == "'a' leads back to itself"
+    assert told.pop((8, "router_rules.aliases.b")) == "'b' leads back to itself"
     assert "did you mean 'task'" in told.pop((13, 'router_rules.rules[0].taks ("night")'))
     assert "HH:MM-HH:MM" in told.pop((12, 'router_rules.rules[0].hours ("night")'))
     assert "at least one model" in told.pop((16, 'router_rules.rules[1].models ("day")'))
@@ -60,12 +63,34 @@ def test_every_error_is_told_at_once_with_its_line_and_rule(config):
     assert not told
 
 
-def test_two_rules_of_one_name_and_limits_that_cross_are_told(config):
+def test_two_rules_of_one_name_and_limits_that_cross_are_told_at_once(config):
     rule = '[[router_rules.rules]]\nname = "r"\nmodels = ["m"]\n'
-    with pytest.raises(ConfigError, match="several rules called 'r'"):
-        boot(config(rule * 2))
-    with pytest.raises(ConfigError, match="max_prompt_tokens is less than min_prompt_tokens"):
-        boot(config(f"{rule}min_prompt_tokens = 9\nmax_prompt_tokens = 3"))
+    crossed = "min_prompt_tokens = 9\nmax_prompt_tokens = 3"
+    with pytest.raises(ConfigError) as error:
+        boot(config(f"{rule}{rule}{rule}{crossed}"))
+    told = [(p.line, p.message) for p in error.value.problems]
+    assert told == [
+        (7, "there are several rules called 'r'"),
+        (10, "there are several rules called 'r'"),
+        (10, "'r': max_prompt_tokens is less than min_prompt_tokens"),
+    ]
+
+
+def test_a_time_that_never_comes_is_told(config):
+    rule = '[[router_rules.rules]]\nname = "r"\nmodels = ["m"]\nhours = ["08:00-08:00"]'
+    with pytest.raises(ConfigError, match="'08:00-08:00' is no time at all"):
+        boot(config(rule))
+
+
+def test_aliases_that_lead_back_in_another_case_are_told(config):
+    with pytest.raises(ConfigError, match="leads back to itself"):
+        boot(config('[router_rules.aliases]\na = ["B"]\nb = ["A"]'))
+
+
+async def test_wrong_rules_that_are_set_at_run_time_are_a_wrong_request(tmp_path):
+    async with staged_kernel(tmp_path, {}, "", ("lmx_router_rules.plugin",)) as stage:
+        with pytest.raises(InvalidRequestError, match="'a' names no model; 'b' names no model"):
+            stage.kernel.configure({"router_rules": {"aliases": {"a": [], "b": []}}})
 
 
 def test_a_reload_puts_new_rules_in_force_and_keeps_the_old_ones_if_the_new_are_wrong(config):

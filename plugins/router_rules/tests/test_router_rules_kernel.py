@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import httpx2
 import pytest
 
 from lmx_kernel.errors import (
+    ContextOverflowError,
     EngineCrashedError,
     LmxError,
     ModelNotFoundError,
     QueueFullError,
+    UnavailableError,
 )
 from lmx_kernel.testing.script import Script
 from lmx_kernel.testing.stage import (
@@ -70,6 +74,56 @@ async def test_a_model_whose_context_is_too_small_is_passed_over(tmp_path):
         assert "do not fit its context of 64" in skips(stage)["first"]
 
 
+async def test_a_role_takes_longer_answers_than_its_model_can_give_as_the_model_does(tmp_path):
+    scripts = {"second": Script(answer_tokens=2, context_length=512)}
+    async with staged_kernel(tmp_path, scripts, CHAIN, PLUGINS) as stage:
+        for model in ("second", "good"):
+            assert (await answer(stage, model, max_tokens=4096)).model == "second"
+        assert skips(stage) == {"first": "not installed"}
+
+
+async def test_of_models_that_all_seem_too_small_the_largest_is_tried(tmp_path):
+    scripts = {"first": Script(context_length=64), "second": Script(context_length=96)}
+    async with staged_kernel(tmp_path, scripts, CHAIN, PLUGINS) as stage:
+        with suppress(ContextOverflowError):
+            await answer(stage, text="x" * 400)
+        assert stage.kernel.decisions()[0].model == "second"
+
+
+async def test_a_prompt_of_any_length_can_be_counted_for_a_role(tmp_path):
+    scripts = {"second": Script(context_length=64)}
+    async with staged_kernel(tmp_path, scripts, CHAIN, PLUGINS) as stage:
+        request = ask("good", "x" * 4000)
+        assert await stage.kernel.count_tokens(request) > 64
+
+
+async def test_one_that_was_just_put_on_disk_is_found(tmp_path):
+    async with staged_kernel(tmp_path, {"other": QUICK}, CHAIN, PLUGINS) as stage:
+        write_scripts(tmp_path, {"second": QUICK})
+        assert (await answer(stage)).model == "second"
+
+
+async def test_what_does_not_fit_is_estimated_once(tmp_path, monkeypatch):
+    scripts = {"first": Script(memory_bytes=64 * GIB), "second": QUICK}
+    config = f"{CHAIN}[memory]\nbudget_bytes = {GIB}"
+    async with staged_kernel(tmp_path, scripts, config, PLUGINS) as stage:
+        estimated = []
+        lifecycle = stage.kernel._lifecycle
+        admission = lifecycle.admission
+
+        async def counted(card, wish):
+            estimated.append(card.id)
+            return await admission(card, wish)
+
+        monkeypatch.setattr(lifecycle, "admission", counted)
+        for _ in range(3):
+            assert (await answer(stage)).model == "second"
+        assert estimated.count("first") == 1
+        stage.kernel.configure({"models": {"parallel": 3}})
+        await answer(stage)
+        assert estimated.count("first") == 2
+
+
 async def test_a_model_that_could_not_be_loaded_is_passed_over_from_then_on(tmp_path):
     scripts = {"first": Script(load_error="a tensor is missing"), "second": QUICK}
     async with staged_kernel(tmp_path, scripts, CHAIN, PLUGINS) as stage:
@@ -112,6 +166,19 @@ async def test_a_model_where_a_request_would_wait_too_long_is_passed_over(tmp_pa
         assert skips(stage)["first"].startswith("it could begin in ")
 
 
+@pytest.mark.parametrize("condition", ["max_wait_s = 0.1", "loaded = true"])
+async def test_a_rule_of_which_no_model_fits_now_says_to_come_again(tmp_path, condition):
+    rule = '[[router_rules.rules]]\nname = "soon"\nasked = ["soon"]\nmodels = ["first"]\n'
+    scripts = {"first": Script(load_s=0.3, answer_tokens=2)}
+    async with staged_kernel(tmp_path, scripts, f"{rule}{condition}", PLUGINS) as stage:
+        await stage.kernel.load("first", LoadWish())
+        await stage.kernel.unload("first")
+        with pytest.raises(UnavailableError, match="no model of soon takes") as error:
+            await answer(stage, "soon")
+    assert error.value.retryable
+    assert error.value.retry_after_s
+
+
 async def test_a_model_that_would_begin_after_the_deadline_is_passed_over(tmp_path):
     config = f"{CHAIN}[queue]\nmax_wait_s = 0.8"
     async with staged_kernel(
@@ -146,6 +213,13 @@ async def test_a_strict_rule_answers_with_the_error_of_its_best_model(tmp_path):
     config = f"{rule}[queue]\nmax_waiting = 0"
     async with staged_kernel(tmp_path, {"first": QUICK, "second": QUICK}, config, PLUGINS) as stage:
         with pytest.raises(QueueFullError, match="wait for first already"):
+            await answer(stage, "auto")
+
+
+async def test_a_strict_rule_never_goes_to_its_second_model(tmp_path):
+    rule = '[[router_rules.rules]]\nname = "only"\nmodels = ["first", "second"]\nstrict = true\n'
+    async with staged_kernel(tmp_path, {"second": QUICK}, rule, PLUGINS) as stage:
+        with pytest.raises(ModelNotFoundError, match="first"):
             await answer(stage, "auto")
 
 

@@ -52,6 +52,11 @@ def test_an_alias_that_is_written_out_holds_for_a_model_of_that_name(desk, ask):
     assert desk(ALIASES, "pub/code", "small").models_for(ask(model="code")) == ("small",)
 
 
+def test_an_alias_in_a_chain_is_taken_in_any_case(desk, ask):
+    text = '[router_rules.aliases]\nCode = ["small"]\nx = ["cODE"]'
+    assert desk(text, "small").models_for(ask(model="x")) == ("small",)
+
+
 def test_auto_without_rules_takes_the_largest_that_is_loaded(desk, ask, card):
     desk = desk(
         "", card("large", 9), card("mid", 5), card("small", 1), card("bad", 99, problem="x")
@@ -78,5 +83,27 @@ def test_a_strict_client_gets_the_model_that_it_names_or_the_first_of_a_chain(de
     text = ALIASES + '[[router_rules.rules]]\nname = "s"\nasked = ["small"]\nmodels = ["big-coder"]'
     desk = desk(text, "big-coder", "small")
     assert desk.models_for(ask(model="small")) == ("big-coder",)
-    assert desk.decide(ask(model="small"), headers=strict) is None
+    named = desk.decide(ask(model="small"), headers=strict)
+    assert (named.models, named.strict) == (("small",), True)
     assert desk.decide(ask(model="code"), headers=strict).strict
+
+
+STRICT = {"x-lmx-strict": "true"}
+
+
+def test_a_strict_client_gets_no_other_than_the_first_of_a_chain(desk, ask):
+    found = desk(ALIASES, "small").decide(ask(model="code"), headers=STRICT)
+    assert (found.models, found.strict) == (("big-coder",), True)
+
+
+def test_the_first_of_a_chain_is_what_its_alias_or_glob_begins_with(desk, ask, card):
+    text = '[router_rules.aliases]\na = ["b", "z"]\nb = ["m*", "z"]'
+    models = card("m-vectors", 9, "embedding"), card("m-words", 5), card("z", 7)
+    assert desk(text, *models).models_for(ask(model="a"), headers=STRICT) == ("m-words",)
+
+
+def test_a_strict_rule_without_a_model_that_meets_it_is_passed_over(desk, ask):
+    text = '[[router_rules.rules]]\nname = "s"\nmodels = ["a", "b"]\nloaded = true\nstrict = true'
+    desk = desk(text, "a", "b")
+    desk.does("b", is_loaded=True)
+    assert desk.decide(ask()).rule == "default"

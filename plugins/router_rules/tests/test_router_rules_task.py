@@ -85,6 +85,45 @@ def test_a_follow_up_to_code_is_about_code():
     assert classify(chat(turns[2])) == "chat"
 
 
+def test_a_short_follow_up_is_about_what_the_conversation_began_with():
+    opening = ("user", "Translate 'good night' into French."), ("assistant", "Bonne nuit.")
+    assert classify(chat(*opening, ("user", "Are you sure?"))) == "translation"
+    assert classify(chat(*opening, ("user", "Write a Python function that sorts."))) == "code"
+    assert classify(chat(("user", "Are you sure?"))) == "chat"
+
+
+def test_what_a_tool_answered_is_not_the_system_text():
+    result = ("tool", '{"docker": "python api", "error": "exception: traceback"}')
+    turns = ("user", "Is it raining in Graz?"), ("assistant", ""), result, ("user", "Ok, thanks")
+    assert classify(chat(*turns)) == "chat"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Was kann die Katze in der Nacht sehen?",
+        "Dreams: what is in the picture on the wall?",
+        "Schreibe eine E-Mail auf Deutsch an meinen Chef.",
+    ],
+)
+def test_everyday_words_say_nothing_of_a_task(text):
+    assert classify(chat(("user", text))) == "chat"
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ("translation", "How do I say thank you to a Dane?"),
+        ("extraction", "Liste alle Orte: Wien, dann Graz"),
+        ("extraction", "列出下文的地名"),
+        ("reasoning", "Alle Vögel fliegen. Folgt daraus, dass Tweety fliegt?"),
+        ("code", "How do I center a div with flexbox?"),
+    ],
+)
+def test_other_tasks_have_their_words(task, text):
+    assert classify(chat(("user", text))) == task
+
+
 def test_the_system_text_counts():
     system = ("system", "You translate everything into Spanish.")
     assert classify(chat(system, ("user", "Good evening, ladies."))) == "translation"
