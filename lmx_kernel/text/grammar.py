@@ -21,9 +21,9 @@ from lmx_kernel.types import Constraint, Tool
 MAX_SOURCE_CHARS = 256 * 1024
 """Of one schema, pattern or grammar. Their cost grows faster than their length."""
 
-MOST = 4096
+MOST = 1024
 """Bounds of a tool's schema that are further out are left out: they bound nothing real, and cost
-states."""
+about ten states of the lexer for each character."""
 
 WHITESPACE = r" |\r?\n[ \t]{0,32}"
 """Between the parts of JSON. Without a bound a small model may write spaces to the end of its days.

@@ -1,7 +1,8 @@
 """Lark rules of objects with bare keys and marked texts, from the schemas of tools.
 
-Types, properties, enums, unions, lists and references are held. Bounds and patterns are not: the
-values are no JSON, so that the mask's library cannot be asked to.
+Types, properties, enums, unions, lists, references and lengths of texts are held. Patterns, far
+bounds of texts and any of numbers and lists are not: the values are no JSON, so that the mask's
+library cannot be asked to.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 from attrs import define, field
 
 from lmx_chat_formats.grammar import literal, schema
+from lmx_chat_formats.schemas import simple
+from lmx_chat_formats.texts import Texts
 from lmx_kernel.types import Tool
 
 KINDS = {
-    "string": "text",
     "integer": "INTEGER",
     "number": "NUMBER",
     "boolean": '"true" | "false"',
@@ -32,22 +34,21 @@ def arguments(tools: Sequence[Tool], quote: str) -> str:
 
     :param quote: the mark around a text.
     """
+    texts = Texts(quote)
     lines = [
         'object: "{" (pair ("," pair)*)? "}"',
         'pair: /[A-Za-z_][\\w-]*/ ":" value',
         'value: object | list | text | NUMBER | "true" | "false" | "null"',
         'list: "[" (value ("," value)*)? "]"',
-        f"text: {literal(quote)} (TEXT | LESS)* {literal(quote)}",
-        "TEXT: /[^<]+/",
-        f"LESS: /<[^<{quote[1]}]/",
+        f"text: {literal(quote)} {texts.rule({})}",
         "INTEGER: /-?(0|[1-9][0-9]*)/",
         "NUMBER: /-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][-+]?[0-9]+)?/",
     ]
     for index, tool in enumerate(tools):
-        rules = _Rules(f"part_{index}", schema(tool), quote)
+        rules = _Rules(f"part_{index}", schema(tool), texts)
         lines.append(f"arguments_{index}: {rules.part(schema(tool))}")
         lines += [f"{name}: {rule}" for name, rule in rules.rules.items()]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *texts.lines(), ""])
 
 
 @define
@@ -59,7 +60,7 @@ class _Rules:
 
     _prefix: str
     _root: dict[str, Any]
-    _quote: str
+    _texts: Texts
     rules: dict[str, str] = field(factory=dict, init=False)
     _names: dict[str, str] = field(factory=dict, init=False)
     _count: Iterator[int] = field(factory=count, init=False)
@@ -74,24 +75,14 @@ class _Rules:
         return self._names[key]
 
     def _write(self, wanted: Any) -> str:
-        if not isinstance(wanted, dict):
-            return "value"
-        options = [wanted["const"]] if "const" in wanted else wanted.get("enum")
-        choices = wanted.get("anyOf") or wanted.get("oneOf")
-        kinds = wanted.get("type", [])
-        if "$ref" in wanted:
-            rules = [self.part(self._referred(wanted["$ref"]))]
-        elif isinstance(options, list):
-            rules = [self._constant(option) for option in options]
-        elif isinstance(choices, list):
-            rules = [self.part(choice) for choice in choices]
-        else:
-            rules = [
-                self._kind(kind, wanted) for kind in ([kinds] if isinstance(kinds, str) else kinds)
-            ]
-        return " | ".join(rules) or "value"
+        return " | ".join(dict.fromkeys(map(self._one, simple(wanted, self._root))))
 
-    def _kind(self, kind: str, wanted: dict[str, Any]) -> str:
+    def _one(self, wanted: dict[str, Any]) -> str:
+        if "const" in wanted:
+            return self._constant(wanted["const"])
+        kind = wanted.get("type", "")
+        if kind == "string":
+            return f"{literal(self._texts.mark)} {self._texts.rule(wanted)}"
         if kind == "object" and wanted.get("properties"):
             return self._object(wanted["properties"], wanted.get("required") or [])
         if kind == "array" and "items" in wanted:
@@ -114,18 +105,8 @@ class _Rules:
 
     def _constant(self, value: Any) -> str:
         if isinstance(value, str):
-            return literal(f"{self._quote}{value}{self._quote}")
+            return literal(f"{self._texts.mark}{value}{self._texts.mark}")
         return "value" if isinstance(value, dict | list) else literal(json.dumps(value))
-
-    def _referred(self, reference: Any) -> Any:
-        """Return the part of the schema that ``#/a/b`` names; True, which allows anything, if there
-        is none.
-        """
-        part: Any = self._root
-        for key in str(reference).removeprefix("#").strip("/").split("/"):
-            if key:
-                part = part.get(key, True) if isinstance(part, dict) else True
-        return part
 
     def _named(self, rule: str) -> str:
         name = self._new_name()

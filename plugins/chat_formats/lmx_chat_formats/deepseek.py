@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
 from lmx_kernel.text.chat_format import ChatFormat
+from lmx_kernel.text.explanation import introduce
 from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax
 from lmx_kernel.text.json_reader import read_arguments
 from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
-from lmx_kernel.types import Tool
+from lmx_kernel.types import Message, Tool
 
 ALL, ALL_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"  # noqa: RUF001 - the family's own signs
 ONE, ONE_END = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"  # noqa: RUF001
@@ -24,7 +25,6 @@ class DeepSeekFormat(ChatFormat):
     signs = (ALL,)
     openings = (ALL, ONE)
     marks = (ALL_END, ONE_END, SEPARATOR)
-    example = f'{ALL}{ONE}the name{SEPARATOR}{{"an argument": "its value"}}{ONE_END}{ALL_END}'
 
     def read_call(self, reader: Reader, mark: str, tools: Sequence[Tool]) -> Reading[None]:
         yield from reader.skip()
@@ -48,13 +48,25 @@ class DeepSeekFormat(ChatFormat):
         yield from reader.drop(ALL_END)
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
-        if f"{FENCE}json" in self.template:
+        if self._is_fenced:
             before = f'"{ONE}" "function" "{SEPARATOR}" '
             names = grammar.named_call(tools, "", f'"\\n{FENCE}json\\n"')
             call = f'call: {before} named "\\n{FENCE}" "{ONE_END}"\n'
         else:
             names = grammar.named_call(tools, "", f'"{SEPARATOR}"')
             call = f'call: "{ONE}" named "{ONE_END}"\n'
-        some = 'call ("\\n"? call)*' if parallel else "call"
-        rules = f'calls: "{ALL}" {some} "{ALL_END}"\n'
-        return CallSyntax(trigger=ALL, grammar=rules + call + names)
+        some = 'some: call ("\\n"? call)*\n' if parallel else "some: call\n"
+        rules = f'calls: "{ALL}" some "{ALL_END}" | some "{ALL_END}"?\n'
+        return CallSyntax(triggers=(ALL, ONE), grammar=rules + some + call + names)
+
+    def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
+        """Return ``messages`` with an introduction: the templates list no tools."""
+        arguments = '{"an argument": "its value"}'
+        call = f"the name{SEPARATOR}{arguments}"
+        if self._is_fenced:
+            call = f"function{SEPARATOR}the name\n{FENCE}json\n{arguments}\n{FENCE}"
+        return introduce(messages, tools, f"{ALL}{ONE}{call}{ONE_END}{ALL_END}")
+
+    @property
+    def _is_fenced(self) -> bool:
+        return f"{FENCE}json" in self.template

@@ -50,7 +50,7 @@ class GemmaFormat(ChatFormat):
         ]
         named = grammar.choice("named", rules) + bare.arguments(tools, self.quote)
         calls = grammar.repeated("call", parallel=parallel)
-        return CallSyntax(trigger=self.opening, grammar=calls + call + named)
+        return CallSyntax(triggers=(self.opening,), grammar=calls + call + named)
 
     def _read_value(self, reader: Reader, depth: int) -> Reading[None]:
         if depth > MAX_DEPTH:

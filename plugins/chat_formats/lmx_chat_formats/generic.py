@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from attrs import evolve
 
+from lmx_chat_formats import grammar
 from lmx_chat_formats.hermes import CLOSING, OPENING, HermesFormat
+from lmx_kernel.text.formats import CallSyntax
 from lmx_kernel.types import Message, TextPart, Tool, ToolCall
 
 
@@ -21,6 +23,12 @@ class GenericFormat(HermesFormat):
     example = f"""{OPENING}
 {{"name": "the name", "arguments": {{"an argument": "its value"}}}}
 {CLOSING}"""
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
+        tagged = f'"{OPENING}" "\\n" object "\\n" "{CLOSING}"'
+        calls = grammar.repeated("call", r'"\n"', parallel=parallel)
+        rules = f"{calls}call: {tagged} | object\n{grammar.json_call(tools)}"
+        return CallSyntax(triggers=(OPENING,), grammar=rules, bare=grammar.BARE)
 
     def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
         """Return ``messages`` with an introduction in the first, and all calls as text."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
 from lmx_chat_formats.hermes import CLOSING, OPENING
-from lmx_chat_formats.tagged import grammar_of, read_value, types_of
+from lmx_chat_formats.tagged import Tags, grammar_of, read_value, types_of
 from lmx_kernel.text.chat_format import ChatFormat
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
 from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
@@ -15,6 +15,9 @@ from lmx_kernel.types import Tool
 
 KEY, KEY_END = "<arg_key>", "</arg_key>"
 VALUE, VALUE_END = "<arg_value>", "</arg_value>"
+TAGS = Tags(
+    key=f'"{KEY}"', value=f'"{KEY_END}" "\\n"? "{VALUE}"', closing=VALUE_END, after='"\\n"?'
+)
 
 
 class GlmFormat(ChatFormat):
@@ -50,13 +53,10 @@ class GlmFormat(ChatFormat):
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
         rules = [
-            f'{grammar.literal(tool.name)} "\\n" arguments_{index}'
+            f'{grammar.literal(tool.name)} "\\n"? arguments_{index}'
             for index, tool in enumerate(tools)
         ]
-        named = grammar.choice("named", rules) + grammar_of(
-            tools, lambda name: f"{KEY}{name}{KEY_END}\n{VALUE}", f"{VALUE_END}\n"
-        )
-        calls = grammar.repeated("call", r'"\n"', parallel=parallel)
-        return CallSyntax(
-            trigger=OPENING, grammar=f'{calls}call: "{OPENING}" named "{CLOSING}"\n{named}'
-        )
+        named = grammar.choice("named", rules) + grammar_of(tools, TAGS)
+        calls = grammar.repeated("call", r'"\n"?', parallel=parallel)
+        call = f'call: "{OPENING}" named "{CLOSING}"\n'
+        return CallSyntax(triggers=(OPENING,), grammar=calls + call + named)

@@ -8,6 +8,9 @@ from typing import Any
 
 from lmx_kernel.types import Tool
 
+BARE = (r'\[?\s*\{\s*("type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"', '{"name": "')
+"""How an answer begins that is a call as JSON without a mark, or a list of them."""
+
 
 def literal(text: str) -> str:
     """Return the rule that is this text."""
@@ -37,12 +40,15 @@ def arguments(tools: Sequence[Tool]) -> str:
     return "\n".join([*lines, ""])
 
 
-def json_call(tools: Sequence[Tool], key: str = "arguments") -> str:
-    """Return the rule ``object``: a call as a JSON object with a name and arguments."""
+def json_call(tools: Sequence[Tool], key: str = "arguments", tail: str = "") -> str:
+    """Return the rule ``object``: a call as a JSON object with a name and arguments.
+
+    :param tail: the rule of what may stand between the arguments and the end.
+    """
     rules = []
     for index, tool in enumerate(tools):
         head = '{"name": ' + json.dumps(tool.name, ensure_ascii=False) + f', "{key}": '
-        rules.append(f"{literal(head)} arguments_{index} {literal('}')}")
+        rules.append(f"{literal(head)} arguments_{index} {tail} {literal('}')}")
     return choice("object", rules) + arguments(tools)
 
 

@@ -16,7 +16,7 @@ START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
 CONSTRAIN, CALL, END = "<|constrain|>", "<|call|>", "<|end|>"
 ENDS = (END, CALL, START, CHANNEL)
 ROLE, RECIPIENT_OPENING = "assistant", "to="
-RECIPIENT = re.compile(r"to=functions\.([\w.-]+)")
+RECIPIENT = re.compile(r"to=functions\.([\w.:/@-]+)")
 
 
 class HarmonyFormat(ChatFormat):
@@ -60,10 +60,19 @@ class HarmonyFormat(ChatFormat):
                 return
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
-        """Return the syntax of one call: the model ends its answer after it."""
-        names = grammar.named_call(tools, "", f'" " "{CONSTRAIN}" "json" "{MESSAGE}"')
-        rules = f'calls: "{CHANNEL}" "commentary to=functions." named\n'
-        return CallSyntax(trigger=f"{CHANNEL}commentary to=functions.", grammar=rules + names)
+        """Return the syntax of one call: the model ends its answer after it.
+
+        The recipient stands before the channel or after it, so that a call shows no earlier.
+        """
+        tail = f'channel? " "? ("{CONSTRAIN}"? "json")? "{MESSAGE}"'
+        rules = (
+            f'calls: (channel? " ")? "{RECIPIENT_OPENING}functions" named\n'
+            f'channel: "{CHANNEL}" ("commentary" | "analysis")\n'
+        )
+        return CallSyntax(
+            triggers=(f"{RECIPIENT_OPENING}functions",),
+            grammar=rules + grammar.named_call(tools, ".", tail),
+        )
 
 
 def _is_before_header(prompt: str) -> bool:

@@ -32,4 +32,4 @@ class HermesFormat(ChatFormat):
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
         call = f'call: "{OPENING}" "\\n" object "\\n" "{CLOSING}"\n'
         rules = grammar.repeated("call", r'"\n"', parallel=parallel)
-        return CallSyntax(trigger=OPENING, grammar=rules + call + grammar.json_call(tools))
+        return CallSyntax(triggers=(OPENING,), grammar=rules + call + grammar.json_call(tools))

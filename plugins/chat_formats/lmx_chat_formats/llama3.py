@@ -28,7 +28,7 @@ class Llama3Format(ChatFormat):
         yield from read_calls(reader)
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
-        rules = grammar.repeated("object", '"; "', parallel=parallel)
-        return CallSyntax(
-            trigger='{"name": "', grammar=rules + grammar.json_call(tools, "parameters")
-        )
+        calls = f'calls: "{OPENING}"? some\n'
+        some = 'some: object ("; " object)*\n' if parallel else "some: object\n"
+        rules = calls + some + grammar.json_call(tools, "parameters")
+        return CallSyntax(triggers=(OPENING,), grammar=rules, bare=grammar.BARE)

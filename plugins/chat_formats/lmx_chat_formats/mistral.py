@@ -45,15 +45,16 @@ class MistralFormat(ChatFormat):
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax:
         if ARGUMENTS in self.template:
-            call = f'call: "{OPENING}" named\n' + grammar.named_call(tools, "", f'"{ARGUMENTS}"')
-            return CallSyntax(
-                trigger=OPENING, grammar=grammar.repeated("call", parallel=parallel) + call
-            )
-        some = 'object (", " object)*' if parallel else "object"
-        rules = f'calls: "{OPENING}" "[" {some} "]"\n'
-        return CallSyntax(trigger=OPENING, grammar=rules + grammar.json_call(tools))
+            between = f'("{ID}" ID)? "{ARGUMENTS}"'
+            calls = grammar.repeated("call", parallel=parallel)
+            rules = f'{calls}call: "{OPENING}" named\n{grammar.named_call(tools, "", between)}'
+        else:
+            some = 'object (", " object)*' if parallel else "object"
+            calls = f'calls: "{OPENING}" " "? "[" {some} "]"\n'
+            rules = calls + grammar.json_call(tools, tail=r'(", \"id\": \"" ID "\"")?')
+        return CallSyntax(triggers=(OPENING,), grammar=f"{rules}ID: /[A-Za-z0-9]{{9}}/\n")
 
 
 def is_of_name(char: str) -> bool:
     """Return whether a character may be in a function's name."""
-    return char.isalnum() or char in "_-."
+    return char.isalnum() or char in "_-.:/@"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
 from lmx_chat_formats.hermes import CLOSING, OPENING
-from lmx_chat_formats.tagged import grammar_of, read_value, types_of
+from lmx_chat_formats.tagged import Tags, grammar_of, read_value, types_of
 from lmx_kernel.text.chat_format import ChatFormat
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
 from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
@@ -15,6 +15,9 @@ from lmx_kernel.types import Tool
 
 FUNCTION, FUNCTION_END = "<function=", "</function>"
 PARAMETER, PARAMETER_END = "<parameter=", "</parameter>"
+TAGS = Tags(
+    key=f'"{PARAMETER}"', value=r'">" "\n"', closing=PARAMETER_END, after=r'"\n"', lead="\n"
+)
 
 
 class Qwen3CoderFormat(ChatFormat):
@@ -55,9 +58,9 @@ class Qwen3CoderFormat(ChatFormat):
             f'{grammar.literal(f"{FUNCTION}{tool.name}>")} "\\n" arguments_{index}'
             for index, tool in enumerate(tools)
         ]
-        some = f'call: "{OPENING}" "\\n" named "{FUNCTION_END}" "\\n" "{CLOSING}"\n'
-        named = grammar.choice("named", rules) + grammar_of(
-            tools, lambda name: f"{PARAMETER}{name}>\n", f"\n{PARAMETER_END}\n"
-        )
+        named = grammar.choice("named", rules) + grammar_of(tools, TAGS)
+        closing = f'"\\n" "{CLOSING}"'
+        call = f'call: "{OPENING}" "\\n" body {closing} | body ({closing})?\n'
+        body = f'body: named "{FUNCTION_END}"\n'
         calls = grammar.repeated("call", r'"\n"', parallel=parallel)
-        return CallSyntax(trigger=OPENING, grammar=calls + some + named)
+        return CallSyntax(triggers=(OPENING, FUNCTION), grammar=calls + call + body + named)
