@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -17,6 +17,9 @@ from lmx_kernel.types import (
     MemoryEstimate,
     ModelCard,
 )
+
+if TYPE_CHECKING:
+    from lmx_kernel.jobs.job import Job
 
 
 @frozen
@@ -282,4 +285,15 @@ class JobKind(Protocol):
 
     async def discard(self, spec: Any) -> None:
         """Remove what an unfinished job left behind: it was cancelled, and will not go on."""
+        ...
+
+
+@runtime_checkable
+class LastingKind(JobKind, Protocol):
+    """A kind whose work need not be done again while what it made is there."""
+
+    def is_there(self, done: Job) -> bool:
+        """Tell whether what a job made is still there as it left it: who wants the same is told of
+        that job.
+        """
         ...

@@ -175,13 +175,16 @@ class Kernel:
         instance = await self._lifecycle.load(card, wish)
         return model_status(instance, self._statistics)
 
-    async def unload(self, name: str) -> None:
-        """Unload a model; what it is doing may be finished. Harmless if it is not loaded.
+    async def unload(self, name: str) -> str:
+        """Unload a model and return its id; what it is doing may be finished. Harmless if it is not
+        loaded.
 
         :raises ModelNotFoundError: names the models there are.
         """
         is_id = name in self._lifecycle.instances  # also where its files are gone by now
-        await self._lifecycle.unload(name if is_id else self._catalogue.find(name).id)
+        model = name if is_id else self._catalogue.find(name).id
+        await self._lifecycle.unload(model)
+        return model
 
     async def delete(self, name: str) -> ModelCard:
         """Delete a model from disk.

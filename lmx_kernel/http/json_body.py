@@ -18,7 +18,9 @@ T = TypeVar("T")
 MAX_OPENERS = 32_768
 MAX_COMMAS = 262_144
 _BOM = b"\xef\xbb\xbf"
-_PROBLEM = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
+_PROBLEM = re.compile(
+    r"(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>[^`]*?)(?:\[\.{3}\])*`)?", re.DOTALL
+)
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 
@@ -58,7 +60,7 @@ def wrong_field(problem: str) -> InvalidRequestError:
     """Return the error for what msgspec found wrong, with the field as ``param``."""
     match = _PROBLEM.fullmatch(problem)
     assert match is not None
-    what, path = match["what"][:200], (match["path"] or "").removesuffix("[...]")
+    what, path = match["what"][:200], match["path"] or ""
     if missing := _MISSING.fullmatch(what):
         path, what = f"{path}.{missing[1]}".lstrip("."), "this field is required"
     return InvalidRequestError(f"{path or 'body'}: {what}", param=path or None)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+import structlog
 
-from lmx_kernel.jobs.job import OPEN, Job
+from lmx_kernel.jobs.job import Job
 
-KEPT = 1000
-"""Ended jobs that are remembered."""
+log = structlog.get_logger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, created_at REAL NOT NULL, job TEXT NOT NULL)
@@ -32,24 +32,33 @@ class JobStore:
         self._database.execute(_SCHEMA)
 
     def read(self) -> list[Job]:
-        """Return all jobs, oldest first; the oldest of those that ended long ago are forgotten."""
-        rows = self._database.execute("SELECT job FROM jobs ORDER BY created_at")
-        jobs = [msgspec.json.decode(text, type=Job) for (text,) in rows]
-        ended = [job for job in jobs if job.state not in OPEN]
-        self._forget(ended[:-KEPT])
-        return [job for job in jobs if job not in ended[:-KEPT]]
+        """Return all jobs that can be read, oldest first."""
+        rows = self._database.execute("SELECT id, CAST(job AS BLOB) FROM jobs ORDER BY created_at")
+        return [job for row in rows if (job := _read(*row)) is not None]
 
-    def write(self, job: Job) -> None:
-        """Keep a job as it is now.
+    def write(self, jobs: Iterable[Job]) -> None:
+        """Keep jobs as they are now.
 
         :raises sqlite3.Error: it cannot be written, for instance since the disk is full.
         """
-        row = (job.id, job.created_at, msgspec.json.encode(job).decode())
-        self._database.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)", row)
+        rows = [(job.id, job.created_at, msgspec.json.encode(job).decode()) for job in jobs]
+        self._database.executemany("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)", rows)
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Keep jobs no longer.
+
+        :raises sqlite3.Error: as for :meth:`write`.
+        """
+        self._database.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in ids])
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
-    def _forget(self, jobs: Iterable[Job]) -> None:
-        self._database.executemany("DELETE FROM jobs WHERE id = ?", [(job.id,) for job in jobs])
+
+def _read(job_id: str, data: bytes) -> Job | None:
+    try:
+        return msgspec.json.decode(data, type=Job)
+    except (msgspec.DecodeError, ValueError) as error:  # damaged, or of another version of LMX
+        log.warning("job_unreadable", job=job_id, error=str(error))
+        return None

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import structlog
 
-from lmx_kernel.errors import ModelNotFoundError
+from lmx_kernel.errors import ModelNotFoundError, NotFoundError
 from lmx_kernel.interfaces import Backend, ModelSource
 from lmx_kernel.types import Location, ModelCard
 
@@ -76,9 +76,11 @@ class Catalogue:
 
         :param backend: where several recognise the same files; None takes the first.
         :raises ModelNotFoundError: names the models there are.
+        :raises NotFoundError: names the backends there are.
         """
         cards = self._cards
         if backend is not None:
+            self._check_backend(backend)
             cards = _by_id(card for card, _ in self._found if card.backend == backend)
         if card := cards.get(name):
             return card
@@ -89,7 +91,7 @@ class Catalogue:
         ]
         if len(matches) == 1:
             return matches[0]
-        raise ModelNotFoundError(_not_found_text(name, cards), param="model")
+        raise ModelNotFoundError(_not_found_text(name, cards, backend), param="model")
 
     def known_id(self, name: str) -> str:
         """Return the id of the model of this name, "" if there is none."""
@@ -128,6 +130,14 @@ class Catalogue:
                 return card
         await self.refresh()
         return self.find(name, backend)
+
+    def _check_backend(self, name: str) -> None:
+        names = sorted(backend.name for backend in self._backends())
+        if name not in names:
+            raise NotFoundError(
+                f'Backend "{name[:200]}" was not found. Backends here: {", ".join(names)}.',
+                param="backend",
+            )
 
     async def _scan_alone(self) -> None:
         await asyncio.sleep(self._rested - time.monotonic())
@@ -184,8 +194,9 @@ def _by_id(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:
     return dict(sorted(kept.items()))
 
 
-def _not_found_text(name: str, known: Iterable[str]) -> str:
+def _not_found_text(name: str, known: Iterable[str], backend: str | None) -> str:
     names = sorted(known)
     listed = ", ".join(names[:MAX_LISTED]) or "none"
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return f'Model "{name[:200]}" was not found. Models here: {listed}{more}.'
+    which = "Models here" if backend is None else f"Models for {backend}"
+    return f'Model "{name[:200]}" was not found. {which}: {listed}{more}.'

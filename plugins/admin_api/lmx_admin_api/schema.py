@@ -20,6 +20,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=512)]
 Tokens = Annotated[int, Meta(ge=16, le=2**31 - 1)]
 Parallel = Annotated[int, Meta(ge=1, le=256)]
 Seconds = Annotated[float, Meta(gt=0, le=10**9)]
+Limit = Annotated[int, Meta(ge=1, le=10_000)]
 Level = Literal["debug", "info", "warning", "error"]
 
 # --- what is sent --------------------------------------------------------------------------------
@@ -87,7 +88,17 @@ class ModelsQuery:
 
 
 @frozen(kw_only=True)
-class JobsQuery:
+class LimitQuery:
+    """How many to list.
+
+    :ivar limit: the newest ones.
+    """
+
+    limit: Limit = 100
+
+
+@frozen(kw_only=True)
+class JobsQuery(LimitQuery):
     """Which jobs to list.
 
     :ivar kind: such as ``download``; absent for all.
@@ -115,7 +126,7 @@ class LogsQuery:
     :ivar since: with a time zone.
     """
 
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    limit: Limit = 100
     level: Level = "debug"
     event: str | None = None
     model: str | None = None

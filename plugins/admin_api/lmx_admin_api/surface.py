@@ -32,6 +32,7 @@ from lmx_admin_api.schema import (
     EventsQuery,
     JobList,
     JobsQuery,
+    LimitQuery,
     LoadBody,
     LogLines,
     LogsQuery,
@@ -123,7 +124,7 @@ class AdminSurface:
     def _on_models(self) -> Iterable[Operation]:
         at = "/admin/models"
         yield _get(at, "List the models on disk", ModelList, query=ModelsQuery)
-        yield _get(f"{at}/{{id:path}}", "Show a model", ModelInfo)
+        yield _get(f"{at}/{{id:path}}", "Show a model", ModelInfo, query=ModelsQuery)
         yield Operation(
             method="DELETE",
             path=f"{at}/{{id:path}}",
@@ -145,9 +146,9 @@ class AdminSurface:
 
     def _on_jobs(self) -> Iterable[Operation]:
         yield self._start("/admin/downloads", "Download a model", "download")
-        yield _get("/admin/downloads", "List the downloads", JobList)
+        yield _get("/admin/downloads", "List the downloads", JobList, query=LimitQuery)
         yield self._start("/admin/benchmark", "Measure how fast a model is", "benchmark")
-        yield _get("/admin/benchmarks", "List what was measured", JobList)
+        yield _get("/admin/benchmarks", "List what was measured", JobList, query=LimitQuery)
         yield _get("/admin/jobs", "List all long work", JobList, query=JobsQuery)
         for at in ("/admin/downloads/{id}", "/admin/jobs/{id}"):
             yield _get(at, "Show it", Job)

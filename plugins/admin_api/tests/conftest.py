@@ -167,6 +167,13 @@ class Daemon:
         out, err = await process.communicate()
         return Outcome(process.returncode, out.decode(), err.decode())
 
+    async def state_of(self, model: str) -> str:
+        """Return a model's state, as soon as it was asked for."""
+        async with asyncio.timeout(20):
+            while not (status := (await self.http.get(f"/admin/models/{model}")).json()["status"]):
+                await asyncio.sleep(0.02)
+        return status["state"]
+
     async def job(self) -> dict[str, Any]:
         """Return the newest job, as soon as there is one."""
         async with asyncio.timeout(20):

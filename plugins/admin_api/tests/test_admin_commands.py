@@ -112,6 +112,18 @@ async def test_whoever_leaves_a_pull_leaves_it_running(serve_daemon):
         assert again["state"] == "running"
 
 
+async def test_whoever_leaves_a_load_leaves_it_running(serve_daemon):
+    async with serve_daemon({"m": Script(load_s=30.0)}) as daemon:
+        loading = await daemon.start("load", "m")
+        assert await daemon.state_of("m") == "loading"
+        loading.send_signal(signal.SIGINT)
+        async with asyncio.timeout(20):
+            _, err = await loading.communicate()
+        assert loading.returncode == 130
+        assert err.decode() == "It goes on in the daemon; `lmx status` shows it.\n"
+        assert await daemon.state_of("m") == "loading"
+
+
 async def test_a_pull_that_somebody_cancels_ends(serve_daemon):
     async with serve_daemon({}) as daemon:
         pulling = asyncio.create_task(daemon.lmx("pull", "acme/x"))
@@ -183,9 +195,10 @@ async def test_a_terminal_shows_how_far_a_download_is(serve_daemon, terminal):
         assert (pulling.returncode, out) == (0, b"acme/x is here (0.00 GiB).\n")
 
 
-async def test_a_terminal_shows_how_far_a_load_is(serve_daemon, terminal):
+@pytest.mark.parametrize("name", ["m", "M"])
+async def test_a_terminal_shows_how_far_a_load_is(serve_daemon, terminal, name):
     async with serve_daemon({"m": Script(load_s=2.0)}) as daemon:
-        loading = await daemon.start("load", "m", stderr=terminal.end)
+        loading = await daemon.start("load", name, stderr=terminal.end)
         await terminal.until("[1-9]0%")
         out, _ = await loading.communicate()
         assert (loading.returncode, out[:11]) == (0, b"m is ready:")

@@ -53,6 +53,15 @@ async def test_a_change_that_is_wrong_in_any_part_changes_nothing(serve, body):
         assert (await api.get("config")).json() == before
 
 
+async def test_a_number_that_is_none_is_not_said_to_be_a_field(serve):
+    async with serve({}) as api:
+        body = b'{"models": {"ttl_s": 1e400}}'
+        answer = await api.http.patch("/admin/config", content=body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (400, None)
+        assert error["message"] == "body: Number out of range"
+
+
 async def test_the_file_is_read_again_and_what_needs_a_restart_is_named(serve, tmp_path):
     async with serve({}, config="[models]\nparallel = 3\n") as api:
         path = tmp_path / "config.toml"
@@ -92,6 +101,18 @@ async def test_a_plugin_is_disabled_and_enabled_where_that_is_safe(serve_daemon)
         answer = await daemon.http.post(f"{switch}/enable")
         assert (answer.status_code, answer.json()["state"]) == (200, "active")
         assert (await daemon.http.get(chat)).status_code == 200
+
+
+async def test_a_disabled_plugin_starts_no_jobs(serve_daemon):
+    async with serve_daemon({}) as daemon:
+        wish = {"repo": "acme/x"}
+        assert (await daemon.http.post("/admin/downloads", json=wish)).status_code == 202
+        await daemon.http.post("/admin/plugins/admin_fake_kinds/disable")
+        answer = await daemon.http.post("/admin/downloads", json=wish)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        assert (await daemon.job())["state"] == "running"
+        await daemon.http.post("/admin/plugins/admin_fake_kinds/enable")
+        assert (await daemon.http.post("/admin/downloads", json=wish)).status_code == 202
 
 
 async def test_a_plugin_in_use_stays(serve_daemon):

@@ -84,6 +84,19 @@ async def test_an_id_is_of_a_job_of_its_kind_or_of_none(serve, downloads):
         assert only == []
 
 
+async def test_the_newest_jobs_are_listed_and_a_limit_says_how_many(serve, downloads):
+    async with serve({}, downloads) as api:
+        ids = [(await api.post("downloads", repo=f"acme/{n}")).json()["id"] for n in range(101)]
+        for at in ("jobs", "downloads"):
+            listed = [one["id"] for one in (await api.get(at)).json()["jobs"]]
+            assert listed == ids[:0:-1], "a hundred of them, without the oldest"
+            only = (await api.get(at, limit=2)).json()["jobs"]
+            assert [one["id"] for one in only] == ids[:-3:-1]
+        for at in ("jobs", "downloads", "benchmarks"):
+            wrong = await api.get(at, limit=0)
+            assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "limit")
+
+
 async def test_without_a_plugin_that_can_it_is_said(serve):
     async with serve({}) as api:
         for path in ("downloads", "models/convert"):

@@ -8,6 +8,7 @@ import json
 import pytest
 from attrs import asdict
 
+from lmx_kernel.errors import EngineCrashedError
 from lmx_kernel.events import LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded
 from lmx_kernel.testing.script import SUFFIX, Script
 
@@ -50,6 +51,7 @@ async def test_a_model_is_shown_by_any_of_its_names_with_its_state(serve):
         model = (await api.get("models/tiny")).json()
         assert (model["id"], model["fits"]) == ("Tiny", True)
         assert model["status"]["state"] == "ready"
+        assert (await api.get("models/tiny", fit="false")).json()["estimate"] is None
         missing = await api.get("models/none")
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 
@@ -103,6 +105,25 @@ async def test_a_load_that_nobody_waits_for_and_fails_is_told_as_an_event(serve)
         assert "no such tensor" in api.stage.seen(LoadFailed)[0].message
 
 
+@pytest.mark.parametrize("wait", [True, False])
+async def test_what_is_refused_for_now_is_refused_at_once(serve, wait):
+    async with serve({"m": Script(poison="boom"), "n": HALF}) as api:
+        for _ in range(2):
+            with pytest.raises(EngineCrashedError):
+                await api.answer("m", "boom")
+        before = len(api.stage.seen(LoadStarted))
+        cooling = await api.post("models/load", model="m", wait=wait)
+        api.stage.kernel.draining = True
+        stopping = await api.post("models/load", model="n", wait=wait)
+        for answer, why in ((cooling, "crashed repeatedly"), (stopping, "is stopping")):
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (503, "unavailable")
+            assert why in error["message"]
+        assert int(cooling.headers["retry-after"]) > 0
+        assert len(api.stage.seen(LoadStarted)) == before
+        assert [outcome for *_, outcome in api.audit()] == ["unavailable"] * 2
+
+
 async def test_a_time_to_live_ends_a_model_and_a_pin_keeps_it(serve):
     async with serve({"a": MOST, "b": MOST}, config=BUDGET) as api:
         house = asyncio.create_task(api.stage.assembly.lifecycle.keep_house())
@@ -136,8 +157,18 @@ async def test_what_cannot_be_loaded_is_said_as_it_is(serve, tmp_path):
             answer = await api.post("models/load", model=model)
             assert answer.status_code == code, model
             assert str(tmp_path) not in answer.text
-        unknown = await api.post("models/load", model="m", backend="none")
-        assert unknown.status_code == 404
+
+
+@pytest.mark.parametrize("path", ["models/load", "models/estimate"])
+async def test_an_unknown_backend_is_named_with_those_there_are(serve, path):
+    async with serve({"m": HALF}) as api:
+        answer = await api.post(path, model="m", backend="none")
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (404, "not_found", "backend")
+        assert error["message"] == 'Backend "none" was not found. Backends here: fake.'
+        missing = (await api.post(path, model="none", backend="fake")).json()["error"]
+        assert missing["param"] == "model"
+        assert missing["message"] == 'Model "none" was not found. Models for fake: m.'
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def _fetch(order: Order, report: Report) -> dict[str, Any]:
         progress = _Progress(report, total, total - sum(file.size_bytes for file in missing))
         _check_space(place, missing, order.reserve_bytes)
         for file in missing:
-            _Download(hub, listing.commit, file, place, progress).complete()
+            _Download(hub, listing.commit, file, place, progress, order.reserve_bytes).complete()
         if missing:
             place.publish(missing)
         else:
@@ -118,6 +118,7 @@ class _Download:
     file: RemoteFile
     place: Place
     progress: _Progress
+    reserve_bytes: int
 
     def complete(self) -> None:
         """Bring the file, and know that it is right.
@@ -161,12 +162,21 @@ class _Download:
             out.truncate()
             for chunk in chunks:
                 room = self.file.size_bytes - out.tell()
+                self._check_reserve()
                 _write(out, chunk[:room])
                 self.progress.tell(out.tell(), self.file.path)
                 if len(chunk) > room:
                     break
         if out.tell() < self.file.size_bytes:
             raise UnavailableError("the hub sends less than it says")
+
+    def _check_reserve(self) -> None:
+        """Leave alone what is to stay free, also where others fill the disk meanwhile."""
+        if shutil.disk_usage(self.place.root).free < self.reserve_bytes:
+            raise DiskFullError(
+                f"the disk has less than the {self.reserve_bytes / MIB:,.0f} MiB that are to stay "
+                "free; what has come is kept, and the download can go on"
+            )
 
 
 def _opened(part: Path, size_bytes: int) -> FileIO:

@@ -109,7 +109,7 @@ class Place:
 
 def is_right(path: Path, file: RemoteFile) -> bool:
     """Tell whether ``path`` has the size and the hash that the hub tells of ``file``."""
-    if _size(path) != file.size_bytes:
+    if not path.is_file() or _size(path) != file.size_bytes:
         return False
     with path.open("rb") as data:
         if file.sha256 is not None:

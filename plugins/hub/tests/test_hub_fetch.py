@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lmx_hub.place import Place
@@ -100,6 +101,15 @@ def test_files_in_folders_keep_their_place(hub, pull, listed):
     hub.put("org/name", {"BF16/a-BF16-00001-of-00001.gguf": b"1", "a-Q4_0.gguf": b"4"})
     pull(quantization="bf16")
     assert listed() == {"org/name/BF16": {"a-BF16-00001-of-00001.gguf"}}
+
+
+def test_an_empty_file_arrives_as_well(hub, root, pull, remote):
+    hub.put("org/name", model(remote) | {"README.md": remote(b"", is_lfs=False)})
+    pull()
+    assert on_disk(root)["org/name/README.md"] == b""
+    (root / "org/name/README.md").unlink()
+    pull()
+    assert on_disk(root)["org/name/README.md"] == b""
 
 
 # --- what goes wrong on the way (21) -------------------------------------------------------------
@@ -385,6 +395,24 @@ def test_too_little_space_is_told_before_anything_comes(hub, root, pull, remote)
     with pytest.raises(errors.DiskFullError, match="MiB are to stay free, but the disk has only"):
         pull(reserve_bytes=free)
     assert hub.got() == []
+
+
+def test_what_is_to_stay_free_does_whoever_fills_the_disk(hub, root, pull, remote, monkeypatch):
+    hub.put("org/name", model(remote))
+    disk = SimpleNamespace(free=1 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+
+    def another_fills_it(done, total, note=""):
+        if done > 100_000:
+            disk.free = 1 << 20
+
+    with pytest.raises(errors.DiskFullError, match="2 MiB that are to stay free; what has come"):
+        pull(report=another_fills_it, reserve_bytes=2 << 20)
+    (part,) = root.glob("org/*/model.safetensors.part")
+    assert 100_000 < part.stat().st_size < len(WEIGHTS)
+    disk.free = 1 << 30
+    pull(reserve_bytes=2 << 20)
+    check_whole(root)
 
 
 @pytest.fixture

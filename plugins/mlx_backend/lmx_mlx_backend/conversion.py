@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import shutil
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from attrs import frozen
 from lmx_kernel.errors import ConflictError, InvalidRequestError, ModelUnusableError
 from lmx_kernel.interfaces import Report
 from lmx_kernel.jobs.child import run_child
+from lmx_kernel.jobs.job import Job
 from lmx_kernel.types import ModelCard
 
 if TYPE_CHECKING:
@@ -84,14 +86,22 @@ class Conversions:
         function, bits = _work(card, spec)
         name = _name(spec)
         target, partial = self._folder / name, self._partial(spec)
-        if target.exists():
-            raise ConflictError(f"there is a model {name} already; choose another name")
+        _check_free(target, name)
         await self.discard(spec)  # of a run that was cut off
         order = {"source": str(card.path), "target": str(partial / "model"), "bits": bits}
-        done = await run_child(f"{WORK}:{function}", order, report, env=OFFLINE)
-        (partial / "model").rename(target)
-        await self.discard(spec)
+        try:
+            done = await run_child(f"{WORK}:{function}", order, report, env=OFFLINE)
+            _check_free(target, name)
+            (partial / "model").rename(target)
+        finally:
+            await self.discard(spec)
         return {"model": name, **done}
+
+    def is_there(self, done: Job) -> bool:
+        """Tell whether the new model is on disk, and was not changed after the job was done."""
+        assert done.result is not None
+        target = self._folder / done.result["model"]
+        return target.exists() and target.stat().st_mtime <= done.updated_at
 
     async def discard(self, spec: ConvertSpec) -> None:
         """Remove what there is of a conversion that will not go on."""
@@ -102,7 +112,8 @@ class Conversions:
 
     def _partial(self, spec: ConvertSpec) -> Path:
         target = self._folder / _name(spec)
-        return target.with_name(f".{target.name}.part")
+        digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:12]
+        return target.with_name(f".{target.name}@{digest}.part")
 
 
 def _work(card: ModelCard, spec: ConvertSpec) -> tuple[str, int | None]:
@@ -120,6 +131,11 @@ def _work(card: ModelCard, spec: ConvertSpec) -> tuple[str, int | None]:
             f"{card.id} is not plain weights ({card.format}, {card.quantization})", param="model"
         )
     return "quantize_folder", spec.bits or DEFAULT_BITS
+
+
+def _check_free(target: Path, name: str) -> None:
+    if target.exists():
+        raise ConflictError(f"there is a model {name} already; choose another name")
 
 
 def _name(spec: ConvertSpec) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -119,9 +120,10 @@ def kernel(plain, card_of, files):
     card = evolve(weights, format="gguf", backend="gguf", quantization="F32")
     small = evolve(card, id="maker/small@F32", path=files[0])
     large = evolve(card, id="large", path=files[1])
+    twin = evolve(large, id="twin/large")
     packed = evolve(weights, id="packed", quantization="2-bit")
     damaged = evolve(weights, id="damaged", problem="it is cut off")
-    return StubKernel({card.id: card for card in (weights, small, large, packed, damaged)})
+    return StubKernel({card.id: card for card in (weights, small, large, twin, packed, damaged)})
 
 
 @pytest.fixture
@@ -236,6 +238,54 @@ async def test_equal_jobs_are_one(jobs):
     first, second = await jobs.start("convert", spec), await jobs.start("convert", spec)
     assert first.id == second.id
     await jobs.cancel(first.id)
+
+
+async def test_a_conversion_that_is_done_is_not_done_again(jobs, root):
+    spec = ConvertSpec("maker/small@F32")
+    first = await jobs.start("convert", spec)
+    await until(lambda: jobs.get(first.id).state is JobState.DONE)
+    assert await jobs.start("convert", spec) == jobs.get(first.id)
+    shutil.rmtree(root / "small-F32-mlx")
+    again = await jobs.start("convert", spec)
+    assert again.id != first.id
+    await until(lambda: jobs.get(again.id).state is JobState.DONE)
+
+
+async def test_another_model_of_that_name_is_not_taken_for_the_one_that_was_made(jobs, root):
+    spec = ConvertSpec("maker/small@F32", name="new")
+    first = await jobs.start("convert", spec)
+    await until(lambda: jobs.get(first.id).state is JobState.DONE)
+    shutil.rmtree(root / "new")
+    other = await jobs.start("convert", ConvertSpec("maker/plain", 4, "new"))
+    await until(lambda: jobs.get(other.id).state is JobState.DONE)
+    again = await jobs.start("convert", spec)
+    await until(lambda: jobs.get(again.id).state is JobState.FAILED)
+    assert jobs.get(again.id).error.code == "conflict"
+
+
+async def test_two_models_may_want_one_name(jobs, root):
+    first = await jobs.start("convert", ConvertSpec("large"))
+    await until(lambda: jobs.get(first.id).done > 0)
+    second = await jobs.start("convert", ConvertSpec("twin/large"))
+    third = await jobs.start("convert", ConvertSpec("twin/large", name="large-mlx"))
+    assert second.id == third.id != first.id
+    assert jobs.get(second.id).state is JobState.QUEUED
+    await jobs.cancel(second.id)
+    late = await jobs.start("convert", ConvertSpec("twin/large"))
+    await until(lambda: jobs.get(late.id).state is JobState.FAILED)
+    assert jobs.get(late.id).error.code == "conflict"
+    assert jobs.get(first.id).state is JobState.DONE
+    assert [path.name for path in root.iterdir()] == ["large-mlx"]
+
+
+async def test_a_name_that_was_taken_meanwhile_is_left_alone(kind, root):
+    told = Told()
+    task = asyncio.ensure_future(kind.run(ConvertSpec("large", name="new"), told))
+    await told.first.wait()
+    (root / "new").mkdir()
+    with pytest.raises(errors.ConflictError, match="new already"):
+        await task
+    assert left_in(root) == ["new"]
 
 
 async def test_a_cancelled_conversion_leaves_nothing(jobs, root):

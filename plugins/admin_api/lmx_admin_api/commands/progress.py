@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from lmx_admin_api.commands.options import seconds
 from lmx_kernel.client import Client
-from lmx_kernel.errors import ConflictError, from_code
+from lmx_kernel.errors import ConflictError, NotFoundError, from_code
 from lmx_kernel.jobs.job import PENDING
 
 LOOK_S = 0.3
@@ -52,12 +53,8 @@ def follow_load(client: Client, body: Mapping[str, Any], *, quiet: bool) -> Any:
 
     :raises LmxError: it cannot be loaded.
     """
-    with (
-        _bar(body["model"], quiet=quiet) as bars,
-        _leaving("`lmx status` shows it"),
-        ThreadPoolExecutor(1) as pool,
-    ):
-        loading = pool.submit(client.post, "/admin/models/load", body)
+    with _bar(body["model"], quiet=quiet) as bars, _leaving("`lmx status` shows it"):
+        loading = _begin(lambda: client.post("/admin/models/load", body))
         while not loading.done():
             share = _loaded_share(client, body["model"])
             bars.update(bars.task_ids[0], completed=share, total=1, text=f"{share:.0%}")
@@ -65,10 +62,26 @@ def follow_load(client: Client, body: Mapping[str, Any], *, quiet: bool) -> Any:
         return loading.result()
 
 
+def _begin(call: Callable[[], Any]) -> Future[Any]:
+    """Make a call in a thread that nobody waits for when the command ends."""
+    outcome: Future[Any] = Future()
+
+    def make() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where the outcome is asked for
+            outcome.set_exception(error)
+
+    Thread(target=make, daemon=True).start()
+    return outcome
+
+
 def _loaded_share(client: Client, model: str) -> float:
-    models = client.get("/admin/models", fit="false")["models"]
-    statuses = [one["status"] for one in models if one["id"] == model and one["status"]]
-    return float(statuses[0]["loaded_share"]) if statuses else 0.0
+    try:
+        status = client.get(f"/admin/models/{model}", fit="false")["status"]
+    except NotFoundError:  # the load looks for it on disk
+        return 0.0
+    return float(status["loaded_share"]) if status else 0.0
 
 
 def _bar(title: str, *, quiet: bool) -> Progress:

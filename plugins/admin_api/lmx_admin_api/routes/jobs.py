@@ -9,7 +9,7 @@ from attrs import frozen
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.audit import audited
-from lmx_admin_api.schema import JobList, JobsQuery
+from lmx_admin_api.schema import JobList, JobsQuery, LimitQuery
 from lmx_admin_api.wire import read_body, read_query
 from lmx_kernel.errors import NotFoundError
 from lmx_kernel.http.json_body import send
@@ -29,8 +29,8 @@ class AllJobs:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """List them, or those of one kind."""
-        kind = read_query(req, JobsQuery).kind
-        send(resp, JobList(jobs=tuple(self.kernel.jobs.select(kind))))
+        query = read_query(req, JobsQuery)
+        send(resp, _listed(self.kernel, query.kind, query.limit))
 
 
 @frozen
@@ -52,9 +52,9 @@ class JobsOfKind:
     kernel: Kernel
     kind: str
 
-    async def on_get(self, _req: Request, resp: Response) -> None:
+    async def on_get(self, req: Request, resp: Response) -> None:
         """List them."""
-        send(resp, JobList(jobs=tuple(self.kernel.jobs.select(self.kind))))
+        send(resp, _listed(self.kernel, self.kind, read_query(req, LimitQuery).limit))
 
 
 @frozen
@@ -115,6 +115,10 @@ def find_job(kernel: Kernel, job_id: str, kind: str | None) -> Job:
     if kind not in (None, job.kind):
         raise NotFoundError(f"{job.id} is no {kind}")
     return job
+
+
+def _listed(kernel: Kernel, kind: str | None, limit: int) -> JobList:
+    return JobList(jobs=tuple(kernel.jobs.select(kind, limit)))
 
 
 def _told(spec: Any) -> str:

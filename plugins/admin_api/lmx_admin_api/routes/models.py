@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -49,10 +48,11 @@ class Model:
 
     kernel: Kernel
 
-    async def on_get(self, _req: Request, resp: Response, id: str) -> None:  # noqa: A002
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
         """Show it."""
+        with_fit = read_query(req, ModelsQuery).fit
         card = self.kernel.find(id)
-        send(resp, await _describe(self.kernel, card, _statuses(self.kernel), with_fit=True))
+        send(resp, await _describe(self.kernel, card, _statuses(self.kernel), with_fit=with_fit))
 
     async def on_delete(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
         """Delete it from disk."""
@@ -69,7 +69,7 @@ class Load:
     """
 
     kernel: Kernel
-    begun: set[asyncio.Task[None]] = attrs.field(factory=set)
+    begun: set[asyncio.Task[ModelStatus]] = attrs.field(factory=set)
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Load one, or begin to."""
@@ -81,14 +81,20 @@ class Load:
             admission = await self.kernel.admission(body.model, body.wish, body.backend)
             if admission.problem is not None:
                 raise InsufficientMemoryError(admission.problem)
-            task = asyncio.create_task(self._load(body))
+            task = asyncio.create_task(self.kernel.load(body.model, body.wish, body.backend))
             self.begun.add(task)
-            task.add_done_callback(self.begun.discard)
+            task.add_done_callback(self._ended)
+            # What is refused outright, by a model that cools down for instance, is so in the first
+            # step; what goes wrong later is told as an event.
+            await asyncio.sleep(0)
+            if task.done():
+                task.result()
             send(resp, ModelState(model=admission.model, state="loading"), 202)
 
-    async def _load(self, body: LoadBody) -> None:
-        with suppress(LmxError):  # told as an event
-            await self.kernel.load(body.model, body.wish, body.backend)
+    def _ended(self, task: asyncio.Task[ModelStatus]) -> None:
+        self.begun.discard(task)
+        if not task.cancelled():
+            task.exception()  # or it would be logged as forgotten
 
 
 @frozen
@@ -101,9 +107,8 @@ class Unload:
         """Unload one."""
         body: ModelBody = await read_body(req, ModelBody)
         with audited(req, "unload", body.model):
-            card = self.kernel.find(body.model)
-            await self.kernel.unload(card.id)
-        send(resp, ModelState(model=card.id, state="unloaded"))
+            model = await self.kernel.unload(body.model)
+        send(resp, ModelState(model=model, state="unloaded"))
 
 
 @frozen
