@@ -16,7 +16,7 @@ from lmx_kernel.client import Client
 from lmx_kernel.config import ConfigError
 from lmx_kernel.errors import LmxError
 from lmx_kernel.hookspecs import GROUP
-from lmx_kernel.install import InstallError, install
+from lmx_kernel.install import InstallError, install, registrations
 from lmx_kernel.key_commands import app as key_app
 from lmx_kernel.plugins import RequiredPluginError
 from lmx_kernel.service.commands import app as service_app
@@ -106,7 +106,7 @@ def ps(config: ConfigPath = None, as_json: AsJson = False) -> None:
 
 @app.command
 def plugins(config: ConfigPath = None, as_json: AsJson = False) -> None:
-    """List the installed plugins, and why one is not active."""
+    """List the installed plugins, why one is not active, and what else packages register."""
     statuses = boot(config).plugins.statuses
     if as_json:
         print_json(statuses)
@@ -116,6 +116,11 @@ def plugins(config: ConfigPath = None, as_json: AsJson = False) -> None:
         detail = status.reason or ", ".join(status.hooks)
         table.add_row(status.name, status.distribution, status.version, status.state.value, detail)
     console.print(table if table.row_count else "No plugins are installed.")
+    others = Table("group", "name", "distribution", "version", box=None)
+    for one in sorted(one for one in registrations() if one.group != GROUP):
+        others.add_row(one.group, one.name, one.distribution, one.version)
+    if others.row_count:
+        console.print(others)
 
 
 @app.command(name="install")

@@ -7,13 +7,14 @@ import site
 import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from importlib.metadata import EntryPoint, distributions, entry_points
+from importlib.metadata import EntryPoint, distributions
 
 from attrs import define, evolve, field, frozen, validators
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lmx_kernel.hookspecs import GROUP
+from lmx_kernel.installed import entry_points
 
 KERNEL = "lmx-kernel"  # the distribution; its extra `all` names those of LMX's own plugins
 
@@ -74,7 +75,7 @@ def look_again() -> None:
 def discover(settings: PluginSettings) -> list[Found]:
     """Return the plugins that are installed or named by the config, by name."""
     entries: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=GROUP) if settings.discover else ():
+    for entry in entry_points(GROUP) if settings.discover else ():
         entries.setdefault(entry.name, []).append(entry)
     found = [_from_entries(name, entries[name], settings) for name in sorted(entries)]
     return found + [_from_module(path) for path in settings.modules]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib import metadata
 
 from attrs import frozen
 
 from lmx_kernel.hookspecs import GROUP
+from lmx_kernel.installed import entry_points
 
 
 @frozen(order=True)
@@ -31,10 +31,9 @@ class InstallError(Exception):
 def registrations() -> set[Registration]:
     """Return everything that installed packages register with LMX, as it is on disk now."""
     return {
-        Registration(entry.group, entry.name, distribution.name, distribution.version)
-        for distribution in metadata.distributions()
-        for entry in distribution.entry_points
-        if entry.group == GROUP or entry.group.startswith(f"{GROUP}.")
+        Registration(entry.group, entry.name, entry.dist.name, entry.dist.version)
+        for entry in (*entry_points(GROUP), *entry_points(f"{GROUP}."))
+        if entry.dist is not None
     }
 
 

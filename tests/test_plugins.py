@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 import threading
 
@@ -12,6 +14,8 @@ from lmx_kernel import errors
 from lmx_kernel.bus import Bus
 from lmx_kernel.discovery import PluginSettings, PluginState
 from lmx_kernel.events import ModelUnloaded
+from lmx_kernel.install import registrations
+from lmx_kernel.installed import entry_points
 from lmx_kernel.interfaces import HttpRequest
 from lmx_kernel.monitors import watch
 from lmx_kernel.plugins import Plugins, RequiredPluginError
@@ -112,6 +116,45 @@ def test_a_required_plugin_that_failed_stops_the_start_with_its_reason(install):
         load(names, required=names).check_required()
     with pytest.raises(RequiredPluginError, match="nowhere: not installed"):
         load((), required=("nowhere",)).check_required()
+
+
+def test_a_package_with_damaged_entry_points_costs_no_plugin(tmp_path, monkeypatch, caplog):
+    before = registrations()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, entries in {"no_equals": b"[lmx]\nbad\n", "no_text": b"[lmx]\n\xff = x\n"}.items():
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_bytes(entries)
+    statuses = {status.name: status.state for status in Plugins(PluginSettings()).statuses}
+    assert statuses["openai_api"] is PluginState.ACTIVE
+    assert registrations() == before
+    for name in ("no_equals", "no_text"):  # each is named, once
+        assert caplog.text.count(name) == 1
+
+
+def test_the_command_lists_what_packages_register_beside_plugins(tmp_path):
+    info = tmp_path / "some_arch-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-arch\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[lmx.mlx.architectures]\nsome_lm = x\n")
+    env = {**os.environ, "LMX_HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "lmx_kernel", "plugins"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["lmx.mlx.architectures", "some_lm", "some-arch", "1.5"] in lines
+
+
+def test_of_a_package_that_is_there_twice_the_first_counts(tmp_path, monkeypatch):
+    for version in ("1.0", "2.0"):  # the last is put in front
+        info = tmp_path / version / f"twice-{version}.dist-info"
+        info.mkdir(parents=True)
+        text = f"Metadata-Version: 2.1\nName: Twice\nVersion: {version}\n"
+        (info / "METADATA").write_text(text)
+        (info / "entry_points.txt").write_text("[lmx.some]\none = x\n")
+        monkeypatch.syspath_prepend(info.parent)
+    [entry] = entry_points("lmx.some", "one")
+    assert entry.dist.version == "2.0"
 
 
 REQUEST = HttpRequest(method="GET", path="/", headers={}, client="127.0.0.1")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Protocol
 
 from attrs import frozen
 
 from lmx_kernel.hookspecs import FORMAT_GROUP
+from lmx_kernel.installed import entry_points
 from lmx_kernel.types import ChatPrompt, GenerationRequest, Message, Tool
 
 
@@ -196,7 +197,7 @@ def find_format(template: str | None) -> Format:
     """
     if template is None:
         return PlainFormat()
-    entries = sorted(entry_points(group=FORMAT_GROUP), key=lambda entry: entry.name)
+    entries = sorted(entry_points(FORMAT_GROUP), key=lambda entry: entry.name)
     kinds = [(kind.matches(template), kind) for kind in _loaded(entries)]
     best, kind = max(kinds, key=lambda found: found[0], default=(0, None))
     return kind(template) if kind and best else PlainFormat()

@@ -11,13 +11,13 @@ import signal
 import sys
 import threading
 import traceback
-from importlib.metadata import entry_points
 
 import pluggy
 
 from lmx_kernel.engine import Engine
 from lmx_kernel.errors import LmxError, ModelUnusableError
 from lmx_kernel.hookspecs import PROJECT, WORKER_GROUP, WorkerSpecs
+from lmx_kernel.installed import entry_points
 from lmx_kernel.types import EngineSpec
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
@@ -71,12 +71,12 @@ def _open(channel: Channel, spec: EngineSpec) -> Engine:
 
 def _hooks(spec: EngineSpec) -> pluggy.HookRelay:
     name = spec.card.backend
-    entries = entry_points(group=WORKER_GROUP, name=name)
+    entries = entry_points(WORKER_GROUP, name)
     if len(entries) != 1:
         raise ModelUnusableError(f"{len(entries)} plugins offer an engine for backend {name}")
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(WorkerSpecs)
-    manager.register(next(iter(entries)).load(), name=name)
+    manager.register(entries[0].load(), name=name)
     manager.check_pending()
     return manager.hook
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import re
 import sys
 import time
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.installed import entry_points
 
 SETTLED_NS = 2_000_000_000
+ARGUMENTS = re.compile(rb"\bModelArgs\b")  # what no helper beside the architectures has
 GROUP = "lmx.mlx.architectures"
 """Entry points: the name is a ``model_type``, the value a module with Model and ModelArgs."""
 
@@ -45,7 +48,7 @@ def find_plugin(architecture: str) -> EntryPoint | None:
 def find_plugins(architecture: str) -> list[EntryPoint]:
     """Return all entry points that add ``architecture``."""
     importlib.invalidate_caches()
-    return list(entry_points(group=GROUP, name=architecture))
+    return entry_points(GROUP, architecture)
 
 
 def distribution(point: EntryPoint) -> str:
@@ -95,13 +98,14 @@ def _changed_ns(folder: str) -> int:
 def _plugin_names(installed: tuple[int, ...]) -> frozenset[str]:
     """Return the names that packages add; looking through all of them takes 10 ms."""
     importlib.invalidate_caches()
-    return frozenset(entry_points(group=GROUP).names)
+    return frozenset(point.name for point in entry_points(GROUP))
 
 
 @lru_cache(maxsize=1)
 def _names(package: Path, stamp_ns: int) -> frozenset[str]:
     """Read the names from the sources, since importing them is slow; ``stamp_ns`` is theirs."""
-    modules = {file.stem for file in (package / "models").glob("[!_]*.py")}
+    files = (package / "models").glob("[!_]*.py")
+    modules = {file.stem for file in files if ARGUMENTS.search(file.read_bytes())}
     for node in ast.parse((package / "utils.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODEL_REMAPPING":
             modules |= set(ast.literal_eval(node.value))

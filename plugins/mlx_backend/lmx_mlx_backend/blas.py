@@ -8,6 +8,7 @@ passes them on.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shutil
@@ -26,6 +27,7 @@ from lmx_kernel.config import find_home
 log = structlog.get_logger(__name__)
 
 COMPILE_S = 30
+SEPARATORS = frozenset(" :")
 
 SOURCE = """
 #define GEMM(name, scalar, number) \\
@@ -90,7 +92,19 @@ def _shim() -> Path:
 
 
 def _cache_folder() -> Path:
-    return find_home() / "cache"
+    """Return where the small library lies; for this process alone where LMX's own folder will not
+    do, since the loader takes a space or a colon for the end of a path.
+
+    :raises RuntimeError: the folder for temporary files will not do either.
+    """
+    own = find_home() / "cache"
+    if SEPARATORS.isdisjoint(str(own)):
+        return own
+    if not SEPARATORS.isdisjoint(tempfile.gettempdir()):
+        raise RuntimeError("LMX_HOME and TMPDIR must not both contain a space or a colon")
+    folder = tempfile.mkdtemp(prefix="lmx-")  # of one's own: who can write there runs in workers
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _compile(library: Path, target: Path) -> None:

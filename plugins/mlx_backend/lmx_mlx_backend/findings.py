@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
 from lmx_kernel.interfaces import Finding
-from lmx_mlx_backend.blas import find_blas
+from lmx_mlx_backend.blas import blas_env, find_blas
 
 TIMEOUT_S = 20
 GIB = 1024**3
 
 LOOK = """
-import json
+import json, sys
 import mlx.core as mx
 info = mx.device_info() if hasattr(mx, "device_info") else {}
 print(json.dumps({
@@ -23,14 +24,20 @@ print(json.dumps({
     "name": str(info.get("device_name", "")),
     "memory_bytes": int(info.get("memory_size", 0)),
     "working_set_bytes": int(info.get("max_recommended_working_set_size", 0)),
+    "has_openblas": sys.platform == "linux" and "openblas" in open("/proc/self/maps").read(),
 }))
 """
 
 
 def examine() -> Iterator[Finding]:
-    """Ask MLX itself, in a child process: this one imports no engine."""
+    """Ask MLX itself, in a child process as a worker is: this one imports no engine."""
     done = subprocess.run(  # noqa: S603 - our own interpreter and text
-        [sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        [sys.executable, "-c", LOOK],
+        env=os.environ | blas_env(0),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     if done.returncode:
         yield Finding(False, "mlx", f"cannot be imported: {done.stderr.strip()[-200:]}")
@@ -41,5 +48,14 @@ def examine() -> Iterator[Finding]:
         limit, total = seen["working_set_bytes"] / GIB, seen["memory_bytes"] / GIB
         yield Finding(True, "mlx memory", f"the GPU may use {limit:.1f} of {total:.1f} GiB")
     if sys.platform == "linux" and "cpu" in seen["device"]:
-        text = "in front of MLX's own" if find_blas() else "missing: pip install scipy-openblas32"
-        yield Finding(find_blas() is not None, "mlx OpenBLAS", text)
+        yield _openblas(is_loaded=seen["has_openblas"])
+
+
+def _openblas(*, is_loaded: bool) -> Finding:
+    if is_loaded:
+        text = "in front of MLX's own"
+    elif find_blas() is None:
+        text = "missing: pip install scipy-openblas32, and a C compiler"
+    else:
+        text = "it is there, but the system does not load it in front of MLX's own"
+    return Finding(is_loaded, "mlx OpenBLAS", text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,11 +10,15 @@ from typing import Any
 from attrs import frozen
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_mlx_backend import strict_json
 from lmx_mlx_backend.safetensors import Tensor, read_tensors
 
 MAX_JSON_BYTES = 1 << 26
 MAX_TOKENIZER_BYTES = 1 << 28
 MAX_LAYERS = 4096
+MAX_NUMBER = 1 << 40
+"""Of what a config may count. Some write 10 ** 30 where they mean that there is no limit."""
+
 UNSTATED_CONTEXT = 32768
 """Of a model whose config names no limit, as recurrent ones do."""
 
@@ -78,9 +81,9 @@ class ModelFolder:
         return DTYPE_NAMES.get(dtype, dtype.lower())
 
     def integer(self, key: str, default: int = 0) -> int:
-        """Return a number of the config; ``default`` where it is missing or no natural number."""
+        """Return a number of the config; ``default`` where it is missing or counts nothing."""
         value = self.config.get(key)
-        return value if type(value) is int and value >= 0 else default
+        return value if type(value) is int and 0 <= value <= MAX_NUMBER else default
 
 
 def read_folder(path: Path) -> ModelFolder:
@@ -103,18 +106,21 @@ def read_folder(path: Path) -> ModelFolder:
 def read_json(path: Path, limit_bytes: int = MAX_JSON_BYTES, *, parse: bool = True) -> Any:
     """Return the object in a JSON file.
 
-    :raises ModelUnusableError: missing, too large or no JSON object; the message names the file.
+    :raises ModelUnusableError: missing, too large or no JSON object that
+        :mod:`~lmx_mlx_backend.strict_json` takes; the message names the file.
     """
     try:
         if path.stat().st_size > limit_bytes:
             raise ModelUnusableError(f"{path.name}: larger than {limit_bytes} bytes")
         if not parse:
             return None
-        value = json.loads(path.read_bytes())
+        value = strict_json.parse(path.read_bytes())
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "missing" if missing else error.strerror or "cannot be read"
         raise ModelUnusableError(f"{path.name}: {reason}") from error
+    except UnicodeEncodeError as error:
+        raise ModelUnusableError(f"{path.name}: a text in it is not Unicode") from error
     except (ValueError, RecursionError) as error:
         raise ModelUnusableError(f"{path.name}: not JSON") from error
     if not isinstance(value, dict):
@@ -141,8 +147,8 @@ def chat_template(path: Path) -> str | None:
 def _default_template(value: object) -> str | None:
     """A template is a text, or one of several with a name each, of which one is the default."""
     if isinstance(value, list):
-        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
-        value = named.get("default")
+        items = [item for item in value if isinstance(item, dict)]
+        value = next((one.get("template") for one in items if one.get("name") == "default"), None)
     return value if isinstance(value, str) else None
 
 
@@ -165,7 +171,8 @@ def _check_config(config: dict[str, Any]) -> None:
             raise ModelUnusableError(f"config.json: it asks to run its own code ({key})")
     if not isinstance(config.get("model_type"), str):
         raise ModelUnusableError("config.json: it names no model_type")
-    if ModelFolder(Path(), config, (), False).integer("num_hidden_layers") > MAX_LAYERS:
+    layers = config.get("num_hidden_layers")
+    if isinstance(layers, int) and layers > MAX_LAYERS:
         raise ModelUnusableError(f"config.json: more than {MAX_LAYERS} layers")
     _check_quantization(config | _nested(config))
 

@@ -6,7 +6,6 @@ a gap (https://github.com/huggingface/safetensors, section Format).
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_mlx_backend import strict_json
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
@@ -70,7 +70,7 @@ def _read(path: Path) -> tuple[Tensor, ...]:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - 8):
             raise ValueError("it is no safetensors file, or truncated in its header")
-        entries = json.loads(file.read(length))
+        entries = strict_json.parse(file.read(length))
     entries.pop("__metadata__", None)
     spans = sorted(_span(name, entry) for name, entry in entries.items())
     _check_spans(spans, size_bytes - 8 - length)
@@ -87,10 +87,11 @@ def _span(name: str, entry: dict[str, Any]) -> tuple[int, int, str]:
     if entry["dtype"] not in BITS:
         raise ValueError(f"tensor {name} is of the unknown type {entry['dtype']}")
     tensor = Tensor(name, entry["dtype"], tuple(entry["shape"]))
-    begin, end = entry["data_offsets"]
-    numbers = (*tensor.shape, begin, end)
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    place = entry["data_offsets"]
+    numbers = (*tensor.shape, *place)
+    if len(place) != 2 or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(f"the shape or the place of tensor {name} is not of natural numbers")
+    begin, end = place
     if end - begin != tensor.size_bytes:
         raise ValueError(f"tensor {name} takes {end - begin} bytes, not {tensor.size_bytes}")
     return begin, end, name

@@ -13,6 +13,7 @@ from lmx_kernel.testing.architecture import check_architecture
 CONFIG = {"model_type": "tiny_lm", "hidden_size": 64}
 OFFSET = "cache.offset if cache is not None else 0"
 MASK = "create_attention_mask(x, caches[0])"
+CAUSAL = f'mask = {MASK} if x.shape[1] == 1 else "causal"'  # right for one row, or one token
 
 
 @pytest.fixture
@@ -44,6 +45,8 @@ def test_the_example_passes(tiny) -> None:
         ("return self.embed.as_linear(self.norm(x))", "return x[0]", "logits have shape"),
         (f"mask = {MASK}", "mask = None", "a token sees the ones after it"),
         (f"offset = {OFFSET}", "offset = 0", "the cache changes the result"),
+        (f"mask = {MASK}", CAUSAL, "a row in a batch is not"),
+        ("self.layers", "self.blocks", "Model.layers is needed"),
         (OFFSET, "int(mx.array(cache.offset).max()) if cache else 0", "a row in a batch is not"),
     ],
 )

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 from lmx_mlx_backend import blas
+from lmx_mlx_backend.findings import examine
 from lmx_mlx_backend.kernel import MlxBackend
 from structlog.testing import capture_logs
+
+from lmx_kernel.interfaces import Finding
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems bring a fast one")
 
@@ -47,6 +50,33 @@ def test_mlx_computes_with_openblas(home: Path) -> None:
     )
     assert done.stdout.split() == ["True", "True"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["my home", "a:b"])
+def test_a_home_that_the_loader_would_split(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("LMX_HOME", str(home / name))
+    library = blas.find_blas()
+    assert library is not None
+    assert " " not in str(library)
+    assert ":" not in str(library)
+    assert library.parent.stat().st_mode & 0o777 == 0o700
+    assert openblas().is_ok
+
+
+def test_doctor_says_what_is_loaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert openblas().is_ok
+    monkeypatch.setattr(blas, "SEPARATORS", frozenset())
+    monkeypatch.setenv("LMX_HOME", str(home / "my home"))
+    blas.find_blas.cache_clear()
+    found = openblas()
+    assert not found.is_ok
+    assert "does not load it" in found.text
+
+
+def openblas() -> Finding:
+    return next(found for found in examine() if found.subject == "mlx OpenBLAS")
 
 
 def test_it_is_compiled_once(home: Path) -> None:

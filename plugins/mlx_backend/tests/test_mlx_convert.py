@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from lmx_mlx_backend.convert.command import app
 from lmx_mlx_backend.convert.config import llama3_factors
 from lmx_mlx_backend.convert.convert import Number, convert
 from lmx_mlx_backend.convert.families import FAMILIES
+from lmx_mlx_backend.convert.source import Source
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 from tokenizers import Tokenizer
@@ -265,6 +267,27 @@ def test_llama3_positions(tmp_path: Path, numbers: dict[str, Any]) -> None:
 def test_unknown_scaling(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.gguf", "llama", scaling=("longrope", 4.0, 32))
     assert "cannot convert the rotary scaling 'longrope'" in refusal(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attention.causal", False),
+        ("attn_logit_softcapping", 50.0),
+        ("final_logit_softcapping", 30.0),
+        ("rope.scaling.attn_factor", 1.2),
+    ],
+)
+def test_what_would_change_the_answers_is_not_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
+) -> None:
+    own = Source.own
+    told = {key: value}
+    monkeypatch.setattr(
+        Source, "own", lambda self, key, *more: told.get(key, own(self, key, *more))
+    )
+    path = write_tiny(tmp_path / "tiny.gguf", "gemma3")
+    assert f"no counterpart of {key}" in refusal(path, tmp_path / "out")
 
 
 def test_factors_that_are_no_llama3(tmp_path: Path) -> None:
@@ -531,6 +554,22 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) ->
     assert "tiny-mlx exists already" in capsys.readouterr().err
     assert run(path, "--output", path / "below") == 1
     assert "cannot write the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", "llama")
+
+    def end(folder: Path) -> None:
+        assert folder.is_dir()
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(conversion, "ShardWriter", end)
+    assert run(path, "--output", tmp_path / "a" / "b" / "c") == 128 + number
+    assert list(tmp_path.iterdir()) == [path]
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_the_command_is_light() -> None:

@@ -16,7 +16,7 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lmx_mlx_backend import architectures, device
-from lmx_mlx_backend.folder import read_folder
+from lmx_mlx_backend.folder import UNSTATED_CONTEXT, chat_template, read_folder
 from lmx_mlx_backend.footprint import Footprint
 from lmx_mlx_backend.kernel import MlxBackend
 from lmx_mlx_backend.safetensors import read_tensors
@@ -116,10 +116,22 @@ def install(site: Path, name: str, architecture: str, source: str = "") -> None:
     (site / f"{name}_module.py").write_text(source)
 
 
+def test_a_damaged_package_hides_no_architecture(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(str(site))
+    install(site, "sound", "tiny_sound")
+    install(site, "bad", "tiny_bad")
+    (site / "bad-1.0.dist-info" / "entry_points.txt").write_text("[lmx]\nno value\n")
+    assert architectures.plugin_names() == {"tiny_sound"}
+    assert architectures.find_plugin("tiny_sound") is not None
+
+
 def test_known_names_are_the_librarys_own() -> None:
     names = architectures.library_names()
     assert {"llama", "qwen3", "gemma3_text", "mamba", "mistral"} <= names
-    assert "utils" not in names
+    assert names.isdisjoint({"utils", "base", "cache", "switch_layers", "rope_utils"})
 
 
 @pytest.mark.parametrize("key", ["auto_map", "model_file"])
@@ -139,6 +151,7 @@ def test_a_config_that_asks_to_run_its_own_code_is_refused(
         ({"quantization_config": {"quant_method": "exl9"}}, "unknown quantisation 'exl9'"),
         ({"model_type": None}, "names no model_type"),
         ({"num_hidden_layers": 1 << 40}, "more than 4096 layers"),
+        ({"num_hidden_layers": 10**30}, "more than 4096 layers"),
     ],
 )
 def test_configs_that_cannot_be_served(
@@ -152,6 +165,38 @@ def test_configs_that_cannot_be_served(
 def test_a_config_that_is_not_json(card_of: CardOf, llama: Path, text: str) -> None:
     (llama / "config.json").write_text(text)
     assert str(card_of(llama).problem).startswith("config.json: not ")
+
+
+HALF = "\\ud800x"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", f'{{"model_type": "{HALF}"}}'),
+        ("config.json", f'{{"model_type": "llama", "quantization": {{"bits": "{HALF}"}}}}'),
+        ("chat_template.json", f'{{"chat_template": "{HALF}"}}'),
+    ],
+)
+def test_a_text_that_cannot_be_written_is_damage(
+    card_of: CardOf, llama: Path, name: str, text: str
+) -> None:
+    (llama / name).write_text(text)
+    assert card_of(llama).problem == f"{name}: a text in it is not Unicode"
+
+
+def test_a_list_of_chat_templates_may_hold_anything(card_of: CardOf, llama: Path) -> None:
+    templates = [{"name": [1], "template": "x"}, 5, {"name": "default", "template": "y"}]
+    (llama / "chat_template.json").write_text(json.dumps({"chat_template": templates}))
+    assert card_of(llama).problem is None
+    assert chat_template(llama) == "y"
+
+
+def test_a_context_without_a_limit(card_of: CardOf, llama: Path) -> None:
+    change_config(llama, max_position_embeddings=10**30)
+    assert card_of(llama).context_length == UNSTATED_CONTEXT
+    change_config(llama, n_positions=2048)
+    assert card_of(llama).context_length == 2048
 
 
 def test_a_missing_tokenizer(card_of: CardOf, llama: Path) -> None:
@@ -197,6 +242,8 @@ NORM = "model.norm.weight"
         (lambda h: h.pop(NORM), "does not begin where|belong to no tensor"),
         (lambda h: h[NORM].pop("shape"), "its header is damaged"),
         (lambda h: h.update({NORM: 5}), "its header is damaged"),
+        (lambda h: h.update({"\ud800": h.pop(NORM)}), "its header is damaged"),
+        (lambda h: h[NORM].update(data_offsets=[0, 256, 1]), "not of natural numbers"),
     ],
 )
 def test_damaged_headers(llama: Path, change: Any, problem: str) -> None:

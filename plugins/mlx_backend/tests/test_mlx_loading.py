@@ -152,6 +152,23 @@ def test_code_in_the_folder_is_never_run(load, llama: Path) -> None:
 GOOD = """
 from mlx_lm.models.llama import Model, ModelArgs
 """
+MASKED = """
+from mlx_lm.models import llama
+from mlx_lm.models.base import create_attention_mask
+class Inner(llama.LlamaModel):
+    def __call__(self, inputs, cache=None, input_embeddings=None):
+        caches = cache or [None] * len(self.layers)
+        h, cache = self.embed_tokens(inputs), caches[0]
+        mask = {mask}
+        for layer, held in zip(self.layers, caches):
+            h = layer(h, mask, cache=held)
+        return self.norm(h)
+class Model(llama.Model):
+    def __init__(self, args):
+        super().__init__(args)
+        self.model = Inner(args)
+ModelArgs = llama.ModelArgs
+"""
 WRONG_SHAPES = """
 import mlx.nn as nn
 from mlx_lm.models.llama import Model as Llama, ModelArgs
@@ -212,6 +229,28 @@ def test_an_architecture_from_a_package(load, plugin, models) -> None:
     engines = [load(folder), load(models("llama"))]
     assert engines[0]._model.vocabulary == engines[1]._model.vocabulary
     assert sys.modules["tiny_module"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("mask", "can_batch"),
+    [
+        ("create_attention_mask(h, cache)", True),
+        ("create_attention_mask(h, cache) if h.shape[1] == 1 else 'causal'", False),
+        ("None if h.shape[1] == 1 else create_attention_mask(h, cache)", False),
+    ],
+)
+def test_rows_share_a_batch_only_where_that_changes_nothing(
+    load, plugin, monkeypatch: pytest.MonkeyPatch, dtype: str, mask: str, *, can_batch: bool
+) -> None:
+    """In half precision too, which a CPU would widen."""
+    import mlx.core as mx
+    from mlx import nn
+
+    widen = nn.Module.set_dtype
+    monkeypatch.setattr(nn.Module, "set_dtype", lambda self, _: widen(self, getattr(mx, dtype)))
+    engine = load(plugin(MASKED.format(mask=mask)))
+    assert (engine.limits.max_sequences > 1) == can_batch
 
 
 @pytest.mark.parametrize(

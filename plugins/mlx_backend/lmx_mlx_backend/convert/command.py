@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from lmx_mlx_backend.convert.report import Report
 
 MIB = 1024**2
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 app = App(
     name="convert",
@@ -49,12 +53,26 @@ def convert(
     """
     console = Console()
     try:
-        report = _converted(console, file, output or _default_output(file), dtype, dequantize)
+        with _ending_in_order():
+            report = _converted(console, file, output or _default_output(file), dtype, dequantize)
     except LmxError as error:
         _fail(error.message)
     except OSError as error:
         _fail(f"cannot write the folder: {error.strerror or error}")
     _print(console, report)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let the signals that end a process end the block as an error would, so that it cleans up."""
+    numbers = [one for one in SIGNALS if signal.getsignal(one) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _converted(console: Console, file: Path, output: Path, dtype: str, is_plain: bool) -> Report:

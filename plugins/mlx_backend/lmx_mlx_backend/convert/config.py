@@ -19,6 +19,14 @@ from lmx_mlx_backend.convert.tokenizer import end_ids, token_id
 
 LAYERS_OF_27B = 62
 """Gemma 3 27B is the one whose attention is scaled by width / heads; llama.cpp knows it by this."""
+NEUTRAL = {
+    "attention.causal": True,
+    "attn_logit_softcapping": 0.0,
+    "final_logit_softcapping": 0.0,
+    "rope.scaling.attn_factor": 1.0,
+}
+"""Keys that change the answers, and have no counterpart in mlx-lm's models of these families, with
+the values at which they change nothing."""
 TOLERANCE = 1e-4
 """Of recovered rotary factors: they were computed and stored in float32 (measured: 5e-5)."""
 
@@ -29,6 +37,9 @@ def config(source: Source) -> dict[str, Any]:
     :raises ModelUnusableError: metadata is missing, or asks for what mlx-lm's model does not do.
     """
     family = source.family
+    for key, value in NEUTRAL.items():
+        if source.own(key, value) != value:
+            source.refuse(f"mlx-lm's {family.model_type} has no counterpart of {key}")
     values: dict[str, Any] = {"model_type": family.model_type}
     values |= {key: source.need(name) for key, name in {**COMMON_KEYS, **family.keys}.items()}
     values |= {key: source.need(*found) for key, found in family.defaults.items()}

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,16 @@ def _appearing(target: Path) -> Iterator[Path]:
     if target.exists():
         raise ModelUnusableError(f"{target.name} exists already")
     folder = target.with_name(f".{target.name}.{os.getpid()}.part")
-    folder.mkdir(parents=True)
+    new = [parent for parent in folder.parents if not parent.exists()]
     try:
+        folder.mkdir(parents=True)
         yield folder
         folder.rename(target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in new:
+            with suppress(OSError):  # never made, or in use by someone else
+                parent.rmdir()
         raise
 
 
