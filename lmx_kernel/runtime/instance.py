@@ -244,6 +244,7 @@ class Instance:
             self._state = State.LOADING
             self._stop = asyncio.get_running_loop().create_future()
             self._task = asyncio.ensure_future(self._live())
+            self._task.add_done_callback(self._over)  # also if it is cancelled before it begins
 
     async def _retire(self, life: asyncio.Task[None], reason: str) -> None:
         self._state, self._why = State.DRAINING, reason
@@ -279,10 +280,16 @@ class Instance:
             log.exception("load_failed", model=self.model)
             self._give_up(errors.InternalError(f"{self.model} cannot be loaded: {error!r}"))
         finally:
-            self._state, self.memory_bytes, self._task = State.ABSENT, 0, None
-            self.requests.reopen()
-            if self.requests.waiting or self._loads:
-                self._begin()
+            self._over(asyncio.current_task())
+
+    def _over(self, life: asyncio.Task[None] | None) -> None:
+        """Make ready for the next life, if this one was not the last already."""
+        if self._task is not life:
+            return
+        self._state, self.memory_bytes, self._task = State.ABSENT, 0, None
+        self.requests.reopen()
+        if self.requests.waiting or self._loads:
+            self._begin()
 
     def _give_up(self, error: errors.LmxError) -> None:
         self._around.publish(

@@ -332,6 +332,17 @@ async def test_who_waits_for_room_can_be_unloaded_at_once(tmp_path):
         assert stage.seen(ModelUnloaded) == []
 
 
+async def test_a_load_that_is_given_up_at_once_can_be_begun_again(tmp_path):
+    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+        load = asyncio.ensure_future(stage.kernel.load("m", LoadWish()))
+        while "m" not in stage.assembly.lifecycle.instances:
+            await asyncio.sleep(0)
+        await stage.kernel.unload("m")
+        with pytest.raises(errors.UnavailableError, match="being unloaded"):
+            await load
+        await answer(stage.kernel, "m")
+
+
 async def test_a_model_whose_files_are_gone_can_be_unloaded(tmp_path):
     async with staged_kernel(tmp_path, {"m": Script()}) as stage:
         await stage.kernel.load("m", LoadWish())

@@ -41,8 +41,7 @@ def bench(
         parallel=parallel,
         rounds=rounds,
     )
-    job = client.post("/admin/benchmark", spec)
-    job = follow_job(client, job, f"lmx bench {model}", quiet=json)
+    job = follow_job(client, "/admin/benchmark", spec, f"lmx bench {model}", quiet=json)
     if json:
         print_json(job)
         return

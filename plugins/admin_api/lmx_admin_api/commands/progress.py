@@ -24,13 +24,22 @@ INTERRUPTED = 130  # as shells have it: 128 and SIGINT
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
 
 
-def follow_job(client: Client, job: Mapping[str, Any], again: str, *, quiet: bool) -> Any:
-    """Show a job's progress until it ends, and return it as it is then.
+def follow_job(
+    client: Client, path: str, body: Mapping[str, Any], again: str, *, quiet: bool
+) -> Any:
+    """Start a job, show its progress until it ends, and return it as it is then.
 
+    :param path: where ``body`` starts it.
     :param again: the command that shows it again, for whoever leaves before the end.
     :raises LmxError: it failed, or was stopped.
     """
-    with _bar(job["kind"], quiet=quiet) as bars, _leaving(f"`{again}` shows it again"):
+    with _leaving(f"`{again}` shows it again"):
+        job = client.post(path, body)
+        return _follow(client, job, quiet=quiet)
+
+
+def _follow(client: Client, job: Any, *, quiet: bool) -> Any:
+    with _bar(job["kind"], quiet=quiet) as bars:
         while job["state"] in PENDING:
             bars.update(
                 bars.task_ids[0],

@@ -36,8 +36,7 @@ def pull(
     """
     client = Client.find(config)
     spec = given(repo=repo, quantization=quantization, revision=revision, files=files)
-    job = client.post("/admin/downloads", spec)
-    job = follow_job(client, job, f"lmx pull {repo}", quiet=json)
+    job = follow_job(client, "/admin/downloads", spec, f"lmx pull {repo}", quiet=json)
     if json:
         print_json(job)
         return
