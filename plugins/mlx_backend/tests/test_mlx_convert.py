@@ -570,10 +570,10 @@ def test_a_command_that_is_ended_leaves_nothing(
     before = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore it
     try:
         assert run(path, "--output", tmp_path / "a" / "b" / "c") == 128 + number
+        assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
     assert list(tmp_path.iterdir()) == [path]
-    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_the_command_is_light() -> None:
