@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
-from attrs import define, field
-
+from lmx_kernel.attempt import Attempt
 from lmx_kernel.config import Settings
 from lmx_kernel.errors import (
-    ContextOverflowError,
     InsufficientMemoryError,
-    LmxError,
-    ModelNotFoundError,
-    UnavailableError,
 )
 from lmx_kernel.events import KernelEvent, LoadFailed, ModelLoaded
 from lmx_kernel.interfaces import ModelState, Router, RoutingContext
@@ -36,7 +31,6 @@ from lmx_kernel.types import (
     LoadWish,
     ModelCard,
     Route,
-    Skipped,
 )
 
 FAILURE_S = 60.0  # a model that could not be loaded is passed over for so long
@@ -119,27 +113,16 @@ class Placement:
 
     async def _attempt(
         self, request: GenerationRequest, take: Callable[[ModelCard], T]
-    ) -> tuple[_Attempt, T | None]:
+    ) -> tuple[Attempt, T | None]:
         router, decision = self._decide(request)
-        attempt = _Attempt(request.model, router, decision)
+        attempt = Attempt(request.model, router, decision)
         if decision.strict:
-            return attempt, await attempt.first(
-                decision.models[:1], self._catalogue.find_fresh, take
-            )
+            return attempt, await attempt.choose(0, self._named, self._context_length, take)
         tokens = 0 if request.max_tokens == 0 else estimate_tokens(request.prompt)
-        room = cache(self._room_bytes)
-        taken = await attempt.first(
-            decision.models, lambda name: self._find(name, tokens, room), take
-        )
-        if taken is None:  # the prompt is only estimated, so its length alone refuses nobody
-            taken = await attempt.first(
-                sorted(attempt.too_small, key=self._context_length, reverse=True),
-                lambda name: self._find(name, 0, room),
-                take,
-            )
-        return attempt, taken
+        find = partial(self._find, cache(self._room_bytes))
+        return attempt, await attempt.choose(tokens, find, self._context_length, take)
 
-    def _is_worth_a_look(self, attempt: _Attempt) -> bool:
+    def _is_worth_a_look(self, attempt: Attempt) -> bool:
         """Return whether a model that is not there is missed, and waiting alone does not help."""
         decision = attempt.decision
         if decision.strict or attempt.error().retryable:
@@ -150,7 +133,10 @@ class Placement:
     def _context_length(self, name: str) -> int:
         return self._state(self._catalogue.find(name)).context_length
 
-    async def _find(self, name: str, prompt_tokens: int, room: Callable[[], int]) -> ModelCard:
+    async def _named(self, name: str, prompt_tokens: int) -> ModelCard:
+        return await self._catalogue.find_fresh(name)
+
+    async def _find(self, room: Callable[[], int], name: str, prompt_tokens: int) -> ModelCard:
         card = self._catalogue.find(name)
         max_wait_s = self._settings.get(QueueSettings).max_wait_s
         check(card, self._state(card), prompt_tokens, max_wait_s)
@@ -204,84 +190,6 @@ class Placement:
         return f"its last load failed: {reason}" if until_s > time.monotonic() else ""
 
 
-@define
-class _Attempt:
-    """What became of one decision.
-
-    :ivar model: who took the request; "" for nobody.
-    :ivar refusals: why others did not, by their names.
-    """
-
-    asked: str
-    router: str
-    decision: Decision
-    model: str = ""
-    refusals: dict[str, LmxError] = field(factory=dict)
-
-    async def first(
-        self,
-        names: Iterable[str],
-        find: Callable[[str], Awaitable[ModelCard]],
-        take: Callable[[ModelCard], T],
-    ) -> T | None:
-        """Let the first of ``names`` take the request that can; None if nobody can."""
-        for name in names:
-            try:
-                card = await find(name)
-                taken = take(card)
-            except LmxError as error:
-                self.refusals[name] = error
-            else:
-                self.refusals.pop(name, None)
-                self.model = card.id
-                return taken
-        return None
-
-    @property
-    def too_small(self) -> list[str]:
-        """Whose context seemed too small."""
-        refusals = self.refusals.items()
-        return [name for name, error in refusals if isinstance(error, ContextOverflowError)]
-
-    @property
-    def skipped(self) -> tuple[Skipped, ...]:
-        """Whom the router or the kernel passed over."""
-        refused = (Skipped(name, _reason(error)) for name, error in self.refusals.items())
-        return (*self.decision.skipped, *refused)
-
-    def route(self) -> Route:
-        """Return where the request went."""
-        return Route(
-            asked=self.asked,
-            model=self.model,
-            router=self.router,
-            rule=self.decision.rule,
-            reason=self.decision.reason,
-            skipped=self.skipped,
-            at=time.time(),
-        )
-
-    def error(self) -> LmxError:
-        """Return the error for a request that nobody takes: of the kind that may pass, if any may.
-        If only one model would do, it is that one's.
-        """
-        decision, refusals = self.decision, list(self.refusals.values())
-        if decision.strict and refusals:
-            return refusals[0]
-        if decision.retry_after_s is not None:
-            refusals.append(UnavailableError("", retry_after_s=decision.retry_after_s))
-        refusals.append(ModelNotFoundError(""))
-        error = next((one for one in refusals if one.retryable), refusals[0])
-        why = "; ".join(f"{one.model}: {one.reason}" for one in self.skipped) or "it names none"
-        text = f"no model of {decision.rule or 'the router'} takes this request ({why})"
-        return type(error)(
-            text,
-            param="model",
-            retry_after_s=error.retry_after_s,
-            retryable=error.retryable,
-        )
-
-
 def _once(look: Callable[[ModelCard], ModelState]) -> Callable[[ModelCard], ModelState]:
     """Return a function that looks at each model the first time only."""
     seen: dict[str, ModelState] = {}
@@ -292,7 +200,3 @@ def _once(look: Callable[[ModelCard], ModelState]) -> Callable[[ModelCard], Mode
         return seen[card.id]
 
     return state
-
-
-def _reason(error: LmxError) -> str:
-    return "not installed" if isinstance(error, ModelNotFoundError) else error.message

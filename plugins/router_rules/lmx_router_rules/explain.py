@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -10,12 +11,11 @@ from typing import Any
 from attrs import frozen
 
 from lmx_kernel.assembly import scan
+from lmx_kernel.attempt import Attempt
 from lmx_kernel.boot import Booted
 from lmx_kernel.errors import (
-    ContextOverflowError,
     InsufficientMemoryError,
     InvalidRequestError,
-    LmxError,
 )
 from lmx_kernel.interfaces import HttpRequest, ModelState, RoutingContext
 from lmx_kernel.memory.budget import MemorySettings
@@ -76,11 +76,11 @@ def explain(
     shown = Shown(request, context, settings.get(RulesSettings).long_tokens)
     longest_s = settings.get(QueueSettings).max_wait_s
 
-    def find(name: str, tokens: int) -> ModelCard:
+    async def find(name: str, prompt_tokens: int) -> ModelCard:
         card = catalogue.find(name)
         if reason := incapable(card, shown):
             raise InvalidRequestError(reason)
-        check(card, state(card), tokens, longest_s)
+        check(card, state(card), prompt_tokens, longest_s)
         if not state(card).is_loaded:
             _check_size(booted, card)
         return card
@@ -88,7 +88,8 @@ def explain(
     def context_length(name: str) -> int:
         return state(catalogue.find(name)).context_length
 
-    model, skipped = _first(decision, shown.tokens, find, context_length)
+    attempt = Attempt(request.model, router, decision)
+    asyncio.run(attempt.choose(shown.tokens, find, context_length, lambda card: card))
     return Explanation(
         asked=request.model,
         task=shown.task,
@@ -98,8 +99,8 @@ def explain(
         reason=decision.reason,
         strict=decision.strict,
         chain=decision.models,
-        model=model,
-        skipped=(*decision.skipped, *skipped),
+        model=attempt.model,
+        skipped=attempt.skipped,
         is_live=status is not None,
     )
 
@@ -125,35 +126,6 @@ def _state(booted: Booted, status: Status | None, card: ModelCard) -> ModelState
         wait_s=told["wait_s"],
         problem=next((problem for problem, is_so in problems.items() if is_so), ""),
     )
-
-
-def _first(
-    decision: Decision,
-    tokens: int,
-    find: Callable[[str, int], ModelCard],
-    context_length: Callable[[str], int],
-) -> tuple[str, list[Skipped]]:
-    """Return who would get the request, and who would be passed over: as the kernel does it, those
-    that only seem too small are asked once more.
-    """
-    refusals: dict[str, LmxError] = {}
-
-    def first(names: Iterable[str], tokens: int) -> str:
-        for name in names:
-            try:
-                model = find(name, tokens).id
-            except LmxError as error:
-                refusals[name] = error
-            else:
-                refusals.pop(name, None)
-                return model
-        return ""
-
-    model = first(decision.models[:1], 0) if decision.strict else first(decision.models, tokens)
-    if not model:
-        small = [n for n, error in refusals.items() if isinstance(error, ContextOverflowError)]
-        model = first(sorted(small, key=context_length, reverse=True), 0)
-    return model, [Skipped(name, error.message) for name, error in refusals.items()]
 
 
 def _check_size(booted: Booted, card: ModelCard) -> None:
