@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 from common import Client, Stream, chat, head, median, percentile, row, timed_stream
 
-from lmx_kernel.testing.stage import StagedDaemon, staged_daemon
+from lmx_kernel.testing.harness import RunningDaemon, running_daemon
 
 MODEL = "smollm2-135m-instruct"
 FILE = Path("~/.lmx/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf").expanduser()
@@ -59,7 +59,7 @@ def rate(streams: list[Stream]) -> float:
     return sum(len(stream.times) - 1 for stream in streams) / (end - start)
 
 
-async def decode(daemon: StagedDaemon) -> None:
+async def decode(daemon: RunningDaemon) -> None:
     head("Decoding (SmolLM2-135M Q4_1)")
     url = daemon.url
     await stream(url, STORY, TOKENS)
@@ -76,7 +76,7 @@ async def decode(daemon: StagedDaemon) -> None:
     row("64 at once", f"{answered} answered in {took:.1f} s", "all")
 
 
-async def prefix(daemon: StagedDaemon) -> None:
+async def prefix(daemon: RunningDaemon) -> None:
     head("A shared prefix of about 1,200 tokens, questions of about 12")
     shared = long_text(1200, "prefix")
     question = "{} What do you think of number {}?"  # 12 tokens, and 5 of the template
@@ -95,7 +95,7 @@ async def prefix(daemon: StagedDaemon) -> None:
         )
 
 
-async def mixed(daemon: StagedDaemon) -> None:
+async def mixed(daemon: RunningDaemon) -> None:
     head("A prompt of about 1,500 tokens among 4 running streams")
     alone = await stream(daemon.url, long_text(1500, "alone"), 4)
     running = [asyncio.create_task(stream(daemon.url, f"{n} {STORY}", 400)) for n in range(4)]
@@ -122,7 +122,7 @@ def gaps_between(one: Stream, start: float, end: float) -> list[float]:
     return [after - before for before, after in pairs if start <= before and after <= end]
 
 
-async def busy(daemon: StagedDaemon) -> None:
+async def busy(daemon: RunningDaemon) -> None:
     head("Two busy processes beside it")
     quiet = rate([await stream(daemon.url, STORY, 64)])
     burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
@@ -136,7 +136,7 @@ async def busy(daemon: StagedDaemon) -> None:
     row("beside them", f"{loaded:.0f} tokens/s = {loaded / quiet:.2f} x", ">= 0.33 x")
 
 
-async def crash(daemon: StagedDaemon) -> None:
+async def crash(daemon: RunningDaemon) -> None:
     head("SIGKILL of the worker in mid-stream")
     status = msgspec.json.decode(await Client(daemon.url).get("/health/status"))
     pid = status["models"][0]["pid"]
@@ -153,7 +153,7 @@ async def crash(daemon: StagedDaemon) -> None:
     row("leaves the undisturbed text at", near, "never, or a near-tie")
 
 
-SECTIONS: dict[str, Callable[[StagedDaemon], object]] = {
+SECTIONS: dict[str, Callable[[RunningDaemon], object]] = {
     "decode": decode,
     "prefix": prefix,
     "mixed": mixed,
@@ -167,7 +167,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         config = Path(name) / "config.toml"
         config.write_text(f'[model_folders]\npaths = ["{FILE.parent.parent}"]\n')
-        async with staged_daemon(config) as daemon:
+        async with running_daemon(config) as daemon:
             await stream(daemon.url, "hi", 2)
             for section in wanted:
                 await SECTIONS[section](daemon)

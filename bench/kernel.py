@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 from common import Client, chat, head, median, percentile, row, timed_stream
 
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_daemon, write_config, write_scripts
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
 REQUESTS = 500
 STREAMS = 64
@@ -27,12 +27,12 @@ TOKENS = 500
 async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_scripts(folder, {"m": Script(context_length=8192)})
+        write_fake_models(folder, {"m": FakeModel(context_length=8192)})
         limits = "[models]\nparallel = 64\ncache_tokens = 1000000"
         config = write_config(folder, ("lmx_openai_api.plugin",), limits)
         head("Kernel (fake backend, tokens in no time)")
         await start_up(config)
-        async with staged_daemon(config) as daemon:
+        async with running_daemon(config) as daemon:
             idle = psutil.Process(daemon.process.pid).memory_info().rss
             row("idle daemon, resident", f"{idle / 1e6:.1f} MB", "< 60 MB")
             await one_token(daemon.url)
@@ -43,7 +43,7 @@ async def start_up(config: Path) -> None:
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        async with staged_daemon(config, LMX_SERVER_PORT="12399") as daemon:
+        async with running_daemon(config, LMX_SERVER_PORT="12399") as daemon:
             while True:
                 try:
                     urllib.request.urlopen("http://127.0.0.1:12399/health", timeout=1)

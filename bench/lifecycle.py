@@ -12,14 +12,20 @@ import time
 from pathlib import Path
 
 from common import Client, chat, head, median, row, timed_stream
-from lmx_gguf_backend.kernel import GgufBackend
-from lmx_mlx_backend.kernel import MlxBackend
+from lmx_gguf_backend.backend import GgufBackend
+from lmx_mlx_backend.backend import MlxBackend
 from lmx_model_folders.sources import FolderSource
 
 from lmx_kernel.events import ModelLoaded
 from lmx_kernel.models.catalogue import Catalogue
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_daemon, staged_kernel, write_config, write_scripts
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import (
+    ask,
+    running_daemon,
+    running_kernel,
+    write_config,
+    write_fake_models,
+)
 
 ADMIN = ("lmx_openai_api.plugin", "lmx_admin_api.plugin")
 STATUSES = 500
@@ -39,8 +45,8 @@ async def main() -> None:
 
 async def status(folder: Path) -> None:
     names = [f"m{number}" for number in range(10)]
-    write_scripts(folder, dict.fromkeys(names, Script(tokens_per_s=50)))
-    async with staged_daemon(write_config(folder, ADMIN)) as daemon:
+    write_fake_models(folder, dict.fromkeys(names, FakeModel(tokens_per_s=50)))
+    async with running_daemon(write_config(folder, ADMIN)) as daemon:
         streams = [
             asyncio.ensure_future(timed_stream(daemon.url, chat(name, "hi", 600)))
             for name in names[:8]
@@ -76,15 +82,15 @@ def scan(folder: Path) -> None:
 
 
 async def storm(folder: Path) -> None:
-    async with staged_kernel(folder, {"m": Script(load_s=0.5)}) as stage:
+    async with running_kernel(folder, {"m": FakeModel(load_s=0.5)}) as stage:
         await asyncio.gather(*(_answer(stage.kernel, "m") for _ in range(64)))
         row("loads for a storm of 64 on a cold model", str(len(stage.seen(ModelLoaded))), "1")
 
 
 async def alternate(folder: Path) -> None:
-    script = Script(memory_bytes=1000, load_s=0.3, tokens_per_s=200)
+    script = FakeModel(memory_bytes=1000, load_s=0.3, tokens_per_s=200)
     config = "[memory]\nbudget_bytes = 1300"
-    async with staged_kernel(folder, dict.fromkeys("ab", script), config) as stage:
+    async with running_kernel(folder, dict.fromkeys("ab", script), config) as stage:
         waits = await asyncio.gather(_bot(stage.kernel, "a", 20), _bot(stage.kernel, "b", 20))
         loads = len(stage.seen(ModelLoaded))
         swap_s = 0.3 + 0.5 + 0.2  # load, grace, start of a worker

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from common import head, median, row
-from lmx_gguf_backend.kernel import GgufBackend
-from lmx_mlx_backend.kernel import MlxBackend
+from lmx_gguf_backend.backend import GgufBackend
+from lmx_mlx_backend.backend import MlxBackend
 
 from lmx_kernel.engine import Sequence
+from lmx_kernel.text.constraints.masks import MaskFactory, Shape
 from lmx_kernel.text.formats import PlainFormat
-from lmx_kernel.text.masks import MaskFactory, Shape
 from lmx_kernel.types import (
     ChatPrompt,
     Constraint,

@@ -18,7 +18,7 @@ from pathlib import Path
 from common import Client, Stream, chat, head, median, row, timed_stream
 from lmx_mlx_backend.blas import blas_env
 
-from lmx_kernel.testing.stage import staged_daemon
+from lmx_kernel.testing.harness import running_daemon
 
 HOME = Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser()
 GGUF = HOME / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -74,7 +74,7 @@ async def ours(folder: Path) -> AsyncIterator[Server]:
         config.write_text(
             f'[model_folders]\nhome = false\npaths = ["{folder.parent}"]\n[models]\nparallel = 8\n'
         )
-        async with staged_daemon(config) as daemon:
+        async with running_daemon(config) as daemon:
             yield Server("LMX", daemon.url, folder.name)
 
 

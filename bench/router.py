@@ -26,8 +26,8 @@ from lmx_router_rules.task import TASKS, classify, text_of
 
 from lmx_kernel.config import read_config, structure
 from lmx_kernel.interfaces import ModelState, RoutingContext, SettingsSection
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_daemon, write_config, write_scripts
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import ask, running_daemon, write_config, write_fake_models
 from lmx_kernel.types import ChatPrompt, GenerationRequest, ModelCard
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "plugins/router_rules/tests"))
@@ -165,8 +165,8 @@ def in_process() -> None:
 async def through_the_server() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_scripts(folder, {f"m{n}": Script() for n in range(MODELS)})
-        async with staged_daemon(write_config(folder, PLUGINS, rules_text())) as daemon:
+        write_fake_models(folder, {f"m{n}": FakeModel() for n in range(MODELS)})
+        async with running_daemon(write_config(folder, PLUGINS, rules_text())) as daemon:
             client, process = Client(daemon.url), psutil.Process(daemon.process.pid)
             await one_token(client, "m0")
             pairs = [
@@ -212,7 +212,7 @@ async def sticky() -> None:
             "[model_folders]\nhugging_face = false\nlm_studio = false\n"
             '[[router_rules.rules]]\nname = "either"\nmodels = ["left", "right"]\nbalance = true\n'
         )
-        async with staged_daemon(config) as daemon:
+        async with running_daemon(config) as daemon:
             client = Client(daemon.url)
             for model in ("left", "right"):
                 await client.post("/v1/chat/completions", chat(model, "hi", 1))

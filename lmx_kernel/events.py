@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 from attrs import field, frozen
 
 from lmx_kernel.types import Usage
@@ -134,3 +137,10 @@ KernelEvent = (
     | Sampled
     | Stopping
 )
+
+Observer = Callable[[KernelEvent], None]
+
+
+def event_name(kind: type[KernelEvent]) -> str:
+    """Return what events of a class are called, such as ``model_loaded``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()

@@ -18,26 +18,27 @@ from typing import TYPE_CHECKING, Protocol
 
 import pluggy
 
+from lmx_kernel.config import Settings
+from lmx_kernel.engine.protocol import Engine, ProgressCallback
+from lmx_kernel.errors import LmxError
+from lmx_kernel.events import KernelEvent
+from lmx_kernel.interfaces import (
+    ApiSurface,
+    Backend,
+    Finding,
+    HttpRequest,
+    JobKind,
+    Kernel,
+    ModelSource,
+    Monitor,
+    Router,
+    SettingsSection,
+)
+from lmx_kernel.types import EngineSpec, ModelCard
+
 if TYPE_CHECKING:
     from cyclopts import App
 
-    from lmx_kernel.config import Settings
-    from lmx_kernel.engine import Engine, ProgressCallback
-    from lmx_kernel.errors import LmxError
-    from lmx_kernel.events import KernelEvent
-    from lmx_kernel.interfaces import (
-        ApiSurface,
-        Backend,
-        Finding,
-        HttpRequest,
-        JobKind,
-        ModelSource,
-        Monitor,
-        Router,
-        SettingsSection,
-    )
-    from lmx_kernel.kernel import Kernel
-    from lmx_kernel.types import EngineSpec, ModelCard
 
 PROJECT = "lmx"
 GROUP = "lmx"

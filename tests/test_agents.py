@@ -13,8 +13,8 @@ import pydantic
 import pytest
 import pytest_asyncio
 
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_daemon, write_config, write_scripts
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
 HI = [{"role": "user", "content": "Hi"}]
 PLACE = {
@@ -31,15 +31,15 @@ NOW = {"type": "function", "function": {"name": "now"}}
 ARGUMENTS = '{"city": "Rome", "days": [1, 2]}'
 CALL = f'<tool_call>\n{{"name": "weather", "arguments": {ARGUMENTS}}}\n</tool_call>'
 SCRIPTS = {
-    "counter": Script(answer_tokens=8),
-    "caller": Script(says=f"A moment.{CALL}"),
-    "open-thinker": Script(
+    "counter": FakeModel(answer_tokens=8),
+    "caller": FakeModel(says=f"A moment.{CALL}"),
+    "open-thinker": FakeModel(
         template="{{ messages[0].content }}{{ '<think>' if enable_thinking is not false }}",
         says="Who may it be?</think>Hello!",
     ),
-    "thinker": Script(says="<think>Who is it?</think>Hello!"),
-    **{f"faller{n}": Script(says=CALL, crash_at=CALL.index("Rome")) for n in range(2)},
-    "masked-faller": Script(answer_tokens=8, crash_at=60),
+    "thinker": FakeModel(says="<think>Who is it?</think>Hello!"),
+    **{f"faller{n}": FakeModel(says=CALL, crash_at=CALL.index("Rome")) for n in range(2)},
+    "masked-faller": FakeModel(answer_tokens=8, crash_at=60),
 }
 
 
@@ -47,14 +47,14 @@ SCRIPTS = {
 def home(tmp_path_factory):
     """A folder with a model for each of ``SCRIPTS``."""
     folder = tmp_path_factory.mktemp("home")
-    write_scripts(folder, SCRIPTS)
+    write_fake_models(folder, SCRIPTS)
     return folder
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def url(home: Path) -> AsyncIterator[str]:
     """Where a daemon serves them."""
-    async with staged_daemon(write_config(home, ("lmx_openai_api.plugin",))) as daemon:
+    async with running_daemon(write_config(home, ("lmx_openai_api.plugin",))) as daemon:
         yield daemon.url
 
 

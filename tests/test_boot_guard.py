@@ -9,13 +9,13 @@ import tomllib
 import httpx2 as httpx
 import pytest
 
-from lmx_kernel.boot_guard import FILE, NORMAL, BootGuard, BootVerdict
 from lmx_kernel.config import find_home
-from lmx_kernel.discovery import PluginSettings, PluginState
 from lmx_kernel.events import LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded, WorkerCrashed
-from lmx_kernel.plugins import Plugins
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_daemon, write_config, write_scripts
+from lmx_kernel.kernel.safe_mode import FILE, NORMAL, BootVerdict, CrashLoopGuard
+from lmx_kernel.plugins.discovery import PluginSettings, PluginState
+from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
 ENDED = [
     ModelLoaded(model="m", pid=1, load_s=1, memory_bytes=1),
@@ -44,7 +44,7 @@ def start(tmp_path, clock):
 
     def begin():
         crash(guards)
-        guards.append(BootGuard(tmp_path, clock))
+        guards.append(CrashLoopGuard(tmp_path, clock))
         return guards[-1], guards[-1].begin()
 
     yield begin
@@ -173,7 +173,7 @@ def test_a_second_daemon_of_a_home_leaves_the_record_of_the_first_alone(start, t
     first, _ = start()
     first.on_event(LoadStarted(model="m"))
     for _ in range(4):
-        second = BootGuard(tmp_path, clock)
+        second = CrashLoopGuard(tmp_path, clock)
         assert second.begin() == NORMAL
         second.end()
     assert start()[1].suspects == {"m"}
@@ -257,7 +257,7 @@ async def test_a_daemon_that_was_killed_three_times_starts_safely(tmp_path, thir
     safe = []
     for n in range(5):
         async with (
-            staged_daemon(config, PYTHONPATH=str(third_party)) as daemon,
+            running_daemon(config, PYTHONPATH=str(third_party)) as daemon,
             httpx.AsyncClient(base_url=daemon.url) as http,
         ):
             assert (await http.get("/v1/models")).status_code == 200
@@ -275,9 +275,9 @@ async def test_what_was_loading_when_a_daemon_died_is_not_loaded_again_unasked(t
     for n in range(times):
         folder = tmp_path / str(n)
         folder.mkdir()
-        write_scripts(folder, {"m": Script(load_s=0.5), "fine": Script()})
+        write_fake_models(folder, {"m": FakeModel(load_s=0.5), "fine": FakeModel()})
         config = write_config(folder, config='[models]\nautoload = ["m", "fine"]\n')
-        async with staged_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+        async with running_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
             while b'"m"' not in (folder / FILE).read_bytes():
                 await http.get("/health")
             daemon.process.kill()
@@ -287,7 +287,7 @@ async def test_what_was_loading_when_a_daemon_died_is_not_loaded_again_unasked(t
 
 async def autoloaded(config):
     """Return the models that a daemon loads by itself, the last of them `fine`."""
-    async with staged_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with running_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
         ready = set()
         while "fine" not in ready:
             models = (await http.get("/health/status")).json()["models"]
@@ -297,7 +297,7 @@ async def autoloaded(config):
 
 
 def test_other_commands_are_no_starts(tmp_path, monkeypatch):
-    from lmx_kernel.boot import boot
+    from lmx_kernel.kernel.boot import boot
 
     monkeypatch.setenv("LMX_HOME", str(tmp_path))
     boot()

@@ -17,7 +17,7 @@ from lmx_mlx_backend.convert.convert import convert
 
 from lmx_kernel.errors import InvalidSchemaError
 from lmx_kernel.events import WorkerCrashed
-from lmx_kernel.testing.stage import ask, staged_kernel
+from lmx_kernel.testing.harness import ask, running_kernel
 from lmx_kernel.types import (
     ChatPrompt,
     Constraint,
@@ -37,8 +37,8 @@ GGUF = HOME / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = "smollm2-135m-instruct"
 PLUGINS = (
     "lmx_model_folders.plugin",
-    "lmx_gguf_backend.kernel",
-    "lmx_mlx_backend.kernel",
+    "lmx_gguf_backend.backend",
+    "lmx_mlx_backend.backend",
 )
 GREEDY = Sampling(temperature=0, seed=1)
 PERSON = {
@@ -148,7 +148,7 @@ def model(request):
 @asynccontextmanager
 async def serving(tmp_path, folder, config=""):
     folders = f'[model_folders]\nhome = false\nhugging_face = false\npaths = ["{folder}"]\n'
-    async with staged_kernel(
+    async with running_kernel(
         tmp_path, {}, f"{folders}lm_studio = false\n{config}", PLUGINS
     ) as stage:
         yield stage.kernel, stage

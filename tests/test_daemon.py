@@ -14,15 +14,15 @@ import psutil
 import pytest
 from openai import APIError, AsyncOpenAI
 
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_daemon, write_config, write_scripts
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
 SURFACE = ("lmx_openai_api.plugin",)
-SLOW = Script(tokens_per_s=100, context_length=8192)
+SLOW = FakeModel(tokens_per_s=100, context_length=8192)
 
 
 def configure(folder, scripts=None, config="", plugins=SURFACE):
-    write_scripts(folder, scripts or {"m": Script()})
+    write_fake_models(folder, scripts or {"m": FakeModel()})
     return write_config(folder, plugins=plugins, config=config)
 
 
@@ -69,7 +69,7 @@ def run_lmx(*arguments, **env):
 
 
 async def test_the_daemon_says_where_it_is_and_what_to_try(tmp_path):
-    async with staged_daemon(configure(tmp_path)) as daemon:
+    async with running_daemon(configure(tmp_path)) as daemon:
         assert daemon.announced[0].startswith("LMX ")
         assert daemon.announced[1] == "Models: m"
         async with httpx.AsyncClient() as http:
@@ -79,7 +79,7 @@ async def test_the_daemon_says_where_it_is_and_what_to_try(tmp_path):
 async def test_without_any_plugin_the_kernel_starts_and_says_so(tmp_path):
     config = tmp_path / "config.toml"
     config.write_text("[plugins]\ndiscover = false\n")
-    async with staged_daemon(config) as daemon:
+    async with running_daemon(config) as daemon:
         assert any("nothing to serve" in line for line in daemon.announced)
         async with httpx.AsyncClient() as http:
             assert (await http.get(f"{daemon.url}/health")).status_code == 200
@@ -92,9 +92,9 @@ async def test_without_any_plugin_the_kernel_starts_and_says_so(tmp_path):
 GUARD = """
 import asyncio, sys
 from pathlib import Path
-import lmx_kernel.daemon
-from lmx_kernel.assembly import assemble
-from lmx_kernel.boot import boot
+import lmx_kernel.daemon.serve
+from lmx_kernel.kernel.assembly import assemble
+from lmx_kernel.kernel.boot import boot
 
 async def start(booted):
     kernel = assemble(booted).kernel
@@ -164,7 +164,7 @@ def test_a_bind_to_the_network_without_a_key_is_refused(tmp_path):
 
 async def test_a_key_is_asked_for_everywhere_but_at_the_health_paths(tmp_path):
     async with (
-        staged_daemon(configure(tmp_path, config='[server]\napi_key = "sesame"')) as daemon,
+        running_daemon(configure(tmp_path, config='[server]\napi_key = "sesame"')) as daemon,
         httpx.AsyncClient(base_url=daemon.url) as http,
     ):
         assert (await http.get("/health")).status_code == 200
@@ -181,7 +181,7 @@ async def test_an_sdk_stream_survives_the_death_of_its_worker(tmp_path):
     """Fault 1, through the real client: no error, no lost and no doubled text."""
     config = configure(tmp_path, {"m": SLOW, "other": SLOW})
     async with (
-        staged_daemon(config) as daemon,
+        running_daemon(config) as daemon,
         httpx.AsyncClient() as http,
         client_of(daemon) as client,
     ):
@@ -215,8 +215,8 @@ def once(do):
 
 
 async def test_a_stream_that_fails_after_its_beginning_ends_with_an_error_frame(tmp_path):
-    script = Script(tokens_per_s=100, crash_at=5, times=2)
-    async with staged_daemon(configure(tmp_path, {"m": script})) as daemon:
+    script = FakeModel(tokens_per_s=100, crash_at=5, times=2)
+    async with running_daemon(configure(tmp_path, {"m": script})) as daemon:
         async with client_of(daemon) as client:
             with pytest.raises(APIError, match="crashed twice") as caught:
                 await stream(client, max_tokens=50)
@@ -229,11 +229,11 @@ async def test_a_client_that_leaves_frees_its_slot(tmp_path):
     """Fault 5 in every phase: loading, queued, in prefill, decoding, streamed or not."""
     scripts = {
         "m": SLOW,
-        "cold": Script(load_s=0.3),
-        "wide": Script(prefill_tokens_per_s=1000, context_length=8192),
+        "cold": FakeModel(load_s=0.3),
+        "wide": FakeModel(prefill_tokens_per_s=1000, context_length=8192),
     }
     config = configure(tmp_path, scripts, "[models]\nparallel = 1")
-    async with staged_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with running_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
         for model, text, streamed in [
             ("cold", "hi", True),
             ("cold", "hi", False),
@@ -264,9 +264,9 @@ async def until_idle(http):
 
 async def test_stalled_readers_do_not_slow_the_others(tmp_path):
     """Fault 6: readers that never read are put aside; a normal stream gets its tokens."""
-    script = Script(context_length=200_000)
+    script = FakeModel(context_length=200_000)
     config = "[models]\ncontext_length = 200000\nparallel = 2"
-    async with staged_daemon(configure(tmp_path, {"m": script}, config)) as daemon:
+    async with running_daemon(configure(tmp_path, {"m": script}, config)) as daemon:
         host, port = daemon.url.removeprefix("http://").split(":")
         body = json.dumps(
             {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
@@ -290,7 +290,7 @@ async def test_stalled_readers_do_not_slow_the_others(tmp_path):
 
 async def test_term_lets_streams_finish_and_leaves_nobody_behind(tmp_path):
     """Fault 25."""
-    async with staged_daemon(configure(tmp_path, {"m": SLOW})) as daemon:
+    async with running_daemon(configure(tmp_path, {"m": SLOW})) as daemon:
         children = []
 
         def stop():
@@ -308,14 +308,14 @@ async def test_term_lets_streams_finish_and_leaves_nobody_behind(tmp_path):
 
 async def test_streams_longer_than_the_drain_end_with_an_error_frame(tmp_path):
     config = configure(tmp_path, {"m": SLOW}, "[server]\ndrain_s = 0.3")
-    async with staged_daemon(config) as daemon, client_of(daemon) as client:
+    async with running_daemon(config) as daemon, client_of(daemon) as client:
         with pytest.raises(APIError, match="stopping"):
             await stream(client, on_text=once(daemon.process.terminate))
         assert await daemon.process.wait() == 0
 
 
 async def test_a_second_signal_stops_at_once(tmp_path):
-    async with staged_daemon(configure(tmp_path, {"m": SLOW})) as daemon:
+    async with running_daemon(configure(tmp_path, {"m": SLOW})) as daemon:
 
         def stop():
             daemon.process.terminate()
@@ -328,9 +328,9 @@ async def test_a_second_signal_stops_at_once(tmp_path):
 
 
 async def test_a_killed_daemon_leaves_no_worker(tmp_path):
-    config = configure(tmp_path, {"m": Script(tokens_per_s=50), "stopped": Script()})
+    config = configure(tmp_path, {"m": FakeModel(tokens_per_s=50), "stopped": FakeModel()})
     for _ in range(2):
-        async with staged_daemon(config) as daemon, client_of(daemon) as client:
+        async with running_daemon(config) as daemon, client_of(daemon) as client:
             await stream(client, max_tokens=1)
             await stream(client, "stopped", max_tokens=1)
             async with httpx.AsyncClient() as http:
@@ -344,9 +344,9 @@ async def test_a_killed_daemon_leaves_no_worker(tmp_path):
 
 async def test_a_stop_while_models_are_being_loaded_stops(tmp_path):
     names = [f"m{number}" for number in range(6)]
-    write_scripts(tmp_path, dict.fromkeys(names, Script(load_s=0.5)))
+    write_fake_models(tmp_path, dict.fromkeys(names, FakeModel(load_s=0.5)))
     config = write_config(tmp_path, (), f"[models]\nautoload = {json.dumps(names)}\n")
-    async with staged_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with running_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
         models = []
         while not any(model["state"] == "ready" for model in models):
             models = (await http.get("/health/status")).json()["models"]

@@ -7,9 +7,9 @@ import re
 import attrs
 import pytest
 
-from lmx_kernel.boot import boot
-from lmx_kernel.cli import app
+from lmx_kernel.cli.main import app
 from lmx_kernel.hookspecs import KernelSpecs, WorkerSpecs
+from lmx_kernel.kernel.boot import boot
 
 
 @pytest.fixture

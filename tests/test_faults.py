@@ -13,9 +13,15 @@ import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelLoaded
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_daemon, staged_kernel, write_config, write_scripts
-from lmx_kernel.types import LoadWish, TextDelta
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import (
+    ask,
+    running_daemon,
+    running_kernel,
+    write_config,
+    write_fake_models,
+)
+from lmx_kernel.types import LoadOverrides, TextDelta
 
 
 def counts(*few_and_full):
@@ -38,8 +44,8 @@ async def generate(kernel, model, text, tokens, candidates=1):
 @counts(3, 50)
 @pytest.mark.timeout(600)
 async def test_1_eight_streams_survive_each_abort(tmp_path, count):
-    script = Script(tokens_per_s=200)
-    async with staged_kernel(tmp_path, {"m": script}) as stage:
+    script = FakeModel(tokens_per_s=200)
+    async with running_kernel(tmp_path, {"m": script}) as stage:
         await generate(stage.kernel, "m", "warm", 1)
         for _ in range(count):
             streams = [
@@ -57,9 +63,9 @@ async def test_1_eight_streams_survive_each_abort(tmp_path, count):
 async def test_2_kills_at_random_times_leave_nothing_behind(tmp_path, count):
     """While loading, in prefill, in decode, with one and with several candidates."""
     dice = random.Random(7)
-    script = Script(tokens_per_s=500, prefill_tokens_per_s=5000, load_s=0.05, memory_bytes=1000)
+    script = FakeModel(tokens_per_s=500, prefill_tokens_per_s=5000, load_s=0.05, memory_bytes=1000)
     me = psutil.Process()
-    async with staged_kernel(tmp_path, {"m": script}) as stage:
+    async with running_kernel(tmp_path, {"m": script}) as stage:
         await generate(stage.kernel, "m", "warm", 1)
         descriptors = me.num_fds()
         for round_ in range(count):
@@ -86,8 +92,8 @@ async def test_2_kills_at_random_times_leave_nothing_behind(tmp_path, count):
 @pytest.mark.timeout(600)
 async def test_5_readers_that_leave_at_any_time_free_everything(tmp_path, count):
     dice = random.Random(5)
-    script = Script(tokens_per_s=500, prefill_tokens_per_s=10_000)
-    async with staged_kernel(tmp_path, {"m": script}, "[models]\nparallel = 4") as stage:
+    script = FakeModel(tokens_per_s=500, prefill_tokens_per_s=10_000)
+    async with running_kernel(tmp_path, {"m": script}, "[models]\nparallel = 4") as stage:
 
         async def leave():
             with await stage.kernel.generate(ask("m", "x" * dice.randrange(2000))) as answer:
@@ -106,7 +112,7 @@ async def test_5_readers_that_leave_at_any_time_free_everything(tmp_path, count)
 async def test_24_overload_is_refused_at_once_and_leaves_an_empty_queue(tmp_path, count):
     config = "[models]\nparallel = 4\n[queue]\nmax_waiting = 16"
     me = psutil.Process()
-    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=500)}, config) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=500)}, config) as stage:
         await generate(stage.kernel, "m", "warm", 1)
         before = me.memory_info().rss
         requests = (generate(stage.kernel, "m", str(number), 20) for number in range(count))
@@ -122,8 +128,8 @@ async def test_24_overload_is_refused_at_once_and_leaves_an_empty_queue(tmp_path
 @counts(4, 20)
 @pytest.mark.timeout(600)
 async def test_22_models_that_take_turns_starve_nobody(tmp_path, count):
-    scripts = {f"m{n}": Script(memory_bytes=600) for n in range(5)}
-    async with staged_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1300") as stage:
+    scripts = {f"m{n}": FakeModel(memory_bytes=600) for n in range(5)}
+    async with running_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1300") as stage:
         for round_ in range(count):
             await asyncio.gather(
                 *(generate(stage.kernel, f"m{n % 5}", f"{round_} {n}", 3) for n in range(20))
@@ -137,7 +143,7 @@ async def test_22_models_that_take_turns_starve_nobody(tmp_path, count):
 async def test_23_whatever_is_loaded_and_unloaded_no_answer_is_broken(tmp_path, count):
     """Loads, unloads, evictions, times to live and requests, at random and all at once."""
     dice = random.Random(23)
-    scripts = {name: Script(memory_bytes=600, tokens_per_s=1000) for name in "abcd"}
+    scripts = {name: FakeModel(memory_bytes=600, tokens_per_s=1000) for name in "abcd"}
     config = "[memory]\nbudget_bytes = 1300\n[models]\nttl_s = 0.1\nturn_s = 0.2\n"
     allowed = (errors.UnavailableError, errors.InsufficientMemoryError, errors.ConflictError)
 
@@ -145,15 +151,15 @@ async def test_23_whatever_is_loaded_and_unloaded_no_answer_is_broken(tmp_path, 
         model = dice.choice("abcd")
         match dice.randrange(5):
             case 0:
-                wish = LoadWish(parallel=dice.choice((None, 2)), pinned=dice.random() < 0.2)
+                wish = LoadOverrides(parallel=dice.choice((None, 2)), pinned=dice.random() < 0.2)
                 await kernel.load(model, wish)
             case 1:
                 await kernel.unload(model)
             case _:
                 await generate(kernel, model, str(dice.random()), dice.randrange(1, 40))
 
-    async with staged_kernel(tmp_path, scripts, config) as stage:
-        house = asyncio.ensure_future(stage.assembly.lifecycle.keep_house())
+    async with running_kernel(tmp_path, scripts, config) as stage:
+        house = asyncio.ensure_future(stage.assembly.lifecycle.run_maintenance())
         for _ in range(0, count, 20):
             async with asyncio.timeout(60):
                 steps = (step(stage.kernel) for _ in range(20))
@@ -175,14 +181,14 @@ async def test_23_whatever_is_loaded_and_unloaded_no_answer_is_broken(tmp_path, 
 @pytest.mark.timeout(300)
 async def test_28_a_daemon_that_was_stopped_unloads_and_times_out_nothing(tmp_path, count):
     """As when the machine sleeps; ``count`` is in seconds, longer than every deadline here."""
-    write_scripts(tmp_path, {"m": Script(tokens_per_s=50)})
+    write_fake_models(tmp_path, {"m": FakeModel(tokens_per_s=50)})
     config = write_config(
         tmp_path,
         ("lmx_openai_api.plugin",),
         "[models]\nhang_timeout_s = 1\n[queue]\nmax_wait_s = 1000\n",
     )
     async with (
-        staged_daemon(config) as daemon,
+        running_daemon(config) as daemon,
         httpx.AsyncClient(base_url=daemon.url, timeout=300) as client,
     ):
         body = {"model": "m", "prompt": "x", "max_tokens": 60, "stream": True}
@@ -203,7 +209,7 @@ async def test_28_a_daemon_that_was_stopped_unloads_and_times_out_nothing(tmp_pa
 @pytest.mark.timeout(3600)
 async def test_29_the_kernel_does_not_grow(tmp_path, count):
     me = psutil.Process()
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
 
         async def many(requests):
             for number in range(0, requests, 8):

@@ -14,15 +14,15 @@ import httpx2 as httpx
 import pytest
 import structlog
 
-from lmx_kernel import keys as module
+from lmx_kernel.access import keys as module
+from lmx_kernel.access.keys import KeyFile, Keyring, KeysDamagedError
 from lmx_kernel.config import Settings
+from lmx_kernel.config.private_file import write_private
+from lmx_kernel.daemon.run_file import Running, find_daemon, local_url, published, read
 from lmx_kernel.errors import InvalidRequestError, NotFoundError
 from lmx_kernel.http.settings import ServerSettings
-from lmx_kernel.keys import KeyFile, Keyring, KeysDamagedError
-from lmx_kernel.private_file import write_private
-from lmx_kernel.run_file import Running, find_daemon, local_url, published, read
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_daemon, write_config, write_scripts
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
 ADMIN = """
 from lmx_kernel.hookspecs import hookimpl
@@ -259,7 +259,7 @@ def test_a_bind_to_the_network_without_any_key_is_refused(tmp_path):
 
 @pytest.fixture
 def config(tmp_path):
-    write_scripts(tmp_path, {"m": Script()})
+    write_fake_models(tmp_path, {"m": FakeModel()})
     (tmp_path / "staged_admin.py").write_text(ADMIN)
     return write_config(tmp_path, ("lmx_openai_api.plugin", "staged_admin"))
 
@@ -275,7 +275,7 @@ async def test_a_running_daemon_sees_keys_come_and_go(tmp_path, config):
     """Fault 18 from outside, over two surfaces."""
     file = KeyFile(tmp_path)
     async with (
-        staged_daemon(config, PYTHONPATH=str(tmp_path)) as daemon,
+        running_daemon(config, PYTHONPATH=str(tmp_path)) as daemon,
         httpx.AsyncClient(base_url=daemon.url) as http,
     ):
         assert (await http.get("/admin/things")).json() == {"key": ""}
@@ -304,7 +304,10 @@ async def test_a_daemon_in_the_network_stays_shut_when_its_last_key_is_revoked(t
     token = KeyFile(tmp_path).add("bot", ("inference",))
     headers = {"authorization": f"Bearer {token}"}
     env = {"PYTHONPATH": str(tmp_path), "LMX_SERVER_HOST": "0.0.0.0"}
-    async with staged_daemon(config, **env), httpx.AsyncClient(base_url=read(tmp_path).url) as http:
+    async with (
+        running_daemon(config, **env),
+        httpx.AsyncClient(base_url=read(tmp_path).url) as http,
+    ):
         assert (await http.get("/v1/models", headers=headers)).status_code == 200
         KeyFile(tmp_path).revoke("bot")
         await until(lambda: http.get("/v1/models", headers=headers), 401)

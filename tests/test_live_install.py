@@ -13,10 +13,10 @@ import pytest
 from mlx.utils import tree_flatten
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_daemon, write_config, write_scripts
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
-PLUGINS = ("lmx_openai_api.plugin", "lmx_mlx_backend.kernel", "lmx_model_folders.plugin")
+PLUGINS = ("lmx_openai_api.plugin", "lmx_mlx_backend.backend", "lmx_model_folders.plugin")
 CONFIG = {
     "model_type": "tiny_lm",
     "vocab_size": 320,
@@ -98,7 +98,7 @@ async def long_stream(http):
 async def test_an_architecture_is_installed_while_the_daemon_runs(tmp_path, example, how):
     (tmp_path / "models").mkdir()
     write_model(tmp_path / "models" / "tiny", example)
-    write_scripts(tmp_path, {"fake": Script(tokens_per_s=100)})
+    write_fake_models(tmp_path, {"fake": FakeModel(tokens_per_s=100)})
     folders = (
         "[model_folders]\nhome = false\nhugging_face = false\nlm_studio = false\n"
         f'paths = ["{tmp_path / "models"}"]\n'
@@ -106,7 +106,7 @@ async def test_an_architecture_is_installed_while_the_daemon_runs(tmp_path, exam
     config = write_config(tmp_path, PLUGINS, folders)
     ask = {"model": "tiny", "prompt": "hello", "max_tokens": 5}
     async with (
-        staged_daemon(config) as daemon,
+        running_daemon(config) as daemon,
         httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
     ):
         refused = await http.post("/v1/completions", json=ask)

@@ -9,15 +9,15 @@ from importlib.metadata import entry_points
 import httpx2 as httpx
 import pytest
 
-from lmx_kernel.assembly import assemble
-from lmx_kernel.boot import boot
-from lmx_kernel.discovery import PluginState
 from lmx_kernel.errors import ConflictError, InvalidRequestError, NotFoundError
 from lmx_kernel.hookspecs import GROUP
+from lmx_kernel.interfaces import PluginState
+from lmx_kernel.kernel.assembly import assemble
+from lmx_kernel.kernel.boot import boot
 from lmx_kernel.runtime.settings import ModelSettings
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_daemon, staged_kernel, write_scripts
-from lmx_kernel.types import LoadWish
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import ask, running_daemon, running_kernel, write_fake_models
+from lmx_kernel.types import LoadOverrides
 
 METADATA = "Metadata-Version: 2.1\nName: lmx-plugin-{name}\nVersion: 1.0\n"
 ENTRY = "[lmx]\n{name} = lmx_{name}\n"
@@ -140,7 +140,7 @@ async def test_a_plugin_is_disabled_and_enabled(kernel, shelf):
 
 async def test_what_runs_a_loaded_model_or_is_required_stays(tmp_path):
     fake = "lmx_kernel.testing.fake"
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
         with await stage.kernel.generate(ask("m", max_tokens=1)) as answer:
             async for _ in answer:
                 pass
@@ -154,13 +154,13 @@ async def test_what_runs_a_loaded_model_or_is_required_stays(tmp_path):
 
 
 async def test_a_reloaded_config_is_in_force_where_it_may_be(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
         kernel, file = stage.kernel, tmp_path / "config.toml"
         before = file.read_text()
         file.write_text(before + "\n[models]\nparallel = 3\n[server]\nport = 4321\n")
         assert await kernel.reload_config() == ["server.port"]
         assert kernel.settings(ModelSettings).parallel == 3
-        await kernel.load("m", LoadWish())
+        await kernel.load("m", LoadOverrides())
         assert kernel.status().models[0].parallel == 3
         file.write_text(before + "\n[models]\nparallel = 0\nparalel = 1\n")
         with pytest.raises(InvalidRequestError, match=r"models\.paralel") as caught:
@@ -174,13 +174,13 @@ async def test_a_dialect_is_served_as_soon_as_it_is_installed(tmp_path):
     """Without a restart, and beside a stream that is not disturbed."""
     packages = tmp_path / "packages"
     packages.mkdir()
-    write_scripts(tmp_path, {"m": Script(tokens_per_s=100)})
+    write_fake_models(tmp_path, {"m": FakeModel(tokens_per_s=100)})
     config = tmp_path / "config.toml"
     config.write_text(
         f'[plugins]\nmodules = ["lmx_kernel.testing.fake"]\n[fake]\nfolder = "{tmp_path}"\n'
     )
     async with (
-        staged_daemon(config, PYTHONPATH=str(packages)) as daemon,
+        running_daemon(config, PYTHONPATH=str(packages)) as daemon,
         httpx.AsyncClient(base_url=daemon.url) as http,
     ):
         body = {"model": "m", "prompt": "x", "max_tokens": 100, "stream": True}

@@ -16,13 +16,13 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 import structlog
+from lmx_admin_api.log_tail import BLOCK_BYTES, read_tail
 
 from lmx_kernel import events
-from lmx_kernel.log import FILE, LogFile, LogSettings, configure, log_event, set_level
-from lmx_kernel.logtail import BLOCK_BYTES, read_tail
-from lmx_kernel.redact import MASK, one_line, redact
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_daemon, write_config, write_scripts
+from lmx_kernel.observe.log import FILE, LogFile, LogSettings, configure, log_event, set_level
+from lmx_kernel.observe.redact import MASK, one_line, redact
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 from lmx_kernel.types import Usage
 
 log = structlog.get_logger("lmx.test")
@@ -385,7 +385,7 @@ def test_the_tail_is_filtered(tmp_path):
 
 
 def test_the_tail_of_a_huge_file_is_read_from_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("lmx_kernel.logtail.MAX_READ_BYTES", 1000)
+    monkeypatch.setattr("lmx_admin_api.log_tail.MAX_READ_BYTES", 1000)
     write_lines(tmp_path, range(100))
     found = numbers(read_tail(tmp_path, 1000))
     assert found == list(range(found[0], 100))
@@ -410,10 +410,10 @@ async def stop_and_read(daemon, home):
 
 
 async def test_a_request_is_one_line_with_all_there_is_to_know(tmp_path):
-    write_scripts(tmp_path, {"m": Script()})
+    write_fake_models(tmp_path, {"m": FakeModel()})
     config = write_config(tmp_path, ("lmx_openai_api.plugin",), '[server]\napi_key = "sesame"')
     async with (
-        staged_daemon(config) as daemon,
+        running_daemon(config) as daemon,
         httpx.AsyncClient(base_url=daemon.url, headers={"x-api-key": "sesame"}) as http,
     ):
         body = chat(text="a secret wish", max_tokens=5, n=2)
@@ -444,9 +444,9 @@ async def test_a_request_is_one_line_with_all_there_is_to_know(tmp_path):
 
 
 async def test_a_request_whose_client_left_is_told_as_cancelled(tmp_path):
-    write_scripts(tmp_path, {"m": Script(tokens_per_s=50, context_length=8192)})
+    write_fake_models(tmp_path, {"m": FakeModel(tokens_per_s=50, context_length=8192)})
     config = write_config(tmp_path, ("lmx_openai_api.plugin",))
-    async with staged_daemon(config) as daemon:
+    async with running_daemon(config) as daemon:
         async with httpx.AsyncClient(base_url=daemon.url) as http:
             body = chat(stream=True)
             async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -462,11 +462,11 @@ async def test_a_request_whose_client_left_is_told_as_cancelled(tmp_path):
 async def test_no_secret_is_told_anywhere(tmp_path):
     """Fault 19: canaries wherever a client or an owner can put them, with errors provoked."""
     scripts = {
-        "m": Script(),
-        "bad": Script(load_error=f"no, token={CANARY}"),
-        "crash": Script(crash_at=2, times=9),
+        "m": FakeModel(),
+        "bad": FakeModel(load_error=f"no, token={CANARY}"),
+        "crash": FakeModel(crash_at=2, times=9),
     }
-    write_scripts(tmp_path, scripts)
+    write_fake_models(tmp_path, scripts)
     config = write_config(
         tmp_path,
         ("lmx_openai_api.plugin", "missing_plugin"),
@@ -476,7 +476,7 @@ async def test_no_secret_is_told_anywhere(tmp_path):
     right, wrong = {"authorization": f"Bearer {TOKEN}"}, {"authorization": f"Bearer {CANARY}"}
     noise = {"cookie": f"a={CANARY}", "x-request-id": f"Bearer {CANARY}", "x-api-key": CANARY}
     async with (
-        staged_daemon(config, **env) as daemon,
+        running_daemon(config, **env) as daemon,
         httpx.AsyncClient(base_url=daemon.url) as http,
     ):
         for headers in (right | noise, wrong | noise):

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from lmx_kernel.notify import feed_watchdog, notify
-from lmx_kernel.testing.stage import staged_daemon, write_config
+from lmx_kernel.daemon.sd_notify import feed_watchdog, notify
+from lmx_kernel.testing.harness import running_daemon, write_config
 
 # A daemon whose event loop gets stuck at SIGUSR1, and goes on when a file is written.
 STUCK = """
 import asyncio, os, signal
 from contextlib import asynccontextmanager
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.notify import notify
+from lmx_kernel.daemon.sd_notify import notify
 
 def get_stuck():
     notify("STATUS=stuck")
@@ -100,7 +100,7 @@ async def test_a_daemon_tells_its_manager_how_it_is(tmp_path, manager):
         "PYTHONPATH": str(tmp_path),
         "PIPE": str(tmp_path / "pipe"),
     }
-    async with staged_daemon(write_config(tmp_path, ("lmxtest_stuck",)), **env) as daemon:
+    async with running_daemon(write_config(tmp_path, ("lmxtest_stuck",)), **env) as daemon:
         ready = (await read_until(sock, "READY=1"))[-1]
         assert daemon.url.rpartition(":")[2] in ready
         await read_until(sock, "WATCHDOG=1")

@@ -17,7 +17,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from lmx_kernel.testing.stage import staged_daemon
+from lmx_kernel.testing.harness import running_daemon
 
 MODEL = "smollm2-135m-instruct"
 HI = [{"role": "user", "content": "What is the weather in Rome and in Oslo?"}]
@@ -74,7 +74,7 @@ async def url(tmp_path_factory):
         f"[model_folders]\nhome = false\nhugging_face = false\nlm_studio = false\n"
         f'paths = ["{models}"]\n'
     )
-    async with staged_daemon(path) as daemon:
+    async with running_daemon(path) as daemon:
         yield daemon.url
 
 

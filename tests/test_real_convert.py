@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from lmx_kernel.testing.stage import staged_daemon
+from lmx_kernel.testing.harness import running_daemon
 
 MODEL = "smollm2-135m-instruct"
 
@@ -50,7 +50,7 @@ async def answer(http, model):
 @pytest.mark.full
 async def test_a_file_is_made_into_a_folder_that_answers_alike(config):
     async with (
-        staged_daemon(config) as daemon,
+        running_daemon(config) as daemon,
         httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
     ):
         order = {"model": MODEL, "name": "me/smol"}

@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 
-from lmx_kernel.testing.stage import staged_daemon
+from lmx_kernel.testing.harness import running_daemon
 
 MODEL = "all-minilm-l6-v2"
 FILE = Path(MODEL) / "all-MiniLM-L6-v2.F16.gguf"
@@ -50,7 +50,7 @@ async def busy_worker(daemon):
 
 
 async def test_the_sdk_gets_vectors_that_mean_something(config):
-    async with staged_daemon(config) as daemon, sdk(daemon) as client:
+    async with running_daemon(config) as daemon, sdk(daemon) as client:
         reply = await client.embeddings.create(model=MODEL, input=TEXTS)
         cat, feline, bank = (one.embedding for one in reply.data)
         assert len(cat) == 384
@@ -73,7 +73,7 @@ async def test_the_sdk_gets_vectors_that_mean_something(config):
 
 
 async def test_a_killed_worker_costs_no_request(config):
-    async with staged_daemon(config) as daemon, sdk(daemon) as client:
+    async with running_daemon(config) as daemon, sdk(daemon) as client:
         before = await client.embeddings.create(model=MODEL, input=TEXTS)
         many = TEXTS + [f"{text} {number}" for text in TEXTS for number in range(100)]
         asked = [

@@ -12,11 +12,11 @@ import httpx2 as httpx
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
-from lmx_kernel.assembly import assemble
-from lmx_kernel.boot import boot
 from lmx_kernel.errors import UnavailableError
-from lmx_kernel.testing.stage import staged_daemon
-from lmx_kernel.types import GenerationRequest, LoadWish, TextPrompt
+from lmx_kernel.kernel.assembly import assemble
+from lmx_kernel.kernel.boot import boot
+from lmx_kernel.testing.harness import running_daemon
+from lmx_kernel.types import GenerationRequest, LoadOverrides, TextPrompt
 
 MODEL = "smollm2-135m-instruct"
 FILE = Path(MODEL) / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -67,7 +67,7 @@ async def stream(client, text, on_text=None, **fields):
 
 
 async def test_the_sdk_gets_answers_streamed_and_not(config):
-    async with staged_daemon(config) as daemon, sdk(daemon) as client:
+    async with running_daemon(config) as daemon, sdk(daemon) as client:
         assert MODEL in [model.id async for model in await client.models.list()]
         assert (await client.models.retrieve(MODEL)).id == MODEL
         whole = await client.chat.completions.create(
@@ -83,7 +83,7 @@ async def test_the_sdk_gets_answers_streamed_and_not(config):
 
 
 async def test_completions_seeds_candidates_and_logprobs(config):
-    async with staged_daemon(config) as daemon, sdk(daemon) as client:
+    async with running_daemon(config) as daemon, sdk(daemon) as client:
         ask = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 8}
         plain = await client.completions.create(**ask, temperature=0, logprobs=2)
         assert "Paris" in plain.choices[0].text
@@ -101,7 +101,7 @@ async def test_completions_seeds_candidates_and_logprobs(config):
 
 
 async def test_a_second_turn_computes_only_what_is_new(config):
-    async with staged_daemon(config) as daemon, sdk(daemon) as client:
+    async with running_daemon(config) as daemon, sdk(daemon) as client:
         messages = [{"role": "user", "content": "Tell me about the sea. " * 20}]
         first = await client.chat.completions.create(
             model=MODEL, messages=messages, max_tokens=10, temperature=0
@@ -123,7 +123,7 @@ async def test_a_prompt_over_the_context_is_a_400_and_one_that_fills_it_is_answe
 ):
     """Fault 8."""
     config.write_text(config.read_text() + "[models]\ncontext_length = 64\n")
-    async with staged_daemon(config) as daemon, sdk(daemon) as client:
+    async with running_daemon(config) as daemon, sdk(daemon) as client:
         with pytest.raises(BadRequestError) as caught:
             await client.chat.completions.create(**chat("word " * 100, stream=streamed))
         assert caught.value.code == "context_length_exceeded"
@@ -137,7 +137,7 @@ async def test_eight_streams_survive_the_death_of_their_worker(config):
     """Fault 1 with a real engine: the text of an undisturbed run, up to a shown near-tie."""
     questions = [f"{n}. Tell me a story about the sea." for n in range(8)]
     async with (
-        staged_daemon(config) as daemon,
+        running_daemon(config) as daemon,
         sdk(daemon) as client,
         httpx.AsyncClient(base_url=daemon.url) as http,
     ):
@@ -176,7 +176,7 @@ async def test_damaged_files_are_never_listed_nor_loaded(config, tmp_path, model
     gone = tmp_path / "gone" / "gone.gguf"
     shutil.copy(model_folder / FILE, gone)
     async with (
-        staged_daemon(config) as daemon,
+        running_daemon(config) as daemon,
         sdk(daemon) as client,
         httpx.AsyncClient(base_url=daemon.url) as http,
     ):
@@ -200,7 +200,7 @@ async def test_a_model_takes_what_was_estimated_at_most(config):
     await assembly.catalogue.refresh()
     try:
         kernel = assembly.kernel
-        reserved = (await kernel.load(MODEL, LoadWish())).memory_bytes
+        reserved = (await kernel.load(MODEL, LoadOverrides())).memory_bytes
 
         async def ask(number):
             prompt = TextPrompt(f"{number} " + "and so on " * 150)

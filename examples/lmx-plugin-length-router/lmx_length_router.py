@@ -9,7 +9,7 @@ from attrs import define, field, frozen, validators
 from lmx_kernel.config import LIVE, Settings
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Router, RoutingContext, SettingsSection
-from lmx_kernel.routing import estimate_tokens
+from lmx_kernel.routing.decide import estimate_tokens
 from lmx_kernel.types import Decision, GenerationRequest, ModelCard
 
 

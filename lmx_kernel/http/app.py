@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import falcon
 import falcon.asgi
 
-from lmx_kernel.http.faults import FalconError
+from lmx_kernel.http.exceptions import FalconError
 from lmx_kernel.http.health import Health
 from lmx_kernel.interfaces import ApiSurface
 

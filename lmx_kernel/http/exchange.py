@@ -7,20 +7,17 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import structlog
 
 from lmx_kernel.http.body import Body, BodyBudget, ClientLeftError, Receive
-from lmx_kernel.http.render import ErrorReply
-from lmx_kernel.interfaces import HttpRequest
-from lmx_kernel.log import Asked, asked
-from lmx_kernel.redact import one_line
-from lmx_kernel.routing import caller, route_headers
-
-if TYPE_CHECKING:
-    from lmx_kernel.runtime.answer import Answer
+from lmx_kernel.http.context import RequestContext, current
+from lmx_kernel.http.error_rendering import ErrorReply
+from lmx_kernel.http.route_headers import route_headers
+from lmx_kernel.interfaces import Answer, HttpRequest
+from lmx_kernel.observe.redact import one_line
 
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -42,7 +39,7 @@ class Exchange:
 
     :ivar id: the request's id; handlers find it in ``scope["state"]["request_id"]``.
     :ivar path: without doubled slashes, and without one at the end.
-    :ivar request: what authorisers and routers see of it.
+    :ivar context: the request as authorisers and routers see it, and what it started.
     :ivar key: the name of the key that let it in; handlers find it in ``scope["state"]["key"]``.
     :ivar code: of the error that was answered, for the log.
     :ivar extra_headers: go out with the answer, whoever makes it.
@@ -50,8 +47,6 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyBudget) -> None:
         self._begun_s = time.perf_counter()
-        self._asked = Asked()
-        asked.set(self._asked)
         self._receive = receive
         self._send = send
         self.scope = scope
@@ -61,9 +56,9 @@ class Exchange:
         self.id = _request_id(self.headers)
         self._state: dict[str, Any] = scope.setdefault("state", {})
         self._state["request_id"] = self.id
-        self.request = _request(scope, self.headers)
+        self.context = RequestContext(_request(scope, self.headers))
+        current.set(self.context)
         self.key = self._state["key"] = ""
-        caller.set(self.request)
         self.body = Body(bodies, receive, self.headers)
         self.code: str | None = None
         self.extra_headers: list[tuple[bytes, bytes]] = []
@@ -78,8 +73,7 @@ class Exchange:
         """Note the name of the key that the request came in with."""
         if key:
             self.key = self._state["key"] = key
-            self.request = attrs.evolve(self.request, key=key)
-            caller.set(self.request)
+            self.context.request = attrs.evolve(self.context.request, key=key)
 
     @property
     def has_started(self) -> bool:
@@ -135,7 +129,7 @@ class Exchange:
 
     def log(self) -> None:
         """Write the request's line: no body, no query, no header, no prompt and no answer."""
-        answers, self._asked.answers = self._asked.answers, None
+        answers, self.context.answers = self.context.answers, None
         _log.info(
             "request",
             request_id=self.id,
@@ -146,7 +140,7 @@ class Exchange:
             bytes=self._sent_bytes,
             cause=self.code or self._state.get("cut") or self._leaving(),
             key=self.key,
-            **_summary(answers or ()),
+            **_summary([answer for answer, _ in answers or ()]),
         )
 
     def _leaving(self) -> str | None:
@@ -173,8 +167,7 @@ class Exchange:
 
     def _route_headers(self) -> list[tuple[bytes, bytes]]:
         """Return which model answers, and how the request came to it."""
-        answer = next(iter(self._asked.answers or ()), None)
-        return route_headers(answer.route) if answer and answer.route else []
+        return next((route_headers(route) for _, route in self.context.answers or ()), [])
 
     async def _watch(self, task: asyncio.Task[Any]) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from lmx_kernel.access.door import is_loopback
 from lmx_kernel.errors import ForbiddenError
-from lmx_kernel.http.access import is_loopback
 from lmx_kernel.http.settings import ServerSettings
 
 ANY = "*"

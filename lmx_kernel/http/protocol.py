@@ -17,9 +17,9 @@ from lmx_kernel.errors import (
     UnavailableError,
 )
 from lmx_kernel.http.connection import Connection, Connections
+from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.exchange import CUT, PART, new_request_id, printable
 from lmx_kernel.http.framing import check_framing, without_upgrade
-from lmx_kernel.http.render import ErrorRenderer
 from lmx_kernel.http.settings import ServerSettings
 
 POLITE_CONNECTIONS = 256  # beyond the cap by so many: not even told why

@@ -6,13 +6,13 @@ import asyncio
 
 import structlog
 
+from lmx_kernel.access.door import Authorize
 from lmx_kernel.errors import ForbiddenError, LmxError, UnavailableError
-from lmx_kernel.http.access import Authorize
 from lmx_kernel.http.body import BodyBudget, ClientLeftError, Receive
+from lmx_kernel.http.error_rendering import ErrorRenderer, ErrorReply
+from lmx_kernel.http.exceptions import to_lmx_error
 from lmx_kernel.http.exchange import App, Exchange, Scope, Send
-from lmx_kernel.http.faults import explain
 from lmx_kernel.http.origin import Origins, is_preflight, preflight
-from lmx_kernel.http.render import ErrorRenderer, ErrorReply
 from lmx_kernel.http.settings import ServerSettings
 
 OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})
@@ -75,7 +75,7 @@ class Shell:
         if exchange.path in OPEN_PATHS and exchange.method in ("GET", "HEAD"):
             return
         try:
-            exchange.let_in(self._authorize(exchange.request))
+            exchange.let_in(self._authorize(exchange.context.request))
         except LmxError:
             raise
         except Exception:  # noqa: BLE001  a plugin's: the door fails closed
@@ -84,7 +84,7 @@ class Shell:
 
     async def _fail(self, exchange: Exchange, exc: Exception) -> None:
         exchange.body.release()
-        fault = explain(exc, exchange.id)
+        fault = to_lmx_error(exc, exchange.id)
         exchange.code = fault.error.code
         if exchange.has_started:
             exchange.cut()

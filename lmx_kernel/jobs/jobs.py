@@ -20,9 +20,8 @@ from attrs import evolve, frozen
 
 from lmx_kernel.errors import ConflictError, InternalError, LmxError, NotFoundError
 from lmx_kernel.events import JobChanged, KernelEvent
-from lmx_kernel.interfaces import JobKind, LastingKind
-from lmx_kernel.jobs.job import OPEN, PENDING, Job, JobError, JobState
-from lmx_kernel.jobs.pace import Pace
+from lmx_kernel.interfaces import OPEN, PENDING, Job, JobError, JobKind, JobState, ReusableJobKind
+from lmx_kernel.jobs.rate_meter import RateMeter
 from lmx_kernel.jobs.store import JobStore
 
 TELL_S = 1.0
@@ -206,11 +205,11 @@ class Jobs:
 
     def _find_done(self, kind: JobKind, key: str) -> Job | None:
         """Return the newest job that did the same, if what it made is still there."""
-        if not isinstance(kind, LastingKind):
+        if not isinstance(kind, ReusableJobKind):
             return None
         jobs = (job for job in self.select(kind.name) if job.key == key)
         newest = next((job for job in jobs if job.state is JobState.DONE), None)
-        return newest if newest is not None and kind.is_there(newest) else None
+        return newest if newest is not None and kind.result_exists(newest) else None
 
     @contextmanager
     def _held_back(self, job: Job) -> Iterator[None]:
@@ -321,12 +320,12 @@ class _Progress:
 
     def __init__(self, move: Callable[[Mapping[str, Any], bool], None]) -> None:
         self._move = move
-        self._pace = Pace()
+        self._rate = RateMeter()
         self._told = 0.0
 
     def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
         now = time.monotonic()
-        rate = self._pace.at(now, done)
+        rate = self._rate.at(now, done)
         remaining = (total - done) / rate if total is not None and rate and rate > 0 else None
         is_due = now - self._told >= TELL_S
         self._told = now if is_due else self._told

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from lmx_kernel.jobs.job import Job
+from lmx_kernel.interfaces import Job
 
 log = structlog.get_logger(__name__)
 

@@ -24,7 +24,7 @@ WATCH_S = 0.5
 class Level(StrEnum):
     """How scarce memory is."""
 
-    EASE = "ease"
+    NORMAL = "ease"
     SOFT = "soft"
     HARD = "hard"
 
@@ -45,7 +45,7 @@ class Holder(Protocol):
 
 
 @frozen(kw_only=True)
-class Reading:
+class MemorySample:
     """One look at the machine, in bytes."""
 
     used_bytes: int
@@ -55,7 +55,7 @@ class Reading:
     machine_bytes: int
 
 
-def level_of(reading: Reading, settings: MemorySettings) -> Level:
+def level_of(reading: MemorySample, settings: MemorySettings) -> Level:
     """Return how scarce memory is: against the budget, and against what the machine has left.
 
     Workers that take no more than was reserved for them are no reason to worry, since that fits.
@@ -70,7 +70,7 @@ def level_of(reading: Reading, settings: MemorySettings) -> Level:
         or reading.free_bytes < settings.soft_free_share * reading.machine_bytes
     ):
         return Level.SOFT
-    return Level.EASE
+    return Level.NORMAL
 
 
 def worst(holders: Iterable[Holder]) -> Holder | None:
@@ -103,7 +103,7 @@ class Guard:
         self._settings = settings
         self._budget_bytes = budget_bytes
         self._publish = publish
-        self.level = Level.EASE
+        self.level = Level.NORMAL
 
     async def watch(self) -> None:
         """Look and act, for ever."""
@@ -123,7 +123,7 @@ class Guard:
                 holder.observe(bytes_)
         used_bytes = sum(holder.observed_bytes for holder, _ in running)
         self.act(
-            Reading(
+            MemorySample(
                 used_bytes=used_bytes,
                 reserved_bytes=sum(holder.memory_bytes for holder, _ in running),
                 budget_bytes=self._budget_bytes(),
@@ -132,7 +132,7 @@ class Guard:
             )
         )
 
-    def act(self, reading: Reading) -> None:
+    def act(self, reading: MemorySample) -> None:
         """Do what ``reading`` asks for, and tell when something changed."""
         holders = list(self._holders())
         level, before = level_of(reading, self._settings()), self.level
@@ -141,8 +141,8 @@ class Guard:
         if victim is not None:
             victim.kill(f"memory ran out: it took {victim.observed_bytes >> 20} MiB")
         for holder in holders:
-            holder.hold("" if level is Level.EASE else "memory is scarce")
-            if level not in (before, Level.EASE):
+            holder.hold("" if level is Level.NORMAL else "memory is scarce")
+            if level not in (before, Level.NORMAL):
                 holder.trim()
         if level is not before or victim is not None:
             self._publish(

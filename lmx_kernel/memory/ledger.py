@@ -48,8 +48,9 @@ class Ledger:
         available = self.available_bytes
         if needed_bytes > available:
             raise InsufficientMemoryError(
-                f"{owner} needs {told(needed_bytes)} and {told(available)} are available (budget "
-                f"{told(self.budget_bytes)}, {told(self.reserved_bytes)} held by "
+                f"{owner} needs {format_bytes(needed_bytes)} and {format_bytes(available)} are "
+                f"available (budget {format_bytes(self.budget_bytes)}, "
+                f"{format_bytes(self.reserved_bytes)} held by "
                 f"{_names(self.held)})"
             )
         self.held[owner] = needed_bytes
@@ -59,7 +60,7 @@ class Ledger:
             del self.held[owner]
 
 
-def told(size_bytes: int) -> str:
+def format_bytes(size_bytes: int) -> str:
     """Return a size for people."""
     return f"{size_bytes / GIB:.2f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:.0f} MiB"
 

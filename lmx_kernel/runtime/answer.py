@@ -6,15 +6,13 @@ import asyncio
 import secrets
 import time
 import uuid
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from attrs import define, field
 
 from lmx_kernel.errors import LmxError
+from lmx_kernel.interfaces import Answer
 from lmx_kernel.types import (
     Admitted,
     Event,
@@ -22,7 +20,6 @@ from lmx_kernel.types import (
     GenerationRequest,
     PromptProgress,
     ReasoningDelta,
-    Route,
     TextDelta,
     ToolCallDelta,
     Usage,
@@ -37,7 +34,7 @@ MAX_SEED = 2**63 - 1
 class Candidate:
     """One of an answer's candidates: all its tokens are kept, so that it can be resumed."""
 
-    answer: Answer
+    answer: LiveAnswer
     index: int
     seed: int
     tokens: list[int] = field(factory=list)
@@ -45,64 +42,12 @@ class Candidate:
     reasoning_tokens: int = 0
 
 
-class Reading(ABC):
-    """The events of an answer, for one reader.
-
-    Use as a context manager: leaving it cancels what still runs.
-
-    :ivar id: unique, for logs and headers.
-    :ivar model: the catalogue id of the model that answers.
-    """
-
-    id: str
-    model: str
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        event = await self.next()
-        assert event is not None
-        return event
-
-    @abstractmethod
-    async def next(self, timeout_s: float | None = None) -> Event | None:
-        """Return the next event, or None if none came within ``timeout_s``.
-
-        :raises LmxError: the answer failed.
-        :raises StopAsyncIteration: it is complete.
-        """
-
-    @abstractmethod
-    def usage(self) -> Usage:
-        """Return what it cost so far."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Stop caring: cancels what still runs. Harmless after the end."""
-
-
-class Answer(Reading):
-    """The events of one request, buffered. The writing side belongs to the instance that runs it.
-
-    :ivar route: how the request came to the model.
-    """
+class LiveAnswer(Answer):
+    """The events of one request, buffered. The instance that runs it is the writer."""
 
     def __init__(self, request: GenerationRequest, model: str) -> None:
         self.request = request
         self.model = model
-        self.route: Route | None = None
         self.id = uuid.uuid4().hex
         seed = request.sampling.seed
         base = secrets.randbelow(MAX_SEED) if seed is None else seed
@@ -114,8 +59,8 @@ class Answer(Reading):
         self.deadline: asyncio.TimerHandle | None = None
         self.crashes = 0
         self.outcome: str | None = None
-        self.on_close: Callable[[Answer], None] | None = None
-        self.on_drained: Callable[[Answer], None] | None = None
+        self.on_close: Callable[[LiveAnswer], None] | None = None
+        self.on_drained: Callable[[LiveAnswer], None] | None = None
         self._cached_tokens: int | None = None
         self._events: deque[Event] = deque()
         self._buffered_chars = 0
@@ -129,7 +74,7 @@ class Answer(Reading):
     # --- reading ---
 
     async def next(self, timeout_s: float | None = None) -> Event | None:
-        """Return the next event; see :meth:`Reading.next`."""
+        """Return the next event; see :meth:`Answer.next`."""
         if not self._events and self.outcome is None:
             self._changed.clear()
             try:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
 from lmx_kernel.runtime.admission import plan_admissions
-from lmx_kernel.runtime.answer import Answer, Candidate
+from lmx_kernel.runtime.answer import Candidate, LiveAnswer
 from lmx_kernel.runtime.settings import QueueSettings
 from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
@@ -46,12 +46,12 @@ class Dispatcher:
         self._publish = publish
         self._wake = wake
         self._ids = itertools.count(1)
-        self._answers: dict[int, Answer] = {}
-        self._prepared: set[Answer] = set()
-        self._parked: set[Answer] = set()
+        self._answers: dict[int, LiveAnswer] = {}
+        self._prepared: set[LiveAnswer] = set()
+        self._parked: set[LiveAnswer] = set()
         self._waiting: deque[Candidate] = deque()
         self._running: list[Candidate] = []
-        self._turn: set[Answer] | None = None
+        self._turn: set[LiveAnswer] | None = None
         self._hold = ""
         self._send: Send | None = None
         self._limits: EngineLimits | None = None
@@ -78,7 +78,7 @@ class Dispatcher:
         """Whether nobody waits for anything."""
         return not self._answers
 
-    def submit(self, request: GenerationRequest) -> Answer:
+    def submit(self, request: GenerationRequest) -> LiveAnswer:
         """Queue a request.
 
         :raises QueueFullError: too many wait already.
@@ -88,7 +88,7 @@ class Dispatcher:
             raise errors.QueueFullError(
                 f"{waiting} requests wait for {self._model} already", retry_after_s=5
             )
-        answer = Answer(request, self._model)
+        answer = LiveAnswer(request, self._model)
         answer.on_close, answer.on_drained = self._cancel, self._unpark
         loop = asyncio.get_running_loop()
         answer.deadline = loop.call_later(self._queue.max_wait_s, self._give_up_waiting, answer)
@@ -172,17 +172,17 @@ class Dispatcher:
     def _queue(self) -> QueueSettings:
         return self._settings.get(QueueSettings)
 
-    def _give_id(self, answer: Answer) -> None:
+    def _give_id(self, answer: LiveAnswer) -> None:
         answer.wire_id = next(self._ids)
         self._answers[answer.wire_id] = answer
 
-    def _prepare(self, answer: Answer) -> None:
+    def _prepare(self, answer: LiveAnswer) -> None:
         if self._send:
             self._send(wire.Prepare(answer.wire_id, answer.request))
         else:
             self._wake()
 
-    def _route(self, answer: Answer, event: Event | wire.Preempted | wire.Failed) -> None:
+    def _route(self, answer: LiveAnswer, event: Event | wire.Preempted | wire.Failed) -> None:
         if isinstance(event, wire.Failed):
             error = errors.EngineFailedError(event.message)
             self._finish(answer, error.code, error)
@@ -197,14 +197,16 @@ class Dispatcher:
             elif isinstance(event, TextDelta) and answer.is_full:
                 self._park(answer)
 
-    def _candidate_done(self, answer: Answer, candidate: Candidate) -> None:
+    def _candidate_done(self, answer: LiveAnswer, candidate: Candidate) -> None:
         self._running.remove(candidate)
         if answer.unfinished:
             self._pump()
         else:
             self._finish(answer, "ok")
 
-    def _finish(self, answer: Answer, outcome: str, error: errors.LmxError | None = None) -> None:
+    def _finish(
+        self, answer: LiveAnswer, outcome: str, error: errors.LmxError | None = None
+    ) -> None:
         self._take_out(answer)
         self._parked.discard(answer)
         answer.end(outcome, error)
@@ -218,7 +220,7 @@ class Dispatcher:
             )
         self._pump()
 
-    def _take_out(self, answer: Answer) -> None:
+    def _take_out(self, answer: LiveAnswer) -> None:
         """Remove an answer from the worker and from the queue."""
         del self._answers[answer.wire_id]
         if self._send:
@@ -227,10 +229,10 @@ class Dispatcher:
         self._running = [other for other in self._running if other.answer is not answer]
         self._waiting = deque(other for other in self._waiting if other.answer is not answer)
 
-    def _cancel(self, answer: Answer) -> None:
+    def _cancel(self, answer: LiveAnswer) -> None:
         self._finish(answer, "cancelled")
 
-    def _give_up_waiting(self, answer: Answer) -> None:
+    def _give_up_waiting(self, answer: LiveAnswer) -> None:
         why = f": {self._hold}" if self._hold else ""
         error = errors.UnavailableError(
             f"{self._model} could not begin within {self._queue.max_wait_s:g} seconds{why}",
@@ -238,14 +240,14 @@ class Dispatcher:
         )
         self._finish(answer, error.code, error)
 
-    def _park(self, answer: Answer) -> None:
+    def _park(self, answer: LiveAnswer) -> None:
         """Free the slot of an answer whose reader is too slow; it is resumed when it caught up."""
         self._take_out(answer)
         self._give_id(answer)  # a new one, since the worker may have sent more under the old one
         self._parked.add(answer)
         self._pump()
 
-    def _unpark(self, answer: Answer) -> None:
+    def _unpark(self, answer: LiveAnswer) -> None:
         if answer not in self._parked:
             return
         self._parked.discard(answer)
@@ -295,7 +297,7 @@ class Dispatcher:
         send(wire.Start(answer.wire_id, candidate.index, candidate.seed, tuple(candidate.tokens)))
 
 
-def _crash_error(answer: Answer, reason: str) -> errors.EngineCrashedError:
+def _crash_error(answer: LiveAnswer, reason: str) -> errors.EngineCrashedError:
     told = any(candidate.tokens for candidate in answer.candidates)
     return errors.EngineCrashedError(
         f"the worker of {answer.model} crashed twice while it answered this request ({reason})",

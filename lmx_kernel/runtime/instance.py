@@ -15,8 +15,8 @@ from attrs import evolve, frozen
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
-from lmx_kernel.engine import EngineStats
-from lmx_kernel.runtime.answer import Answer
+from lmx_kernel.engine.protocol import EngineStats
+from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.breaker import Breaker
 from lmx_kernel.runtime.dispatcher import Dispatcher
 from lmx_kernel.runtime.process import WorkerProcess
@@ -47,7 +47,7 @@ class WorkerLostError(Exception):
 
 
 @frozen(kw_only=True)
-class Surroundings:
+class InstanceServices:
     """What an instance needs of the rest of the kernel.
 
     :param spec: says how a model is to be loaded now.
@@ -77,12 +77,10 @@ class Instance:
     :ivar pinned: it is not unloaded to make room for another.
     """
 
-    def __init__(self, spec: EngineSpec, surroundings: Surroundings) -> None:
+    def __init__(self, spec: EngineSpec, services: InstanceServices) -> None:
         self.spec = spec
         self.model = spec.card.id
-        self.requests = Dispatcher(
-            self.model, surroundings.settings, surroundings.publish, self._begin
-        )
+        self.requests = Dispatcher(self.model, services.settings, services.publish, self._begin)
         self.memory_bytes = 0
         self.observed_bytes = 0
         self._first_observed_bytes = 0
@@ -90,7 +88,7 @@ class Instance:
         self.loaded_share = 0.0
         self.ttl_s: float | None = None
         self.pinned = False
-        self._around = surroundings
+        self._services = services
         self._state = State.ABSENT
         self._breaker = Breaker()
         self._lost_loads = 0
@@ -116,7 +114,7 @@ class Instance:
         """The worker's process id."""
         return self._worker.pid if self._worker else None
 
-    def submit(self, request: GenerationRequest) -> Answer:
+    def submit(self, request: GenerationRequest) -> LiveAnswer:
         """Queue a request; loads the model if need be.
 
         :raises QueueFullError: too many wait already.
@@ -268,9 +266,9 @@ class Instance:
         """From the wish for a worker until it was stopped, or cannot be had."""
         try:
             self._state, self.loaded_share, self._why = State.LOADING, 0.0, ""
-            self.spec = self._around.spec(self.spec.card)
-            self._around.publish(events.LoadStarted(model=self.model))
-            async with self._around.reserve(self) as self.memory_bytes:
+            self.spec = self._services.spec(self.spec.card)
+            self._services.publish(events.LoadStarted(model=self.model))
+            async with self._services.reserve(self) as self.memory_bytes:
                 await self._keep_worker()
         except errors.LmxError as error:
             self._give_up(error)
@@ -292,7 +290,7 @@ class Instance:
             self._begin()
 
     def _give_up(self, error: errors.LmxError) -> None:
-        self._around.publish(
+        self._services.publish(
             events.LoadFailed(model=self.model, code=error.code, message=error.message)
         )
         self.requests.fail_all(error)
@@ -308,18 +306,18 @@ class Instance:
     async def _run_worker(self) -> None:
         opened: asyncio.Future[EngineLimits] = asyncio.get_running_loop().create_future()
         began, self._doing = time.monotonic(), ""
-        env = await asyncio.to_thread(self._around.env, self.spec)
+        env = await asyncio.to_thread(self._services.env, self.spec)
         worker = await WorkerProcess.start(env, partial(self._receive, opened))
         self._worker = worker
         try:
-            models = self._around.settings.get(ModelSettings)
+            models = self._services.settings.get(ModelSettings)
             worker.send(wire.Open(evolve(self.spec, memory_bytes=self.memory_bytes)))
             await self._watch(worker, opened, models.load_timeout_s)
             if opened.done():
                 self._ready(worker, opened.result(), time.monotonic() - began)
                 await self._watch(worker, self._stop, models.hang_timeout_s)
                 self.requests.detach()
-                self._around.publish(events.ModelUnloaded(model=self.model, reason=self._why))
+                self._services.publish(events.ModelUnloaded(model=self.model, reason=self._why))
         finally:
             self._worker, self.stats = None, None
             self.observed_bytes = self._first_observed_bytes = 0
@@ -341,7 +339,7 @@ class Instance:
     def _progressed(self, share: float) -> None:
         if share - self.loaded_share >= TOLD_SHARE:
             self.loaded_share = share
-            self._around.publish(events.LoadProgressed(model=self.model, share=share))
+            self._services.publish(events.LoadProgressed(model=self.model, share=share))
 
     async def _watch(
         self, worker: WorkerProcess, goal: asyncio.Future[Any], timeout_s: float
@@ -377,7 +375,7 @@ class Instance:
         self._state, self._lost_loads = State.READY, 0
         self._ready_at, self.loaded_share, self._doing = time.monotonic(), 1.0, ""
         self._settle_loads()
-        self._around.publish(
+        self._services.publish(
             events.ModelLoaded(
                 model=self.model,
                 pid=worker.pid,
@@ -394,7 +392,7 @@ class Instance:
         """
         self._why = ""
         resumed, failed = self.requests.crash(reason)
-        self._around.publish(
+        self._services.publish(
             events.WorkerCrashed(model=self.model, reason=reason, resumed=resumed, failed=failed)
         )
         if self._state is State.LOADING:

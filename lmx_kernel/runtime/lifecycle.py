@@ -9,17 +9,17 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
-from lmx_kernel.memory.ledger import Ledger, told
+from lmx_kernel.memory.ledger import Ledger, format_bytes
 from lmx_kernel.models.backends import Backends
-from lmx_kernel.runtime.answer import Answer
-from lmx_kernel.runtime.instance import Instance, State, Surroundings
+from lmx_kernel.runtime.answer import LiveAnswer
+from lmx_kernel.runtime.instance import Instance, InstanceServices, State
 from lmx_kernel.runtime.measure import measure_memory
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import (
     Admission,
     EngineSpec,
     GenerationRequest,
-    LoadWish,
+    LoadOverrides,
     MemoryEstimate,
     ModelCard,
 )
@@ -29,7 +29,7 @@ LOOK_S = 1.0
 
 
 class Lifecycle:
-    """Owns every instance. A model is loaded by its first request or by a wish; loads are
+    """Owns every instance. A model is loaded by its first request or on demand; loads are
     single-flight, since a model has one instance; models that do not fit beside each other take
     turns.
     """
@@ -45,11 +45,11 @@ class Lifecycle:
         self.ledger = ledger
         self._settings = settings
         self._backends = backends
-        self._wishes: dict[str, LoadWish] = {}
+        self._overrides: dict[str, LoadOverrides] = {}
         self._turn = asyncio.Lock()  # fair: those who wait for memory are served in order
-        self._surroundings = Surroundings(
+        self._surroundings = InstanceServices(
             settings=settings,
-            spec=self._wished_spec,
+            spec=self._overridden_spec,
             reserve=self._reserve,
             env=self._env,
             publish=publish,
@@ -57,7 +57,7 @@ class Lifecycle:
 
     # --- requests ---
 
-    def submit(self, card: ModelCard, request: GenerationRequest) -> Answer:
+    def submit(self, card: ModelCard, request: GenerationRequest) -> LiveAnswer:
         """Queue a request for a model.
 
         :raises ModelUnusableError: its files are known to be unusable.
@@ -73,45 +73,45 @@ class Lifecycle:
 
     # --- wishes ---
 
-    async def load(self, card: ModelCard, wish: LoadWish) -> Instance:
+    async def load(self, card: ModelCard, overrides: LoadOverrides) -> Instance:
         """Load a model and return when it is ready. One that is loaded in another way finishes what
-        it was asked so far, and is loaded anew. A wish that cannot be met changes nothing.
+        it was asked so far, and is loaded anew. Overrides that cannot be met change nothing.
 
         :raises ModelUnusableError: its files are unusable.
         :raises InsufficientMemoryError: it does not fit.
         :raises LmxError: it cannot be loaded for another reason.
         """
         instance = self._instance(card)
-        spec = self._spec(card, wish)
+        spec = self._spec(card, overrides)
         if instance.memory_bytes and instance.spec != spec:
             await self._check_room(instance, spec)
-        before, self._wishes[card.id] = self._wishes.get(card.id), wish
+        before, self._overrides[card.id] = self._overrides.get(card.id), overrides
         try:
             if instance.spec != spec:
                 await instance.retire("asked")
             await self._instance(card).load()
         except errors.LmxError:
-            if self._wishes.get(card.id) is wish:
-                self._forget_wish(card.id, before)
+            if self._overrides.get(card.id) is overrides:
+                self._restore_overrides(card.id, before)
             raise
-        instance.ttl_s, instance.pinned = wish.ttl_s, wish.pinned
+        instance.ttl_s, instance.pinned = overrides.ttl_s, overrides.pinned
         return instance
 
     async def unload(self, model: str, reason: str = "asked") -> None:
         """Unload a model; what it is doing may go on for ``models.drain_s``, new requests are
         refused meanwhile. The next request loads it as the config says.
         """
-        self._wishes.pop(model, None)
+        self._overrides.pop(model, None)
         if instance := self.instances.get(model):
             error = errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5)
             await instance.unload(error, reason, self._models.drain_s)
 
-    async def admission(self, card: ModelCard, wish: LoadWish) -> Admission:
+    async def admission(self, card: ModelCard, overrides: LoadOverrides) -> Admission:
         """Return whether a model could be loaded now, and what that would take.
 
         :raises ModelUnusableError: its files are unusable.
         """
-        spec = self._spec(card, wish)
+        spec = self._spec(card, overrides)
         estimate = await self._estimate(spec)
         instance = self.instances.get(card.id)
         victims = self._room_for(instance, estimate.total_bytes)
@@ -127,7 +127,7 @@ class Lifecycle:
 
     # --- the house ---
 
-    async def keep_house(self) -> None:
+    async def run_maintenance(self) -> None:
         """Unload models whose time is over, and load those anew that leaked, for ever. Only idle
         ones, so nobody waits for this.
         """
@@ -149,8 +149,8 @@ class Lifecycle:
 
     async def _recycle(self, instance: Instance) -> None:
         await instance.retire("recycled")
-        if instance.model in self._wishes:
-            with suppress(errors.LmxError):  # told as an event
+        if instance.model in self._overrides:
+            with suppress(errors.LmxError):  # format_bytes as an event
                 await instance.load()
 
     @property
@@ -162,33 +162,33 @@ class Lifecycle:
             raise errors.ModelUnusableError(f"{card.id} cannot be used: {card.problem}")
         instance = self.instances.get(card.id)
         if instance is None:
-            instance = Instance(self._wished_spec(card), self._surroundings)
+            instance = Instance(self._overridden_spec(card), self._surroundings)
             self.instances[card.id] = instance
         if instance.state is State.ABSENT:
-            instance.spec = self._wished_spec(card)
-            self._keep_as_wished(instance)
+            instance.spec = self._overridden_spec(card)
+            self._apply_overrides(instance)
         return instance
 
-    def _keep_as_wished(self, instance: Instance) -> None:
-        wish = self._wishes.get(instance.model)
-        if wish is not None:
-            instance.ttl_s, instance.pinned = wish.ttl_s, wish.pinned
+    def _apply_overrides(self, instance: Instance) -> None:
+        overrides = self._overrides.get(instance.model)
+        if overrides is not None:
+            instance.ttl_s, instance.pinned = overrides.ttl_s, overrides.pinned
         else:
             instance.ttl_s = self._models.ttl_s or None
 
-    def _forget_wish(self, model: str, before: LoadWish | None) -> None:
+    def _restore_overrides(self, model: str, before: LoadOverrides | None) -> None:
         if before is None:
-            del self._wishes[model]
+            del self._overrides[model]
         else:
-            self._wishes[model] = before
+            self._overrides[model] = before
 
-    def _wished_spec(self, card: ModelCard) -> EngineSpec:
-        return self._spec(card, self._wishes.get(card.id))
+    def _overridden_spec(self, card: ModelCard) -> EngineSpec:
+        return self._spec(card, self._overrides.get(card.id))
 
-    def _spec(self, card: ModelCard, wish: LoadWish | None) -> EngineSpec:
+    def _spec(self, card: ModelCard, overrides: LoadOverrides | None) -> EngineSpec:
         return EngineSpec(
             card=card,
-            options=self._models.options_for(card, wish),
+            options=self._models.options_for(card, overrides),
             settings=self._backends.settings_of(card.backend),
         )
 
@@ -260,8 +260,9 @@ class Lifecycle:
         others = eviction_order(self._others(instance))
         pinned = sorted(i.model for i in self.instances.values() if i.pinned)
         return (
-            f"{told(needed_bytes)} are needed and {told(self.ledger.available_bytes)} are "
-            f"available (budget {told(self.ledger.budget_bytes)}, "
+            f"{format_bytes(needed_bytes)} are needed and "
+            f"{format_bytes(self.ledger.available_bytes)} are available "
+            f"(budget {format_bytes(self.ledger.budget_bytes)}, "
             f"held: {_listed(self.ledger.held)}); "
             f"unloading {', '.join(other.model for other in others) or 'others'} would not make "
             f"enough room" + (f" (pinned: {', '.join(pinned)})" if pinned else "")
@@ -313,4 +314,7 @@ def plan_evictions(
 
 
 def _listed(held: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {told(size)}" for name, size in sorted(held.items())) or "nothing"
+    return (
+        ", ".join(f"{name} {format_bytes(size)}" for name, size in sorted(held.items()))
+        or "nothing"
+    )

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
-from lmx_kernel.runtime.schedule import ScheduledChange
-from lmx_kernel.types import LoadOptions, LoadWish, ModelCard
+from lmx_kernel.types import LoadOptions, LoadOverrides, ModelCard
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
+
+
+@frozen(kw_only=True)
+class ScheduledChange:
+    """One entry of ``models.schedule``.
+
+    :ivar at: the local time, ``HH:MM``.
+    :ivar days: the weekdays.
+    :ivar unload: models to unload, first.
+    :ivar load: models to load, then.
+    """
+
+    at: str = field(validator=validators.matches_re(r"([01][0-9]|2[0-3]):[0-5][0-9]"))
+    days: tuple[Day, ...] = DAYS
+    unload: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -46,13 +66,13 @@ class ModelSettings:
     hang_timeout_s: float = field(default=10.0, validator=validators.gt(0), metadata=LIVE)
     rescan_s: float = field(default=10.0, validator=validators.gt(0))
 
-    def options_for(self, card: ModelCard, wish: LoadWish | None = None) -> LoadOptions:
+    def options_for(self, card: ModelCard, overrides: LoadOverrides | None = None) -> LoadOptions:
         """Return how ``card`` is loaded."""
-        wish = wish or LoadWish()
-        context = min(wish.context_length or self.context_length, card.context_length)
+        overrides = overrides or LoadOverrides()
+        context = min(overrides.context_length or self.context_length, card.context_length)
         return LoadOptions(
             context_length=context,
-            parallel=wish.parallel or self.parallel,
+            parallel=overrides.parallel or self.parallel,
             cache_tokens=max(self.cache_tokens or 2 * context, context),
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import define, field
 
-from lmx_kernel.engine import Engine, Sequence, Step
+from lmx_kernel.engine.protocol import Engine, Sequence, Step
 from lmx_kernel.types import Sampling
 
 GREEDY = Sampling(temperature=0, seed=1)

@@ -1,25 +1,23 @@
 """A backend for tests: models that are a page of JSON and do as they are told.
 
 Load it with ``plugins.modules = ["lmx_kernel.testing.fake"]`` and point ``fake.folder`` at a folder
-of ``NAME.fake.json`` files (:class:`~lmx_kernel.testing.script.Script`).
+of ``NAME.fake.json`` files (:class:`~lmx_kernel.testing.fake_model.FakeModel`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import frozen
 
+from lmx_kernel.config import Settings
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, ModelSource, SettingsSection
-from lmx_kernel.testing.script import SUFFIX, Script
+from lmx_kernel.testing.fake_model import SUFFIX, FakeModel
 from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
-
-if TYPE_CHECKING:
-    from lmx_kernel.config import Settings
 
 
 @frozen(kw_only=True)
@@ -78,7 +76,7 @@ class FakeBackend:
     def estimate(
         self, card: ModelCard, options: LoadOptions, settings: Mapping[str, Any]
     ) -> MemoryEstimate:
-        script = Script.read(card.path)
+        script = FakeModel.read(card.path)
         return MemoryEstimate(weights_bytes=script.memory_bytes, cache_bytes=0, overhead_bytes=0)
 
     def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
@@ -88,9 +86,9 @@ class FakeBackend:
         return {}
 
     def _card(self, location: Location, path: Path) -> ModelCard:
-        problem, script = None, Script()
+        problem, script = None, FakeModel()
         try:
-            script = Script.read(path)
+            script = FakeModel.read(path)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it is its problem
             problem = f"not a script: {error}"
         return ModelCard(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import define, field
 
-from lmx_kernel.engine import (
+from lmx_kernel.engine.protocol import (
     EngineStats,
     Output,
     Progress,
@@ -27,7 +27,7 @@ from lmx_kernel.engine import (
 )
 from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.testing.script import Script, use_up
+from lmx_kernel.testing.fake_model import FakeModel, use_up
 from lmx_kernel.types import EngineLimits, EngineSpec
 
 BYTES = 256
@@ -42,7 +42,7 @@ TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}as
 
 @hookimpl
 def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
-    script = Script.read(spec.card.path)
+    script = FakeModel.read(spec.card.path)
     while script.load_hang and use_up(spec.card.path, script.times):
         time.sleep(3600)
     if script.load_error:
@@ -56,18 +56,18 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
 
 @hookimpl
 def lmx_measure_memory(spec: EngineSpec) -> int:
-    return Script.read(spec.card.path).memory_bytes
+    return FakeModel.read(spec.card.path).memory_bytes
 
 
 class FakeTokenizer:
     """A token a byte, and a token for each number below 4096."""
 
-    pieces: list[bytes] = [  # noqa: RUF012 - constant
+    token_bytes: list[bytes] = [  # noqa: RUF012 - constant
         *(bytes([n]) for n in range(BYTES)),
         b"<end>",
         *(f" {n}".encode() for n in range(WORDS)),
     ]
-    hidden = frozenset({END})
+    special_ids = frozenset({END})
     end_ids = frozenset({END})
     template_texts: dict[str, str] = {}  # noqa: RUF012 - constant
 
@@ -89,7 +89,7 @@ class _Run:
 class FakeEngine:
     """Implements :class:`lmx_kernel.engine.Engine` by the script."""
 
-    def __init__(self, script: Script, spec: EngineSpec, memory: bytearray) -> None:
+    def __init__(self, script: FakeModel, spec: EngineSpec, memory: bytearray) -> None:
         self.tokenizer = FakeTokenizer(script.template or TEMPLATE)
         self.limits = EngineLimits(
             context_length=spec.options.context_length,
@@ -220,10 +220,10 @@ def _has_text(tokens: Seq[int], text: str) -> bool:
 
 def _closest(token: int, mask: TokenMask) -> int:
     """Return ``token`` if it is allowed, or another that leads to the end."""
-    row = bytearray(4 * -(-len(FakeTokenizer.pieces) // 32))
+    row = bytearray(4 * -(-len(FakeTokenizer.token_bytes) // 32))
     if not mask.fill(row) or row[token // 8] >> token % 8 & 1:
         return token
-    allowed = [n for n in range(len(FakeTokenizer.pieces)) if row[n // 8] >> n % 8 & 1]
+    allowed = [n for n in range(len(FakeTokenizer.token_bytes)) if row[n // 8] >> n % 8 & 1]
     return next((closer for closer in CLOSERS if closer in allowed), allowed[0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Collection
 
-from lmx_kernel.engine import Tokenizer
+from lmx_kernel.engine.protocol import Tokenizer
 
 
 class Detokenizer:
@@ -20,12 +20,12 @@ class Detokenizer:
     def __init__(
         self, tokenizer: Tokenizer, *, strip_space: bool, shown: Collection[str] = ()
     ) -> None:
-        self._pieces = tokenizer.pieces
+        self._pieces = tokenizer.token_bytes
         marks = {mark.encode() for mark in shown}
         self.shown = frozenset(
-            token for token in tokenizer.hidden if marks and self._pieces[token] in marks
+            token for token in tokenizer.special_ids if marks and self._pieces[token] in marks
         )
-        self._hidden = tokenizer.hidden
+        self._hidden = tokenizer.special_ids
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._at_start = strip_space
 

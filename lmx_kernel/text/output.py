@@ -5,9 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from lmx_kernel.engine import Tokenizer, TokenLogprobs
+from lmx_kernel.engine.protocol import Tokenizer, TokenLogprobs
 from lmx_kernel.text.detokenizer import Detokenizer
-from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, Parser, Piece, Text
+from lmx_kernel.text.formats.protocol import (
+    CallArguments,
+    CallEnded,
+    CallStarted,
+    Parser,
+    Piece,
+    Text,
+)
 from lmx_kernel.text.stops import StopScanner
 from lmx_kernel.types import (
     Event,
@@ -149,7 +156,7 @@ class CandidateOutput:
         return Logprobs(self._named(token, logprobs.chosen), top)
 
     def _named(self, token: int, logprob: float) -> TokenLogprob:
-        return TokenLogprob(token, self._tokenizer.pieces[token], logprob)
+        return TokenLogprob(token, self._tokenizer.token_bytes[token], logprob)
 
 
 def _joined(events: Sequence[Event], tokens: TextDelta) -> list[Event]:

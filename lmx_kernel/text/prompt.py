@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmx_kernel.engine import Tokenizer
+from lmx_kernel.engine.protocol import Tokenizer
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
-from lmx_kernel.text.formats import Format, find_format, offered_tools
+from lmx_kernel.text.formats.protocol import Format, find_format, offered_tools
 from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import (
     ChatPrompt,
@@ -96,7 +96,7 @@ class PromptEncoder:
         raise InvalidRequestError("this model continues text; it embeds none", param="model")
 
     def _check_ids(self, param: str, ids: object) -> None:
-        size = len(self._tokenizer.pieces)
+        size = len(self._tokenizer.token_bytes)
         for token in ids if isinstance(ids, list | dict) else ():
             if not 0 <= token < size:
                 raise InvalidRequestError(

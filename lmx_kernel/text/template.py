@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 from jinja2 import meta
 
 from lmx_kernel.errors import InvalidRequestError
-from lmx_kernel.text.formats import Format
+from lmx_kernel.text.formats.protocol import Format
 from lmx_kernel.text.sandbox import ExhaustedError, RefusalError, Sandbox, metered, render
 from lmx_kernel.types import Message, TextPart, Tool, ToolCall
 

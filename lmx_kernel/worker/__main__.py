@@ -14,10 +14,10 @@ import traceback
 
 import pluggy
 
-from lmx_kernel.engine import Engine
+from lmx_kernel.engine.protocol import Engine
 from lmx_kernel.errors import LmxError, ModelUnusableError
 from lmx_kernel.hookspecs import PROJECT, WORKER_GROUP, WorkerSpecs
-from lmx_kernel.installed import entry_points
+from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.types import EngineSpec
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel

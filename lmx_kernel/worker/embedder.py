@@ -8,7 +8,7 @@ from itertools import islice
 
 from attrs import define, field
 
-from lmx_kernel.engine import Engine
+from lmx_kernel.engine.protocol import Engine
 from lmx_kernel.errors import LmxError
 from lmx_kernel.types import Embedded, Finished
 from lmx_kernel.worker import messages as wire

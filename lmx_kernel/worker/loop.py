@@ -11,10 +11,10 @@ from queue import SimpleQueue
 
 from attrs import define, evolve
 
-from lmx_kernel.engine import Engine, Sequence, Step, TokenLogprobs
+from lmx_kernel.engine.protocol import Engine, Sequence, Step, TokenLogprobs
 from lmx_kernel.errors import LmxError
-from lmx_kernel.text.formats import offered_tools
-from lmx_kernel.text.masks import Mask
+from lmx_kernel.text.constraints.masks import Mask
+from lmx_kernel.text.formats.protocol import offered_tools
 from lmx_kernel.text.output import CandidateOutput
 from lmx_kernel.types import ChatPrompt, PromptProgress
 from lmx_kernel.worker import messages as wire

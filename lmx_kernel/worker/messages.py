@@ -14,7 +14,7 @@ from attrs import field, frozen
 from cattrs import Converter
 from cattrs.strategies import configure_tagged_union
 
-from lmx_kernel.engine import EngineStats
+from lmx_kernel.engine.protocol import EngineStats
 from lmx_kernel.types import (
     EmbeddingInput,
     EngineLimits,

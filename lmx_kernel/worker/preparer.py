@@ -8,10 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from attrs import field, frozen
 
-from lmx_kernel.engine import Engine
+from lmx_kernel.engine.protocol import Engine
 from lmx_kernel.errors import InternalError, LmxError
-from lmx_kernel.text.formats import Format, PlainFormat, find_format
-from lmx_kernel.text.masks import MaskFactory, Shape, needs_mask
+from lmx_kernel.text.constraints.masks import MaskFactory, Shape, needs_mask
+from lmx_kernel.text.formats.protocol import Format, PlainFormat, find_format
 from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest
 from lmx_kernel.worker import messages as wire
@@ -107,7 +107,7 @@ class Preparer:
             inputs = self._encoder.encode_inputs(request, request.prompt.inputs)
             return Prepared(request=request, inputs=inputs)
         tokens = self._encoder.encode(request)
-        pieces = (self._tokenizer.pieces[token] for token in tokens[-PROMPT_END:])
+        pieces = (self._tokenizer.token_bytes[token] for token in tokens[-PROMPT_END:])
         prompt_end = b"".join(pieces).decode(errors="replace")
         return Prepared(
             request=request,

@@ -16,11 +16,12 @@ from attrs import define, field
 
 from lmx_kernel.errors import InvalidRequestError, LmxError, QueueFullError
 from lmx_kernel.http.app import build_app
+from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.health import Health
-from lmx_kernel.http.render import ErrorRenderer
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
+from lmx_kernel.http.surface_table import SurfaceTable
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -233,7 +234,7 @@ async def serve() -> AsyncIterator[Serve]:
         shell = Shell(
             build_app([toy], health),
             settings,
-            ErrorRenderer([toy]),
+            ErrorRenderer(SurfaceTable([toy])),
             lambda request: running.authorize(request),  # noqa: PLW0108 - made below
         )
         server = HttpServer(settings, shell)

@@ -8,15 +8,16 @@ import falcon.inspect
 import httpx2
 import pytest
 
+from lmx_kernel.access.door import Door, UnsafeBindError, check_bind
+from lmx_kernel.access.keys import KeyFile, Keyring
 from lmx_kernel.errors import ForbiddenError, UnauthorizedError
-from lmx_kernel.http.access import Door, UnsafeBindError, check_bind
 from lmx_kernel.http.app import build_app
-from lmx_kernel.http.render import ErrorRenderer
+from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import OPEN_PATHS, Shell
+from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import HttpRequest
-from lmx_kernel.keys import KeyFile, Keyring
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
@@ -58,10 +59,10 @@ def keys(tmp_path):
 @pytest.fixture
 async def http(keys, health):
     """A client of a server with three surfaces; its ``app`` is the falcon app."""
-    settings, renderer = ServerSettings(port=0), ErrorRenderer(SURFACES)
+    settings, surfaces = ServerSettings(port=0), SurfaceTable(SURFACES)
     app = build_app(SURFACES, health)
-    door = Door(settings.host, Keyring(keys), renderer.owner, lambda _request: None)
-    server = HttpServer(settings, Shell(app, settings, renderer, door.admit))
+    door = Door(settings.host, Keyring(keys), surfaces.owner, lambda _request: None)
+    server = HttpServer(settings, Shell(app, settings, ErrorRenderer(surfaces), door.admit))
     await server.start()
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
         client.app = app
@@ -136,7 +137,7 @@ async def test_without_any_key_this_machine_may_do_everything(http):
 
 def make_door(tmp_path, api_key="", host="127.0.0.1", ask=lambda _request: None):
     keyring = Keyring(KeyFile(tmp_path), api_key)
-    return Door(host, keyring, ErrorRenderer(SURFACES).owner, ask), keyring
+    return Door(host, keyring, SurfaceTable(SURFACES).owner, ask), keyring
 
 
 def request(path="/api", **headers):
@@ -188,7 +189,7 @@ def test_a_surface_that_names_no_scope_needs_admin(tmp_path):
 
     file = KeyFile(tmp_path)
     bot, boss = file.add("bot", ("inference",)), file.add("boss", ("admin",))
-    door = Door("::1", Keyring(file), ErrorRenderer([Silent()]).owner, lambda _request: None)
+    door = Door("::1", Keyring(file), SurfaceTable([Silent()]).owner, lambda _request: None)
     assert door.admit(request("/silent/x", x_api_key=boss)) == "boss"
     with pytest.raises(ForbiddenError):
         door.admit(request("/silent/x", x_api_key=bot))

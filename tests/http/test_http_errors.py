@@ -16,8 +16,9 @@ from lmx_kernel.errors import (
     UnavailableError,
 )
 from lmx_kernel.http.app import RouteClashError, build_app
-from lmx_kernel.http.faults import FalconError, explain
-from lmx_kernel.http.render import ErrorRenderer
+from lmx_kernel.http.error_rendering import ErrorRenderer
+from lmx_kernel.http.exceptions import FalconError, to_lmx_error
+from lmx_kernel.http.surface_table import SurfaceTable
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,9 @@ def _rendered(renderer, error, path):
 
 
 def test_the_longest_prefix_renders():
-    renderer = ErrorRenderer([Surface("a", "/v1"), Surface("b", "/v1/deep"), Surface("c", "/v")])
+    renderer = ErrorRenderer(
+        SurfaceTable([Surface("a", "/v1"), Surface("b", "/v1/deep"), Surface("c", "/v")])
+    )
     error = NotFoundError("No.")
     assert _rendered(renderer, error, "/v1/x") == {"by": "a"}
     assert _rendered(renderer, error, "/v1/deep") == {"by": "b"}
@@ -143,7 +146,9 @@ def test_the_longest_prefix_renders():
 def test_a_renderer_that_fails_still_tells_the_client():
     surface = Surface("a", "/a")
     surface.render_error = lambda error: 1 / 0
-    assert _rendered(ErrorRenderer([surface]), NotFoundError("No."), "/a")["error"]["code"]
+    assert _rendered(ErrorRenderer(SurfaceTable([surface])), NotFoundError("No."), "/a")["error"][
+        "code"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +161,9 @@ def test_a_renderer_that_fails_still_tells_the_client():
     ],
 )
 def test_retry_after(error, header):
-    assert dict(ErrorRenderer().render(error, "").headers).get(b"retry-after") == header
+    assert (
+        dict(ErrorRenderer(SurfaceTable()).render(error, "").headers).get(b"retry-after") == header
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +177,7 @@ def test_retry_after(error, header):
     ],
 )
 def test_errors_of_falcon(error, status):
-    fault = explain(FalconError(error), "id")
+    fault = to_lmx_error(FalconError(error), "id")
     assert fault.error.status == status
     assert fault.error.message
     assert "Retry-After" not in fault.headers  # the renderer's
@@ -178,7 +185,7 @@ def test_errors_of_falcon(error, status):
 
 def test_an_unknown_exception_tells_nothing():
     with structlog.testing.capture_logs():
-        error = explain(KeyError("secret"), "id").error
+        error = to_lmx_error(KeyError("secret"), "id").error
     assert isinstance(error, InternalError)
     assert "secret" not in error.message
 

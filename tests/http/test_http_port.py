@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from lmx_kernel.testing.stage import staged_daemon, write_config
+from lmx_kernel.testing.harness import running_daemon, write_config
 
 
 @asynccontextmanager
@@ -87,7 +87,7 @@ async def test_a_port_that_something_else_holds_stops_the_start(tmp_path, answer
 async def test_a_daemon_that_serves_there_already_is_as_good(tmp_path, home):
     folder = tmp_path / "other"
     folder.mkdir()
-    async with staged_daemon(write_config(tmp_path)) as daemon:
+    async with running_daemon(write_config(tmp_path)) as daemon:
         port = daemon.url.rpartition(":")[2]
         status, said = await serve_at(port, tmp_path if home == "same" else folder)
         assert status == 0
@@ -97,7 +97,7 @@ async def test_a_daemon_that_serves_there_already_is_as_good(tmp_path, home):
 
 
 async def test_a_daemon_that_hangs_is_not(tmp_path):
-    async with staged_daemon(write_config(tmp_path)) as daemon:
+    async with running_daemon(write_config(tmp_path)) as daemon:
         os.kill(daemon.process.pid, signal.SIGSTOP)
         status, said = await serve_at(daemon.url.rpartition(":")[2], tmp_path)
         assert status == 98

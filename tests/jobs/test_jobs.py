@@ -57,7 +57,7 @@ class Lasting(Counting):
 
     removed: bool = False
 
-    def is_there(self, done):
+    def result_exists(self, done):
         return not self.removed and done.result == {"counted": 4}
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lmx_kernel.assembly import assemble
-from lmx_kernel.boot import boot
+from lmx_kernel.kernel.assembly import assemble
+from lmx_kernel.kernel.boot import boot
 from lmx_kernel.memory.budget import MemorySettings, free_bytes, machine_bytes
 from lmx_kernel.testing.fake import FakeBackend
-from lmx_kernel.testing.stage import write_config
+from lmx_kernel.testing.harness import write_config
 
 
 def test_a_budget_is_what_the_config_says_or_the_machine_less_the_reserve():

@@ -11,10 +11,10 @@ from attrs import define, field
 from lmx_kernel import errors
 from lmx_kernel.events import MemoryPressed, ModelLoaded, ModelUnloaded, WorkerCrashed
 from lmx_kernel.memory.budget import MemorySettings
-from lmx_kernel.memory.guard import Guard, Level, Reading, level_of, worst
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_kernel
-from lmx_kernel.types import LoadWish, TextDelta
+from lmx_kernel.memory.guard import Guard, Level, MemorySample, level_of, worst
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import ask, running_kernel
+from lmx_kernel.types import LoadOverrides, TextDelta
 
 MIB = 1024**2
 
@@ -43,7 +43,7 @@ class Worker:
 
 
 def reading(used, free=500, reserved=0):
-    return Reading(
+    return MemorySample(
         used_bytes=used,
         reserved_bytes=reserved,
         budget_bytes=1000,
@@ -55,9 +55,9 @@ def reading(used, free=500, reserved=0):
 @pytest.mark.parametrize(
     ("seen", "level"),
     [
-        (reading(900), Level.EASE),
+        (reading(900), Level.NORMAL),
         (reading(960), Level.SOFT),
-        (reading(960, reserved=970), Level.EASE),
+        (reading(960, reserved=970), Level.NORMAL),
         (reading(980, reserved=970), Level.SOFT),
         (reading(1001, reserved=990), Level.HARD),
         (reading(1000), Level.SOFT),
@@ -98,7 +98,7 @@ def test_each_level_does_its_part_and_is_told_once():
 async def watched(stage):
     """Let the guard and the house keeping go on, as in the daemon."""
     assembly = stage.assembly
-    works = (assembly.guard.watch(), assembly.lifecycle.keep_house())
+    works = (assembly.guard.watch(), assembly.lifecycle.run_maintenance())
     tasks = [asyncio.ensure_future(work) for work in works]
     yield
     for task in tasks:
@@ -106,9 +106,9 @@ async def watched(stage):
 
 
 async def test_a_leaking_worker_is_ended_and_its_answer_goes_on(tmp_path):
-    script = Script(tokens_per_s=100, leak_bytes=8 * MIB, leak_tokens=60)
+    script = FakeModel(tokens_per_s=100, leak_bytes=8 * MIB, leak_tokens=60)
     config = f"[memory]\nbudget_bytes = {300 * MIB}\nsoft_share = 0.9999"  # or a trim ends the leak
-    async with staged_kernel(tmp_path, {"m": script}, config) as stage, watched(stage):
+    async with running_kernel(tmp_path, {"m": script}, config) as stage, watched(stage):
         with await stage.kernel.generate(ask("m", max_tokens=300)) as answer:
             events = [event async for event in answer]
         [crash] = stage.seen(WorkerCrashed)
@@ -121,17 +121,17 @@ async def test_a_leaking_worker_is_ended_and_its_answer_goes_on(tmp_path):
 
 
 async def test_a_worker_that_balloons_while_it_loads_is_ended_and_the_load_refused(tmp_path):
-    script = Script(allocate_bytes=400 * MIB, load_s=30)
+    script = FakeModel(allocate_bytes=400 * MIB, load_s=30)
     config = f"[memory]\nbudget_bytes = {200 * MIB}"
-    async with staged_kernel(tmp_path, {"m": script}, config) as stage, watched(stage):
+    async with running_kernel(tmp_path, {"m": script}, config) as stage, watched(stage):
         with pytest.raises(errors.EngineCrashedError, match="memory ran out"):
-            await stage.kernel.load("m", LoadWish())
+            await stage.kernel.load("m", LoadOverrides())
         assert stage.kernel.status().memory_reserved_bytes == 0
 
 
 async def test_nobody_new_starts_while_memory_is_scarce(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
-        await stage.kernel.load("m", LoadWish())
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        await stage.kernel.load("m", LoadOverrides())
         stage.instance("m").hold("memory is scarce")
         with await stage.kernel.generate(ask("m", max_tokens=1)) as answer:
             admitted = await answer.next()
@@ -142,9 +142,9 @@ async def test_nobody_new_starts_while_memory_is_scarce(tmp_path):
 
 
 async def test_a_worker_that_grew_is_loaded_anew_when_nobody_uses_it(tmp_path):
-    script = Script(leak_bytes=4 * MIB)
-    async with staged_kernel(tmp_path, {"m": script}) as stage, watched(stage):
-        await stage.kernel.load("m", LoadWish())
+    script = FakeModel(leak_bytes=4 * MIB)
+    async with running_kernel(tmp_path, {"m": script}) as stage, watched(stage):
+        await stage.kernel.load("m", LoadOverrides())
         await stage.assembly.guard.look()
         with await stage.kernel.generate(ask("m", max_tokens=40)) as answer:
             async for _ in answer:

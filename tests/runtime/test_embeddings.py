@@ -12,12 +12,12 @@ import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelUnloaded, RequestFinished, WorkerCrashed
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_kernel
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import ask, running_kernel
 from lmx_kernel.types import EmbeddingPrompt, GenerationRequest, TextPrompt, TokenPrompt
 
-EMBEDS = Script(embeds=True)
-SLOW = Script(embeds=True, tokens_per_s=50)
+EMBEDS = FakeModel(embeds=True)
+SLOW = FakeModel(embeds=True, tokens_per_s=50)
 
 
 def texts(*inputs):
@@ -42,7 +42,7 @@ async def until(condition):
 
 
 async def test_texts_and_tokens_become_vectors_in_their_order(tmp_path):
-    async with staged_kernel(tmp_path, {"m": EMBEDS}) as stage:
+    async with running_kernel(tmp_path, {"m": EMBEDS}) as stage:
         words = [f"word {number} " * (number % 40 + 1) for number in range(200)]
         found = await stage.kernel.embed("m", texts(*words))
         assert_vectors(found, words)
@@ -54,7 +54,7 @@ async def test_texts_and_tokens_become_vectors_in_their_order(tmp_path):
 
 
 async def test_a_model_does_what_it_is_made_for(tmp_path):
-    async with staged_kernel(tmp_path, {"embedder": EMBEDS, "writer": Script()}) as stage:
+    async with running_kernel(tmp_path, {"embedder": EMBEDS, "writer": FakeModel()}) as stage:
         with pytest.raises(errors.InvalidRequestError, match="writer makes no embeddings"):
             await stage.kernel.embed("writer", texts("hi"))
         for wrong in (ask("embedder"), GenerationRequest(model="embedder", prompt=TextPrompt("a"))):
@@ -74,7 +74,7 @@ async def test_a_model_does_what_it_is_made_for(tmp_path):
     ],
 )
 async def test_wrong_inputs_are_refused(tmp_path, inputs, problem, told):
-    async with staged_kernel(tmp_path, {"m": EMBEDS}) as stage:
+    async with running_kernel(tmp_path, {"m": EMBEDS}) as stage:
         with pytest.raises(problem, match=told) as caught:
             await stage.kernel.embed("m", inputs)
         assert caught.value.param == "input"
@@ -83,10 +83,10 @@ async def test_wrong_inputs_are_refused(tmp_path, inputs, problem, told):
 
 async def test_a_crash_is_survived_once(tmp_path):
     scripts = {
-        "once": Script(embeds=True, crash_at=5),
-        "always": Script(embeds=True, poison="bad"),
+        "once": FakeModel(embeds=True, crash_at=5),
+        "always": FakeModel(embeds=True, poison="bad"),
     }
-    async with staged_kernel(tmp_path, scripts) as stage:
+    async with running_kernel(tmp_path, scripts) as stage:
         words = [str(number) for number in range(20)]
         assert_vectors(await stage.kernel.embed("once", texts(*words)), words)
         assert [crash.resumed for crash in stage.seen(WorkerCrashed)] == [1]
@@ -96,7 +96,7 @@ async def test_a_crash_is_survived_once(tmp_path):
 
 
 async def test_a_killed_worker_is_replaced_and_asked_again(tmp_path):
-    async with staged_kernel(tmp_path, {"m": SLOW}) as stage:
+    async with running_kernel(tmp_path, {"m": SLOW}) as stage:
         words = [str(number) for number in range(30)]
         asked = asyncio.ensure_future(stage.kernel.embed("m", texts(*words)))
         await until(lambda: "m" in stage.assembly.lifecycle.instances)
@@ -106,7 +106,7 @@ async def test_a_killed_worker_is_replaced_and_asked_again(tmp_path):
 
 
 async def test_one_bad_text_fails_its_request_alone(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(embeds=True, sour="bad")}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(embeds=True, sour="bad")}) as stage:
         first, second, third = await asyncio.gather(
             stage.kernel.embed("m", texts("a", "b")),
             stage.kernel.embed("m", texts("c", "bad", "d")),
@@ -119,7 +119,7 @@ async def test_one_bad_text_fails_its_request_alone(tmp_path):
 
 
 async def test_a_small_request_does_not_wait_for_a_large_one(tmp_path):
-    async with staged_kernel(tmp_path, {"m": SLOW}) as stage:
+    async with running_kernel(tmp_path, {"m": SLOW}) as stage:
         many = [f"{number:0100}" for number in range(200)]  # 40 batches
         large = asyncio.ensure_future(stage.kernel.embed("m", texts(*many)))
         await until(lambda: "m" in stage.assembly.lifecycle.instances)
@@ -131,7 +131,7 @@ async def test_a_small_request_does_not_wait_for_a_large_one(tmp_path):
 
 
 async def test_cancelling_gives_up_the_work(tmp_path):
-    async with staged_kernel(tmp_path, {"m": SLOW}) as stage:
+    async with running_kernel(tmp_path, {"m": SLOW}) as stage:
         asked = asyncio.ensure_future(stage.kernel.embed("m", texts(*map(str, range(100_000)))))
         await until(lambda: "m" in stage.assembly.lifecycle.instances)
         await until(lambda: stage.instance("m").requests.running)
@@ -144,8 +144,8 @@ async def test_cancelling_gives_up_the_work(tmp_path):
 
 
 async def test_what_cannot_begin_in_time_is_refused(tmp_path):
-    scripts = {"m": Script(embeds=True, load_hang=True)}
-    async with staged_kernel(tmp_path, scripts, "[queue]\nmax_wait_s = 0.2\n") as stage:
+    scripts = {"m": FakeModel(embeds=True, load_hang=True)}
+    async with running_kernel(tmp_path, scripts, "[queue]\nmax_wait_s = 0.2\n") as stage:
         text = GenerationRequest(model="m", prompt=TextPrompt("hi"))
         for asked in (stage.kernel.embed("m", texts("hi")), stage.kernel.count_tokens(text)):
             with pytest.raises(errors.UnavailableError, match="could not begin within"):
@@ -155,11 +155,11 @@ async def test_what_cannot_begin_in_time_is_refused(tmp_path):
 
 async def test_a_model_that_embeds_is_not_evicted_for_another(tmp_path):
     scripts = {
-        "m": Script(embeds=True, tokens_per_s=50, memory_bytes=60 << 20),
-        "other": Script(memory_bytes=60 << 20, answer_tokens=3),
+        "m": FakeModel(embeds=True, tokens_per_s=50, memory_bytes=60 << 20),
+        "other": FakeModel(memory_bytes=60 << 20, answer_tokens=3),
     }
     config = "[memory]\nbudget_bytes = 100000000\n[models]\nturn_s = 0\n"
-    async with staged_kernel(tmp_path, scripts, config) as stage:
+    async with running_kernel(tmp_path, scripts, config) as stage:
         words = [str(number) for number in range(30)]
         asked = asyncio.ensure_future(stage.kernel.embed("m", texts(*words)))
         await until(lambda: "m" in stage.assembly.lifecycle.instances)
@@ -174,7 +174,7 @@ async def test_a_model_that_embeds_is_not_evicted_for_another(tmp_path):
 
 
 async def test_prompts_are_counted_without_an_answer(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(context_length=100), "e": EMBEDS}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(context_length=100), "e": EMBEDS}) as stage:
         kernel = stage.kernel
         assert await kernel.count_tokens(ask("m")) == len("user: hello\nassistant:")
         assert await kernel.count_tokens(ask("m", "x" * 500)) == 500 + len("user: \nassistant:")
@@ -192,7 +192,7 @@ async def test_prompts_are_counted_without_an_answer(tmp_path):
 
 
 async def test_counting_goes_on_beside_answers_and_after_a_crash(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=100)}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=100)}) as stage:
         with await stage.kernel.generate(ask("m")) as answer:
             await answer.next()
             expected = len("user: hello\nassistant:")

@@ -12,11 +12,11 @@ import pytest
 from lmx_kernel import errors
 from lmx_kernel.events import ModelLoaded, WorkerCrashed
 from lmx_kernel.runtime.instance import State
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_kernel
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import ask, running_kernel
 from lmx_kernel.types import Admitted, Finished, Sampling, TextDelta
 
-SLOW = Script(tokens_per_s=100)
+SLOW = FakeModel(tokens_per_s=100)
 
 
 async def read(answer, on_token=None):
@@ -63,7 +63,7 @@ def pid_of(stage, model):
 
 
 async def test_an_answer_is_admitted_then_text_then_the_end(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
         with await stage.kernel.generate(ask("m", max_tokens=3)) as answer:
             events = [event async for event in answer]
         assert isinstance(events[0], Admitted)
@@ -75,7 +75,9 @@ async def test_an_answer_is_admitted_then_text_then_the_end(tmp_path):
 
 
 async def test_stop_texts_and_limits_end_an_answer(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(), "short": Script(answer_tokens=4)}) as stage:
+    async with running_kernel(
+        tmp_path, {"m": FakeModel(), "short": FakeModel(answer_tokens=4)}
+    ) as stage:
         kernel = stage.kernel
         greedy = Sampling(temperature=0)
         [whole], reasons = await generate(kernel, "m", max_tokens=10, sampling=greedy)
@@ -89,7 +91,7 @@ async def test_stop_texts_and_limits_end_an_answer(tmp_path):
 
 
 async def test_a_full_context_ends_an_answer(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(context_length=64)}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(context_length=64)}) as stage:
         with await stage.kernel.generate(ask("m")) as answer:
             reasons = [event.reason async for event in answer if isinstance(event, Finished)]
         assert reasons == ["length"]
@@ -98,7 +100,7 @@ async def test_a_full_context_ends_an_answer(tmp_path):
 
 
 async def test_candidates_differ_and_a_seed_repeats_them(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
         fields = {"candidates": 3, "max_tokens": 4, "sampling": Sampling(seed=7)}
         texts, _ = await generate(stage.kernel, "m", **fields)
         assert len(set(texts)) == 3
@@ -107,7 +109,7 @@ async def test_candidates_differ_and_a_seed_repeats_them(tmp_path):
 
 
 async def test_an_engine_s_figures_are_told(tmp_path):
-    async with staged_kernel(tmp_path, {"m": SLOW}) as stage:
+    async with running_kernel(tmp_path, {"m": SLOW}) as stage:
 
         def look():
             [model] = stage.kernel.status().models
@@ -118,7 +120,7 @@ async def test_an_engine_s_figures_are_told(tmp_path):
 
 async def test_unknown_unusable_and_overlong(tmp_path):
     (tmp_path / "broken.fake.json").write_text("{")
-    async with staged_kernel(tmp_path, {"m": Script(context_length=64)}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(context_length=64)}) as stage:
         kernel = stage.kernel
         with pytest.raises(errors.ModelNotFoundError, match="m"):
             await kernel.generate(ask("nope"))
@@ -129,7 +131,7 @@ async def test_unknown_unusable_and_overlong(tmp_path):
 
 
 async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
-    async with staged_kernel(tmp_path, {}) as stage:
+    async with running_kernel(tmp_path, {}) as stage:
         (tmp_path / "late.fake.json").write_text("{}")
         assert_counts((await generate(stage.kernel, "LATE", max_tokens=2))[0][0], 2)
 
@@ -139,7 +141,7 @@ async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
 async def test_streams_go_on_after_their_worker_died(tmp_path, number):
-    async with staged_kernel(tmp_path, {"m": SLOW, "other": SLOW}) as stage:
+    async with running_kernel(tmp_path, {"m": SLOW, "other": SLOW}) as stage:
         kernel = stage.kernel
         greedy = {"max_tokens": 30, "sampling": Sampling(temperature=0)}
         undisturbed, _ = await generate(kernel, "m", "q0", **greedy)
@@ -160,7 +162,7 @@ async def test_streams_go_on_after_their_worker_died(tmp_path, number):
 
 
 async def test_usage_is_right_after_a_resume(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=100, crash_at=10)}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=100, crash_at=10)}) as stage:
         answer = await stage.kernel.generate(ask("m", max_tokens=20))
         await read(answer)
         assert answer.usage().completion_tokens == 20
@@ -168,16 +170,16 @@ async def test_usage_is_right_after_a_resume(tmp_path):
 
 
 async def test_a_seeded_stream_resumes_as_it_began(tmp_path):
-    scripts = {"m": Script(tokens_per_s=100), "bad": Script(tokens_per_s=100, crash_at=7)}
-    async with staged_kernel(tmp_path, scripts) as stage:
+    scripts = {"m": FakeModel(tokens_per_s=100), "bad": FakeModel(tokens_per_s=100, crash_at=7)}
+    async with running_kernel(tmp_path, scripts) as stage:
         fields = {"max_tokens": 20, "sampling": Sampling(seed=3), "candidates": 2}
         expected, _ = await generate(stage.kernel, "m", **fields)
         assert (await generate(stage.kernel, "bad", **fields))[0] == expected
 
 
 async def test_a_request_that_meets_two_crashes_fails_and_its_neighbours_go_on(tmp_path):
-    script = Script(tokens_per_s=50, poison="POISON")
-    async with staged_kernel(tmp_path, {"m": script}) as stage:
+    script = FakeModel(tokens_per_s=50, poison="POISON")
+    async with running_kernel(tmp_path, {"m": script}) as stage:
         poison = asyncio.create_task(generate(stage.kernel, "m", "POISON", max_tokens=5))
         with pytest.raises(errors.EngineCrashedError) as caught:
             await poison
@@ -186,16 +188,16 @@ async def test_a_request_that_meets_two_crashes_fails_and_its_neighbours_go_on(t
 
 
 async def test_a_told_request_that_meets_two_crashes_is_not_retryable(tmp_path):
-    script = Script(tokens_per_s=100, crash_at=5, times=2)
-    async with staged_kernel(tmp_path, {"m": script}) as stage:
+    script = FakeModel(tokens_per_s=100, crash_at=5, times=2)
+    async with running_kernel(tmp_path, {"m": script}) as stage:
         with pytest.raises(errors.EngineCrashedError) as caught:
             await generate(stage.kernel, "m", max_tokens=50)
         assert not caught.value.retryable
 
 
 async def test_three_crashes_leave_the_model_alone(tmp_path):
-    script = Script(tokens_per_s=100, poison="POISON")
-    async with staged_kernel(tmp_path, {"m": script}) as stage:
+    script = FakeModel(tokens_per_s=100, poison="POISON")
+    async with running_kernel(tmp_path, {"m": script}) as stage:
         for _ in range(2):
             with pytest.raises(errors.EngineCrashedError):
                 await generate(stage.kernel, "m", "POISON", max_tokens=5)
@@ -207,9 +209,9 @@ async def test_three_crashes_leave_the_model_alone(tmp_path):
 
 
 async def test_a_hung_worker_is_replaced_and_its_streams_go_on(tmp_path):
-    script = Script(tokens_per_s=100, hang_at=10)
+    script = FakeModel(tokens_per_s=100, hang_at=10)
     config = "[models]\nhang_timeout_s = 1.0"
-    async with staged_kernel(tmp_path, {"m": script}, config) as stage:
+    async with running_kernel(tmp_path, {"m": script}, config) as stage:
         answers = await asyncio.gather(
             *(generate(stage.kernel, "m", f"q{n}", max_tokens=20) for n in range(3))
         )
@@ -218,21 +220,23 @@ async def test_a_hung_worker_is_replaced_and_its_streams_go_on(tmp_path):
 
 
 async def test_an_idle_worker_that_hangs_is_replaced(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}, "[models]\nhang_timeout_s = 0.5") as stage:
+    async with running_kernel(
+        tmp_path, {"m": FakeModel()}, "[models]\nhang_timeout_s = 0.5"
+    ) as stage:
         await generate(stage.kernel, "m", max_tokens=1)
         os.kill(pid_of(stage, "m"), signal.SIGSTOP)
         assert_counts((await generate(stage.kernel, "m", max_tokens=5))[0][0], 5)
 
 
 async def test_slow_prefill_is_not_a_hang(tmp_path):
-    script = Script(prefill_tokens_per_s=640, context_length=8192)
-    async with staged_kernel(tmp_path, {"m": script}, "[models]\nhang_timeout_s = 0.5") as stage:
+    script = FakeModel(prefill_tokens_per_s=640, context_length=8192)
+    async with running_kernel(tmp_path, {"m": script}, "[models]\nhang_timeout_s = 0.5") as stage:
         await generate(stage.kernel, "m", "x" * 1000, max_tokens=1)
         assert not stage.seen(WorkerCrashed)
 
 
 async def test_a_worker_killed_while_it_loads_is_started_again(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(load_s=0.5)}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(load_s=0.5)}) as stage:
         pending = asyncio.create_task(generate(stage.kernel, "m", max_tokens=3))
         worker = await loading_worker(stage, "m")
         worker.kill()
@@ -250,23 +254,23 @@ async def loading_worker(stage, model):
 
 
 async def test_a_load_that_hangs_is_given_up(tmp_path):
-    script = Script(load_hang=True, times=9)
-    async with staged_kernel(tmp_path, {"m": script}, "[models]\nload_timeout_s = 0.3") as stage:
+    script = FakeModel(load_hang=True, times=9)
+    async with running_kernel(tmp_path, {"m": script}, "[models]\nload_timeout_s = 0.3") as stage:
         with pytest.raises(errors.EngineCrashedError, match="no sign of life"):
             await generate(stage.kernel, "m")
         assert stage.kernel.status().memory_reserved_bytes == 0
 
 
 async def test_a_load_that_fails_says_why_and_gives_the_memory_back(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(load_error="bad tensor x")}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(load_error="bad tensor x")}) as stage:
         with pytest.raises(errors.ModelUnusableError, match="bad tensor x"):
             await generate(stage.kernel, "m")
         assert stage.kernel.status().memory_reserved_bytes == 0
 
 
 async def test_one_sequence_that_fails_leaves_the_others(tmp_path):
-    script = Script(tokens_per_s=100, sour="SOUR")
-    async with staged_kernel(tmp_path, {"m": script}) as stage:
+    script = FakeModel(tokens_per_s=100, sour="SOUR")
+    async with running_kernel(tmp_path, {"m": script}) as stage:
         good = asyncio.create_task(generate(stage.kernel, "m", "good", max_tokens=30))
         with pytest.raises(errors.EngineFailedError, match="not finite"):
             await generate(stage.kernel, "m", "SOUR", max_tokens=30)
@@ -279,7 +283,7 @@ async def test_one_sequence_that_fails_leaves_the_others(tmp_path):
 
 async def test_leaving_frees_the_slot(tmp_path):
     config = "[models]\nparallel = 1"
-    async with staged_kernel(tmp_path, {"m": SLOW}, config) as stage:
+    async with running_kernel(tmp_path, {"m": SLOW}, config) as stage:
         with await stage.kernel.generate(ask("m", "first")) as first:
             async for event in first:
                 if isinstance(event, TextDelta):
@@ -292,8 +296,8 @@ async def test_leaving_frees_the_slot(tmp_path):
 
 async def test_a_stalled_reader_frees_its_slot_and_loses_nothing(tmp_path):
     config = "[models]\nparallel = 1"
-    script = Script(context_length=8192)
-    async with staged_kernel(tmp_path, {"m": script}, config) as stage:
+    script = FakeModel(context_length=8192)
+    async with running_kernel(tmp_path, {"m": script}, config) as stage:
         stalled = await stage.kernel.generate(ask("m", "stalled", max_tokens=3000))
         # It fills its buffer and is put aside: the only slot is free for the other.
         assert_counts((await generate(stage.kernel, "m", "other", max_tokens=5))[0][0], 5)
@@ -306,7 +310,7 @@ async def test_a_stalled_reader_frees_its_slot_and_loses_nothing(tmp_path):
 
 
 async def test_a_storm_on_a_cold_model_makes_one_load(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(load_s=0.1)}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(load_s=0.1)}) as stage:
         answers = await asyncio.gather(
             *(generate(stage.kernel, "m", f"q{n}", max_tokens=3) for n in range(64))
         )
@@ -317,7 +321,7 @@ async def test_a_storm_on_a_cold_model_makes_one_load(tmp_path):
 
 async def test_a_full_queue_refuses_at_once(tmp_path):
     config = "[models]\nparallel = 1\n[queue]\nmax_waiting = 2"
-    async with staged_kernel(tmp_path, {"m": SLOW}, config) as stage:
+    async with running_kernel(tmp_path, {"m": SLOW}, config) as stage:
         await generate(stage.kernel, "m", max_tokens=1)
         answers = [await stage.kernel.generate(ask("m", str(n))) for n in range(1 + 2)]
         with pytest.raises(errors.QueueFullError) as caught:
@@ -329,7 +333,7 @@ async def test_a_full_queue_refuses_at_once(tmp_path):
 
 async def test_who_waits_too_long_is_refused(tmp_path):
     config = "[models]\nparallel = 1\n[queue]\nmax_wait_s = 2.0"
-    async with staged_kernel(tmp_path, {"m": SLOW}, config) as stage:
+    async with running_kernel(tmp_path, {"m": SLOW}, config) as stage:
         with await stage.kernel.generate(ask("m", "long")) as running:
             assert isinstance(await running.next(), Admitted)
             while not isinstance(await running.next(), TextDelta):
@@ -341,7 +345,7 @@ async def test_who_waits_too_long_is_refused(tmp_path):
 
 async def test_running_out_of_cache_pauses_the_youngest_and_loses_nothing(tmp_path):
     config = "[models]\ncontext_length = 128\ncache_tokens = 200\n[queue]\nexpected_tokens = 8"
-    async with staged_kernel(tmp_path, {"m": Script()}, config) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel()}, config) as stage:
         answers = await asyncio.gather(
             *(generate(stage.kernel, "m", f"q{n}", max_tokens=90) for n in range(5))
         )
@@ -350,9 +354,9 @@ async def test_running_out_of_cache_pauses_the_youngest_and_loses_nothing(tmp_pa
 
 
 async def test_models_that_do_not_fit_together_take_turns(tmp_path):
-    script = Script(memory_bytes=600, answer_tokens=5)
+    script = FakeModel(memory_bytes=600, answer_tokens=5)
     scripts = {f"m{n}": script for n in range(5)}
-    async with staged_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1300") as stage:
+    async with running_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1300") as stage:
         answers = await asyncio.gather(
             *(generate(stage.kernel, f"m{n % 5}", str(n)) for n in range(20))
         )
@@ -362,8 +366,8 @@ async def test_models_that_do_not_fit_together_take_turns(tmp_path):
 
 
 async def test_a_stalled_reader_does_not_make_its_model_come_back(tmp_path):
-    scripts = {name: Script(memory_bytes=600, context_length=8192) for name in ("a", "b")}
-    async with staged_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1000") as stage:
+    scripts = {name: FakeModel(memory_bytes=600, context_length=8192) for name in ("a", "b")}
+    async with running_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1000") as stage:
         stalled = await stage.kernel.generate(ask("a", max_tokens=3000))
         await generate(stage.kernel, "a", max_tokens=1)
         for _ in range(3):
@@ -374,9 +378,9 @@ async def test_a_stalled_reader_does_not_make_its_model_come_back(tmp_path):
 
 
 async def test_a_model_that_can_never_fit_is_refused_with_the_figures(tmp_path):
-    script = Script(memory_bytes=3 * 1024**3)
+    script = FakeModel(memory_bytes=3 * 1024**3)
     config = f"[memory]\nbudget_bytes = {2 * 1024**3}"
-    async with staged_kernel(tmp_path, {"big": script, "m": Script()}, config) as stage:
+    async with running_kernel(tmp_path, {"big": script, "m": FakeModel()}, config) as stage:
         await generate(stage.kernel, "m", max_tokens=1)
         with pytest.raises(errors.InsufficientMemoryError, match=r"3\.00 GiB .* 2\.00 GiB"):
             await generate(stage.kernel, "big")

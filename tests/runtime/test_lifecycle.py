@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
 
 import pytest
 
 from lmx_kernel import errors
-from lmx_kernel.background import autoload
-from lmx_kernel.boot_guard import BootVerdict
+from lmx_kernel.daemon.background import autoload
 from lmx_kernel.events import LoadProgressed, LoadStarted, ModelLoaded, ModelUnloaded
+from lmx_kernel.kernel.safe_mode import BootVerdict
 from lmx_kernel.runtime.instance import State
-from lmx_kernel.runtime.schedule import ScheduledChange, due
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_kernel, write_scripts
-from lmx_kernel.types import LoadWish
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import ask, running_kernel, write_fake_models
+from lmx_kernel.types import LoadOverrides
 
 ROOMY = "[memory]\nbudget_bytes = 1300\n"
-HALF = Script(memory_bytes=600)
-MOST = Script(memory_bytes=1000)
+HALF = FakeModel(memory_bytes=600)
+MOST = FakeModel(memory_bytes=1000)
 
 
 async def answer(kernel, model, tokens=2):
@@ -33,8 +31,8 @@ def loaded(stage):
 
 
 async def test_a_wish_loads_a_model_and_tells_how_it_goes(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(load_s=0.05)}) as stage:
-        wish = LoadWish(context_length=512, parallel=2, ttl_s=60, pinned=True)
+    async with running_kernel(tmp_path, {"m": FakeModel(load_s=0.05)}) as stage:
+        wish = LoadOverrides(context_length=512, parallel=2, ttl_s=60, pinned=True)
         status = await stage.kernel.load("m", wish)
         assert (status.state, status.context_length, status.parallel) == ("ready", 512, 2)
         assert (status.pinned, status.ttl_s, status.loaded_share) == (True, 60, 1)
@@ -45,25 +43,25 @@ async def test_a_wish_loads_a_model_and_tells_how_it_goes(tmp_path):
 
 
 async def test_the_same_wish_again_changes_nothing_and_another_loads_anew(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
-        await asyncio.gather(*(stage.kernel.load("m", LoadWish()) for _ in range(20)))
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        await asyncio.gather(*(stage.kernel.load("m", LoadOverrides()) for _ in range(20)))
         assert len(stage.seen(ModelLoaded)) == 1
-        status = await stage.kernel.load("m", LoadWish(pinned=True))
+        status = await stage.kernel.load("m", LoadOverrides(pinned=True))
         assert status.pinned
         assert len(stage.seen(ModelLoaded)) == 1
-        status = await stage.kernel.load("m", LoadWish(parallel=3))
+        status = await stage.kernel.load("m", LoadOverrides(parallel=3))
         assert status.parallel == 3
         assert len(stage.seen(ModelLoaded)) == 2
 
 
 async def test_a_load_that_fails_says_why(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(load_error="it is cracked")}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(load_error="it is cracked")}) as stage:
         with pytest.raises(errors.ModelUnusableError, match="it is cracked"):
-            await stage.kernel.load("m", LoadWish())
+            await stage.kernel.load("m", LoadOverrides())
 
 
 async def test_unloading_lets_answers_end_and_refuses_new_ones(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=200)}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=200)}) as stage:
         with await stage.kernel.generate(ask("m", max_tokens=30)) as running:
             await running.next()
             unload = asyncio.ensure_future(stage.kernel.unload("m"))
@@ -80,7 +78,7 @@ async def test_unloading_lets_answers_end_and_refuses_new_ones(tmp_path):
 
 async def test_what_takes_too_long_to_end_gets_an_error(tmp_path):
     config = "[models]\ndrain_s = 0.05"
-    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=50)}, config) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=50)}, config) as stage:
         with await stage.kernel.generate(ask("m")) as running:
             await running.next()
             await stage.kernel.unload("m")
@@ -91,8 +89,8 @@ async def test_what_takes_too_long_to_end_gets_an_error(tmp_path):
 
 
 async def test_unloading_while_it_loads_tells_whoever_waits(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(load_hang=True)}) as stage:
-        load = asyncio.ensure_future(stage.kernel.load("m", LoadWish()))
+    async with running_kernel(tmp_path, {"m": FakeModel(load_hang=True)}) as stage:
+        load = asyncio.ensure_future(stage.kernel.load("m", LoadOverrides()))
         await stage.until(LoadStarted)
         await stage.kernel.unload("m")
         with pytest.raises(errors.UnavailableError, match="being unloaded"):
@@ -101,9 +99,9 @@ async def test_unloading_while_it_loads_tells_whoever_waits(tmp_path):
 
 async def test_models_go_when_nobody_asks_for_them_unless_somebody_wished_for_them(tmp_path):
     config = "[models]\nttl_s = 0.2"
-    async with staged_kernel(tmp_path, {"a": Script(), "b": Script()}, config) as stage:
-        house = asyncio.ensure_future(stage.assembly.lifecycle.keep_house())
-        await stage.kernel.load("b", LoadWish())
+    async with running_kernel(tmp_path, {"a": FakeModel(), "b": FakeModel()}, config) as stage:
+        house = asyncio.ensure_future(stage.assembly.lifecycle.run_maintenance())
+        await stage.kernel.load("b", LoadOverrides())
         await answer(stage.kernel, "a")
         [gone] = await stage.until(ModelUnloaded)
         assert (gone.model, gone.reason) == ("a", "idle")
@@ -113,8 +111,8 @@ async def test_models_go_when_nobody_asks_for_them_unless_somebody_wished_for_th
 
 async def test_nothing_in_flight_is_ever_too_old(tmp_path):
     config = "[models]\nttl_s = 0.01"
-    async with staged_kernel(tmp_path, {"m": Script(tokens_per_s=20)}, config) as stage:
-        house = asyncio.ensure_future(stage.assembly.lifecycle.keep_house())
+    async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=20)}, config) as stage:
+        house = asyncio.ensure_future(stage.assembly.lifecycle.run_maintenance())
         await answer(stage.kernel, "m", tokens=30)
         assert stage.seen(ModelUnloaded) == []
         [gone] = await stage.until(ModelUnloaded)
@@ -124,12 +122,12 @@ async def test_nothing_in_flight_is_ever_too_old(tmp_path):
 
 async def test_the_idle_model_used_longest_ago_makes_room_and_a_pinned_one_never(tmp_path):
     scripts = {"a": HALF, "b": HALF, "c": HALF}
-    async with staged_kernel(tmp_path, scripts, ROOMY) as stage:
+    async with running_kernel(tmp_path, scripts, ROOMY) as stage:
         await answer(stage.kernel, "a")
         await answer(stage.kernel, "b")
         await answer(stage.kernel, "c")
         assert loaded(stage) == {"b", "c"}
-        await stage.kernel.load("b", LoadWish(pinned=True))
+        await stage.kernel.load("b", LoadOverrides(pinned=True))
         await answer(stage.kernel, "c")
         await answer(stage.kernel, "a")
         assert loaded(stage) == {"a", "b"}
@@ -137,51 +135,51 @@ async def test_the_idle_model_used_longest_ago_makes_room_and_a_pinned_one_never
 
 
 async def test_a_load_without_room_says_what_is_needed_and_what_is_in_the_way(tmp_path):
-    async with staged_kernel(tmp_path, {"a": MOST, "b": MOST}, ROOMY) as stage:
-        await stage.kernel.load("a", LoadWish(pinned=True))
+    async with running_kernel(tmp_path, {"a": MOST, "b": MOST}, ROOMY) as stage:
+        await stage.kernel.load("a", LoadOverrides(pinned=True))
         with pytest.raises(errors.InsufficientMemoryError, match=r"are needed.*pinned: a"):
-            await stage.kernel.load("b", LoadWish())
+            await stage.kernel.load("b", LoadOverrides())
         assert loaded(stage) == {"a"}
 
 
 async def test_an_admission_tells_what_a_load_would_do(tmp_path):
-    scripts = {"a": HALF, "b": HALF, "c": HALF, "huge": Script(memory_bytes=5000)}
-    async with staged_kernel(tmp_path, scripts, ROOMY) as stage:
+    scripts = {"a": HALF, "b": HALF, "c": HALF, "huge": FakeModel(memory_bytes=5000)}
+    async with running_kernel(tmp_path, scripts, ROOMY) as stage:
         for model in ("a", "b"):
             await answer(stage.kernel, model)
-        fits = await stage.kernel.admission("c", LoadWish(context_length=64))
+        fits = await stage.kernel.admission("c", LoadOverrides(context_length=64))
         assert (fits.unloads, fits.problem) == (("a",), None)
         assert (fits.estimate.total_bytes, fits.available_bytes) == (600, 100)
         assert fits.options.context_length == 64
-        loaded_already = await stage.kernel.admission("a", LoadWish())
+        loaded_already = await stage.kernel.admission("a", LoadOverrides())
         assert (loaded_already.unloads, loaded_already.problem) == ((), None)
-        huge = await stage.kernel.admission("huge", LoadWish())
+        huge = await stage.kernel.admission("huge", LoadOverrides())
         assert "are needed" in huge.problem
         assert loaded(stage) == {"a", "b"}
 
 
 async def test_no_more_models_than_the_config_allows(tmp_path):
     config = "[models]\nmax_loaded = 1"
-    async with staged_kernel(tmp_path, {"a": Script(), "b": Script()}, config) as stage:
+    async with running_kernel(tmp_path, {"a": FakeModel(), "b": FakeModel()}, config) as stage:
         await answer(stage.kernel, "a")
         await answer(stage.kernel, "b")
         assert loaded(stage) == {"b"}
-        await stage.kernel.load("b", LoadWish(pinned=True))
+        await stage.kernel.load("b", LoadOverrides(pinned=True))
         with pytest.raises(errors.InsufficientMemoryError, match="all of them are pinned"):
-            await stage.kernel.load("a", LoadWish())
-        assert "pinned" in (await stage.kernel.admission("a", LoadWish())).problem
+            await stage.kernel.load("a", LoadOverrides())
+        assert "pinned" in (await stage.kernel.admission("a", LoadOverrides())).problem
 
 
 async def test_requests_load_nothing_when_the_config_says_so(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}, "[models]\njit = false") as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel()}, "[models]\njit = false") as stage:
         with pytest.raises(errors.ModelNotLoadedError, match="jit is off"):
             await stage.kernel.generate(ask("m"))
-        await stage.kernel.load("m", LoadWish())
+        await stage.kernel.load("m", LoadOverrides())
         await answer(stage.kernel, "m")
 
 
 async def test_two_bots_on_two_models_do_not_swap_them_on_every_request(tmp_path):
-    async with staged_kernel(tmp_path, {"a": MOST, "b": MOST}, ROOMY) as stage:
+    async with running_kernel(tmp_path, {"a": MOST, "b": MOST}, ROOMY) as stage:
 
         async def bot(model):
             for _ in range(20):
@@ -193,7 +191,7 @@ async def test_two_bots_on_two_models_do_not_swap_them_on_every_request(tmp_path
 
 async def test_a_model_that_is_always_used_still_lets_the_other_have_its_turn(tmp_path):
     config = ROOMY + "[models]\nturn_s = 0.3"
-    async with staged_kernel(tmp_path, {"a": MOST, "b": MOST}, config) as stage:
+    async with running_kernel(tmp_path, {"a": MOST, "b": MOST}, config) as stage:
         stop = False
 
         async def busy():
@@ -209,14 +207,14 @@ async def test_a_model_that_is_always_used_still_lets_the_other_have_its_turn(tm
 
 
 async def test_a_storm_on_a_cold_model_makes_one_load(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(load_s=0.1)}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(load_s=0.1)}) as stage:
         await asyncio.gather(*(answer(stage.kernel, "m") for _ in range(64)))
         assert len(stage.seen(ModelLoaded)) == 1
 
 
 async def test_a_model_is_deleted_but_never_while_it_is_loaded(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
-        await stage.kernel.load("m", LoadWish())
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        await stage.kernel.load("m", LoadOverrides())
         with pytest.raises(errors.ConflictError, match="unload it first"):
             await stage.kernel.delete("m")
         await stage.kernel.unload("m")
@@ -238,59 +236,34 @@ async def test_models_are_loaded_at_the_start_but_not_what_killed_the_last_one(
     tmp_path, verdict, expected
 ):
     config = '[models]\nautoload = ["a", "missing", "b"]'
-    async with staged_kernel(tmp_path, {"a": Script(), "b": Script()}, config) as stage:
+    async with running_kernel(tmp_path, {"a": FakeModel(), "b": FakeModel()}, config) as stage:
         await autoload(stage.assembly, stage.settings, verdict)
         assert loaded(stage) == expected
-
-
-NOON = datetime(2026, 11, 24, 12, 0, 5).astimezone()  # a Tuesday
-
-
-@pytest.mark.parametrize(
-    ("change", "before", "expected"),
-    [
-        (ScheduledChange(at="12:00"), timedelta(seconds=10), True),
-        (ScheduledChange(at="12:00"), timedelta(seconds=3), False),
-        (ScheduledChange(at="12:01"), timedelta(seconds=10), False),
-        (ScheduledChange(at="11:55"), timedelta(hours=3), True),
-        (ScheduledChange(at="09:30"), timedelta(hours=3), False),
-        (ScheduledChange(at="12:00", days=("tue",)), timedelta(seconds=10), True),
-        (ScheduledChange(at="12:00", days=("wed", "mon")), timedelta(seconds=10), False),
-        (ScheduledChange(at="12:00"), timedelta(seconds=-60), False),
-    ],
-)
-def test_a_change_is_due_once_soon_after_its_time(change, before, expected):
-    assert (list(due([change], NOON - before, NOON)) == [change]) is expected
-
-
-def test_a_change_just_before_midnight_is_made_up_for_after_it():
-    night = datetime(2026, 11, 25, 0, 0, 3).astimezone()
-    change = ScheduledChange(at="23:59", days=("tue",))
-    assert list(due([change], night - timedelta(seconds=100), night)) == [change]
-    assert list(due([change], night - timedelta(seconds=10), night)) == []
 
 
 # --- wishes that cannot be met, and what happens meanwhile --------------------------------------
 
 
 async def test_a_load_that_is_refused_leaves_the_model_as_it_is(tmp_path):
-    async with staged_kernel(tmp_path, {"m": HALF}, ROOMY) as stage:
+    async with running_kernel(tmp_path, {"m": HALF}, ROOMY) as stage:
         await answer(stage.kernel, "m")
         pid = stage.instance("m").pid
-        write_scripts(tmp_path, {"m": Script(memory_bytes=2000)})  # what more rows would take
+        write_fake_models(
+            tmp_path, {"m": FakeModel(memory_bytes=2000)}
+        )  # what more rows would take
         with pytest.raises(errors.InsufficientMemoryError, match="would not make enough room"):
-            await stage.kernel.load("m", LoadWish(parallel=3, pinned=True))
+            await stage.kernel.load("m", LoadOverrides(parallel=3, pinned=True))
         await answer(stage.kernel, "m")
         [model] = stage.kernel.status().models
         assert (model.pid, model.parallel, model.pinned) == (pid, 8, False)
 
 
 async def test_another_way_of_loading_counts_also_while_requests_wait(tmp_path):
-    script = Script(tokens_per_s=200)
-    async with staged_kernel(tmp_path, {"m": script}, "[models]\nparallel = 1") as stage:
+    script = FakeModel(tokens_per_s=200)
+    async with running_kernel(tmp_path, {"m": script}, "[models]\nparallel = 1") as stage:
         with await stage.kernel.generate(ask("m", max_tokens=20)) as running:
             await running.next()
-            load = asyncio.ensure_future(stage.kernel.load("m", LoadWish(parallel=3)))
+            load = asyncio.ensure_future(stage.kernel.load("m", LoadOverrides(parallel=3)))
             while stage.instance("m").state is not State.DRAINING:
                 await asyncio.sleep(0)
             waiting = asyncio.ensure_future(answer(stage.kernel, "m"))
@@ -302,11 +275,11 @@ async def test_another_way_of_loading_counts_also_while_requests_wait(tmp_path):
 
 
 async def test_a_slow_reader_goes_on_with_the_one_worker_of_its_model(tmp_path):
-    async with staged_kernel(tmp_path, {"m": HALF}, ROOMY) as stage:
+    async with running_kernel(tmp_path, {"m": HALF}, ROOMY) as stage:
         with await stage.kernel.generate(ask("m", max_tokens=3000)) as unread:
             while not (unread.is_full and stage.instance("m").requests.running == 0):
                 await asyncio.sleep(0)
-            await stage.kernel.load("m", LoadWish(parallel=3))
+            await stage.kernel.load("m", LoadOverrides(parallel=3))
             pid = stage.instance("m").pid
             events = [event async for event in unread]
         assert events[-1].reason == "length"
@@ -318,11 +291,11 @@ async def test_a_slow_reader_goes_on_with_the_one_worker_of_its_model(tmp_path):
 
 async def test_who_waits_for_room_can_be_unloaded_at_once(tmp_path):
     config = f"{ROOMY}[models]\nturn_s = 60"
-    scripts = {"a": Script(memory_bytes=1000, tokens_per_s=20), "b": MOST}
-    async with staged_kernel(tmp_path, scripts, config) as stage:
+    scripts = {"a": FakeModel(memory_bytes=1000, tokens_per_s=20), "b": MOST}
+    async with running_kernel(tmp_path, scripts, config) as stage:
         with await stage.kernel.generate(ask("a", max_tokens=100)) as running:
             await running.next()
-            waiting = asyncio.ensure_future(stage.kernel.load("b", LoadWish()))
+            waiting = asyncio.ensure_future(stage.kernel.load("b", LoadOverrides()))
             while "b" not in stage.assembly.lifecycle.instances:
                 await asyncio.sleep(0)
             await stage.kernel.unload("b")
@@ -333,8 +306,8 @@ async def test_who_waits_for_room_can_be_unloaded_at_once(tmp_path):
 
 
 async def test_a_load_that_is_given_up_at_once_can_be_begun_again(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
-        load = asyncio.ensure_future(stage.kernel.load("m", LoadWish()))
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        load = asyncio.ensure_future(stage.kernel.load("m", LoadOverrides()))
         while "m" not in stage.assembly.lifecycle.instances:
             await asyncio.sleep(0)
         await stage.kernel.unload("m")
@@ -344,8 +317,8 @@ async def test_a_load_that_is_given_up_at_once_can_be_begun_again(tmp_path):
 
 
 async def test_a_model_whose_files_are_gone_can_be_unloaded(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script()}) as stage:
-        await stage.kernel.load("m", LoadWish())
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        await stage.kernel.load("m", LoadOverrides())
         (tmp_path / "m.fake.json").unlink()
         await stage.kernel.rescan()
         await stage.kernel.unload("m")
@@ -353,10 +326,10 @@ async def test_a_model_whose_files_are_gone_can_be_unloaded(tmp_path):
 
 
 async def test_scarce_memory_hinders_nothing_that_gives_some_back(tmp_path):
-    async with staged_kernel(tmp_path, {"a": MOST, "b": MOST}, ROOMY) as stage:
-        await stage.kernel.load("a", LoadWish())
+    async with running_kernel(tmp_path, {"a": MOST, "b": MOST}, ROOMY) as stage:
+        await stage.kernel.load("a", LoadOverrides())
         stage.instance("a").hold("memory is scarce")
-        await stage.kernel.load("b", LoadWish())
+        await stage.kernel.load("b", LoadOverrides())
         assert loaded(stage) == {"b"}
         stage.instance("b").hold("memory is scarce")
         await stage.kernel.unload("b")

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from lmx_kernel.events import WorkerCrashed
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_kernel
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_kernel
 from lmx_kernel.types import (
     ChatPrompt,
     Finished,
@@ -43,8 +43,8 @@ def said(events, kind, candidate=0):
 
 @pytest.mark.parametrize("crash_at", [0, SAYS.index("hm"), SAYS.index('"path'), SAYS.index("2, 3")])
 async def test_a_call_is_the_same_if_the_worker_dies_within_it(tmp_path, crash_at):
-    scripts = {"m": Script(says=SAYS, crash_at=crash_at)}
-    async with staged_kernel(tmp_path, scripts) as stage:
+    scripts = {"m": FakeModel(says=SAYS, crash_at=crash_at)}
+    async with running_kernel(tmp_path, scripts) as stage:
         events, usage = await answer_of(stage)
         assert len(stage.seen(WorkerCrashed)) == (1 if crash_at else 0)
     assert "".join(event.text for event in said(events, ReasoningDelta)) == "hm"
@@ -57,7 +57,7 @@ async def test_a_call_is_the_same_if_the_worker_dies_within_it(tmp_path, crash_a
 
 
 async def test_every_candidate_has_calls_of_its_own(tmp_path):
-    async with staged_kernel(tmp_path, {"m": Script(says=SAYS)}) as stage:
+    async with running_kernel(tmp_path, {"m": FakeModel(says=SAYS)}) as stage:
         events, usage = await answer_of(stage, candidates=3)
     ids = [said(events, ToolCallStarted, candidate)[0].id for candidate in range(3)]
     assert len(set(ids)) == 3

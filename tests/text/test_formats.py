@@ -12,8 +12,8 @@ from lmx_kernel.types import ChatPrompt, GenerationRequest, TextPrompt, Tool, To
 TOOL = Tool(name="f")
 
 MODULE = """
-from lmx_kernel.text.chat_format import ChatFormat
-from lmx_kernel.text.json_reader import read_calls
+from lmx_kernel.text.formats.chat_format import ChatFormat
+from lmx_kernel.text.formats.json_reader import read_calls
 
 class Format(ChatFormat):
     name = "{name}"

@@ -16,10 +16,10 @@ import pytest
 from attrs import evolve
 
 from lmx_kernel.errors import InvalidRequestError, InvalidSchemaError, UnavailableError
-from lmx_kernel.text.compiler import DEADLINE_S, Compiler
+from lmx_kernel.text.constraints.checker import DEADLINE_S, Compiler
+from lmx_kernel.text.constraints.grammar import schema
+from lmx_kernel.text.constraints.masks import MaskFactory, needs_mask
 from lmx_kernel.text.formats import CallSyntax, PlainFormat
-from lmx_kernel.text.grammar import schema
-from lmx_kernel.text.masks import MaskFactory, needs_mask
 from lmx_kernel.types import (
     ChatPrompt,
     Constraint,
@@ -43,19 +43,19 @@ POINT = {
 class Tokenizer:
     """Bytes, a few words and a few control tokens."""
 
-    pieces = (*(bytes([n]) for n in range(256)), *WORDS, *CONTROLS)
-    hidden = frozenset(range(256 + len(WORDS), 256 + len(WORDS) + len(CONTROLS)))
+    token_bytes = (*(bytes([n]) for n in range(256)), *WORDS, *CONTROLS)
+    special_ids = frozenset(range(256 + len(WORDS), 256 + len(WORDS) + len(CONTROLS)))
     end_ids = frozenset({256 + len(WORDS)})
     chat_template = ""
 
     def encode(self, text, *, add_special=False, parse_special=False):
         found = re.findall(b"|".join([*map(re.escape, WORDS), b"(?s:.)"]), text.encode())
-        return [self.pieces.index(piece) for piece in found if piece in self.pieces]
+        return [self.token_bytes.index(piece) for piece in found if piece in self.token_bytes]
 
 
 TOKENIZER = Tokenizer()
 END = min(TOKENIZER.end_ids)
-CALL = TOKENIZER.pieces.index(b"<call>")
+CALL = TOKENIZER.token_bytes.index(b"<call>")
 
 
 class Format(PlainFormat):
@@ -106,14 +106,14 @@ def tool(parameters=POINT, **fields):
 
 def allowed(mask):
     """Return the tokens that a mask lets pass."""
-    row = array("i", bytes(4 * -(-len(TOKENIZER.pieces) // 32)))
+    row = array("i", bytes(4 * -(-len(TOKENIZER.token_bytes) // 32)))
     if not mask.fill(row):
-        return set(range(len(TOKENIZER.pieces)))
-    return {n for n in range(len(TOKENIZER.pieces)) if row[n // 32] >> n % 32 & 1}
+        return set(range(len(TOKENIZER.token_bytes)))
+    return {n for n in range(len(TOKENIZER.token_bytes)) if row[n // 32] >> n % 32 & 1}
 
 
 def said(tokens):
-    return b"".join(TOKENIZER.pieces[token] for token in tokens if token != END).decode()
+    return b"".join(TOKENIZER.token_bytes[token] for token in tokens if token != END).decode()
 
 
 def say(mask, text):
@@ -269,12 +269,12 @@ def test_what_leaves_the_grammar_is_a_problem_and_never_free(plain):
 
 def test_a_vocabulary_without_the_bytes_is_a_problem_and_no_crash(factory):
     class Poor(Tokenizer):
-        pieces = tuple(b"" if piece == b"}" else piece for piece in Tokenizer.pieces)
+        token_bytes = tuple(b"" if piece == b"}" else piece for piece in Tokenizer.token_bytes)
 
     mask = factory(PlainFormat(), Poor()).shape(request(constraint=Constraint("regex", "a}")), "")
     mask = mask.mask()
     mask.accept(TOKENIZER.encode("a"))
-    row = array("i", bytes(4 * -(-len(TOKENIZER.pieces) // 32)))
+    row = array("i", bytes(4 * -(-len(TOKENIZER.token_bytes) // 32)))
     mask.fill(row)
     assert "token" in mask.problem
 
@@ -438,7 +438,7 @@ def test_a_call_may_be_a_control_token(factory):
         [CALL, *TOKENIZER.encode('\n{"name": "move", "arguments": {"x": 1, "side": "left"}}\n')],
     )
     [closing] = allowed(mask)
-    assert TOKENIZER.pieces[closing] == b"</call>"
+    assert TOKENIZER.token_bytes[closing] == b"</call>"
 
 
 @pytest.mark.parametrize("parallel", [True, False])
@@ -574,7 +574,7 @@ def test_a_header_stands_before_a_text_that_is_constrained(factory):
     for tools in ((), (tool(),)):
         mask = headed.shape(request(constraint=schema_of(POINT), tools=tools), "").mask()
         assert not may_say(mask, point)
-        say(mask, [TOKENIZER.pieces.index(b"<begin>"), *TOKENIZER.encode(f"final:{point}")])
+        say(mask, [TOKENIZER.token_bytes.index(b"<begin>"), *TOKENIZER.encode(f"final:{point}")])
         assert mask.is_complete
     asked = request(constraint=schema_of(POINT), tools=(tool(),))
     say(headed.shape(asked, "").mask(), [CALL, *TOKENIZER.encode('\n{"name": "move')])
@@ -620,7 +620,7 @@ def test_a_thought_that_takes_too_long_is_closed(factory, limit):
     say(mask, "so it goes on"[:limit])
     assert said(mask.forced()) == "</think>"
     say(mask, mask.forced())
-    assert allowed(mask) == set(range(len(TOKENIZER.pieces)))
+    assert allowed(mask) == set(range(len(TOKENIZER.token_bytes)))
     assert not mask.is_complete
 
 

@@ -7,8 +7,8 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmx_kernel.text.chat_format import ChatFormat
-from lmx_kernel.text.json_reader import read_calls
+from lmx_kernel.text.formats.chat_format import ChatFormat
+from lmx_kernel.text.formats.json_reader import read_calls
 from lmx_kernel.text.output import CandidateOutput
 from lmx_kernel.types import (
     Finished,
@@ -27,10 +27,10 @@ TOOLS = (Tool(name="f"), Tool(name="g"))
 class Tokenizer:
     """A token a byte, and control tokens."""
 
-    pieces: list[bytes] = field(
+    token_bytes: list[bytes] = field(
         factory=lambda: [*(bytes([n]) for n in range(256)), b"<end>", b"<call>", b"</call>", b"<x>"]
     )
-    hidden: frozenset[int] = frozenset({END, OPEN, CLOSE, OTHER})
+    special_ids: frozenset[int] = frozenset({END, OPEN, CLOSE, OTHER})
     end_ids: frozenset[int] = frozenset({END, CLOSE})
     chat_template: str | None = None
     template_texts: dict[str, str] = field(factory=dict)

@@ -35,8 +35,8 @@ END = 256
 class ByteTokenizer:
     """A token a byte, and an end token."""
 
-    pieces: list[bytes] = field(factory=lambda: [*(bytes([n]) for n in range(256)), b"<end>"])
-    hidden: frozenset[int] = frozenset({END})
+    token_bytes: list[bytes] = field(factory=lambda: [*(bytes([n]) for n in range(256)), b"<end>"])
+    special_ids: frozenset[int] = frozenset({END})
     end_ids: frozenset[int] = frozenset({END})
     chat_template: str | None = None
     template_texts: dict[str, str] = field(factory=dict)

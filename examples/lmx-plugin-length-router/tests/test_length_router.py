@@ -1,16 +1,16 @@
 """The router in a kernel with fake models: before the rules, and after them."""
 
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import ask, staged_kernel
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import ask, running_kernel
 
 PLUGINS = ("lmx_length_router", "lmx_router_rules.plugin")
-MODELS = {"long": Script(context_length=8192), "short": Script(context_length=2048)}
+MODELS = {"long": FakeModel(context_length=8192), "short": FakeModel(context_length=2048)}
 RULE = '[[router_rules.rules]]\nname = "all"\nmodels = ["short"]\n'
 
 
 async def decided(folder, order, text):
     config = f"{RULE}[routing]\norder = {order}"
-    async with staged_kernel(folder, MODELS, config, PLUGINS) as stage:
+    async with running_kernel(folder, MODELS, config, PLUGINS) as stage:
         with await stage.kernel.generate(ask("auto", text, max_tokens=1)) as answer:
             return answer.model, answer.route.router, answer.route.rule
 

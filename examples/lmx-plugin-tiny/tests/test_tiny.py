@@ -1,8 +1,7 @@
 """The check that LMX offers for an architecture, on a tiny config."""
 
+from lmx_mlx_backend.testing import check_architecture
 from lmx_tiny import tiny_lm
-
-from lmx_kernel.testing.architecture import check_architecture
 
 
 def test_tiny_lm():

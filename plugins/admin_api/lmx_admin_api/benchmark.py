@@ -7,17 +7,14 @@ import random
 import time
 from collections.abc import Mapping
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import attrs
 from attrs import frozen
 from msgspec import Meta
 
-from lmx_kernel.interfaces import Report
+from lmx_kernel.interfaces import Kernel, Report
 from lmx_kernel.types import GenerationRequest, Sampling, TokenPrompt, Usage
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
 
 BYTE_TOKENS = range(3, 256)  # plain text in any vocabulary
 

@@ -9,12 +9,10 @@ from lmx_admin_api.benchmark import Benchmarks
 from lmx_admin_api.settings import AdminSettings
 from lmx_admin_api.surface import AdminSurface
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, JobKind, SettingsSection
+from lmx_kernel.interfaces import ApiSurface, JobKind, Kernel, SettingsSection
 
 if TYPE_CHECKING:
     from cyclopts import App
-
-    from lmx_kernel.kernel import Kernel
 
 
 @hookimpl

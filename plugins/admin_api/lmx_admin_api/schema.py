@@ -11,10 +11,8 @@ from typing import Annotated, Any, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from lmx_kernel.discovery import PluginStatus
-from lmx_kernel.jobs.job import Job
-from lmx_kernel.status import KernelStatus, ModelStatus
-from lmx_kernel.types import Admission, LoadWish, Route
+from lmx_kernel.interfaces import Job, KernelStatus, ModelStatus, PluginStatus
+from lmx_kernel.types import Admission, LoadOverrides, Route
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 Tokens = Annotated[int, Meta(ge=16, le=2**31 - 1)]
@@ -41,9 +39,9 @@ class EstimateBody:
     backend: Name | None = None
 
     @property
-    def wish(self) -> LoadWish:
+    def wish(self) -> LoadOverrides:
         """The same as the kernel has it."""
-        return LoadWish(context_length=self.context_length, parallel=self.parallel)
+        return LoadOverrides(context_length=self.context_length, parallel=self.parallel)
 
 
 @frozen(kw_only=True)
@@ -60,9 +58,9 @@ class LoadBody(EstimateBody):
     wait: bool = True
 
     @property
-    def wish(self) -> LoadWish:
+    def wish(self) -> LoadOverrides:
         """The same as the kernel has it."""
-        return LoadWish(
+        return LoadOverrides(
             context_length=self.context_length,
             parallel=self.parallel,
             ttl_s=self.ttl_s,
@@ -249,7 +247,7 @@ class LogLines:
 
 
 @frozen(kw_only=True)
-class Told:
+class EventFrame:
     """Something that happened.
 
     :ivar id: counts what this stream told.

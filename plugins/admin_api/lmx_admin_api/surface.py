@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -29,6 +29,7 @@ from lmx_admin_api.schema import (
     DecisionList,
     Estimate,
     EstimateBody,
+    EventFrame,
     EventsQuery,
     JobList,
     JobsQuery,
@@ -43,18 +44,11 @@ from lmx_admin_api.schema import (
     ModelState,
     PluginList,
     Status,
-    Told,
 )
 from lmx_admin_api.settings import AdminSettings
-from lmx_kernel.discovery import PluginStatus
 from lmx_kernel.errors import LmxError, NotFoundError
-from lmx_kernel.http.render import neutral_body
-from lmx_kernel.interfaces import Operation
-from lmx_kernel.jobs.job import Job
-from lmx_kernel.status import ModelStatus
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.http.error_rendering import neutral_body
+from lmx_kernel.interfaces import Job, Kernel, ModelStatus, Operation, PluginStatus
 
 ACTIONS: dict[Action, str] = {
     "pause": "Stop it for now",
@@ -171,7 +165,7 @@ def _on_the_daemon() -> Iterable[Operation]:
         summary="Tell what happens, as it happens",
         query=EventsQuery,
         streams=True,
-        event=Told,
+        event=EventFrame,
     )
     yield _get("/admin/decisions", "Show where the last requests went, and why", DecisionList)
     yield _get("/admin/config", "Show the config in force", ConfigView)

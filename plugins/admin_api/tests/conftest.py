@@ -21,20 +21,21 @@ from lmx_admin_api.surface import AdminSurface
 from structlog.testing import capture_logs
 
 from lmx_kernel.http.app import build_app
+from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.health import Health
-from lmx_kernel.http.render import ErrorRenderer
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import (
-    Stage,
-    StagedDaemon,
+from lmx_kernel.http.surface_table import SurfaceTable
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import (
+    RunningDaemon,
+    RunningKernel,
     ask,
-    staged_daemon,
-    staged_kernel,
+    running_daemon,
+    running_kernel,
     write_config,
-    write_scripts,
+    write_fake_models,
 )
 
 HERE = Path(__file__).parent
@@ -44,7 +45,7 @@ HERE = Path(__file__).parent
 class Api:
     """The API of a kernel in this process; ``lines`` is its log."""
 
-    stage: Stage
+    stage: RunningKernel
     http: httpx2.AsyncClient
     lines: list[dict[str, Any]]
 
@@ -91,16 +92,16 @@ def serve(home: Path):
 
     @asynccontextmanager
     async def hold(
-        scripts: dict[str, Script], *kinds: Any, config: str = "", **settings: Any
+        scripts: dict[str, FakeModel], *kinds: Any, config: str = "", **settings: Any
     ) -> AsyncIterator[Api]:
         health = Health(name="x", version="0", docs="", is_ready=lambda: True, status=dict)
         server_settings = ServerSettings(port=0)
-        async with staged_kernel(home, scripts, config) as stage:
+        async with running_kernel(home, scripts, config) as stage:
             surface = AdminSurface(stage.kernel, AdminSettings(**settings))
             shell = Shell(
                 build_app([surface], health),
                 server_settings,
-                ErrorRenderer([surface]),
+                ErrorRenderer(SurfaceTable([surface])),
                 lambda request: request.headers.get("x-api-key", ""),
             )
             server = HttpServer(server_settings, shell)
@@ -139,7 +140,7 @@ class Outcome:
 class Daemon:
     """A whole daemon with this plugin, and its command line."""
 
-    daemon: StagedDaemon
+    daemon: RunningDaemon
     home: Path
     http: httpx2.AsyncClient
     started: list[asyncio.subprocess.Process] = field(factory=list)
@@ -191,12 +192,12 @@ def serve_daemon(tmp_path: Path):
     """Return a context that holds a daemon open with this plugin and fake downloads."""
 
     @asynccontextmanager
-    async def hold(scripts: dict[str, Script], config: str = "") -> AsyncIterator[Daemon]:
-        write_scripts(tmp_path, scripts)
+    async def hold(scripts: dict[str, FakeModel], config: str = "") -> AsyncIterator[Daemon]:
+        write_fake_models(tmp_path, scripts)
         plugins = ("lmx_admin_api.plugin", "lmx_openai_api.plugin", "admin_fake_kinds")
         path = write_config(tmp_path, plugins, config)
         async with (
-            staged_daemon(path, **_environ(tmp_path)) as daemon,
+            running_daemon(path, **_environ(tmp_path)) as daemon,
             httpx2.AsyncClient(base_url=daemon.url, timeout=30) as http,
         ):
             held = Daemon(daemon, tmp_path, http)

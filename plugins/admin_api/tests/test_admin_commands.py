@@ -12,12 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from lmx_kernel.testing.script import SUFFIX, Script
+from lmx_kernel.testing.fake_model import SUFFIX, FakeModel
 
 ALL = {
-    "m": Script(memory_bytes=2**30, load_s=0.1),
-    "giant": Script(memory_bytes=2**60),
-    "broken": Script(load_error="no such tensor"),
+    "m": FakeModel(memory_bytes=2**30, load_s=0.1),
+    "giant": FakeModel(memory_bytes=2**60),
+    "broken": FakeModel(load_error="no such tensor"),
 }
 
 
@@ -113,7 +113,7 @@ async def test_whoever_leaves_a_pull_leaves_it_running(serve_daemon):
 
 
 async def test_whoever_leaves_a_load_leaves_it_running(serve_daemon):
-    async with serve_daemon({"m": Script(load_s=30.0)}) as daemon:
+    async with serve_daemon({"m": FakeModel(load_s=30.0)}) as daemon:
         loading = await daemon.start("load", "m")
         assert await daemon.state_of("m") == "loading"
         loading.send_signal(signal.SIGINT)
@@ -134,7 +134,7 @@ async def test_a_pull_that_somebody_cancels_ends(serve_daemon):
 
 
 async def test_the_log_is_followed(serve_daemon):
-    async with serve_daemon({"m": Script()}) as daemon:
+    async with serve_daemon({"m": FakeModel()}) as daemon:
         await daemon.http.post("/admin/models/load", json={"model": "m"})
         following = await daemon.start("logs", "-f", "--event", "audit")
         async with asyncio.timeout(30):
@@ -147,7 +147,7 @@ async def test_the_log_is_followed(serve_daemon):
 
 
 async def test_a_key_is_needed_where_there_is_one(serve_daemon, monkeypatch):
-    async with serve_daemon({"m": Script()}, '[server]\napi_key = "hush"\n') as daemon:
+    async with serve_daemon({"m": FakeModel()}, '[server]\napi_key = "hush"\n') as daemon:
         refused = await daemon.lmx("status")
         assert refused.status == 1
         assert "API key" in refused.err
@@ -197,7 +197,7 @@ async def test_a_terminal_shows_how_far_a_download_is(serve_daemon, terminal):
 
 @pytest.mark.parametrize("name", ["m", "M"])
 async def test_a_terminal_shows_how_far_a_load_is(serve_daemon, terminal, name):
-    async with serve_daemon({"m": Script(load_s=2.0)}) as daemon:
+    async with serve_daemon({"m": FakeModel(load_s=2.0)}) as daemon:
         loading = await daemon.start("load", name, stderr=terminal.end)
         await terminal.until("[1-9]0%")
         out, _ = await loading.communicate()
@@ -205,7 +205,7 @@ async def test_a_terminal_shows_how_far_a_load_is(serve_daemon, terminal, name):
 
 
 async def test_the_screen_is_refreshed_until_one_leaves(serve_daemon, terminal):
-    async with serve_daemon({"m": Script()}) as daemon:
+    async with serve_daemon({"m": FakeModel()}) as daemon:
         watching = await daemon.start("status", "--watch", stdout=terminal.end)
         await terminal.until("memory: 0.00 GiB reserved")
         await daemon.http.post("/admin/models/load", json={"model": "m"})

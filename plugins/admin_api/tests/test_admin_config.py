@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.fake_model import FakeModel
 
 
 async def patch(api, body):
@@ -24,7 +24,7 @@ async def test_the_values_in_force_are_shown_without_secrets(serve):
 
 
 async def test_a_change_is_in_force_at_once(serve):
-    async with serve({"m": Script()}) as api:
+    async with serve({"m": FakeModel()}) as api:
         answer = await patch(api, {"models": {"parallel": 2, "context_length": 64}})
         assert answer.status_code == 200
         assert answer.json()["values"]["models"]["parallel"] == 2
@@ -91,7 +91,7 @@ async def test_the_plugins_are_listed_with_what_is_wrong_with_one(serve_daemon, 
 
 
 async def test_a_plugin_is_disabled_and_enabled_where_that_is_safe(serve_daemon):
-    async with serve_daemon({"m": Script()}) as daemon:
+    async with serve_daemon({"m": FakeModel()}) as daemon:
         chat = "/v1/models"
         switch = "/admin/plugins/lmx_openai_api.plugin"
         assert (await daemon.http.get(chat)).status_code == 200
@@ -116,7 +116,7 @@ async def test_a_disabled_plugin_starts_no_jobs(serve_daemon):
 
 
 async def test_a_plugin_in_use_stays(serve_daemon):
-    async with serve_daemon({"m": Script()}) as daemon:
+    async with serve_daemon({"m": FakeModel()}) as daemon:
         await daemon.http.post("/admin/models/load", json={"model": "m"})
         for name in ("lmx_kernel.testing.fake", "admin_api"):
             answer = await daemon.http.post(f"/admin/plugins/{name}/disable")

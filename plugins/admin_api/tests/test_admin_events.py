@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from lmx_admin_api.routes.events import TYPES, Backlog
 
 from lmx_kernel.events import LoadStarted, ModelUnloaded, Stopping
-from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.fake_model import FakeModel
 
 
 class Reader:
@@ -61,7 +61,7 @@ async def listening(http, **query):
 
 
 async def test_a_load_and_an_unload_are_told_as_they_happen(serve):
-    async with serve({"m": Script(load_s=0.05)}) as api, listening(api.http) as reader:
+    async with serve({"m": FakeModel(load_s=0.05)}) as api, listening(api.http) as reader:
         await api.post("models/load", model="m")
         types = await reader.until("model_loaded")
         assert types[0] == "load_started"
@@ -75,7 +75,7 @@ async def test_a_load_and_an_unload_are_told_as_they_happen(serve):
 
 
 async def test_only_the_types_that_were_asked_for_are_told(serve):
-    async with serve({"m": Script()}) as api:
+    async with serve({"m": FakeModel()}) as api:
         async with listening(api.http, types="model_loaded, request_finished") as reader:
             await api.answer("m")
             assert [(await reader.event())["type"] for _ in range(2)] == [
@@ -91,7 +91,7 @@ async def test_only_the_types_that_were_asked_for_are_told(serve):
 
 async def test_every_client_is_told_everything(serve):
     async with (
-        serve({"m": Script()}) as api,
+        serve({"m": FakeModel()}) as api,
         listening(api.http) as one,
         listening(api.http) as other,
     ):
@@ -107,7 +107,7 @@ async def test_silence_is_broken_by_comments(serve):
 
 
 async def test_a_client_that_leaves_is_forgotten(serve):
-    async with serve({"m": Script()}) as api:
+    async with serve({"m": FakeModel()}) as api:
         listeners = api.stage.assembly.bus._listeners
         before = len(listeners)
         async with listening(api.http):
@@ -118,7 +118,7 @@ async def test_a_client_that_leaves_is_forgotten(serve):
 
 
 async def test_a_daemon_that_stops_ends_the_stream(serve_daemon):
-    async with serve_daemon({"m": Script()}) as daemon, listening(daemon.http) as reader:
+    async with serve_daemon({"m": FakeModel()}) as daemon, listening(daemon.http) as reader:
         stopped = asyncio.create_task(daemon.daemon.stop())
         assert await reader.until("stopping") == ["stopping"]
         assert not any(await reader.rest())

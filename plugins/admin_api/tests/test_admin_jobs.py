@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmx_kernel.events import JobChanged, RequestFinished
-from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.fake_model import FakeModel
 
 
 async def begun(api, **spec):
@@ -73,7 +73,7 @@ async def test_a_job_that_fails_says_why(serve, downloads):
 
 
 async def test_an_id_is_of_a_job_of_its_kind_or_of_none(serve, downloads):
-    async with serve({"m": Script()}, downloads) as api:
+    async with serve({"m": FakeModel()}, downloads) as api:
         bench = (await api.post("benchmark", model="m", rounds=1)).json()["id"]
         assert (await api.get(f"jobs/{bench}")).status_code == 200
         for path in (f"downloads/{bench}", "downloads/none", "jobs/none"):
@@ -119,7 +119,7 @@ async def test_a_spec_is_checked_by_its_kind(serve, downloads, body, param):
 
 
 async def test_a_benchmark_measures_and_is_listed(serve):
-    async with serve({"m": Script()}) as api:
+    async with serve({"m": FakeModel()}) as api:
         wish = {"model": "m", "prompt_tokens": 100, "max_tokens": 10, "parallel": 2, "rounds": 1}
         answer = await api.post("benchmark", **wish)
         assert answer.status_code == 202
@@ -138,7 +138,7 @@ async def test_a_benchmark_measures_and_is_listed(serve):
 
 
 async def test_a_benchmark_of_what_cannot_answer_fails_with_the_reason(serve):
-    async with serve({"m": Script(load_error="no such tensor")}) as api:
+    async with serve({"m": FakeModel(load_error="no such tensor")}) as api:
         assert (await api.post("benchmark", model="none")).status_code == 404
         job = (await api.post("benchmark", model="m")).json()
         job = await ended(api, job["id"], "failed")
@@ -148,7 +148,7 @@ async def test_a_benchmark_of_what_cannot_answer_fails_with_the_reason(serve):
 
 
 async def test_a_cancelled_benchmark_leaves_nothing_running(serve):
-    async with serve({"m": Script(tokens_per_s=100)}) as api:
+    async with serve({"m": FakeModel(tokens_per_s=100)}) as api:
         job = (await api.post("benchmark", model="m", max_tokens=4000)).json()
         await api.until(lambda: api.stage.kernel.status().models)
         assert (await api.post(f"jobs/{job['id']}/cancel")).json()["state"] == "cancelled"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.fake_model import FakeModel
 
 
 async def lines(daemon, **query):
@@ -14,7 +14,7 @@ async def lines(daemon, **query):
 
 
 async def test_a_change_leaves_a_line_with_the_name_of_the_key(serve_daemon):
-    async with serve_daemon({"m": Script()}, '[server]\napi_key = "hush"\n') as daemon:
+    async with serve_daemon({"m": FakeModel()}, '[server]\napi_key = "hush"\n') as daemon:
         assert (await daemon.http.get("/admin/logs")).status_code == 401
         daemon.http.headers["authorization"] = "Bearer hush"
         await daemon.http.post("/admin/models/load", json={"model": "m"})
@@ -28,7 +28,7 @@ async def test_a_change_leaves_a_line_with_the_name_of_the_key(serve_daemon):
 
 
 async def test_the_log_is_filtered(serve_daemon):
-    async with serve_daemon({"m": Script()}) as daemon:
+    async with serve_daemon({"m": FakeModel()}) as daemon:
         for model in ("m", "none"):
             headers = {"x-request-id": f"load-{model}"}
             body = {"model": model}

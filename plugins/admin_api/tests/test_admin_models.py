@@ -10,10 +10,14 @@ from attrs import asdict
 
 from lmx_kernel.errors import EngineCrashedError
 from lmx_kernel.events import LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded
-from lmx_kernel.testing.script import SUFFIX, Script
+from lmx_kernel.testing.fake_model import SUFFIX, FakeModel
 
 BUDGET = "[memory]\nbudget_bytes = 1500\n"
-HALF, MOST, GIANT = Script(memory_bytes=700), Script(memory_bytes=1200), Script(memory_bytes=9999)
+HALF, MOST, GIANT = (
+    FakeModel(memory_bytes=700),
+    FakeModel(memory_bytes=1200),
+    FakeModel(memory_bytes=9999),
+)
 
 
 def model_file(tmp_path, name="m"):
@@ -58,7 +62,7 @@ async def test_a_model_is_shown_by_any_of_its_names_with_its_state(serve):
 
 async def test_a_new_file_is_there_after_a_rescan(serve, tmp_path):
     async with serve({"m": HALF}) as api:
-        model_file(tmp_path, "new").write_text(json.dumps(asdict(Script())))
+        model_file(tmp_path, "new").write_text(json.dumps(asdict(FakeModel())))
         models = (await api.post("models/rescan")).json()["models"]
         assert [one["id"] for one in models] == ["m", "new"]
         assert api.audit() == [("rescan", "models", "ok")]
@@ -68,7 +72,7 @@ async def test_a_new_file_is_there_after_a_rescan(serve, tmp_path):
 
 
 async def test_a_load_answers_when_the_model_is_ready(serve):
-    async with serve({"m": Script(load_s=0.05, memory_bytes=700)}) as api:
+    async with serve({"m": FakeModel(load_s=0.05, memory_bytes=700)}) as api:
         wish = {"context_length": 512, "parallel": 2, "ttl_s": 60, "pin": True, "backend": "fake"}
         answer = await api.post("models/load", model="m", **wish)
         status = answer.json()
@@ -81,7 +85,7 @@ async def test_a_load_answers_when_the_model_is_ready(serve):
 
 
 async def test_identical_loads_are_one_load(serve):
-    async with serve({"m": Script(load_s=0.05)}) as api:
+    async with serve({"m": FakeModel(load_s=0.05)}) as api:
         calls = [api.post("models/load", model="m", ttl_s=60) for _ in range(20)]
         answers = await asyncio.gather(*calls, api.post("models/load", model="m", ttl_s=60))
         assert {answer.status_code for answer in answers} == {200}
@@ -90,7 +94,7 @@ async def test_identical_loads_are_one_load(serve):
 
 
 async def test_a_load_that_nobody_waits_for_is_only_begun(serve):
-    async with serve({"m": Script(load_s=0.1)}) as api:
+    async with serve({"m": FakeModel(load_s=0.1)}) as api:
         answer = await api.post("models/load", model="m", wait=False)
         assert (answer.status_code, answer.json()) == (202, {"model": "m", "state": "loading"})
         assert not api.stage.seen(ModelLoaded)
@@ -98,7 +102,7 @@ async def test_a_load_that_nobody_waits_for_is_only_begun(serve):
 
 
 async def test_a_load_that_nobody_waits_for_and_fails_is_told_as_an_event(serve):
-    async with serve({"m": Script(load_error="no such tensor")}) as api:
+    async with serve({"m": FakeModel(load_error="no such tensor")}) as api:
         answer = await api.post("models/load", model="m", wait=False)
         assert answer.status_code == 202
         await api.until(lambda: api.stage.seen(LoadFailed))
@@ -107,13 +111,13 @@ async def test_a_load_that_nobody_waits_for_and_fails_is_told_as_an_event(serve)
 
 @pytest.mark.parametrize("wait", [True, False])
 async def test_what_is_refused_for_now_is_refused_at_once(serve, wait):
-    async with serve({"m": Script(poison="boom"), "n": HALF}) as api:
+    async with serve({"m": FakeModel(poison="boom"), "n": HALF}) as api:
         for _ in range(2):
             with pytest.raises(EngineCrashedError):
                 await api.answer("m", "boom")
         before = len(api.stage.seen(LoadStarted))
         cooling = await api.post("models/load", model="m", wait=wait)
-        api.stage.kernel.draining = True
+        api.stage.kernel.begin_drain()
         stopping = await api.post("models/load", model="n", wait=wait)
         for answer, why in ((cooling, "crashed repeatedly"), (stopping, "is stopping")):
             error = answer.json()["error"]
@@ -126,7 +130,7 @@ async def test_what_is_refused_for_now_is_refused_at_once(serve, wait):
 
 async def test_a_time_to_live_ends_a_model_and_a_pin_keeps_it(serve):
     async with serve({"a": MOST, "b": MOST}, config=BUDGET) as api:
-        house = asyncio.create_task(api.stage.assembly.lifecycle.keep_house())
+        house = asyncio.create_task(api.stage.assembly.lifecycle.run_maintenance())
         await api.post("models/load", model="a", ttl_s=0.1)
         await api.until(lambda: api.stage.seen(ModelUnloaded))
         assert api.stage.seen(ModelUnloaded)[0].reason == "idle"
@@ -152,7 +156,7 @@ async def test_what_does_not_fit_is_refused_with_the_figures(serve, wait):
 
 async def test_what_cannot_be_loaded_is_said_as_it_is(serve, tmp_path):
     model_file(tmp_path, "broken").write_text("{")
-    async with serve({"m": Script(load_error="no such tensor")}) as api:
+    async with serve({"m": FakeModel(load_error="no such tensor")}) as api:
         for model, code in (("none", 404), ("broken", 422), ("m", 422)):
             answer = await api.post("models/load", model=model)
             assert answer.status_code == code, model
@@ -233,7 +237,7 @@ async def test_a_model_is_deleted_from_disk(serve, tmp_path):
 
 @pytest.mark.parametrize("wait", [True, False])
 async def test_a_model_that_is_loaded_or_loading_is_not_deleted(serve, tmp_path, wait):
-    async with serve({"m": Script(load_s=0.0 if wait else 5.0)}) as api:
+    async with serve({"m": FakeModel(load_s=0.0 if wait else 5.0)}) as api:
         await api.post("models/load", model="m", wait=wait)
         answer = await api.delete("models/m")
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")

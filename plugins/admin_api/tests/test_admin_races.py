@@ -13,7 +13,7 @@ import pytest
 from attrs import asdict
 
 from lmx_kernel.events import LoadStarted, ModelLoaded, ModelUnloaded
-from lmx_kernel.testing.script import SUFFIX, Script
+from lmx_kernel.testing.fake_model import SUFFIX, FakeModel
 
 # What each may meet, besides success: the other got there first.
 OUTCOMES = {
@@ -28,7 +28,7 @@ async def test_34_conflicting_calls_end_as_if_one_had_come_after_the_other(serve
     dice = random.Random(count)
     path = tmp_path / f"m{SUFFIX}"
     written = 1
-    async with serve({"m": Script()}) as api:
+    async with serve({"m": FakeModel()}) as api:
 
         async def call(action):
             nonlocal written
@@ -36,7 +36,7 @@ async def test_34_conflicting_calls_end_as_if_one_had_come_after_the_other(serve
             if action == "delete":
                 return await api.delete("models/m")
             if action == "write" and not path.exists():
-                path.write_text(json.dumps(asdict(Script())))
+                path.write_text(json.dumps(asdict(FakeModel())))
                 written += 1
                 return await api.post("models/rescan")
             return await api.post(f"models/{action.replace('write', 'load')}", model="m")
@@ -60,7 +60,7 @@ async def test_34_conflicting_calls_end_as_if_one_had_come_after_the_other(serve
         (status,) = api.stage.kernel.status().models
         assert (status.state == "ready") == (status.pid is not None)
         reserved_bytes = api.stage.kernel.status().memory_reserved_bytes
-        assert reserved_bytes == (Script().memory_bytes if status.pid else 0)
+        assert reserved_bytes == (FakeModel().memory_bytes if status.pid else 0)
 
 
 def _check_story(api):
@@ -76,7 +76,7 @@ def _check_story(api):
 
 
 async def test_34_loads_in_two_ways_at_once_end_in_one_of_them(serve):
-    async with serve({"m": Script()}) as api:
+    async with serve({"m": FakeModel()}) as api:
         calls = [
             api.post("models/load", model="m", parallel=1 + number % 2) for number in range(20)
         ]
@@ -85,7 +85,7 @@ async def test_34_loads_in_two_ways_at_once_end_in_one_of_them(serve):
         _check_story(api)
         (status,) = api.stage.kernel.status().models
         assert status.parallel in (1, 2)
-        assert api.stage.kernel.status().memory_reserved_bytes == Script().memory_bytes
+        assert api.stage.kernel.status().memory_reserved_bytes == FakeModel().memory_bytes
 
 
 # --- names that lead elsewhere -------------------------------------------------------------------
@@ -117,7 +117,7 @@ async def test_15_no_name_leads_anywhere_else(serve, tmp_path_factory, tmp_path,
     (outside / f"m{SUFFIX}").write_text("{}")
     (tmp_path / "link").symlink_to(outside)
     names = [*payloads(count), str(outside / "canary.txt"), str(outside / "m")]
-    async with serve({"kept": Script()}) as api:
+    async with serve({"kept": FakeModel()}) as api:
         before = tree(outside) | tree(tmp_path)
         for name in names:
             answers = [

@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import version
 
 from lmx_kernel.events import RequestFinished
-from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.fake_model import FakeModel
 
 
 async def status_of(api):
@@ -16,7 +16,7 @@ async def status_of(api):
 
 
 async def test_it_says_what_runs_and_what_there_is_room_for(serve):
-    async with serve({"m": Script()}, config="[memory]\nbudget_bytes = 5000000") as api:
+    async with serve({"m": FakeModel()}, config="[memory]\nbudget_bytes = 5000000") as api:
         status = await status_of(api)
         assert status["version"] == version("lmx-kernel")
         assert status["python"] == platform.python_version()
@@ -29,7 +29,7 @@ async def test_it_says_what_runs_and_what_there_is_room_for(serve):
 
 
 async def test_it_has_figures_of_requests(serve):
-    async with serve({"m": Script(memory_bytes=1000)}) as api:
+    async with serve({"m": FakeModel(memory_bytes=1000)}) as api:
         for _ in range(3):
             await api.answer("m", tokens=5)
         await api.until(lambda: len(api.stage.seen(RequestFinished)) == 3)
@@ -44,7 +44,7 @@ async def test_it_has_figures_of_requests(serve):
 
 
 async def test_it_has_figures_of_a_crash_and_of_the_answer_that_survived_it(serve):
-    async with serve({"m": Script(crash_at=5)}) as api:
+    async with serve({"m": FakeModel(crash_at=5)}) as api:
         await api.answer("m", tokens=10)
         await api.until(lambda: api.stage.seen(RequestFinished))
         (model,) = (await status_of(api))["models"]

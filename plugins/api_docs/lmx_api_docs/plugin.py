@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lmx_api_docs.surfaces import DocumentSurface, PageSurface
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.interfaces import ApiSurface, Kernel
 
 
 @hookimpl

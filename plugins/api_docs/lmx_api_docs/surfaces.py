@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import falcon
 import msgspec
@@ -14,10 +14,7 @@ from falcon.asgi import Request, Response
 from lmx_api_docs.document import build
 from lmx_api_docs.page import Page, Pages
 from lmx_kernel.errors import LmxError
-from lmx_kernel.interfaces import ApiSurface, Operation
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.interfaces import ApiSurface, Kernel, Operation
 
 DOCUMENT = "/openapi.json"
 PAGE = "/docs"

@@ -10,11 +10,11 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from lmx_kernel.assembly import assemble
-from lmx_kernel.boot import boot
 from lmx_kernel.interfaces import ApiSurface
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_daemon, write_scripts
+from lmx_kernel.kernel.assembly import assemble
+from lmx_kernel.kernel.boot import boot
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_daemon, write_fake_models
 
 MODEL = "m"
 CONFIG = """
@@ -34,8 +34,8 @@ lm_studio = false
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A config with all plugins that are installed, in a home of its own."""
     folder = tmp_path_factory.mktemp("home")
-    thinker = Script(says="<think>What?</think>That.")
-    write_scripts(folder, {MODEL: Script(answer_tokens=8, sour="lemon"), "thinker": thinker})
+    thinker = FakeModel(says="<think>What?</think>That.")
+    write_fake_models(folder, {MODEL: FakeModel(answer_tokens=8, sour="lemon"), "thinker": thinker})
     path = folder / "config.toml"
     path.write_text(CONFIG.format(folder=folder))
     with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +54,7 @@ def surfaces(config: Path) -> list[ApiSurface]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def url(config: Path) -> AsyncIterator[str]:
     """Where the daemon is."""
-    async with staged_daemon(config) as daemon:
+    async with running_daemon(config) as daemon:
         yield daemon.url
 
 

@@ -12,7 +12,7 @@ import pytest
 from attrs import define, field
 from playwright.async_api import Page, async_playwright
 
-from lmx_kernel.testing.stage import staged_daemon
+from lmx_kernel.testing.harness import running_daemon
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -86,7 +86,7 @@ async def test_an_operation_can_be_tried(tmp_path, url):
 
 async def test_it_asks_for_the_key_and_then_uses_it(tmp_path, config):
     async with (
-        staged_daemon(config, LMX_SERVER_API_KEY="sesame") as daemon,
+        running_daemon(config, LMX_SERVER_API_KEY="sesame") as daemon,
         browsing(tmp_path) as seen,
     ):
         seen.page.on("dialog", lambda dialog: dialog.accept("sesame"))

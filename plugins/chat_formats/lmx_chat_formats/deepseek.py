@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
-from lmx_kernel.text.chat_format import ChatFormat
-from lmx_kernel.text.explanation import introduce
 from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax
-from lmx_kernel.text.json_reader import read_arguments
-from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
+from lmx_kernel.text.formats.chat_format import ChatFormat
+from lmx_kernel.text.formats.explanation import introduce
+from lmx_kernel.text.formats.json_reader import read_arguments
+from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Message, Tool
 
 ALL, ALL_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"  # noqa: RUF001 - the family's own signs

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import msgspec
 
-from lmx_chat_formats import bare, grammar
+from lmx_chat_formats import grammar, unquoted_arguments
 from lmx_chat_formats.mistral import is_of_name
-from lmx_chat_formats.tagged import escaped
-from lmx_kernel.text.chat_format import ChatFormat
+from lmx_chat_formats.tagged_arguments import escaped
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
-from lmx_kernel.text.json_reader import MAX_DEPTH
-from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
+from lmx_kernel.text.formats.chat_format import ChatFormat
+from lmx_kernel.text.formats.json_reader import MAX_DEPTH
+from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
 
 
@@ -48,7 +48,7 @@ class GemmaFormat(ChatFormat):
         rules = [
             f"{grammar.literal(tool.name)} arguments_{index}" for index, tool in enumerate(tools)
         ]
-        named = grammar.choice("named", rules) + bare.arguments(tools, self.quote)
+        named = grammar.choice("named", rules) + unquoted_arguments.arguments(tools, self.quote)
         calls = grammar.repeated("call", parallel=parallel)
         return CallSyntax(triggers=(self.opening,), grammar=calls + call + named)
 

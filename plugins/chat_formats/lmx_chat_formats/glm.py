@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
 from lmx_chat_formats.hermes import CLOSING, OPENING
-from lmx_chat_formats.tagged import Tags, grammar_of, read_value, types_of
-from lmx_kernel.text.chat_format import ChatFormat
+from lmx_chat_formats.tagged_arguments import Tags, grammar_of, read_value, types_of
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
-from lmx_kernel.text.reader import BrokenCallError, Reader, Reading
+from lmx_kernel.text.formats.chat_format import ChatFormat
+from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
 
 KEY, KEY_END = "<arg_key>", "</arg_key>"

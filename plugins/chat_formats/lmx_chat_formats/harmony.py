@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
-from lmx_kernel.text.chat_format import ChatFormat
 from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax, Parser, Text, Thought
-from lmx_kernel.text.json_reader import read_arguments
-from lmx_kernel.text.reader import BrokenCallError, Reader, Reading, ReadingParser
+from lmx_kernel.text.formats.chat_format import ChatFormat
+from lmx_kernel.text.formats.json_reader import read_arguments
+from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading, ReadingParser
 from lmx_kernel.types import Tool
 
 START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from lmx_chat_formats import grammar
-from lmx_kernel.text.chat_format import ChatFormat
 from lmx_kernel.text.formats import CallSyntax
-from lmx_kernel.text.json_reader import read_calls
-from lmx_kernel.text.reader import SPACE, Reader, Reading
+from lmx_kernel.text.formats.chat_format import ChatFormat
+from lmx_kernel.text.formats.json_reader import read_calls
+from lmx_kernel.text.formats.reader import SPACE, Reader, Reading
 from lmx_kernel.types import Tool
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"

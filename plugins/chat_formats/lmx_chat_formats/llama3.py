@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
-from lmx_kernel.text.chat_format import ChatFormat
 from lmx_kernel.text.formats import CallSyntax
-from lmx_kernel.text.json_reader import read_calls
-from lmx_kernel.text.reader import SPACE, Reader, Reading
+from lmx_kernel.text.formats.chat_format import ChatFormat
+from lmx_kernel.text.formats.json_reader import read_calls
+from lmx_kernel.text.formats.reader import SPACE, Reader, Reading
 from lmx_kernel.types import Tool
 
 OPENING = "<|python_tag|>"

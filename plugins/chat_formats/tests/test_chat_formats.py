@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from lmx_kernel.text.constraints.grammar import GrammarWriter
 from lmx_kernel.text.formats import (
     CallArguments,
     CallEnded,
@@ -19,7 +20,6 @@ from lmx_kernel.text.formats import (
     Thought,
     find_format,
 )
-from lmx_kernel.text.grammar import GrammarWriter
 from lmx_kernel.types import Message, TextPart, Tool, ToolCall
 
 OBJECT = {
@@ -260,11 +260,11 @@ class Bytes:
     """A vocabulary of a token a byte."""
 
     tokens = (*(bytes([n]) for n in range(256)), b"<end>")
-    pieces = tokens
+    token_bytes = tokens
     special_token_ids = (256,)
     eos_token_id = 256
     bos_token_id = None
-    hidden = end_ids = frozenset({256})
+    special_ids = end_ids = frozenset({256})
 
     def __call__(self, text):
         return list(text.encode() if isinstance(text, str) else text)

@@ -9,8 +9,8 @@ from array import array
 
 import pytest
 
+from lmx_kernel.text.constraints.masks import MaskFactory
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, find_format
-from lmx_kernel.text.masks import MaskFactory
 from lmx_kernel.types import ChatPrompt, GenerationRequest, Message, TextPart, Tool, ToolChoice
 
 CITY = {
@@ -51,10 +51,10 @@ class Vocabulary:
 
     def __init__(self, controls):
         texts = [*controls, *ENDS]
-        self.pieces = (*(bytes([n]) for n in range(256)), *(text.encode() for text in texts))
-        self.hidden = frozenset(range(256, len(self.pieces)))
-        self.end_ids = frozenset(range(256 + len(controls), len(self.pieces)))
-        self._ids = dict(zip(texts, range(256, len(self.pieces)), strict=True))
+        self.token_bytes = (*(bytes([n]) for n in range(256)), *(text.encode() for text in texts))
+        self.special_ids = frozenset(range(256, len(self.token_bytes)))
+        self.end_ids = frozenset(range(256 + len(controls), len(self.token_bytes)))
+        self._ids = dict(zip(texts, range(256, len(self.token_bytes)), strict=True))
         self._split = re.compile(f"({'|'.join(map(re.escape, texts))})")
 
     def encode(self, text, *, add_special=False, parse_special=False):
@@ -93,13 +93,13 @@ def _walk(mask, vocabulary, text):
         if mask.is_complete or not _may(mask, vocabulary, token):
             return b"".join(passed).decode(errors="replace"), False
         mask.accept([token])
-        passed.append(vocabulary.pieces[token])
+        passed.append(vocabulary.token_bytes[token])
     ends = vocabulary.end_ids
     return text, mask.is_complete or any(_may(mask, vocabulary, end) for end in ends)
 
 
 def _may(mask, vocabulary, token):
-    row = array("I", [0] * (len(vocabulary.pieces) // 32 + 1))
+    row = array("I", [0] * (len(vocabulary.token_bytes) // 32 + 1))
     is_free = not mask.fill(row)
     assert not mask.problem
     return is_free or bool(row[token // 32] >> token % 32 & 1)

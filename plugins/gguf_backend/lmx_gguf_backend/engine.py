@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from lmx_gguf_backend.context import Context, Outcome, Piece
 from lmx_gguf_backend.library import Model
-from lmx_gguf_backend.pace import LEAST_ROWS, TILE_ROWS, Pace
 from lmx_gguf_backend.prefill import plan_prefill
-from lmx_gguf_backend.prefix import Kept, PrefixStore, distinct
-from lmx_gguf_backend.sampler import Sampler, logprobs, read_mask
+from lmx_gguf_backend.prefill_budget import LEAST_ROWS, TILE_ROWS, PrefillBudget
+from lmx_gguf_backend.prefix import CachedPrefix, PrefixCache, distinct
 from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import (
     EngineStats,
@@ -26,8 +25,9 @@ from lmx_kernel.engine import (
     TokenLogprobs,
     TokenMask,
 )
+from lmx_kernel.engine.numpy_sampler import Sampler, logprobs, read_mask
+from lmx_kernel.engine.sequences import StepBuilder, check_sequence, common
 from lmx_kernel.errors import InvalidRequestError
-from lmx_kernel.sequences import StepBuilder, check_sequence, common
 from lmx_kernel.types import EngineLimits
 
 WORTH_WAITING = 32
@@ -97,9 +97,9 @@ class GgufEngine:
     limits: EngineLimits
     _model: Model
     _context: Context
-    _pace: Pace
+    _budget: PrefillBudget
     _threads: Threads
-    _store: PrefixStore | None
+    _store: PrefixCache | None
     _running: dict[int, _Running] = field(factory=dict)
     _turn: int = 0
     _rows: int = 0
@@ -145,7 +145,7 @@ class GgufEngine:
             self._keep(self._store, running)
         self._context.drop(running.slot)
 
-    def _keep(self, store: PrefixStore, running: _Running) -> None:
+    def _keep(self, store: PrefixCache, running: _Running) -> None:
         tokens = running.tokens[: running.done]
         for kept in store.redundant(tokens):
             self._forget(store, kept)
@@ -178,7 +178,7 @@ class GgufEngine:
         share = self._context.rows // max(len(decoding), 1)
         work = [(running, running.piece(min(running.pending, share))) for running in decoding]
         room = self._context.rows - sum(len(piece.tokens) for _, piece in work)
-        rows = min(self._pace.rows(len(decoding)), room)
+        rows = min(self._budget.rows(len(decoding)), room)
         pieces = plan_prefill([running.pending for running in prompts], rows, self._turn)
         self._turn += bool(pieces)
         return work + [(prompts[index], prompts[index].piece(count)) for index, count in pieces]
@@ -208,7 +208,7 @@ class GgufEngine:
         outcome = self._context.compute(pieces)
         took_s = time.perf_counter() - wall_s
         if outcome == Outcome.DONE:
-            self._pace.observe(decoding, prefill, took_s)
+            self._budget.observe(decoding, prefill, took_s)
             if not prefill:
                 self._threads.observe(threads, took_s, time.process_time() - cpu_s, wall_s + took_s)
         return outcome
@@ -289,11 +289,11 @@ class GgufEngine:
             running.done = running.cached = length
 
     def _longest(
-        self, store: PrefixStore, new: _Running, limit: int
-    ) -> tuple[int, Kept | _Running | None]:
+        self, store: PrefixCache, new: _Running, limit: int
+    ) -> tuple[int, CachedPrefix | _Running | None]:
         """Return the longest prefix that is held for another, and by what."""
         length: int = 0
-        source: Kept | _Running | None = None
+        source: CachedPrefix | _Running | None = None
         for other in self._running.values():
             shared = min(common(new.tokens, other.tokens), other.done, limit)
             if shared > length:
@@ -303,9 +303,9 @@ class GgufEngine:
             return min(kept[0], limit), kept[1]
         return length, source
 
-    def _take(self, new: _Running, source: Kept | _Running | None, length: int) -> bool:
+    def _take(self, new: _Running, source: CachedPrefix | _Running | None, length: int) -> bool:
         """Let ``new`` begin with ``length`` tokens of ``source``; False if there is no room."""
-        if isinstance(source, Kept):
+        if isinstance(source, CachedPrefix):
             source.used = self._rows
             if source.state is not None:
                 return self._restore(new, source.state, length)
@@ -321,7 +321,7 @@ class GgufEngine:
         return True
 
     def _waits(
-        self, new: _Running, limit: int, length: int, source: Kept | _Running | None
+        self, new: _Running, limit: int, length: int, source: CachedPrefix | _Running | None
     ) -> bool:
         """Whether an older prompt will soon hold much more of ``new`` than ``source`` does now."""
         for other in self._running.values():
@@ -336,12 +336,12 @@ class GgufEngine:
 
     # --- trouble
 
-    def _forget(self, store: PrefixStore, kept: Kept) -> None:
+    def _forget(self, store: PrefixCache, kept: CachedPrefix) -> None:
         if kept.slot is not None:
             self._context.drop(kept.slot)
         store.forget(kept)
 
-    def _cool(self, store: PrefixStore, *, must_free: bool = True) -> bool:
+    def _cool(self, store: PrefixCache, *, must_free: bool = True) -> bool:
         """Park the oldest hot prefix, or forget it if it ``must_free`` its cells and is too big.
 
         :returns: whether there was one.
@@ -414,7 +414,7 @@ class GgufEngine:
 
     def stats(self) -> EngineStats:
         """Return current figures."""
-        store = self._store or PrefixStore(range(0), 0)
+        store = self._store or PrefixCache(range(0), 0)
         held = [running.tokens[: running.done] for running in self._running.values()]
         return EngineStats(
             cache_tokens_used=distinct([*store.hot_tokens(), *held]),
@@ -428,8 +428,8 @@ class GgufEngine:
         self._model.close()
 
 
-def warm_up(context: Context) -> Pace:
-    """Compute a few rows, which touches the weights, and return the pace that this took."""
+def warm_up(context: Context) -> PrefillBudget:
+    """Compute a few rows, which touches the weights, and return the budget that its times give."""
     row_s, times_s = 0.0, []
     for count in (1, LEAST_ROWS, TILE_ROWS):
         if row_s * count < WARM_UP_S:
@@ -438,4 +438,4 @@ def warm_up(context: Context) -> Pace:
             row_s = (time.perf_counter() - started_s) / count
             context.drop(0)
         times_s.append(row_s)
-    return Pace(row_s=times_s[1], tile_row_s=times_s[-1])
+    return PrefillBudget(row_s=times_s[1], tile_row_s=times_s[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmx_gguf_backend.pace import LEAST_ROWS
+from lmx_gguf_backend.prefill_budget import LEAST_ROWS
 
 
 def plan_prefill(remaining: Sequence[int], rows: int, turn: int) -> list[tuple[int, int]]:

@@ -16,11 +16,11 @@ from itertools import pairwise
 
 from attrs import define, field
 
-from lmx_kernel.sequences import common
+from lmx_kernel.engine.sequences import common
 
 
 @define(eq=False)
-class Kept:
+class CachedPrefix:
     """A prefix: hot in ``slot``, or parked in ``state``.
 
     :param used: when it was last of use, on the engine's clock of computed rows.
@@ -33,8 +33,8 @@ class Kept:
 
 
 @define
-class PrefixStore:
-    """Kept prefixes.
+class PrefixCache:
+    """CachedPrefix prefixes.
 
     :param slots: that may hold one each.
     :param budget_bytes: for parked states.
@@ -44,15 +44,15 @@ class PrefixStore:
     slots: range
     budget_bytes: int
     cold_rows: int = 256
-    _kept: list[Kept] = field(factory=list)
+    _kept: list[CachedPrefix] = field(factory=list)
 
-    def best(self, tokens: Sequence[int]) -> tuple[int, Kept] | None:
+    def best(self, tokens: Sequence[int]) -> tuple[int, CachedPrefix] | None:
         """Return the longest start of ``tokens`` that is kept, and where; hot before parked."""
         found = [(common(tokens, kept.tokens), kept.slot is not None, kept) for kept in self._kept]
         length, _, kept = max(found, key=lambda item: item[:2], default=(0, False, None))
         return (length, kept) if kept is not None and length else None
 
-    def keep(self, tokens: list[int], now: int) -> Kept | None:
+    def keep(self, tokens: list[int], now: int) -> CachedPrefix | None:
         """Return a new prefix, hot, for ``tokens`` to be copied into; None if nothing is new.
 
         The caller has taken out the :meth:`redundant` ones, and freed a slot if it :attr:`is_full`.
@@ -62,30 +62,30 @@ class PrefixStore:
                 kept.used = now
                 return None
         taken = {kept.slot for kept in self._kept}
-        new = Kept(tokens, now, next(slot for slot in self.slots if slot not in taken))
+        new = CachedPrefix(tokens, now, next(slot for slot in self.slots if slot not in taken))
         self._kept.append(new)
         return new
 
-    def forget(self, kept: Kept) -> None:
+    def forget(self, kept: CachedPrefix) -> None:
         """Take a prefix out; its slot is free."""
         self._kept.remove(kept)
 
-    def park(self, kept: Kept, state: memoryview) -> None:
+    def park(self, kept: CachedPrefix, state: memoryview) -> None:
         """Note that ``state`` holds what the slot of ``kept`` did; the oldest states make room."""
         kept.slot, kept.state = None, state
         while self.parked_bytes > self.budget_bytes:
             self.forget(min((k for k in self._kept if k.state is not None), key=_age))
 
-    def redundant(self, tokens: list[int]) -> list[Kept]:
+    def redundant(self, tokens: list[int]) -> list[CachedPrefix]:
         """Return the prefixes that ``tokens`` begin with."""
         return [k for k in self._kept if common(tokens, k.tokens) == len(k.tokens) < len(tokens)]
 
-    def cold(self, now: int) -> Kept | None:
+    def cold(self, now: int) -> CachedPrefix | None:
         """Return a hot prefix that should be parked by now, or None."""
         oldest = self.oldest_hot()
         return oldest if oldest is not None and now - oldest.used > self.cold_rows else None
 
-    def oldest_hot(self) -> Kept | None:
+    def oldest_hot(self) -> CachedPrefix | None:
         """Return the hot prefix that was not used for longest, or None."""
         return min((kept for kept in self._kept if kept.slot is not None), key=_age, default=None)
 
@@ -103,7 +103,7 @@ class PrefixStore:
         """Return what the cache holds."""
         return [kept.tokens for kept in self._kept if kept.slot is not None]
 
-    def __iter__(self) -> Iterator[Kept]:
+    def __iter__(self) -> Iterator[CachedPrefix]:
         """Yield all prefixes; they may be forgotten meanwhile."""
         return iter(tuple(self._kept))
 
@@ -118,5 +118,5 @@ def distinct(sequences: Iterable[list[int]]) -> int:
     return sum(map(len, ordered)) - shared
 
 
-def _age(kept: Kept) -> int:
+def _age(kept: CachedPrefix) -> int:
     return kept.used

@@ -21,8 +21,8 @@ class GgufTokenizer:
     """A vocabulary; its tables are made once, and calls keep no state, so any thread may call."""
 
     vocabulary: int
-    pieces: Sequence[bytes]
-    hidden: frozenset[int]
+    token_bytes: Sequence[bytes]
+    special_ids: frozenset[int]
     end_ids: frozenset[int]
     chat_template: str | None
     template_texts: dict[str, str]
@@ -35,8 +35,10 @@ class GgufTokenizer:
         pieces = tuple(_piece(vocabulary, token) for token in ids)
         return cls(
             vocabulary=vocabulary,
-            pieces=pieces,
-            hidden=frozenset(token for token in ids if _attributes(vocabulary, token) & HIDDEN),
+            token_bytes=pieces,
+            special_ids=frozenset(
+                token for token in ids if _attributes(vocabulary, token) & HIDDEN
+            ),
             end_ids=_end_ids(vocabulary, ids),
             chat_template=model.metadata("tokenizer.chat_template"),
             template_texts=_template_texts(vocabulary, pieces),

@@ -14,7 +14,7 @@ from lmx_gguf_backend.engine import GgufEngine, warm_up
 from lmx_gguf_backend.footprint import parked_bytes, runtime_bytes
 from lmx_gguf_backend.library import LOG, Model, has_gpu
 from lmx_gguf_backend.model_file import read_model
-from lmx_gguf_backend.prefix import PrefixStore
+from lmx_gguf_backend.prefix import PrefixCache
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.tokenizer import GgufTokenizer
@@ -76,7 +76,7 @@ def _open_continuing(
     if not model.can_continue:
         raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
     context = Context.open(model, spec.options, settings, settings.threads or _cores())
-    tokenizer, pace = GgufTokenizer.of(model), warm_up(context)
+    tokenizer, budget = GgufTokenizer.of(model), warm_up(context)
     progress(1.0)
     return GgufEngine(
         tokenizer=tokenizer,
@@ -87,7 +87,7 @@ def _open_continuing(
         ),
         model=model,
         context=context,
-        pace=pace,
+        budget=budget,
         threads=Threads(settings.threads or _cores(), adapts=not has_gpu()),
         store=_store(context, spec, settings) if model.can_share else None,
     )
@@ -117,8 +117,8 @@ def _cores() -> int:
     return max(min(psutil.cpu_count(logical=False) or 1, allowed or 1), 1)
 
 
-def _store(context: Context, spec: EngineSpec, settings: GgufSettings) -> PrefixStore:
+def _store(context: Context, spec: EngineSpec, settings: GgufSettings) -> PrefixCache:
     """Return a store with a slot for each conversation that may be going on, or a few more."""
     slots = context.holders[: max(context.parallel, LEAST_SLOTS)]
     budget = parked_bytes(read_model(spec.card.path), spec.options, settings.cache_type)
-    return PrefixStore(slots, budget)
+    return PrefixCache(slots, budget)

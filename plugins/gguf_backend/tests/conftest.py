@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from lmx_gguf_backend.kernel import GgufBackend
+from lmx_gguf_backend.backend import GgufBackend
 
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 
-from lmx_gguf_backend.pace import Pace
 from lmx_gguf_backend.prefill import plan_prefill
-from lmx_gguf_backend.prefix import PrefixStore, distinct
+from lmx_gguf_backend.prefill_budget import PrefillBudget
+from lmx_gguf_backend.prefix import PrefixCache, distinct
 from lmx_gguf_backend.threads import Threads
 
-from lmx_kernel.sequences import common
+from lmx_kernel.engine.sequences import common
 
 
-def store(slots: int = 3, budget_bytes: int = 100) -> PrefixStore:
-    return PrefixStore(range(4, 4 + slots), budget_bytes, cold_rows=10)
+def store(slots: int = 3, budget_bytes: int = 100) -> PrefixCache:
+    return PrefixCache(range(4, 4 + slots), budget_bytes, cold_rows=10)
 
 
 def test_common() -> None:
@@ -75,27 +75,27 @@ def test_pieces_go_to_the_oldest_and_the_shortest_in_turn() -> None:
 
 
 def test_a_step_carries_no_more_than_streams_can_bear() -> None:
-    fast = Pace(row_s=0.0001, tile_row_s=0.0001)
+    fast = PrefillBudget(row_s=0.0001, tile_row_s=0.0001)
     fast.observe(4, 0, 0.01)
     assert 256 <= fast.rows(4) <= 400
-    slow = Pace(row_s=0.1, tile_row_s=0.1)
+    slow = PrefillBudget(row_s=0.1, tile_row_s=0.1)
     slow.observe(1, 0, 0.1)
     assert slow.rows(1) == 8
     assert slow.rows(0) == 8
 
 
 def test_streams_get_steps_of_their_own_after_a_long_piece() -> None:
-    pace = Pace(row_s=0.005, tile_row_s=0.003)
-    pace.observe(4, 0, 0.02)
-    assert pace.rows(4) == 60
-    pace.observe(4, 60, 0.2)
+    budget = PrefillBudget(row_s=0.005, tile_row_s=0.003)
+    budget.observe(4, 0, 0.02)
+    assert budget.rows(4) == 60
+    budget.observe(4, 60, 0.2)
     rests = 0
-    while not pace.rows(4):
-        pace.observe(4, 0, 0.02)
+    while not budget.rows(4):
+        budget.observe(4, 0, 0.02)
         rests += 1
     assert 1 <= rests <= 4
-    pace.observe(4, 60, 0.2)
-    assert pace.rows(0) == 64, "nobody waits"
+    budget.observe(4, 60, 0.2)
+    assert budget.rows(0) == 64, "nobody waits"
 
 
 def test_crowded_cores_get_fewer_threads_for_a_while() -> None:

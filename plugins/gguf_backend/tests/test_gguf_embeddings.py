@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lmx_gguf_backend.kernel import GgufBackend
+from lmx_gguf_backend.backend import GgufBackend
 
 from lmx_kernel.engine import Sequence, Step
 from lmx_kernel.errors import (

@@ -27,7 +27,7 @@ def chat(engine, text: str) -> list[int]:
 
 
 def text_of(engine, tokens: list[int]) -> str:
-    return b"".join(engine.tokenizer.pieces[token] for token in tokens).decode()
+    return b"".join(engine.tokenizer.token_bytes[token] for token in tokens).decode()
 
 
 def same_start(a: list[int], b: list[int]) -> int:
@@ -232,7 +232,7 @@ def test_eight_at_once_compute_a_shared_prefix_once(open_tiny) -> None:
 
 @pytest.mark.parametrize("row_s", [0.0001, 0.0039])
 def test_candidates_of_one_prompt_compute_it_once(tiny_driver, row_s: float) -> None:
-    tiny_driver.engine._pace.row_s = tiny_driver.engine._pace.tile_row_s = row_s
+    tiny_driver.engine._budget.row_s = tiny_driver.engine._budget.tile_row_s = row_s
     for number in range(4):
         tiny_driver.add(number, tokens_of(1, 200), sampling=Sampling(seed=number, temperature=1.5))
     answers = tiny_driver.run(*range(4), count=8)
@@ -251,7 +251,7 @@ def test_who_waits_for_a_prefix_survives_its_cancel(tiny_driver) -> None:
 
 def test_a_short_prompt_is_not_stuck_behind_a_long_one(open_tiny) -> None:
     driver = open_tiny(context=2048, cache=4096)
-    driver.engine._pace.row_s = driver.engine._pace.tile_row_s = 0.0039  # 64 rows at most
+    driver.engine._budget.row_s = driver.engine._budget.tile_row_s = 0.0039  # 64 rows at most
     driver.add(1, tokens_of(1, 1500))
     driver.step()
     driver.add(2, tokens_of(2, 30))
@@ -261,7 +261,7 @@ def test_a_short_prompt_is_not_stuck_behind_a_long_one(open_tiny) -> None:
 
 def test_a_cancel_in_prefill_leaves_nothing(tiny_driver) -> None:
     driver = tiny_driver
-    driver.engine._pace.row_s = driver.engine._pace.tile_row_s = 0.0039
+    driver.engine._budget.row_s = driver.engine._budget.tile_row_s = 0.0039
     driver.add(1, tokens_of(1, 500))
     driver.step()
     assert 0 < driver.engine.stats().cache_tokens_used < 500

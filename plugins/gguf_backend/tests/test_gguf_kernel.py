@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lmx_gguf_backend.kernel import GgufBackend
+from lmx_gguf_backend.backend import GgufBackend
 from lmx_gguf_backend.settings import GgufSettings
 
 from lmx_kernel.errors import ModelUnusableError
@@ -158,7 +158,7 @@ def test_settings_are_checked() -> None:
 
 def test_the_kernels_side_imports_no_engine() -> None:
     code = (
-        "import sys, lmx_gguf_backend.kernel\n"
+        "import sys, lmx_gguf_backend.backend\n"
         "print([m for m in ('numpy', 'llama_cpp') if m in sys.modules])"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from lmx_gguf_backend.sampler import Sampler, logprobs, top
 
+from lmx_kernel.engine.numpy_sampler import Sampler, logprobs, top
+from lmx_kernel.engine.sequences import uniform
 from lmx_kernel.errors import InvalidRequestError
-from lmx_kernel.sequences import uniform
 from lmx_kernel.types import Sampling
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}

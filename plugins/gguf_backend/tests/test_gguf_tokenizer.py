@@ -24,7 +24,7 @@ TEXTS = [
 def test_round_trip(demo_engine, text: str, parse_special: bool) -> None:
     tokenizer = demo_engine.tokenizer
     tokens = tokenizer.encode(text, add_special=False, parse_special=parse_special)
-    assert b"".join(tokenizer.pieces[token] for token in tokens) == text.encode()
+    assert b"".join(tokenizer.token_bytes[token] for token in tokens) == text.encode()
 
 
 def test_control_tokens_are_read_only_where_asked(demo_engine) -> None:
@@ -33,7 +33,7 @@ def test_control_tokens_are_read_only_where_asked(demo_engine) -> None:
     assert tokenizer.encode(text, add_special=False, parse_special=True) == [1]
     plain = tokenizer.encode(text, add_special=False, parse_special=False)
     assert len(plain) > 1
-    assert not tokenizer.hidden.intersection(plain)
+    assert not tokenizer.special_ids.intersection(plain)
 
 
 def test_the_models_own_begin_token(demo_engine, tiny_driver) -> None:
@@ -46,26 +46,26 @@ def test_the_models_own_begin_token(demo_engine, tiny_driver) -> None:
 
 def test_what_the_file_says(demo_engine, tiny_driver) -> None:
     demo, tiny = demo_engine.tokenizer, tiny_driver.engine.tokenizer
-    assert len(demo.pieces) == 49152
+    assert len(demo.token_bytes) == 49152
     assert demo.end_ids == {0, 2}  # not <reponame>, which the library counts too
-    assert demo.pieces[2] == b"<|im_end|>"
-    assert {0, 1, 2} <= demo.hidden
+    assert demo.token_bytes[2] == b"<|im_end|>"
+    assert {0, 1, 2} <= demo.special_ids
     assert "<|im_start|>" in demo.chat_template
     assert demo.template_texts["eos_token"] == "<|im_end|>"
     assert tiny.template_texts["bos_token"] == "<s>"
-    assert (tiny.pieces[3 + 65], tiny.pieces[259]) == (b"A", b" a0")
+    assert (tiny.token_bytes[3 + 65], tiny.token_bytes[259]) == (b"A", b" a0")
 
 
 def test_broken_text_is_replaced(demo_engine) -> None:
     tokens = demo_engine.tokenizer.encode("a\ud800b", add_special=False, parse_special=False)
-    assert b"".join(demo_engine.tokenizer.pieces[token] for token in tokens) == b"a?b"
+    assert b"".join(demo_engine.tokenizer.token_bytes[token] for token in tokens) == b"a?b"
 
 
 def test_long_texts(demo_engine) -> None:
     tokenizer = demo_engine.tokenizer
     for text in ("word " * 40_000, "x" * 200_000, "\u3042" * 60_000):
         tokens = tokenizer.encode(text, add_special=False, parse_special=True)
-        assert b"".join(tokenizer.pieces[token] for token in tokens) == text.encode()
+        assert b"".join(tokenizer.token_bytes[token] for token in tokens) == text.encode()
 
 
 def test_many_threads(demo_engine) -> None:
@@ -81,4 +81,4 @@ def test_many_threads(demo_engine) -> None:
     for thread in threads:
         thread.join()
     for number, text in enumerate(texts):
-        assert b"".join(tokenizer.pieces[token] for token in results[number]) == text.encode()
+        assert b"".join(tokenizer.token_bytes[token] for token in results[number]) == text.encode()

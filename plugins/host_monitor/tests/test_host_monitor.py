@@ -14,11 +14,11 @@ from lmx_host_monitor import plugin
 from lmx_host_monitor.monitor import HostMonitor
 from lmx_host_monitor.settings import HostMonitorSettings
 
-from lmx_kernel.discovery import PluginSettings
 from lmx_kernel.events import Sampled
 from lmx_kernel.hookspecs import GROUP
-from lmx_kernel.monitors import watch
-from lmx_kernel.plugins import Plugins
+from lmx_kernel.observe.monitors import watch
+from lmx_kernel.plugins.discovery import PluginSettings
+from lmx_kernel.plugins.manager import Plugins
 
 Times = namedtuple("Times", "user system idle iowait guest")
 

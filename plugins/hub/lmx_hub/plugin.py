@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from lmx_hub.kind import Downloads
 from lmx_hub.settings import HubSettings
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import JobKind, SettingsSection
-from lmx_kernel.kernel import Kernel
+from lmx_kernel.interfaces import JobKind, Kernel, SettingsSection
 
 
 @hookimpl

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lmx_kernel.errors import ModelUnusableError
-from lmx_kernel.installed import entry_points
+from lmx_kernel.plugins.entry_points import entry_points
 
 SETTLED_NS = 2_000_000_000
 ARGUMENTS = re.compile(rb"\bModelArgs\b")  # what no helper beside the architectures has

@@ -9,18 +9,14 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from attrs import frozen
 
 from lmx_kernel.errors import ConflictError, InvalidRequestError, ModelUnusableError
-from lmx_kernel.interfaces import Report
+from lmx_kernel.interfaces import Job, Kernel, Report
 from lmx_kernel.jobs.child import run_child
-from lmx_kernel.jobs.job import Job
 from lmx_kernel.types import ModelCard
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
 
 WORK = "lmx_mlx_backend.convert.work"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -97,7 +93,7 @@ class Conversions:
             await self.discard(spec)
         return {"model": name, **done}
 
-    def is_there(self, done: Job) -> bool:
+    def result_exists(self, done: Job) -> bool:
         """Tell whether the new model is on disk, and was not changed after the job was done."""
         assert done.result is not None
         target = self._folder / done.result["model"]

@@ -9,8 +9,8 @@ import mlx.core as mx
 from attrs import define, field
 
 from lmx_kernel.engine import EngineStats, Output, Sequence, Step, Tokenizer
+from lmx_kernel.engine.sequences import StepBuilder, check_sequence, common
 from lmx_kernel.errors import InvalidRequestError
-from lmx_kernel.sequences import StepBuilder, check_sequence, common
 from lmx_kernel.types import EngineLimits
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.group import (
@@ -23,9 +23,9 @@ from lmx_mlx_backend.group import (
     row_counts,
 )
 from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
-from lmx_mlx_backend.pace import Pace
 from lmx_mlx_backend.prefill import TAIL, plan_last_pieces, plan_piece
-from lmx_mlx_backend.prefix import LEAST_SHARED, PrefixStore
+from lmx_mlx_backend.prefill_budget import PrefillBudget
+from lmx_mlx_backend.prefix import LEAST_SHARED, PrefixCache
 from lmx_mlx_backend.sampler import Table
 
 
@@ -42,8 +42,8 @@ class MlxEngine:
     tokenizer: Tokenizer
     limits: EngineLimits
     _model: Model
-    _pace: Pace
-    _store: PrefixStore | None
+    _budget: PrefillBudget
+    _store: PrefixCache | None
     _padding_cells: int
     _spare_cells: int
     _ahead: bool
@@ -115,7 +115,7 @@ class MlxEngine:
             self._regroup()
         rows = self._prefill()
         if rows:
-            self._pace.observe(rows, time.perf_counter() - started_s)
+            self._budget.observe(rows, time.perf_counter() - started_s)
         return self._report.build()
 
     def _decode(self, group: Group) -> None:
@@ -143,7 +143,7 @@ class MlxEngine:
 
     def _prefill(self) -> int:
         """Compute pieces of prompts, the oldest or the shortest first; return how many rows."""
-        rows = left = self._pace.rows
+        rows = left = self._budget.rows
         last: list[Row] = []
         for row in self._waiting():
             while left > 0 and row not in last and self._is_waiting(row) and self._can_start(row):
@@ -325,7 +325,7 @@ class MlxEngine:
 
     def stats(self) -> EngineStats:
         """Return current figures."""
-        store = self._store or PrefixStore(0)
+        store = self._store or PrefixCache(0)
         active_bytes, cached_bytes = mx.get_active_memory(), mx.get_cache_memory()
         return EngineStats(
             cache_tokens_used=sum(row.done for row in self._running.values()),

@@ -20,7 +20,7 @@ PADDING_SHARE = 8
 """Padding in batches of unequal rows may take one part in this many of the cache."""
 
 KEPT_SHARE = 4
-"""Kept prefixes may take one part in this many of what the cache takes."""
+"""CachedPrefix prefixes may take one part in this many of what the cache takes."""
 
 CELLS_STEP = 256
 """mlx-lm's caches grow by this many tokens a row."""

@@ -16,7 +16,7 @@ import mlx.core as mx
 from attrs import define, field, frozen
 
 from lmx_kernel.engine import Progress, TokenLogprobs, TokenMask
-from lmx_kernel.sequences import has_penalties, uniform
+from lmx_kernel.engine.sequences import has_penalties, uniform
 from lmx_kernel.types import Sampling
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.caches import Cache

@@ -20,7 +20,7 @@ from lmx_kernel.errors import ModelUnusableError
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.architectures import distribution, find_plugin
 from lmx_mlx_backend.deadline import deadline
-from lmx_mlx_backend.pace import LEAST_ROWS
+from lmx_mlx_backend.prefill_budget import LEAST_ROWS
 
 COMPUTE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
                   NameError, RuntimeError, TypeError, ValueError)  # fmt: skip

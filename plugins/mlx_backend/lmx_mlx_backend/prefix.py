@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
-from lmx_kernel.sequences import common
+from lmx_kernel.engine.sequences import common
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.caches import Cache
 
@@ -20,7 +20,7 @@ LEAST_SHARED = 16
 
 
 @define(eq=False)
-class Kept:
+class CachedPrefix:
     """A prefix and its cache."""
 
     tokens: list[int]
@@ -36,14 +36,14 @@ class Kept:
 
 
 @define
-class PrefixStore:
-    """Kept prefixes, the one that was not used for longest first.
+class PrefixCache:
+    """CachedPrefix prefixes, the one that was not used for longest first.
 
     :param budget_bytes: for all of them.
     """
 
     budget_bytes: int
-    _kept: list[Kept] = field(factory=list)
+    _kept: list[CachedPrefix] = field(factory=list)
 
     def best(self, tokens: Sequence[int]) -> int:
         """Return how many of ``tokens`` a kept prefix can stand for."""
@@ -66,7 +66,7 @@ class PrefixStore:
         """Keep ``cache``, which was computed from exactly ``tokens``; the oldest make room."""
         if any(kept.tokens == tokens for kept in self._kept):
             return
-        new = Kept(tokens, cache, caches.can_trim(cache), caches.size_bytes(cache))
+        new = CachedPrefix(tokens, cache, caches.can_trim(cache), caches.size_bytes(cache))
         if new.size_bytes > self.budget_bytes:
             return
         if new.is_trimmable:

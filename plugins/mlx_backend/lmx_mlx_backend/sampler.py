@@ -21,7 +21,7 @@ import numpy as np
 from attrs import frozen
 
 from lmx_kernel.engine import TokenMask
-from lmx_kernel.sequences import has_penalties
+from lmx_kernel.engine.sequences import has_penalties
 from lmx_kernel.types import Sampling
 
 FEW, MANY = 64, 1024

@@ -36,8 +36,8 @@ class MlxTokenizer:
 
     reader: Tokenizer
     plain: Tokenizer
-    pieces: Sequence[bytes]
-    hidden: frozenset[int]
+    token_bytes: Sequence[bytes]
+    special_ids: frozenset[int]
     end_ids: frozenset[int]
     chat_template: str | None
     template_texts: dict[str, str]
@@ -58,8 +58,8 @@ class MlxTokenizer:
         return cls(
             reader=reader,
             plain=plain,
-            pieces=pieces,
-            hidden=frozenset(hidden | {token for token in range(width) if not pieces[token]}),
+            token_bytes=pieces,
+            special_ids=frozenset(hidden | {token for token in range(width) if not pieces[token]}),
             end_ids=frozenset(_end_ids(folder, reader, hidden, texts.get("eos_token"))),
             chat_template=chat_template(folder),
             template_texts=texts,

@@ -12,8 +12,8 @@ from lmx_mlx_backend.engine import MlxEngine
 from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
 from lmx_mlx_backend.model import Model
-from lmx_mlx_backend.pace import Pace
-from lmx_mlx_backend.prefix import PrefixStore
+from lmx_mlx_backend.prefill_budget import PrefillBudget
+from lmx_mlx_backend.prefix import PrefixCache
 from lmx_mlx_backend.settings import MlxSettings
 from lmx_mlx_backend.tokenizer import MlxTokenizer
 
@@ -46,8 +46,8 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
             cache_tokens=options.cache_tokens,
         ),
         model=model,
-        pace=Pace(model.row_s),
-        store=PrefixStore(footprint.kept_bytes) if model.can_keep else None,
+        budget=PrefillBudget(model.row_s),
+        store=PrefixCache(footprint.kept_bytes) if model.can_keep else None,
         padding_cells=footprint.weights_bytes // (PADDING_COST * max(footprint.token_bytes, 1)),
         spare_cells=options.cache_tokens // PADDING_SHARE,
         ahead=on_gpu,

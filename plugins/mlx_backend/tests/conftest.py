@@ -122,7 +122,7 @@ def card_of() -> Callable[[Path], ModelCard]:
 
 def find_card(folder: Path) -> ModelCard:
     """Return the card that the backend gives the folder."""
-    from lmx_mlx_backend.kernel import MlxBackend
+    from lmx_mlx_backend.backend import MlxBackend
 
     names = tuple(file.name for file in folder.iterdir())
     return MlxBackend().identify(Location("model", folder, names))[0]

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
-
-from lmx_kernel.testing.architecture import check_architecture
+from lmx_mlx_backend.testing import check_architecture
 
 CONFIG = {"model_type": "tiny_lm", "hidden_size": 64}
 OFFSET = "cache.offset if cache is not None else 0"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from lmx_mlx_backend import blas
+from lmx_mlx_backend.backend import MlxBackend
 from lmx_mlx_backend.findings import examine
-from lmx_mlx_backend.kernel import MlxBackend
 from structlog.testing import capture_logs
 
 from lmx_kernel.interfaces import Finding

@@ -18,7 +18,7 @@ from lmx_mlx_backend.conversion import Conversions, ConvertSpec
 from lmx_mlx_backend.convert import work
 
 from lmx_kernel import errors
-from lmx_kernel.jobs.job import JobState
+from lmx_kernel.interfaces import JobState
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.types import ModelCard
 

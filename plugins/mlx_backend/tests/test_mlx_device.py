@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from lmx_mlx_backend import device
-from lmx_mlx_backend.kernel import MlxBackend
+from lmx_mlx_backend.backend import MlxBackend
 
 TOOL = """#!/bin/sh
 {do}

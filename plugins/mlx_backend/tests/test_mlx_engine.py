@@ -51,7 +51,7 @@ PROMPTS = [tokens_of(seed, count) for seed, count in enumerate(LENGTHS)]
 def test_is_an_engine(driver) -> None:
     assert isinstance(driver.engine, Engine)
     assert driver.engine.limits.max_sequences == 8
-    assert len(driver.engine.tokenizer.pieces) == 300
+    assert len(driver.engine.tokenizer.token_bytes) == 300
 
 
 # --- batches
@@ -139,11 +139,11 @@ def test_long_prompts_come_in_pieces_beside_running_streams(open_model) -> None:
     driver.run(1, count=1)
     driver.add(2, PROMPTS[1])
     driver.step()
-    driver.engine._pace.row_s = 0.3 / 64
+    driver.engine._budget.row_s = 0.3 / 64
     driver.add(3, tokens_of(50, 900))
     before = len(driver.tokens[2])
     while not driver.tokens[3]:
-        driver.engine._pace.row_s = 0.3 / 64
+        driver.engine._budget.row_s = 0.3 / 64
         driver.step()
     pieces = [p.processed for step in driver.steps for p in step.progress if p.id == 3]
     assert pieces[:3] == [64, 128, 192]
@@ -154,7 +154,7 @@ def test_long_prompts_come_in_pieces_beside_running_streams(open_model) -> None:
 
 def test_a_short_prompt_does_not_wait_for_a_long_one(open_model) -> None:
     driver = open_model(context=1024)
-    driver.engine._pace.row_s = 1.0
+    driver.engine._budget.row_s = 1.0
     driver.add(1, tokens_of(1, 900))
     driver.add(2, PROMPTS[0])
     for _ in range(3):
@@ -201,7 +201,7 @@ def test_prompts_of_like_length_are_completed_together(driver, shapes) -> None:
     prompts = [tokens_of(seed, count) for seed, count in enumerate((12, 9, 40, 15, 44))]
     alone = [driver.answer(prompt, 12, sampling=SEEDED) for prompt in prompts]
     driver.engine.trim()
-    driver.engine._pace.row_s = 1e-4
+    driver.engine._budget.row_s = 1e-4
     shapes.clear()
     for number, prompt in enumerate(prompts):
         driver.add(number, prompt, sampling=SEEDED)
@@ -221,7 +221,7 @@ def test_prompts_that_began_differently_are_completed_together(driver, shapes) -
     alone = [driver.answer(prompt, 12) for prompt in prompts]
     driver.engine.trim()
     driver.answer(started, 1)
-    driver.engine._pace.row_s = 1e-4
+    driver.engine._budget.row_s = 1e-4
     shapes.clear()
     for number, prompt in enumerate(prompts):
         driver.add(number, prompt)
@@ -311,7 +311,7 @@ def test_kept_prefixes_stay_within_their_budget(open_model) -> None:
 
 def test_nothing_of_a_cancelled_prompt_is_kept(open_model) -> None:
     driver = open_model(context=1024)
-    driver.engine._pace.row_s = 1.0
+    driver.engine._budget.row_s = 1.0
     driver.add(1, tokens_of(1, 500))
     driver.step()
     driver.engine.remove(1)

@@ -16,9 +16,9 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lmx_mlx_backend import architectures, device
+from lmx_mlx_backend.backend import MlxBackend
 from lmx_mlx_backend.folder import UNSTATED_CONTEXT, chat_template, read_folder
 from lmx_mlx_backend.footprint import Footprint
-from lmx_mlx_backend.kernel import MlxBackend
 from lmx_mlx_backend.safetensors import read_tensors
 
 from lmx_kernel.errors import ModelUnusableError
@@ -335,7 +335,7 @@ def test_all_files_of_the_folder_are_the_models_own(card_of: CardOf, llama: Path
 
 def test_the_kernel_side_imports_no_engine() -> None:
     code = (
-        "import sys; from lmx_mlx_backend.kernel import MlxBackend; "
+        "import sys; from lmx_mlx_backend.backend import MlxBackend; "
         "from lmx_mlx_backend.architectures import is_known; assert is_known('llama'); "
         "print([n for n in ('mlx', 'mlx_lm', 'numpy', 'transformers', 'tokenizers') "
         "if n in sys.modules])"

@@ -20,7 +20,7 @@ def tokenizer(llama: Path) -> MlxTokenizer:
 
 
 def text_of(tokenizer: Protocol, tokens: list[int]) -> str:
-    return b"".join(tokenizer.pieces[token] for token in tokens).decode()
+    return b"".join(tokenizer.token_bytes[token] for token in tokens).decode()
 
 
 def test_bytes_of_tokens_make_the_text(tokenizer: MlxTokenizer) -> None:
@@ -43,14 +43,14 @@ def test_the_begin_token_comes_only_if_asked(tokenizer: MlxTokenizer) -> None:
 
 
 def test_what_a_text_is_made_of(tokenizer: MlxTokenizer) -> None:
-    assert len(tokenizer.pieces) == 300
-    assert tokenizer.pieces[1] == b"<|im_end|>"
+    assert len(tokenizer.token_bytes) == 300
+    assert tokenizer.token_bytes[1] == b"<|im_end|>"
     assert tokenizer.end_ids == {1}
-    assert {0, 1} <= tokenizer.hidden
-    assert set(range(259, 300)) <= tokenizer.hidden  # the model has more logits than tokens
-    assert tokenizer.pieces[299] == b""
+    assert {0, 1} <= tokenizer.special_ids
+    assert set(range(259, 300)) <= tokenizer.special_ids  # the model has more logits than tokens
+    assert tokenizer.token_bytes[299] == b""
     visible = tokenizer.reader.token_to_id("<tool>")
-    assert visible not in tokenizer.hidden
+    assert visible not in tokenizer.special_ids
     assert tokenizer.template_texts == {"bos_token": "<s>", "eos_token": "<|im_end|>"}
 
 
@@ -112,7 +112,7 @@ def test_vocabularies_of_the_sentencepiece_kind(llama: Path) -> None:
     )
     tokenizer.save(str(llama / "tokenizer.json"))
     opened = MlxTokenizer.open(llama, 6)
-    assert list(opened.pieces) == [b"<unk>", b" ", b"a", b" a", b"\xc3", b"\xb6"]
+    assert list(opened.token_bytes) == [b"<unk>", b" ", b"a", b" a", b"\xc3", b"\xb6"]
     tokens = opened.encode("a a\u00f6", add_special=False, parse_special=True)
     assert tokens == [2, 3, 4, 5]
     assert text_of(opened, tokens) == "a a\u00f6"

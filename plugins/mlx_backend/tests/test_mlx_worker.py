@@ -16,10 +16,10 @@ import pytest
 
 from lmx_kernel.errors import LmxError
 from lmx_kernel.events import WorkerCrashed
-from lmx_kernel.testing.stage import Stage, staged_kernel
+from lmx_kernel.testing.harness import RunningKernel, running_kernel
 from lmx_kernel.types import GenerationRequest, Sampling, TextDelta, TokenPrompt
 
-PLUGINS = ("lmx_mlx_backend.kernel", "lmx_model_folders.plugin")
+PLUGINS = ("lmx_mlx_backend.backend", "lmx_model_folders.plugin")
 NO_END = {1: -100.0}
 COUNT = 120
 SAMPLINGS = [
@@ -31,18 +31,18 @@ SAMPLINGS = [
 
 
 @asynccontextmanager
-async def kernel_with(folder: Path, home: Path) -> AsyncIterator[Stage]:
+async def kernel_with(folder: Path, home: Path) -> AsyncIterator[RunningKernel]:
     """Hold a kernel open that serves the model in ``folder``."""
     config = (
         "[model_folders]\nhome = false\nhugging_face = false\nlm_studio = false\n"
         f'paths = ["{folder.parent}"]\n[mlx]\ndevice = "cpu"\n'
     )
-    async with staged_kernel(home, {}, config, PLUGINS) as stage:
+    async with running_kernel(home, {}, config, PLUGINS) as stage:
         yield stage
 
 
 async def tokens_of(
-    stage: Stage, model: str, number: int, on_token: Callable[[], None] = lambda: None
+    stage: RunningKernel, model: str, number: int, on_token: Callable[[], None] = lambda: None
 ) -> list[int]:
     """Return the tokens of an answer to prompt ``number``, sampled as that one is."""
     dice = random.Random(number)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from falcon.asgi import Request, Response
 
 from lmx_kernel.http.json_body import read_body, send
+from lmx_kernel.interfaces import Kernel
 from lmx_kernel.types import GenerationRequest
 from lmx_openai_api.objects import TokenCount
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
 
 T = TypeVar("T")
 Parsing = tuple[type[T], Callable[[T], Sequence[GenerationRequest]]]

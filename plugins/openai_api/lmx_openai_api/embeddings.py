@@ -7,19 +7,16 @@ import math
 import sys
 from array import array
 from base64 import b64encode
-from typing import TYPE_CHECKING
 
 import msgspec
 from falcon.asgi import Request, Response
 
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.http.json_body import read_body, send
+from lmx_kernel.interfaces import Kernel
 from lmx_openai_api.objects import EmbeddingObject
 from lmx_openai_api.requests import MAX_EMBEDDED, inputs
 from lmx_openai_api.schema import EmbeddingBody
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
 
 
 class Embeddings:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from falcon.asgi import Request, Response
 
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.http.json_body import send
+from lmx_kernel.interfaces import Kernel
 from lmx_kernel.types import ModelCard
 from lmx_openai_api.objects import ModelObject
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
 
 # The dialect demands a date; cards have none, and looking at the disk for one is not worth it.
 _CREATED = int(time.time())

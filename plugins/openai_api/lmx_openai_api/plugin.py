@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, SettingsSection
+from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
 from lmx_openai_api.settings import OpenAISettings
 from lmx_openai_api.surface import OpenAISurface
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
 
 
 @hookimpl

@@ -16,8 +16,8 @@ from lmx_kernel.types import (
 )
 from lmx_openai_api.checks import check_json, check_supported
 from lmx_openai_api.messages import message
+from lmx_openai_api.response_format import constraint
 from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody, GenerationBody, Stop
-from lmx_openai_api.shape import constraint
 from lmx_openai_api.tools import tool, tool_choice
 
 LEAST_TOP_P = 1e-6  # 0 keeps the likeliest token only

@@ -13,16 +13,16 @@ import msgspec
 from attrs import define, field
 
 from lmx_kernel.errors import LmxError
-from lmx_kernel.runtime.answer import Reading
+from lmx_kernel.interfaces import Answer
 from lmx_kernel.types import Admitted, Event, Finished
 from lmx_openai_api.errors import error_body
-from lmx_openai_api.render import Chunker, Envelope, JsonObject, usage_object
+from lmx_openai_api.rendering import Chunker, Envelope, JsonObject, usage_object
 
 HEARTBEAT = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
-async def read_admission(answer: Reading, prompts: int, limit_s: float) -> list[Event]:
+async def read_admission(answer: Answer, prompts: int, limit_s: float) -> list[Event]:
     """Return the events up to the admission of all ``prompts``, or those of ``limit_s``.
 
     Until then a refusal can still have its own HTTP status; but a model that loads must not keep
@@ -51,7 +51,7 @@ class EventStream:
     :param include_usage: whether to tell the cost at the end.
     """
 
-    answer: Reading
+    answer: Answer
     early: Sequence[Event]
     envelope: Envelope
     choices: int

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from lmx_kernel.errors import LmxError
-from lmx_kernel.interfaces import Operation
+from lmx_kernel.interfaces import Kernel, Operation
 from lmx_openai_api.chat import ChatCompletions
 from lmx_openai_api.completions import Completions
 from lmx_openai_api.count import CountTokens, Parsing
@@ -30,10 +30,6 @@ from lmx_openai_api.objects import (
 from lmx_openai_api.requests import chat_request, completion_requests, embedding_request
 from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody
 from lmx_openai_api.settings import OpenAISettings
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
-
 
 _COUNTED: tuple[tuple[str, Parsing[Any]], ...] = (
     ("/v1/chat/completions", (ChatBody, lambda body: [chat_request(body)])),

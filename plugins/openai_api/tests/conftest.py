@@ -20,12 +20,13 @@ from lmx_openai_api.surface import OpenAISurface
 
 from lmx_kernel.errors import LmxError, ModelNotFoundError
 from lmx_kernel.http.app import build_app
+from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.health import Health
-from lmx_kernel.http.render import ErrorRenderer
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
-from lmx_kernel.runtime.answer import Answer
+from lmx_kernel.http.surface_table import SurfaceTable
+from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import (
     EmbeddingInput,
     Embeddings,
@@ -39,7 +40,7 @@ from lmx_kernel.types import (
 )
 
 MODEL = "acme/Tiny-1B"
-Play = Callable[[Answer], None]
+Play = Callable[[LiveAnswer], None]
 
 
 def pytest_asyncio_loop_factories(config: object, item: object) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def make_logprob(text: bytes, *others: bytes) -> Logprobs:
     return Logprobs(TokenLogprob(7, text, -0.5), tuple(top))
 
 
-def hello(answer: Answer) -> None:
+def hello(answer: LiveAnswer) -> None:
     """Answer all candidates with "Hello" in two pieces, the second after a token of no text."""
     answer.admit(7)
     answer.start()
@@ -90,7 +91,7 @@ class StubKernel:
 
     play: Play = hello
     refusal: LmxError | None = None
-    answers: list[Answer] = field(factory=list)
+    answers: list[LiveAnswer] = field(factory=list)
     embedded: list[EmbeddingInput] = field(factory=list)
     counted: list[GenerationRequest] = field(factory=list)
     asked: asyncio.Event = field(factory=asyncio.Event)
@@ -112,10 +113,10 @@ class StubKernel:
                 return known
         raise ModelNotFoundError(f"no {name}; there are: {MODEL}", param="model")
 
-    async def generate(self, request: GenerationRequest) -> Answer:
+    async def generate(self, request: GenerationRequest) -> LiveAnswer:
         if self.refusal:
             raise self.refusal
-        answer = Answer(request, self.find(request.model).id)
+        answer = LiveAnswer(request, self.find(request.model).id)
         answer.on_close = self._close
         self.answers.append(answer)
         self.play(answer)
@@ -139,7 +140,7 @@ class StubKernel:
         self.counted.append(request)
         return 7
 
-    def _close(self, answer: Answer) -> None:
+    def _close(self, answer: LiveAnswer) -> None:
         answer.end("cancelled")
         self.closed.set()
 
@@ -210,7 +211,7 @@ def surface() -> OpenAISurface:
 async def api(surface: OpenAISurface) -> AsyncIterator[Api]:
     settings = ServerSettings(port=0)
     app = build_app([surface], make_health())
-    shell = Shell(app, settings, ErrorRenderer([surface]), lambda request: "")
+    shell = Shell(app, settings, ErrorRenderer(SurfaceTable([surface])), lambda request: "")
     server = HttpServer(settings, shell)
     await server.start()
     url = f"http://127.0.0.1:{server.port}"

@@ -5,13 +5,13 @@ import json
 
 import openai
 import pytest
-from lmx_openai_api.chat_rendering import ChatRendering
-from lmx_openai_api.render import Envelope
+from lmx_openai_api.rendering import Envelope
+from lmx_openai_api.rendering_chat import ChatRendering
 from lmx_openai_api.sse import EventStream
 
 from lmx_kernel.errors import EngineCrashedError, ModelUnusableError
-from lmx_kernel.runtime.answer import Answer
-from lmx_kernel.testing.stage import ask
+from lmx_kernel.runtime.answer import LiveAnswer
+from lmx_kernel.testing.harness import ask
 from lmx_kernel.types import Finished, PromptProgress, TextDelta
 
 MODEL = "acme/Tiny-1B"
@@ -104,7 +104,7 @@ async def test_the_sdk_accumulates_a_stream(api):
 
 
 async def test_the_last_frames_are_one_write(api):
-    answer = Answer(ask(MODEL), MODEL)
+    answer = LiveAnswer(ask(MODEL), MODEL)
     api.kernel.play(answer)
     *_, last = [write async for write in make_stream(answer, include_usage=True)]
     assert last.count(b"data: ") == 3
@@ -128,7 +128,7 @@ async def test_a_cold_model_does_not_hold_up_the_headers(api, chunks):
 
 
 async def test_events_that_say_nothing_do_not_put_off_a_heartbeat():
-    class Busy(Answer):
+    class Busy(LiveAnswer):
         async def next(self, timeout_s=None):
             await asyncio.sleep(0)
             return PromptProgress(0, 1, 9, 0)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lmx_kernel.events import KernelEvent
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.interfaces import ApiSurface, Kernel
 from lmx_prometheus.metrics import Metrics
 from lmx_prometheus.status import StatusCollector
 from lmx_prometheus.surface import MetricsSurface
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
 
 
 class Plugin:

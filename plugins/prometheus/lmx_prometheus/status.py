@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from lmx_kernel.status import KernelStatus, ModelStatus
+from lmx_kernel.interfaces import KernelStatus, ModelStatus
 
 
 class StatusCollector(Collector):

@@ -18,13 +18,13 @@ from lmx_prometheus.metrics import Metrics
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lmx_kernel.discovery import PluginSettings
 from lmx_kernel.engine import EngineStats
 from lmx_kernel.events import KernelEvent
 from lmx_kernel.hookspecs import GROUP
-from lmx_kernel.plugins import Plugins
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import FAKE, staged_daemon, write_scripts
+from lmx_kernel.plugins.discovery import PluginSettings
+from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import FAKE, running_daemon, write_fake_models
 
 
 @frozen
@@ -162,9 +162,9 @@ def serve(tmp_path: Path):
 
     @asynccontextmanager
     async def hold(
-        scripts: dict[str, Script], more: tuple[str, ...] = (), config: str = ""
+        scripts: dict[str, FakeModel], more: tuple[str, ...] = (), config: str = ""
     ) -> AsyncIterator[Daemon]:
-        write_scripts(tmp_path, scripts)
+        write_fake_models(tmp_path, scripts)
         path = tmp_path / "config.toml"
         path.write_text(
             f'[plugins]\nmodules = ["{FAKE}"]\n'
@@ -172,7 +172,7 @@ def serve(tmp_path: Path):
             f'[fake]\nfolder = "{tmp_path}"\n{config}'
         )
         async with (
-            staged_daemon(path) as daemon,
+            running_daemon(path) as daemon,
             httpx.AsyncClient(base_url=daemon.url, timeout=30) as http,
         ):
             yield Daemon(http)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from lmx_kernel.testing.script import Script
+from lmx_kernel.testing.fake_model import FakeModel
 
 CANARY = "canary-51fe0b"
 MIB = 1024**2
@@ -15,7 +15,7 @@ def ended(model, count=1, outcome="ok"):
 
 
 async def test_requests_and_their_tokens_are_counted_by_model(serve):
-    async with serve({"a": Script(), "b": Script()}) as daemon:
+    async with serve({"a": FakeModel(), "b": FakeModel()}) as daemon:
         assert [await daemon.ask(model) for model in ("a", "b", "b")] == [200] * 3
         page = await daemon.page_when(ended("b", 2))
         assert page.value("lmx_requests_total", model="a", outcome="ok") == 1
@@ -29,7 +29,7 @@ async def test_requests_and_their_tokens_are_counted_by_model(serve):
 
 
 async def test_what_runs_now_is_told_as_of_now(serve):
-    script = Script(tokens_per_s=50, memory_bytes=1234)
+    script = FakeModel(tokens_per_s=50, memory_bytes=1234)
     async with serve({"a": script}) as daemon:
         answer = asyncio.create_task(daemon.ask("a", max_tokens=4000))
         page = await daemon.page_when(lambda page: page.value("lmx_requests_running", model="a"))
@@ -43,7 +43,7 @@ async def test_what_runs_now_is_told_as_of_now(serve):
 
 
 async def test_a_crash_and_the_streams_that_survive_it(serve):
-    async with serve({"a": Script(crash_at=5)}) as daemon:
+    async with serve({"a": FakeModel(crash_at=5)}) as daemon:
         assert await daemon.ask("a", max_tokens=10) == 200
         page = await daemon.page_when(ended("a"))
         assert page.value("lmx_worker_crashes_total", model="a") == 1
@@ -54,7 +54,7 @@ async def test_a_crash_and_the_streams_that_survive_it(serve):
 
 
 async def test_a_stream_that_crashes_twice_is_told_as_failed(serve):
-    async with serve({"a": Script(poison="poison")}) as daemon:
+    async with serve({"a": FakeModel(poison="poison")}) as daemon:
         assert await daemon.ask("a", "poison") >= 500
         page = await daemon.page_when(ended("a", outcome="engine_crashed"))
         assert page.value("lmx_resumed_streams_total", model="a") == 1
@@ -62,14 +62,14 @@ async def test_a_stream_that_crashes_twice_is_told_as_failed(serve):
 
 
 async def test_a_load_that_fails_is_counted_by_its_code(serve):
-    async with serve({"a": Script(load_error="no such tensor")}) as daemon:
+    async with serve({"a": FakeModel(load_error="no such tensor")}) as daemon:
         assert await daemon.ask("a") >= 400
         page = await daemon.page_when(lambda page: page.value("lmx_load_failures_total"))
         assert page.value("lmx_load_failures_total", model="a", code="model_unusable") == 1
 
 
 async def test_series_go_on_over_a_swap(serve):
-    scripts = {"a": Script(memory_bytes=200 * MIB), "b": Script(memory_bytes=200 * MIB)}
+    scripts = {"a": FakeModel(memory_bytes=200 * MIB), "b": FakeModel(memory_bytes=200 * MIB)}
     async with serve(scripts, config=f"[memory]\nbudget_bytes = {300 * MIB}") as daemon:
         assert [await daemon.ask(model) for model in ("a", "b", "a")] == [200] * 3
         page = await daemon.page_when(ended("a", 2))
@@ -81,7 +81,7 @@ async def test_series_go_on_over_a_swap(serve):
 
 
 async def test_neither_prompts_nor_unknown_names_are_shown(serve):
-    async with serve({"a": Script()}) as daemon:
+    async with serve({"a": FakeModel()}) as daemon:
         assert await daemon.ask("a", CANARY) == 200
         assert await daemon.ask(CANARY) == 404
         page = await daemon.page_when(ended("", 1, "model_not_found"))
@@ -91,14 +91,14 @@ async def test_neither_prompts_nor_unknown_names_are_shown(serve):
 
 
 async def test_what_a_monitor_sees_is_shown(serve):
-    async with serve({"a": Script()}, more=("host_monitor",)) as daemon:
+    async with serve({"a": FakeModel()}, more=("host_monitor",)) as daemon:
         page = await daemon.page_when(lambda page: "lmx_monitor_value" in page.names)
         free = page.value("lmx_monitor_value", monitor="host", name="memory_available_bytes")
         assert free > 0
 
 
 async def test_only_reading_is_allowed(serve):
-    async with serve({"a": Script()}) as daemon:
+    async with serve({"a": FakeModel()}) as daemon:
         assert (await daemon.http.head("/metrics")).status_code == 200
         refused = await daemon.http.post("/metrics")
         assert refused.status_code == 405

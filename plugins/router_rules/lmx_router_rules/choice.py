@@ -10,8 +10,8 @@ from attrs import frozen
 
 from lmx_kernel.interfaces import ModelState
 from lmx_kernel.types import ModelCard
+from lmx_router_rules.request_facts import RequestFacts
 from lmx_router_rules.settings import Rule
-from lmx_router_rules.shown import Shown
 
 EMBEDDING, VISION = "embedding", "vision"
 
@@ -30,7 +30,7 @@ class Choice:
     may_pass: bool
 
 
-def choose(rule: Rule, chain: Mapping[str, ModelCard | None], shown: Shown) -> Choice:
+def choose(rule: Rule, chain: Mapping[str, ModelCard | None], shown: RequestFacts) -> Choice:
     """Return which models of ``chain`` fit."""
     fitting: list[tuple[ModelCard, ModelState]] = []
     misfits: dict[str, str] = {}
@@ -51,7 +51,7 @@ def choose(rule: Rule, chain: Mapping[str, ModelCard | None], shown: Shown) -> C
     return Choice(tuple(card.id for card, _ in fitting), misfits, may_pass)
 
 
-def incapable(card: ModelCard, shown: Shown) -> str:
+def incapable(card: ModelCard, shown: RequestFacts) -> str:
     """Return why a model can never take such a request, "" if it can."""
     if shown.wants_embeddings is not (EMBEDDING in card.capabilities):
         return "makes no embeddings" if shown.wants_embeddings else "makes embeddings only"
@@ -77,7 +77,7 @@ def _loaded_first(one: tuple[ModelCard, ModelState]) -> bool:
     return not one[1].is_loaded
 
 
-def _balanced(rule: Rule, shown: Shown) -> Callable[[tuple[ModelCard, ModelState]], Any]:
+def _balanced(rule: Rule, shown: RequestFacts) -> Callable[[tuple[ModelCard, ModelState]], Any]:
     def order(one: tuple[ModelCard, ModelState]) -> tuple[object, ...]:
         card, state = one
         if not rule.sticky:

@@ -10,11 +10,11 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from lmx_kernel.boot import boot
-from lmx_kernel.client import Client
+from lmx_kernel.cli.client import Client
+from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, print_json
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import HttpRequest
-from lmx_kernel.terminal import AsJson, ConfigPath, console, print_json
+from lmx_kernel.kernel.boot import boot
 from lmx_kernel.types import ChatPrompt, Constraint, GenerationRequest, Message, TextPart, Tool
 from lmx_router_rules.explain import Explanation, explain
 

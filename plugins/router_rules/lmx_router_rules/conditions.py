@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import translate
 
+from lmx_router_rules.request_facts import RequestFacts
 from lmx_router_rules.settings import DAYS, Rule
-from lmx_router_rules.shown import Shown
 
-Condition = Callable[[Shown], bool]
+Condition = Callable[[RequestFacts], bool]
 DAY_MINUTES = 24 * 60
 
 
@@ -66,7 +66,7 @@ def _times(rule: Rule) -> Condition:
     days = {DAYS.index(day) for day in rule.days or DAYS}
     spans = [_span(text) for text in rule.hours] or [(0, DAY_MINUTES)]
 
-    def is_time(shown: Shown) -> bool:
+    def is_time(shown: RequestFacts) -> bool:
         today = shown.context.now.weekday()
         return any(_day_of(today, shown.minute, *span) in days for span in spans)
 

@@ -10,23 +10,23 @@ from typing import Any
 
 from attrs import frozen
 
-from lmx_kernel.assembly import scan
-from lmx_kernel.attempt import Attempt
-from lmx_kernel.boot import Booted
 from lmx_kernel.errors import (
     InsufficientMemoryError,
     InvalidRequestError,
 )
 from lmx_kernel.interfaces import HttpRequest, ModelState, RoutingContext
+from lmx_kernel.kernel.assembly import scan
+from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.ledger import GIB
 from lmx_kernel.models.backends import Backends
-from lmx_kernel.routing import RoutingSettings, arrange, check, decide
+from lmx_kernel.routing.decide import RoutingSettings, arrange, check, decide
+from lmx_kernel.routing.fallback import Attempt
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.types import Decision, GenerationRequest, ModelCard, Skipped
 from lmx_router_rules.choice import incapable
+from lmx_router_rules.request_facts import RequestFacts
 from lmx_router_rules.settings import RulesSettings
-from lmx_router_rules.shown import Shown
 from lmx_router_rules.task import Task
 
 Status = Mapping[str, Any]
@@ -73,7 +73,7 @@ def explain(
     routers = arrange(plugins.routers(settings), settings.get(RoutingSettings))
     found = decide(routers, request, catalogue.cards, context)
     router, decision = found or ("", Decision((request.model,), "asked for by name", strict=True))
-    shown = Shown(request, context, settings.get(RulesSettings).long_tokens)
+    shown = RequestFacts(request, context, settings.get(RulesSettings).long_tokens)
     longest_s = settings.get(QueueSettings).max_wait_s
 
     async def find(name: str, prompt_tokens: int) -> ModelCard:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from lmx_kernel.config import Settings
 from lmx_kernel.interfaces import Finding
-from lmx_kernel.routing import RoutingSettings
+from lmx_kernel.routing.decide import RoutingSettings
 from lmx_kernel.types import ModelCard
-from lmx_router_rules.book import all_rules
+from lmx_router_rules.compiled_rules import all_rules
 from lmx_router_rules.index import Index
 from lmx_router_rules.router import NAME
 from lmx_router_rules.settings import RulesSettings

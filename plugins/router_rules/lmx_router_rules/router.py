@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from lmx_kernel.config import Settings
 from lmx_kernel.interfaces import RoutingContext
 from lmx_kernel.types import Decision, GenerationRequest, ModelCard, Skipped
-from lmx_router_rules.book import Book, Ready
 from lmx_router_rules.choice import choose
+from lmx_router_rules.compiled_rules import CompiledRule, CompiledRules
+from lmx_router_rules.request_facts import RequestFacts
 from lmx_router_rules.settings import Rule, RulesSettings
-from lmx_router_rules.shown import Shown
 
 NAME = "rules"
 STRICT_HEADER = "x-lmx-strict"
@@ -26,7 +26,7 @@ class RulesRouter:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models: tuple[ModelCard, ...] = ()
-        self._book: Book | None = None
+        self._book: CompiledRules | None = None
 
     def route(
         self, request: GenerationRequest, models: Sequence[ModelCard], context: RoutingContext
@@ -35,21 +35,23 @@ class RulesRouter:
         such a request.
         """
         book = self._open(tuple(models))
-        shown = Shown(request, context, book.rules.long_tokens)
+        shown = RequestFacts(request, context, book.rules.long_tokens)
         is_strict = shown.headers.get(STRICT_HEADER, "").lower() in YES
         if is_strict and book.is_installed(request.model):
             return Decision((request.model,), "asked for by name", strict=True)
         return _decide(book.for_name(request.model), shown, is_strict=is_strict)
 
-    def _open(self, models: tuple[ModelCard, ...]) -> Book:
+    def _open(self, models: tuple[ModelCard, ...]) -> CompiledRules:
         rules = self._settings.get(RulesSettings)
         if self._book is None or rules is not self._book.rules or models != self._models:
-            self._book = Book(rules, models)
+            self._book = CompiledRules(rules, models)
         self._models = models  # the same objects are quick to compare
         return self._book
 
 
-def _decide(book: Sequence[Ready], shown: Shown, *, is_strict: bool) -> Decision | None:
+def _decide(
+    book: Sequence[CompiledRule], shown: RequestFacts, *, is_strict: bool
+) -> Decision | None:
     passed: dict[str, str] = {}
     decided: tuple[Rule, tuple[str, ...]] | None = None
     may_pass = False

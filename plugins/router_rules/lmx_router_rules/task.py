@@ -15,7 +15,7 @@ from typing import Literal, cast, get_args
 
 from attrs import define
 
-from lmx_kernel.routing import estimate_tokens
+from lmx_kernel.routing.decide import estimate_tokens
 from lmx_kernel.types import (
     ChatPrompt,
     EmbeddingPrompt,
@@ -25,7 +25,7 @@ from lmx_kernel.types import (
     TextPart,
     TextPrompt,
 )
-from lmx_router_rules.marks import Mark, load_marks
+from lmx_router_rules.keywords import Keyword, load_marks
 
 Task = Literal[
     "chat",
@@ -174,7 +174,7 @@ def _count(text: str) -> _Count:
     """Return what the marks in ``text`` say; of those that stand there twice, one vote counts."""
     wish_end, wish_begin = _wish(text)
     count = _Count(defaultdict(float), has_data=wish_end < wish_begin)
-    found: dict[Mark, float] = {}
+    found: dict[Keyword, float] = {}
     for begin, mark in _MARKS.find(text):
         count.code_marks += mark.is_code
         count.sum_marks += mark.is_sum

@@ -10,8 +10,8 @@ import sys
 import httpx2
 import pytest
 
-from lmx_kernel.testing.script import Script
-from lmx_kernel.testing.stage import staged_daemon, write_config, write_scripts
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
 RULES = """
 [memory]
@@ -27,10 +27,10 @@ keys = ["bot"]
 models = ["coder"]
 """
 SCRIPTS = {
-    "coder": Script(),
-    "huge": Script(memory_bytes=2_000_000_000),
-    "small": Script(),
-    "tight": Script(context_length=16),
+    "coder": FakeModel(),
+    "huge": FakeModel(memory_bytes=2_000_000_000),
+    "small": FakeModel(),
+    "tight": FakeModel(context_length=16),
 }
 PLUGINS = ("lmx_router_rules.plugin", "lmx_openai_api.plugin", "lmx_admin_api.plugin")
 PROMPT = "Write a Python function that sorts a list of names by their last letters, please."
@@ -39,7 +39,7 @@ PROMPT = "Write a Python function that sorts a list of names by their last lette
 @pytest.fixture
 def config(tmp_path):
     """Return a config with rules and four models."""
-    write_scripts(tmp_path, SCRIPTS)
+    write_fake_models(tmp_path, SCRIPTS)
     return write_config(tmp_path, PLUGINS, RULES)
 
 
@@ -92,16 +92,16 @@ async def test_a_prompt_may_begin_with_a_dash(route):
 
 
 async def test_a_model_that_cannot_answer_such_a_request_is_not_said_to(config, route):
-    write_scripts(config.parent, {"vectors": Script(embeds=True)})
+    write_fake_models(config.parent, {"vectors": FakeModel(embeds=True)})
     told = await route("hello", "--model", "vectors", "--json")
     assert (told["model"], told["skipped"][0]["reason"]) == ("", "makes embeddings only")
 
 
 async def test_a_model_that_begins_too_late_is_told(config, route):
-    write_scripts(config.parent, {"slow": Script(load_s=0.5)})
+    write_fake_models(config.parent, {"slow": FakeModel(load_s=0.5)})
     with config.open("a") as file:
         file.write('[queue]\nmax_wait_s = 0.2\n[router_rules.aliases]\nlater = ["slow", "small"]\n')
-    async with staged_daemon(config) as daemon, httpx2.AsyncClient(base_url=daemon.url) as http:
+    async with running_daemon(config) as daemon, httpx2.AsyncClient(base_url=daemon.url) as http:
         (await http.post("/admin/models/load", json={"model": "slow"})).raise_for_status()
         (await http.post("/admin/models/unload", json={"model": "slow"})).raise_for_status()
         told = await route("hello", "--model", "later", "--json")
@@ -110,7 +110,7 @@ async def test_a_model_that_begins_too_late_is_told(config, route):
 
 async def test_a_running_daemon_says_what_its_models_do(config, route):
     body = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
-    async with staged_daemon(config) as daemon:
+    async with running_daemon(config) as daemon:
         async with httpx2.AsyncClient(base_url=daemon.url) as http:
             (await http.post("/v1/chat/completions", json=body)).raise_for_status()
         told = await route("hello", "--json")

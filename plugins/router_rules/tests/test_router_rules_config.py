@@ -8,10 +8,10 @@ import sys
 import pytest
 from lmx_router_rules.settings import RulesSettings
 
-from lmx_kernel.boot import boot
 from lmx_kernel.config import ConfigError
 from lmx_kernel.errors import InvalidRequestError
-from lmx_kernel.testing.stage import staged_kernel
+from lmx_kernel.kernel.boot import boot
+from lmx_kernel.testing.harness import running_kernel
 
 PLUGIN = '[plugins]\ndiscover = false\nmodules = ["lmx_router_rules.plugin"]\n'
 BAD = """\
@@ -88,7 +88,7 @@ def test_aliases_that_lead_back_in_another_case_are_told(config):
 
 
 async def test_wrong_rules_that_are_set_at_run_time_are_a_wrong_request(tmp_path):
-    async with staged_kernel(tmp_path, {}, "", ("lmx_router_rules.plugin",)) as stage:
+    async with running_kernel(tmp_path, {}, "", ("lmx_router_rules.plugin",)) as stage:
         with pytest.raises(InvalidRequestError, match="'a' names no model; 'b' names no model"):
             stage.kernel.configure({"router_rules": {"aliases": {"a": [], "b": []}}})
 

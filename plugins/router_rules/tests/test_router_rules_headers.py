@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmx_kernel.routing import route_headers
+from lmx_kernel.http.route_headers import route_headers
 from lmx_kernel.types import Route, Skipped
 
 

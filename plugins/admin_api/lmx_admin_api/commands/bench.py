@@ -6,8 +6,8 @@ from rich.table import Table
 
 from lmx_admin_api.commands.options import given
 from lmx_admin_api.commands.progress import follow_job
-from lmx_kernel.client import Client
-from lmx_kernel.terminal import AsJson, ConfigPath, console, print_json
+from lmx_kernel.cli.client import Client
+from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, print_json
 
 
 def bench(

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from lmx_kernel.client import Client
-from lmx_kernel.terminal import AsJson, ConfigPath, console, print_json
+from lmx_kernel.cli.client import Client
+from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, print_json
 
 LOOK_S = 0.5
 MAX_LINES = 10_000

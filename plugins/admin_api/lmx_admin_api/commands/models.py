@@ -6,8 +6,8 @@ import sys
 
 from lmx_admin_api.commands.options import Flag, given, seconds
 from lmx_admin_api.commands.progress import follow_load
-from lmx_kernel.client import Client
-from lmx_kernel.terminal import AsJson, ConfigPath, console, gib, print_json
+from lmx_kernel.cli.client import Client
+from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, gib, print_json
 
 
 def load(

@@ -15,9 +15,9 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lmx_admin_api.commands.options import seconds
-from lmx_kernel.client import Client
+from lmx_kernel.cli.client import Client
 from lmx_kernel.errors import ConflictError, NotFoundError, from_code
-from lmx_kernel.jobs.job import PENDING
+from lmx_kernel.interfaces import PENDING
 
 LOOK_S = 0.3
 INTERRUPTED = 130  # as shells have it: 128 and SIGINT

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 
 from lmx_admin_api.commands.options import Flag, seconds
-from lmx_kernel.client import Client
-from lmx_kernel.terminal import AsJson, ConfigPath, console, gib, print_json
+from lmx_kernel.cli.client import Client
+from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, gib, print_json
 
 LOOK_S = 1.0
 MAX_JOBS = 8

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import frozen
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.audit import audited
+from lmx_admin_api.parsing import read_body
 from lmx_admin_api.schema import ConfigView
-from lmx_admin_api.wire import read_body
 from lmx_kernel.http.json_body import send
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.interfaces import Kernel
 
 Values = dict[str, dict[str, Any]]
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.schema import DecisionList
 from lmx_kernel.http.json_body import send
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.interfaces import Kernel
 
 
 class Decisions:

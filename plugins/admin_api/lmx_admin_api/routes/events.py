@@ -6,21 +6,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import msgspec
 from attrs import define, field, frozen
 from falcon.asgi import Request, Response
 
-from lmx_admin_api.schema import EventsQuery, Told
+from lmx_admin_api.parsing import read_query
+from lmx_admin_api.schema import EventFrame, EventsQuery
 from lmx_admin_api.settings import AdminSettings
-from lmx_admin_api.wire import read_query
 from lmx_kernel.errors import InvalidRequestError
-from lmx_kernel.events import KernelEvent, Stopping
-from lmx_kernel.log import event_name
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.events import KernelEvent, Stopping, event_name
+from lmx_kernel.interfaces import Kernel
 
 HEARTBEAT = b": keep-alive\n\n"
 TYPES = sorted(map(event_name, get_args(KernelEvent)))
@@ -53,7 +50,7 @@ class Events:
             told = await backlog.take(self.settings.heartbeat_s)
             for kind, at, data in told:
                 number += 1
-                yield _frame(Told(id=number, type=kind, at=at, data=data))
+                yield _frame(EventFrame(id=number, type=kind, at=at, data=data))
             if not told:
                 yield HEARTBEAT
 
@@ -112,6 +109,6 @@ def _types(text: str) -> Collection[str]:
     return wanted or TYPES
 
 
-def _frame(told: Told) -> bytes:
+def _frame(told: EventFrame) -> bytes:
     data = msgspec.json.encode(told)
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (told.id, told.type.encode(), data)

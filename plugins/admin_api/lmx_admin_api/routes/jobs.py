@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 from attrs import frozen
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.audit import audited
+from lmx_admin_api.parsing import read_body, read_query
 from lmx_admin_api.schema import JobList, JobsQuery, LimitQuery
-from lmx_admin_api.wire import read_body, read_query
 from lmx_kernel.errors import NotFoundError
 from lmx_kernel.http.json_body import send
-from lmx_kernel.jobs.job import Job
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.interfaces import Job, Kernel
 
 Action = Literal["pause", "resume", "cancel"]
 

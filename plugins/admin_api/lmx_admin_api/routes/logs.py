@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
 
 import attrs
 from attrs import frozen
 from falcon.asgi import Request, Response
 
+from lmx_admin_api.log_tail import read_tail
+from lmx_admin_api.parsing import read_query
 from lmx_admin_api.schema import LogLines, LogsQuery
-from lmx_admin_api.wire import read_query
 from lmx_kernel.errors import NotFoundError
 from lmx_kernel.http.json_body import send
-from lmx_kernel.log import FOLDER, LogSettings
-from lmx_kernel.logtail import read_tail
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.interfaces import Kernel
+from lmx_kernel.observe.log import FOLDER, LogSettings
 
 
 @frozen

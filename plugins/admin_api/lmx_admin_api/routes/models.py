@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import attrs
 from attrs import frozen
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.audit import audited
+from lmx_admin_api.parsing import read_body, read_query
 from lmx_admin_api.schema import (
     Estimate,
     EstimateBody,
@@ -21,14 +21,10 @@ from lmx_admin_api.schema import (
     ModelsQuery,
     ModelState,
 )
-from lmx_admin_api.wire import read_body, read_query
 from lmx_kernel.errors import InsufficientMemoryError, LmxError
 from lmx_kernel.http.json_body import send
-from lmx_kernel.types import Admission, LoadWish, ModelCard
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
-    from lmx_kernel.status import ModelStatus
+from lmx_kernel.interfaces import Kernel, ModelStatus
+from lmx_kernel.types import Admission, LoadOverrides, ModelCard
 
 
 @frozen
@@ -156,7 +152,7 @@ async def _describe(
     estimate, problem = None, card.problem
     if with_fit and problem is None:
         try:
-            estimate = _estimate(await kernel.admission(card.id, LoadWish(), card.backend))
+            estimate = _estimate(await kernel.admission(card.id, LoadOverrides(), card.backend))
             problem = estimate.problem
         except LmxError as error:  # it went, or broke, since the disk was looked at
             problem = error.message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from attrs import frozen
 from falcon.asgi import Request, Response
@@ -11,9 +11,7 @@ from lmx_admin_api.audit import audited
 from lmx_admin_api.schema import PluginList
 from lmx_kernel.errors import ConflictError
 from lmx_kernel.http.json_body import send
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.interfaces import Kernel
 
 OWN_NAME = "admin_api"
 

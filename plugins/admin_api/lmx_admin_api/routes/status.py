@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING
 
 import attrs
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.schema import PluginVersion, Status
-from lmx_kernel.discovery import PluginState
 from lmx_kernel.http.json_body import send
-
-if TYPE_CHECKING:
-    from lmx_kernel.kernel import Kernel
+from lmx_kernel.interfaces import Kernel, PluginState
 
 
 class StatusPage:

@@ -97,7 +97,7 @@ def _print(console: Console, report: Report) -> None:
         console.print("Every number is the file's, bit for bit.")
         return
     console.print(
-        "Kept bit for bit, but for these:"
+        "CachedPrefix bit for bit, but for these:"
         if not report.is_lossless
         else "Every number is the file's, but these lie unpacked:"
     )

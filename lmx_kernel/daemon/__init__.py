@@ -1,0 +1,1 @@
+"""A kernel that serves: start, stop, and what runs beside the requests."""

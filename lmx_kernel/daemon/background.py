@@ -1,0 +1,70 @@
+"""What the daemon does by itself, beside answering: tasks that run as long as it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+
+import structlog
+
+from lmx_kernel.config import Settings
+from lmx_kernel.errors import LmxError
+from lmx_kernel.kernel.assembly import Assembly
+from lmx_kernel.kernel.boot import Booted
+from lmx_kernel.kernel.safe_mode import BootVerdict
+from lmx_kernel.memory.budget import MemorySettings
+from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.types import LoadOverrides
+
+log = structlog.get_logger(__name__)
+
+
+def background(booted: Booted, assembly: Assembly) -> list[Coroutine[None, None, None]]:
+    """Return everything that runs beside the requests."""
+    settings, catalogue, lifecycle = booted.settings, assembly.catalogue, assembly.lifecycle
+    tasks = [
+        rescan(catalogue, settings),
+        lifecycle.run_maintenance(),
+        autoload(assembly, settings, booted.verdict),
+    ]
+    if settings.get(MemorySettings).guard:
+        tasks.append(assembly.guard.watch())
+    return tasks
+
+
+async def rescan(catalogue: Catalogue, settings: Settings) -> None:
+    """Look at the model folders now and then."""
+    while True:
+        await asyncio.sleep(settings.get(ModelSettings).rescan_s)
+        await catalogue.refresh()
+
+
+async def autoload(assembly: Assembly, settings: Settings, verdict: BootVerdict) -> None:
+    """Load what the config wants from the start, one after the other. What was loading when an
+    earlier run ended badly is left out: it may be why.
+    """
+    for name in () if verdict.safe_mode else settings.get(ModelSettings).autoload:
+        await _log_failure(_load(assembly.catalogue, assembly.lifecycle, name, verdict.suspects))
+
+
+async def _load(
+    catalogue: Catalogue,
+    lifecycle: Lifecycle,
+    name: str,
+    suspects: frozenset[str] = frozenset(),
+) -> None:
+    card = catalogue.find(name)
+    if card.id in suspects:
+        log.warning("autoload_skipped", model=card.id, reason="the last run ended while it loaded")
+        return
+    await lifecycle.load(card, LoadOverrides())
+
+
+async def _log_failure(change: Awaitable[None]) -> None:
+    """Go on with the next one if this fails."""
+    try:
+        await change
+    except LmxError as error:
+        log.warning("load_or_unload_failed", reason=error.message)

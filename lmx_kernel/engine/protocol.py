@@ -1,0 +1,208 @@
+"""The engine protocol: tokens in, tokens out.
+
+An engine lives in a worker process and is stepped by the kernel's loop. It knows nothing of text,
+chat or HTTP. Sequences join and leave between steps, so continuous batching is the protocol itself.
+All methods are called from one thread, the worker's main thread, except those of the tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Any, Protocol, runtime_checkable
+
+from attrs import field, frozen
+
+from lmx_kernel.types import EngineLimits, Sampling
+
+
+class ProgressCallback(Protocol):
+    """Called while a model loads. Silence for long is a hang."""
+
+    def __call__(self, share: float, doing: str = "") -> None:
+        """Tell how far it is.
+
+        :param share: what is done, 0..1.
+        :param doing: what comes next; told to the client if the worker ends or hangs in it.
+        """
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back. Its methods may be called from any thread.
+
+    :ivar token_bytes: the bytes of every token, control tokens included; as many as the vocabulary
+        has tokens.
+    :ivar special_ids: ids whose bytes are not part of visible text (control tokens).
+    :ivar end_ids: ids that end an answer.
+    :ivar chat_template: Jinja source, or None for a model that was not trained to chat.
+    :ivar template_texts: names a template may use for special tokens (bos_token, eos_token, ...).
+    """
+
+    token_bytes: Seq[bytes]
+    special_ids: frozenset[int]
+    end_ids: frozenset[int]
+    chat_template: str | None
+    template_texts: dict[str, str]
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Return the tokens of ``text``.
+
+        :param add_special: put the model's own begin token where it wants one.
+        :param parse_special: read the text of control tokens as those tokens.
+        """
+        ...
+
+
+class TokenMask(Protocol):
+    """What one sequence may say next, by the tokens it has said. Its methods never raise.
+
+    An engine asks :meth:`fill` before each draw of that sequence and tells :meth:`accept` after it;
+    it may take :meth:`forced` tokens without drawing. Whether an answer is at its end, or has come
+    to a dead end, is for the worker's loop: after such a draw it removes the sequence.
+    """
+
+    def fill(self, row: Any) -> bool:
+        """Write which tokens are allowed, one bit each, lowest first, into a writable buffer of
+        int32 words that covers the vocabulary. There is always one that is allowed.
+
+        :returns: False where every token is allowed, or where none counts any more; ``row`` may
+            hold anything then.
+        """
+        ...
+
+    def accept(self, tokens: Seq[int]) -> None:
+        """Take note of tokens that were said."""
+        ...
+
+    def forced(self) -> list[int]:
+        """Return the tokens that must come next whatever is drawn; not accepted yet."""
+        ...
+
+
+@frozen(kw_only=True)
+class Sequence:
+    """One sequence that the engine continues until it is removed.
+
+    :param id: unique among the engine's sequences.
+    :param tokens: the prompt, followed by ``produced`` tokens that were answered before.
+    :param produced: how many of ``tokens`` are answer already. A sequence that comes back this way
+        goes on as if it had never left: draws and penalties count from there.
+    :param sampling: its seed is always set.
+    :param logprobs: None, or how many alternatives beside the chosen token.
+    :param mask: what it may say, standing after the ``produced`` tokens; None for anything.
+    """
+
+    id: int
+    tokens: list[int]
+    produced: int
+    sampling: Sampling
+    logprobs: int | None = None
+    mask: TokenMask | None = None
+
+
+@frozen
+class TokenLogprobs:
+    """log-probabilities under the model's own distribution, before sampling parameters."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...]
+
+
+@frozen
+class Output:
+    """New tokens of one sequence, and their log-probabilities if they were asked for."""
+
+    id: int
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@frozen
+class Progress:
+    """Prompt tokens computed so far; ``cached`` of them were taken from an earlier prompt."""
+
+    id: int
+    processed: int
+    total: int
+    cached: int
+
+
+@frozen
+class Step:
+    """What one step did.
+
+    :param outputs: new tokens; possibly several of one sequence.
+    :param progress: prompts that moved.
+    :param preempted: sequences that were put out because the cache ran full. They are gone from the
+        engine, and may be added again later.
+    :param failed: sequences that the engine gave up, with the reason. They are gone too.
+    """
+
+    outputs: tuple[Output, ...] = ()
+    progress: tuple[Progress, ...] = ()
+    preempted: tuple[int, ...] = ()
+    failed: tuple[tuple[int, str], ...] = ()
+
+
+@frozen(kw_only=True)
+class EngineStats:
+    """A look into a running engine.
+
+    :param cache_tokens_used: tokens held for running sequences and kept prefixes.
+    :param memory_bytes: what the engine's own allocator holds, on a device too; 0 if it has none.
+    :param details: figures of the engine's own.
+    """
+
+    cache_tokens_used: int
+    memory_bytes: int = 0
+    details: dict[str, float] = field(factory=dict)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A loaded model that continues sequences of tokens."""
+
+    tokenizer: Tokenizer
+    limits: EngineLimits
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a sequence in; it is computed from the next step on.
+
+        The caller never adds more than ``limits.max_sequences``, nor one longer than
+        ``limits.context_length``, nor a token id outside the vocabulary; the engine checks all
+        three again, since a wrong argument must not reach native code.
+
+        :raises LmxError: the sequence is refused; nothing else changed.
+        """
+        ...
+
+    def step(self) -> Step:
+        """Advance everything once: a bounded piece of prefill, one decode of the whole batch.
+
+        Takes a fraction of a second, since cancelling and joining happen between steps. The first
+        sequence that was added always advances, so that the batch as a whole cannot get stuck.
+        """
+        ...
+
+    def remove(self, sequence_id: int) -> None:
+        """Forget a sequence; an unknown id is ignored."""
+        ...
+
+    def embed(self, inputs: Seq[Seq[int]]) -> list[list[float]]:
+        """Return a vector of length 1 for each sequence of tokens, in one go.
+
+        :raises LmxError: the model makes no embeddings, or an input is too long.
+        """
+        ...
+
+    def trim(self) -> None:
+        """Give back the memory that only serves later requests; what runs goes on undisturbed."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Return current figures; cheap."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+        ...

@@ -1,0 +1,39 @@
+"""The HTTP request that is being served, for code that is called on its behalf."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from attrs import define, field
+
+from lmx_kernel.interfaces import Answer, HttpRequest
+from lmx_kernel.types import Route
+
+
+@define
+class RequestContext:
+    """What is known of one HTTP request while it is served.
+
+    :ivar request: what authorisers and routers see of it.
+    :ivar answers: the answers it started, and how it came to their models. None when the request's
+        line of log is written: what it started may outlive it.
+    """
+
+    request: HttpRequest
+    answers: list[tuple[Answer, Route]] | None = field(factory=list)
+
+
+current: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)
+
+
+def caller() -> HttpRequest | None:
+    """Return the HTTP request that is being served; None for work that the kernel does itself."""
+    context = current.get()
+    return context.request if context else None
+
+
+def note_answer(answer: Answer, route: Route) -> None:
+    """Note an answer for the headers and the log line of the HTTP request that is being served."""
+    context = current.get()
+    if context is not None and context.answers is not None:
+        context.answers.append((answer, route))

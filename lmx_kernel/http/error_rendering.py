@@ -1,0 +1,83 @@
+"""Errors as HTTP answers, in the shape of the dialect that owns the path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from attrs import frozen
+
+from lmx_kernel.errors import LmxError
+from lmx_kernel.http.surface_table import SurfaceTable
+
+RETRY_AFTER_MAX_S = 60  # clients ignore a longer one and fall back to their own schedule
+
+Headers = list[tuple[bytes, bytes]]
+
+_log = structlog.get_logger("lmx.http")
+
+
+@frozen
+class ErrorReply:
+    """A complete answer."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def encode(self) -> bytes:
+        """Return the answer as bytes for a connection that is closed after it."""
+        status = HTTPStatus(self.status)
+        lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
+        lines += [name + b": " + value for name, value in self.headers]
+        return b"\r\n".join([*lines, b"connection: close", b"", self.body])
+
+
+class ErrorRenderer:
+    """Renders errors: each surface those below its own prefix, the rest in a neutral shape."""
+
+    def __init__(self, surfaces: SurfaceTable) -> None:
+        self._surfaces = surfaces
+
+    def render(self, error: LmxError, path: str) -> ErrorReply:
+        """Return the answer for ``error`` of a request to ``path`` ("" when it is not known)."""
+        body = msgspec.json.encode(self._shape(error, path))
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-should-retry", b"true" if error.retryable else b"false"),
+        ]
+        if (seconds := _retry_after(error)) is not None:
+            headers.append((b"retry-after", b"%d" % seconds))
+        return ErrorReply(error.status, headers, body)
+
+    def _shape(self, error: LmxError, path: str) -> Mapping[str, Any]:
+        if (surface := self._surfaces.owner(path)) is not None:
+            try:
+                return surface.render_error(error)
+            except Exception:  # noqa: BLE001  a plugin's: the client is told all the same
+                _log.exception("render_error failed", surface=surface.name)
+        return neutral_body(error)
+
+
+def _retry_after(error: LmxError) -> int | None:
+    seconds = error.retry_after_s
+    if seconds is None:
+        return 1 if error.retryable and error.status in (429, 503) else None
+    return max(1, min(RETRY_AFTER_MAX_S, int(seconds)))
+
+
+def neutral_body(error: LmxError) -> Mapping[str, Any]:
+    """Return message, type, param and code: the shape where no dialect owns the path."""
+    kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    return {
+        "error": {
+            "message": error.message,
+            "type": kind,
+            "param": error.param,
+            "code": error.code,
+        }
+    }

@@ -1,0 +1,75 @@
+"""What a plugin's objects must be able to do, a module for each kind of plugin, and what the kernel
+offers them (:class:`Kernel`).
+"""
+
+from lmx_kernel.interfaces.backend import (
+    Backend,
+    ModelSource,
+)
+from lmx_kernel.interfaces.job import (
+    OPEN,
+    PENDING,
+    Job,
+    JobError,
+    JobKind,
+    JobState,
+    Report,
+    ReusableJobKind,
+)
+from lmx_kernel.interfaces.kernel import (
+    Answer,
+    Jobs,
+    Kernel,
+)
+from lmx_kernel.interfaces.plugin import (
+    Finding,
+    Monitor,
+    PluginState,
+    PluginStatus,
+    SettingsSection,
+)
+from lmx_kernel.interfaces.router import (
+    ModelState,
+    Router,
+    RoutingContext,
+)
+from lmx_kernel.interfaces.status import (
+    KernelStatus,
+    ModelFigures,
+    ModelStatus,
+)
+from lmx_kernel.interfaces.surface import (
+    ApiSurface,
+    HttpRequest,
+    Operation,
+)
+
+__all__ = [
+    "OPEN",
+    "PENDING",
+    "Answer",
+    "ApiSurface",
+    "Backend",
+    "Finding",
+    "HttpRequest",
+    "Job",
+    "JobError",
+    "JobKind",
+    "JobState",
+    "Jobs",
+    "Kernel",
+    "KernelStatus",
+    "ModelFigures",
+    "ModelSource",
+    "ModelState",
+    "ModelStatus",
+    "Monitor",
+    "Operation",
+    "PluginState",
+    "PluginStatus",
+    "Report",
+    "ReusableJobKind",
+    "Router",
+    "RoutingContext",
+    "SettingsSection",
+]

@@ -1,0 +1,68 @@
+"""Where models come from, and what runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
+
+
+class Backend(Protocol):
+    """Recognises models of its format and prepares their loading. Imports no engine."""
+
+    name: str
+
+    def identify(self, location: Location) -> Iterable[ModelCard]:
+        """Return the cards of the models at ``location``, from metadata alone.
+
+        Called in a thread. Damaged files give a card with a ``problem``, never an exception.
+        """
+        ...
+
+    def verify(self, card: ModelCard) -> None:
+        """Check the files again right before a load.
+
+        :raises ModelUnusableError: missing, damaged or unsupported; native code must not see it.
+        """
+        ...
+
+    def estimate(
+        self, card: ModelCard, options: LoadOptions, settings: Mapping[str, Any]
+    ) -> MemoryEstimate:
+        """Return what loading would take, from metadata alone, rather too much than too little.
+
+        :param settings: the backend's own section of the config.
+        :raises ModelUnusableError: the files are damaged.
+        """
+        ...
+
+    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
+        """Return the memory of the device that models are loaded into; None where that is the
+        machine's own. Called in a thread, at the start.
+        """
+        ...
+
+    def worker_env(self, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return environment variables that must be set before the engine's libraries load.
+
+        Called in a thread, before each start of a worker.
+        """
+        ...
+
+
+class ModelSource(Protocol):
+    """A place where models lie on disk."""
+
+    name: str
+
+    def locations(self) -> Iterable[Location]:
+        """Return the folders that may hold models. Called in a thread; missing folders are fine."""
+        ...
+
+    def delete(self, card: ModelCard) -> None:
+        """Delete the files of a model that lies here. Called in a thread.
+
+        :raises ForbiddenError: the model lies in a place that belongs to another program.
+        """
+        ...

@@ -1,0 +1,87 @@
+"""What the kernel tells of itself."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from lmx_kernel.engine.protocol import EngineStats
+
+
+@frozen(kw_only=True)
+class ModelFigures:
+    """A model's figures; times are of the last 256 answers, None where there was none.
+
+    :ivar load_s: what the last load took.
+    :ivar failures: requests that ended with an error.
+    :ivar resumed: answers that went on after a crash.
+    :ivar tokens_per_s: of one answer, on average.
+    """
+
+    loads: int = 0
+    load_failures: int = 0
+    unloads: int = 0
+    load_s: float | None = None
+    requests: int = 0
+    failures: int = 0
+    crashes: int = 0
+    resumed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    tokens_per_s: float | None = None
+    first_token_p50_s: float | None = None
+    first_token_p95_s: float | None = None
+
+
+@frozen(kw_only=True)
+class ModelStatus:
+    """A model that was asked for since the start.
+
+    :ivar loaded_share: how much of a load is done, 0..1.
+    :ivar wait_s: how long a new request would wait to begin, as far as anybody can know.
+    :ivar memory_bytes: what is reserved for it.
+    :ivar observed_bytes: what its worker was last seen to take.
+    :ivar expires_in_s: it is unloaded then if nobody asks; None if it is not.
+    """
+
+    id: str
+    state: str
+    pid: int | None
+    backend: str
+    context_length: int
+    parallel: int
+    loaded_share: float
+    running: int
+    waiting: int
+    wait_s: float
+    pinned: bool
+    ttl_s: float | None
+    expires_in_s: float | None
+    memory_bytes: int
+    observed_bytes: int
+    engine: EngineStats | None
+    figures: ModelFigures
+
+
+@frozen(kw_only=True)
+class KernelStatus:
+    """The daemon at a glance.
+
+    :ivar safe_mode: started without auto-load and third-party plugins, after bad starts.
+    :ivar memory_observed_bytes: what all workers were last seen to take.
+    :ivar memory_pressure: ease, soft or hard.
+    :ivar disk_free_bytes: where LMX keeps its own files.
+    """
+
+    version: str
+    uptime_s: float
+    draining: bool
+    safe_mode: bool
+    models: tuple[ModelStatus, ...]
+    memory_machine_bytes: int
+    memory_budget_bytes: int
+    memory_reserved_bytes: int
+    memory_available_bytes: int
+    memory_observed_bytes: int
+    memory_pressure: str
+    disk_free_bytes: int

@@ -1,0 +1,1 @@
+"""From a config and installed packages to a kernel."""

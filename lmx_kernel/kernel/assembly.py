@@ -1,0 +1,94 @@
+"""Puts a kernel together from config and plugins. There is no global state: each call makes one."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from attrs import frozen
+
+from lmx_kernel.http.context import caller
+from lmx_kernel.http.surface_table import SurfaceTable
+from lmx_kernel.jobs.jobs import Jobs
+from lmx_kernel.kernel.boot import Booted
+from lmx_kernel.kernel.extensions import Extensions
+from lmx_kernel.kernel.facade import KernelFacade, Observation
+from lmx_kernel.memory.budget import MemorySettings, free_bytes
+from lmx_kernel.memory.guard import Guard
+from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.models.backends import Backends
+from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.observe.bus import Bus
+from lmx_kernel.observe.log import log_event
+from lmx_kernel.observe.statistics import Statistics
+from lmx_kernel.routing.placement import Placement
+from lmx_kernel.runtime.lifecycle import Lifecycle
+
+
+@frozen(kw_only=True)
+class Assembly:
+    """The kernel's parts that the daemon starts and stops."""
+
+    kernel: KernelFacade
+    backends: Backends
+    catalogue: Catalogue
+    lifecycle: Lifecycle
+    guard: Guard
+    jobs: Jobs
+    bus: Bus
+    extensions: Extensions
+    surfaces: SurfaceTable
+
+
+def scan(booted: Booted) -> Catalogue:
+    """Return what lies on disk, for commands that need no daemon."""
+    plugins, settings = booted.plugins, booted.settings
+    catalogue = Catalogue(
+        partial(plugins.model_sources, settings), partial(plugins.backends, settings)
+    )
+    catalogue.scan()
+    return catalogue
+
+
+def assemble(booted: Booted) -> Assembly:
+    """Build everything but the HTTP server. Needs a running event loop."""
+    settings, plugins = booted.settings, booted.plugins
+    statistics = Statistics()
+    bus = Bus(plugins.observers(), log_event, statistics.on_event)
+    backends = Backends(partial(plugins.backends, settings), booted.sections, settings)
+    catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all)
+    ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.device_bytes), free_bytes)
+    lifecycle = Lifecycle(settings, ledger, backends, bus.publish)
+    guard = Guard(
+        holders=lifecycle.instances.values,
+        settings=lambda: settings.get(MemorySettings),
+        budget_bytes=lambda: ledger.budget_bytes,
+        publish=bus.publish,
+    )
+    jobs = Jobs(settings.home / "state" / "jobs.db", bus.publish, catalogue.refresh)
+    placement = Placement(
+        settings, catalogue, lifecycle, statistics, lambda: guard.level.value, caller
+    )
+    bus.add_listener(placement.on_event)
+    extensions = Extensions(booted, catalogue, lifecycle, placement, bus)
+    surfaces = SurfaceTable()
+    kernel = KernelFacade(
+        booted,
+        catalogue,
+        lifecycle,
+        placement,
+        extensions,
+        jobs,
+        surfaces,
+        Observation(bus, statistics, guard),
+    )
+    return Assembly(
+        kernel=kernel,
+        backends=backends,
+        catalogue=catalogue,
+        lifecycle=lifecycle,
+        guard=guard,
+        jobs=jobs,
+        bus=bus,
+        extensions=extensions,
+        surfaces=surfaces,
+    )

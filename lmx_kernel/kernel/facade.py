@@ -1,0 +1,264 @@
+"""The kernel as plugins see it: a narrow façade over everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import evolve, frozen
+
+from lmx_kernel.config import ConfigError
+from lmx_kernel.config.live import change, show
+from lmx_kernel.errors import ConflictError, InvalidRequestError, LmxError, UnavailableError
+from lmx_kernel.events import Observer, RequestRefused, Stopping
+from lmx_kernel.http.context import note_answer
+from lmx_kernel.http.surface_table import SurfaceTable
+from lmx_kernel.interfaces import (
+    ApiSurface,
+    Kernel,
+    KernelStatus,
+    ModelStatus,
+    PluginStatus,
+)
+from lmx_kernel.jobs.jobs import Jobs
+from lmx_kernel.kernel.boot import Booted
+from lmx_kernel.kernel.extensions import Extensions
+from lmx_kernel.memory.guard import Guard
+from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.observe.bus import Bus
+from lmx_kernel.observe.log import LogSettings, set_level
+from lmx_kernel.observe.statistics import Statistics
+from lmx_kernel.observe.status import free_disk_bytes, kernel_status, model_status
+from lmx_kernel.routing.placement import Placement
+from lmx_kernel.runtime.answer import LiveAnswer
+from lmx_kernel.runtime.instance import State
+from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.types import (
+    Admission,
+    Embedded,
+    EmbeddingInput,
+    EmbeddingPrompt,
+    Embeddings,
+    GenerationRequest,
+    LoadOverrides,
+    ModelCard,
+    Route,
+)
+
+T = TypeVar("T")
+EMBEDDING = "embedding"
+
+
+@frozen
+class Observation:
+    """Who tells, counts and watches."""
+
+    bus: Bus
+    statistics: Statistics
+    guard: Guard
+
+
+class KernelFacade(Kernel):
+    """Implements :class:`lmx_kernel.interfaces.Kernel`. Every part has its own owner; this class
+    only passes calls on.
+    """
+
+    def __init__(
+        self,
+        booted: Booted,
+        catalogue: Catalogue,
+        lifecycle: Lifecycle,
+        placement: Placement,
+        extensions: Extensions,
+        jobs: Jobs,
+        surfaces: SurfaceTable,
+        observation: Observation,
+    ) -> None:
+        self._booted = booted
+        self._settings = booted.settings
+        self._catalogue = catalogue
+        self._lifecycle = lifecycle
+        self._placement = placement
+        self._extensions = extensions
+        self._jobs = jobs
+        self._surfaces = surfaces
+        self._bus = observation.bus
+        self._statistics = observation.statistics
+        self._guard = observation.guard
+        self._draining = False
+        self._began = time.monotonic()
+
+    def begin_drain(self) -> None:
+        """Begin nothing new from now on; what runs may finish."""
+        self._draining = True
+        self._bus.publish(Stopping())
+
+    @property
+    def home(self) -> Path:
+        return self._settings.home
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
+    def surfaces(self) -> Sequence[ApiSurface]:
+        return self._surfaces.surfaces
+
+    @property
+    def jobs(self) -> Jobs:
+        return self._jobs
+
+    def settings(self, cls: type[T]) -> T:
+        return self._settings.get(cls)
+
+    def plugins(self) -> list[PluginStatus]:
+        return self._booted.plugins.statuses
+
+    def models(self) -> list[ModelCard]:
+        return self._catalogue.cards
+
+    def find(self, name: str) -> ModelCard:
+        return self._catalogue.find(name)
+
+    async def generate(self, request: GenerationRequest) -> LiveAnswer:
+        try:
+            self._check_running()
+            return await self._submit(request)
+        except LmxError as error:
+            model = self._catalogue.known_id(request.model)
+            self._bus.publish(RequestRefused(model=model, code=error.code))
+            raise
+
+    async def embed(self, model: str, inputs: Sequence[EmbeddingInput]) -> Embeddings:
+        prompt = EmbeddingPrompt(tuple(inputs))
+        vectors: tuple[bytes, ...] = ()
+        with await self.generate(GenerationRequest(model=model, prompt=prompt)) as answer:
+            async for event in answer:
+                if isinstance(event, Embedded):
+                    vectors = event.vectors
+        return Embeddings(
+            model=answer.model,
+            vectors=tuple(array("f", vector) for vector in vectors),
+            prompt_tokens=answer.prompt_tokens or 0,
+        )
+
+    async def count_tokens(self, request: GenerationRequest) -> int:
+        self._check_running()
+        with await self._submit(evolve(request, max_tokens=0)) as answer:
+            await answer.next()
+        return answer.prompt_tokens or 0
+
+    # --- models ---
+
+    async def load(
+        self, name: str, overrides: LoadOverrides, backend: str | None = None
+    ) -> ModelStatus:
+        self._check_running()
+        card = await self._catalogue.find_fresh(name, backend)
+        instance = await self._lifecycle.load(card, overrides)
+        return model_status(instance, self._statistics)
+
+    async def unload(self, name: str, reason: str = "asked") -> str:
+        is_id = name in self._lifecycle.instances  # also where its files are gone by now
+        model = name if is_id else self._catalogue.find(name).id
+        await self._lifecycle.unload(model, reason)
+        return model
+
+    async def delete(self, name: str) -> ModelCard:
+        return await self._catalogue.delete(name, self._check_unloaded)
+
+    async def admission(
+        self, name: str, overrides: LoadOverrides, backend: str | None = None
+    ) -> Admission:
+        card = await self._catalogue.find_fresh(name, backend)
+        return await self._lifecycle.admission(card, overrides)
+
+    # --- config ---
+
+    def config(self, *, only_live: bool = False) -> dict[str, dict[str, Any]]:
+        return show(self._settings, self._booted.sections, only_live=only_live)
+
+    def configure(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+        change(self._settings, self._booted.sections, wanted)
+        set_level(self._settings.get(LogSettings).level)
+
+    async def reload_config(self) -> list[str]:
+        try:
+            waiting = await asyncio.to_thread(self._booted.reload)
+        except ConfigError as error:
+            raise InvalidRequestError(error.told()) from error
+        set_level(self._settings.get(LogSettings).level)
+        return waiting
+
+    # --- plugins ---
+
+    async def rescan_plugins(self) -> list[PluginStatus]:
+        return await self._extensions.rescan()
+
+    async def enable_plugin(self, name: str) -> None:
+        await self._extensions.enable(name)
+
+    async def disable_plugin(self, name: str) -> None:
+        await self._extensions.disable(name)
+
+    # --- models on disk ---
+
+    async def rescan(self) -> None:
+        await self._catalogue.refresh()
+
+    # --- looking ---
+
+    def listen(self, listener: Observer) -> AbstractContextManager[None]:
+        return self._bus.listen(listener)
+
+    def decisions(self) -> list[Route]:
+        return self._placement.recent
+
+    def status(self) -> KernelStatus:
+        return kernel_status(
+            self._lifecycle,
+            self._statistics,
+            uptime_s=time.monotonic() - self._began,
+            draining=self._draining,
+            safe_mode=self._booted.verdict.safe_mode,
+            memory_pressure=self._guard.level.value,
+            disk_free_bytes=free_disk_bytes(self.home),
+        )
+
+    # --- inside ---
+
+    def _check_running(self) -> None:
+        if self._draining:
+            raise UnavailableError("the server is stopping", retry_after_s=5)
+
+    def _check_unloaded(self, card: ModelCard) -> None:
+        instance = self._lifecycle.instances.get(card.id)
+        if instance is not None and instance.state not in (State.ABSENT, State.COOLING):
+            raise ConflictError(f"{card.id} is loaded; unload it first")
+
+    async def _submit(self, request: GenerationRequest) -> LiveAnswer:
+        def take(card: ModelCard) -> LiveAnswer:
+            _check_capable(card, request)
+            return self._lifecycle.submit(card, request)
+
+        answer, route = await self._placement.place(request, take)
+        note_answer(answer, route)
+        return answer
+
+
+def _check_capable(card: ModelCard, request: GenerationRequest) -> None:
+    if request.max_tokens == 0:
+        return  # any model can count
+    wants_embeddings = isinstance(request.prompt, EmbeddingPrompt)
+    if wants_embeddings and EMBEDDING not in card.capabilities:
+        raise InvalidRequestError(f"{card.id} makes no embeddings", param="model")
+    if not wants_embeddings and EMBEDDING in card.capabilities:
+        raise InvalidRequestError(
+            f"{card.id} makes embeddings only; it does not answer", param="model"
+        )

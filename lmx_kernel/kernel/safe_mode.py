@@ -1,0 +1,142 @@
+"""The boot guard: what became of the last starts. A daemon that keeps dying starts in safe mode."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import structlog
+from attrs import evolve, frozen
+
+from lmx_kernel.config.private_file import write_private
+from lmx_kernel.events import KernelEvent, LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded
+
+FILE, LOCK = Path("run", "starts.json"), Path("run", "starts.lock")
+WINDOW_S = 300.0
+MAX_UNCLEAN = 3  # unclean starts within the window; the next one is safe
+log = structlog.get_logger(__name__)
+
+
+@frozen(kw_only=True)
+class BootVerdict:
+    """How to start.
+
+    :ivar safe_mode: load no model that nobody asked for, and no plugin of a third party.
+    :ivar suspects: models that were being loaded when a daemon stopped uncleanly.
+    """
+
+    safe_mode: bool = False
+    suspects: frozenset[str] = frozenset()
+
+
+NORMAL = BootVerdict()
+
+
+@frozen
+class _Record:
+    """What the file says.
+
+    :ivar starts: when each start was since the last clean stop, in seconds since the epoch.
+    :ivar loading: models that are being loaded, or were.
+    """
+
+    starts: tuple[float, ...] = ()
+    loading: frozenset[str] = frozenset()
+
+
+class CrashLoopGuard:
+    """Remembers starts and loads in a file.
+
+    :meth:`begin` first; then :meth:`on_event` for every event; then :meth:`end`, or
+    :meth:`withdraw`. Without either, the start was unclean.
+
+    It guards one daemon of a home at a time: for a second one, or where the folder cannot be
+    written, it does nothing.
+    """
+
+    def __init__(self, home: Path, now: Callable[[], float] = time.time) -> None:
+        self._home = home
+        self._now = now
+        self._lock: BinaryIO | None = None
+        self._before = self._record = _Record()
+        # Syncing a file may take seconds beside a large download: never on the event loop.
+        self._writer = ThreadPoolExecutor(1, "boot-guard")
+
+    def begin(self) -> BootVerdict:
+        """Note a start, and say how to go about it."""
+        self._lock = self._take_lock()
+        if self._lock is None:
+            return NORMAL
+        self._before = self._read()
+        now = self._now()
+        # A clock that was set forgives what it put far away, be it in the future.
+        recent = [start for start in self._before.starts if abs(now - start) <= WINDOW_S]
+        self._write(evolve(self._before, starts=(*recent, now))).result()
+        return BootVerdict(safe_mode=len(recent) >= MAX_UNCLEAN, suspects=self._before.loading)
+
+    def on_event(self, event: KernelEvent) -> None:
+        """Note which models are being loaded."""
+        match event:
+            case LoadStarted(model=model):
+                loading = self._record.loading | {model}
+            case ModelLoaded(model=model) | LoadFailed(model=model) | ModelUnloaded(model=model):
+                loading = self._record.loading - {model}
+            case _:
+                return
+        if loading != self._record.loading:
+            self._write(evolve(self._record, loading=loading))
+
+    def end(self) -> None:
+        """Note a clean stop: all is forgotten."""
+        self._close(_Record())
+
+    def withdraw(self) -> None:
+        """Note that this start never was one, as for a wrong config: all is as it was before."""
+        self._close(self._before)
+
+    def _close(self, record: _Record) -> None:
+        self._write(record)
+        self._writer.shutdown()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _take_lock(self) -> BinaryIO | None:
+        path = self._home / LOCK
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = path.open("ab")
+        except OSError as error:
+            log.warning("boot_guard_off", reason=error.strerror)
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            return None
+        return lock
+
+    def _read(self) -> _Record:
+        try:
+            return msgspec.json.decode((self._home / FILE).read_bytes(), type=_Record)
+        except FileNotFoundError:
+            return _Record()
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning("boot_guard_forgot", reason=str(error))
+            return _Record()
+
+    def _write(self, record: _Record) -> Future[None]:
+        self._record = record
+        return self._writer.submit(self._put, record)
+
+    def _put(self, record: _Record) -> None:
+        if self._lock is None:
+            return
+        try:
+            write_private(self._home / FILE, msgspec.json.encode(record))
+        except OSError as error:
+            log.warning("boot_guard_blind", reason=error.strerror)

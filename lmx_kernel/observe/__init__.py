@@ -1,0 +1,1 @@
+"""What is told, counted and written of what happens."""

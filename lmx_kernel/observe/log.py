@@ -1,0 +1,170 @@
+"""Logs: one structured line per thing that happened, JSON in files and readable on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import msgspec
+import structlog
+from structlog.stdlib import ProcessorFormatter
+
+from lmx_kernel.config import LIVE
+from lmx_kernel.events import (
+    JobChanged,
+    KernelEvent,
+    LoadFailed,
+    LoadProgressed,
+    MemoryPressed,
+    RequestFinished,
+    RequestRefused,
+    Sampled,
+    WorkerCrashed,
+    event_name,
+)
+from lmx_kernel.observe.redact import redact_event
+
+Level = Literal["debug", "info", "warning", "error"]
+
+FOLDER, FILE = "logs", "lmx.log"
+log = structlog.get_logger("lmx")
+
+
+_SHARED: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    redact_event,
+]
+
+
+@attrs.frozen(kw_only=True)
+class LogSettings:
+    """Section ``[log]``.
+
+    :ivar level: the least level that is written.
+    :ivar format: ``json``, ``text``, or ``auto`` for text on a terminal and JSON elsewhere.
+    :ivar file: whether `lmx serve` also writes JSON to ``logs/lmx.log`` in LMX's own folder.
+    :ivar max_bytes: of that file; a full one is put aside, and a new one begun.
+    :ivar backups: how many full ones are kept.
+    """
+
+    level: Level = attrs.field(default="info", metadata=LIVE)
+    format: Literal["auto", "json", "text"] = "auto"
+    file: bool = True
+    max_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=attrs.validators.gt(0))
+    backups: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+
+
+def configure(settings: LogSettings, home: Path | None = None) -> None:
+    """Send structured lines to standard error, and to a file below ``home`` if that is given and
+    the settings want it. A file that cannot be written costs one warning.
+    """
+    as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
+    structlog.configure(
+        processors=[*_SHARED, ProcessorFormatter.wrap_for_formatter],
+        logger_factory=lambda *_: logging.getLogger("lmx"),
+    )
+    set_level(settings.level)
+    for handler in [one for one in logging.root.handlers if _is_ours(one)]:
+        logging.root.removeHandler(handler)
+        handler.close()
+    _add(logging.StreamHandler(sys.stderr), _text if as_text else _json)
+    if home and settings.file:
+        _add(LogFile(home / FOLDER / FILE, settings.max_bytes, settings.backups), _json)
+
+
+def set_level(level: Level) -> None:
+    """Write what is of this level or above from now on; of other people's code, warnings."""
+    number: int = getattr(logging, level.upper())
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+    logging.root.setLevel(max(number, logging.WARNING))
+    logging.getLogger("lmx").setLevel(number)
+
+
+def log_event(event: KernelEvent) -> None:
+    """Write one line for an event, if the level is written at all."""
+    weight = _weight(event)
+    if not log.is_enabled_for(weight):
+        return
+    fields = attrs.asdict(event)
+    fields |= fields.pop("usage", {})
+    if isinstance(event, MemoryPressed):
+        fields["pressure"] = fields.pop("level")  # a line has a level of its own
+    log.log(weight, event_name(type(event)), **fields)
+
+
+class LogFile(RotatingFileHandler):
+    """A file for its owner alone that is put aside when it is full."""
+
+    def __init__(self, path: Path, max_bytes: int, backups: int) -> None:
+        super().__init__(
+            path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8", delay=True
+        )
+        self._has_warned = False
+
+    def _open(self) -> TextIOWrapper:
+        path = Path(self.baseFilename)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return open(path, "a", encoding="utf-8", opener=_open_private)
+
+    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802
+        """Return whether the file is full; the original formats each record twice to know."""
+        self.stream = self.stream or self._open()
+        return os.fstat(self.stream.fileno()).st_size >= self.maxBytes
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say once that lines are lost, and begin anew with the next one."""
+        error = sys.exc_info()[1]
+        if self.stream is not None:
+            with suppress(OSError):  # what is buffered cannot be written either
+                self.stream.close()
+            self.stream = None
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("log_file_failed", reason=str(error))
+
+
+def _add(handler: logging.Handler, render: structlog.typing.Processor) -> None:
+    processors = [ProcessorFormatter.remove_processors_meta, render]
+    handler.setFormatter(ProcessorFormatter(processors=processors, foreign_pre_chain=_SHARED))
+    logging.root.addHandler(handler)
+
+
+def _is_ours(handler: logging.Handler) -> bool:
+    return isinstance(handler.formatter, ProcessorFormatter)
+
+
+def _json(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
+    return msgspec.json.encode(event).decode()
+
+
+_text = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _weight(event: KernelEvent) -> int:
+    match event:
+        case (
+            RequestFinished()
+            | RequestRefused()
+            | Sampled()
+            | LoadProgressed()
+            | JobChanged(state="running")
+        ):
+            return logging.DEBUG  # there are many, and of requests the HTTP server writes a line
+        case LoadFailed() | WorkerCrashed() | MemoryPressed(level="soft" | "hard"):
+            return logging.WARNING
+        case _:
+            return logging.INFO

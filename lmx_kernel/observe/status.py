@@ -1,0 +1,70 @@
+"""The daemon at a glance."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from lmx_kernel import __version__
+from lmx_kernel.interfaces import KernelStatus, ModelStatus
+from lmx_kernel.memory.budget import machine_bytes
+from lmx_kernel.observe.statistics import Statistics, Throughput
+from lmx_kernel.runtime.instance import Instance, State
+from lmx_kernel.runtime.lifecycle import Lifecycle
+
+
+def kernel_status(lifecycle: Lifecycle, statistics: Statistics, **others: Any) -> KernelStatus:
+    """Return the state of everything that runs.
+
+    :param others: the fields that are known elsewhere.
+    """
+    instances, ledger = lifecycle.instances.values(), lifecycle.ledger
+    return KernelStatus(
+        version=__version__,
+        models=tuple(model_status(instance, statistics) for instance in instances),
+        memory_machine_bytes=machine_bytes(),
+        memory_budget_bytes=ledger.budget_bytes,
+        memory_reserved_bytes=ledger.reserved_bytes,
+        memory_available_bytes=ledger.available_bytes,
+        memory_observed_bytes=sum(instance.observed_bytes for instance in instances),
+        **others,
+    )
+
+
+def model_status(instance: Instance, statistics: Statistics) -> ModelStatus:
+    """Return the state of one model."""
+    spec = instance.spec
+    return ModelStatus(
+        id=instance.model,
+        state=instance.state.value,
+        pid=instance.pid,
+        backend=spec.card.backend,
+        context_length=spec.options.context_length,
+        parallel=instance.requests.parallel or spec.options.parallel,
+        loaded_share=instance.loaded_share,
+        running=instance.requests.running,
+        waiting=instance.requests.waiting,
+        wait_s=wait_s(instance, statistics.throughput(instance.model)),
+        pinned=instance.pinned,
+        ttl_s=instance.ttl_s,
+        expires_in_s=instance.expires_in_s(time.monotonic()),
+        memory_bytes=instance.memory_bytes,
+        observed_bytes=instance.observed_bytes,
+        engine=instance.stats,
+        figures=statistics.of(instance.model),
+    )
+
+
+def wait_s(instance: Instance, throughput: Throughput) -> float:
+    """Return how long a new request would wait to begin, as far as anybody can know."""
+    ahead = instance.requests.waiting / instance.spec.options.parallel
+    load_s = 0.0 if instance.state is State.READY else throughput.load_s
+    return ahead * throughput.answer_s + load_s
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Return what is free where ``folder`` is, or will be."""
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(place).free

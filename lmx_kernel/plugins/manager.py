@@ -1,0 +1,323 @@
+"""Finding, loading and asking plugins: one by one, so that a broken one is a status, not a crash.
+
+This is the only module that touches pluggy's plugin manager in the kernel process.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, cast
+
+import pluggy
+import structlog
+from attrs import evolve
+
+from lmx_kernel.config import Settings
+from lmx_kernel.errors import ConflictError, LmxError, NotFoundError, UnauthorizedError
+from lmx_kernel.events import KernelEvent
+from lmx_kernel.hookspecs import PROJECT, KernelSpecs
+from lmx_kernel.interfaces import (
+    ApiSurface,
+    Backend,
+    Finding,
+    HttpRequest,
+    JobKind,
+    Kernel,
+    ModelSource,
+    Monitor,
+    PluginState,
+    PluginStatus,
+    Router,
+    SettingsSection,
+)
+from lmx_kernel.plugins.discovery import (
+    Found,
+    PluginSettings,
+    discover,
+    look_again,
+    without_third_parties,
+)
+from lmx_kernel.plugins.timeouts import call_all
+from lmx_kernel.types import ModelCard
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+
+PERMANENT = frozenset({"lmx_authorize", "lmx_lifespan"})
+FINDINGS_TIMEOUT_S = 30.0  # they may start a child to look closer
+Observer = Callable[[KernelEvent], None]
+log = structlog.get_logger(__name__)
+
+
+class RequiredPluginError(Exception):
+    """A plugin that the config requires is not active."""
+
+
+class Plugins:
+    """The loaded plugins, as typed questions. Every list is in the order of plugin names, and each
+    plugin is asked once: asked again after plugins came or went, only those that came are.
+
+    :param safe_mode: load only LMX's own plugins, and those that the config requires.
+    """
+
+    def __init__(self, settings: PluginSettings, *, safe_mode: bool = False) -> None:
+        self._settings = settings
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(KernelSpecs)
+        self._statuses: dict[str, PluginStatus] = {}
+        self._offers: dict[str, dict[str, dict[str, Any]]] = {}  # by hook, by plugin, by name
+        found = discover(settings)
+        self._load(without_third_parties(found, settings) if safe_mode else found)
+
+    @property
+    def statuses(self) -> list[PluginStatus]:
+        """Every plugin that was found, by name."""
+        return [self._statuses[name] for name in sorted(self._statuses)]
+
+    def check_required(self) -> None:
+        """Make sure that what the config requires is there.
+
+        :raises RequiredPluginError: with the reasons.
+        """
+        missing = [
+            f"{name}: {status.reason or status.state}" if status else f"{name}: not installed"
+            for name in self._settings.required
+            if not (status := self._statuses.get(name)) or status.state is not PluginState.ACTIVE
+        ]
+        if missing:
+            raise RequiredPluginError("required plugins are not active: " + "; ".join(missing))
+
+    # --- while the daemon runs ---
+
+    def rescan(self) -> list[str]:
+        """Load what was installed since, and try again what failed. May take long.
+
+        :returns: the names of the plugins that are active now and were not before.
+        """
+        look_again()
+        retried = {n for n, status in self._statuses.items() if status.state is PluginState.FAILED}
+        return self._load(
+            plugin
+            for plugin in discover(self._settings)
+            if plugin.status.name in retried or plugin.status.name not in self._statuses
+        )
+
+    def enable(self, name: str) -> None:
+        """Load a plugin that is disabled. May take long.
+
+        :raises NotFoundError: it is not installed.
+        :raises ConflictError: it cannot be loaded, with the reason.
+        """
+        self._status(name)
+        found = discover(evolve(self._settings, disabled=()))
+        if self._statuses[name].state is not PluginState.ACTIVE:
+            self._load(plugin for plugin in found if plugin.status.name == name)
+        if self._statuses[name].state is not PluginState.ACTIVE:
+            raise ConflictError(f"{name} cannot be enabled: {self._statuses[name].reason}")
+
+    def disable(self, name: str, reason: str = "disabled by an administrator") -> None:
+        """Ask a plugin nothing from now on; what it gave out is no longer told.
+
+        :raises NotFoundError: it is not installed.
+        :raises ConflictError: the config requires it, or it has a say that must not be lost.
+        """
+        status = self._status(name)
+        if name in self._settings.required:
+            raise ConflictError(f"{name} is required by the config")
+        if not PERMANENT.isdisjoint(status.hooks):
+            raise ConflictError(f"{name} can only be disabled by the config, at a start")
+        if status.state is PluginState.ACTIVE:
+            self._take_out(name)
+            self._statuses[name] = evolve(status, state=PluginState.DISABLED, reason=reason)
+
+    def owner_of(self, hook: str, name: str) -> str | None:
+        """Return the plugin that offers the thing called ``name`` through ``hook``."""
+        offers = self._offers.get(hook, {})
+        return next((plugin for plugin, things in offers.items() if name in things), None)
+
+    # --- the hooks ---
+
+    def settings_sections(self) -> list[SettingsSection]:
+        """Sections of the config file."""
+        return self._named("lmx_settings")
+
+    def backends(self, settings: Settings) -> list[Backend]:
+        """Backends."""
+        return self._named("lmx_backends", settings=settings)
+
+    def model_sources(self, settings: Settings) -> list[ModelSource]:
+        """Places of models."""
+        return self._named("lmx_model_sources", settings=settings)
+
+    def routers(self, settings: Settings) -> list[Router]:
+        """Routers."""
+        return self._named("lmx_routers", settings=settings)
+
+    def monitors(self, settings: Settings) -> list[Monitor]:
+        """Monitors."""
+        return self._named("lmx_monitors", settings=settings)
+
+    def job_kinds(self, kernel: Kernel) -> list[JobKind]:
+        """Kinds of long work."""
+        return self._named("lmx_job_kinds", kernel=kernel)
+
+    def api_surfaces(self, kernel: Kernel) -> list[ApiSurface]:
+        """HTTP dialects."""
+        return self._named("lmx_api_surfaces", kernel=kernel)
+
+    def lifespans(self, kernel: Kernel) -> list[AbstractAsyncContextManager[None]]:
+        """Contexts to hold open while the daemon serves; those that were returned before are not
+        again.
+        """
+        return [value for _, value in self._ask_new("lmx_lifespan", kernel=kernel)]
+
+    def findings(self, settings: Settings, models: Sequence[ModelCard]) -> list[Finding]:
+        """What plugins found out about the machine and its models."""
+        found = self._ask(
+            "lmx_findings", list, FINDINGS_TIMEOUT_S, settings=settings, models=models
+        )
+        return [finding for _, findings in found for finding in findings]
+
+    def commands(self) -> list[App]:
+        """Commands for the command line."""
+        return [app for _, apps in self._ask("lmx_commands", consume=list) for app in apps]
+
+    def observers(self) -> list[tuple[str, Observer]]:
+        """Who wants to be told of events: the plugin's name, and what to call."""
+        impls = self._manager.hook.lmx_event.get_hookimpls()
+        return [(impl.plugin_name, cast("Observer", impl.function)) for impl in impls]
+
+    def authorize(self, request: HttpRequest) -> LmxError | None:
+        """Return why a request is refused, or None. A door that is broken stays shut."""
+        try:
+            refusal: LmxError | None = self._manager.hook.lmx_authorize(request=request)
+        # Whatever a plugin does wrong here, the answer must be no.
+        except (Exception, SystemExit):
+            log.exception("authorizer_failed")
+            return UnauthorizedError("the server cannot check keys at the moment")
+        return refusal
+
+    # --- inside ---
+
+    def _status(self, name: str) -> PluginStatus:
+        try:
+            return self._statuses[name]
+        except KeyError:
+            raise NotFoundError(f"no plugin is called {name[:64]}") from None
+
+    def _load(self, found: Iterable[Found]) -> list[str]:
+        wanted = []
+        for plugin in found:
+            self._statuses[plugin.status.name] = plugin.status
+            if plugin.status.state is PluginState.ACTIVE:
+                wanted.append(plugin)
+        outcomes = call_all(
+            {plugin.status.name: plugin.load for plugin in wanted}, self._settings.timeout_s
+        )
+        for name, outcome in outcomes.items():
+            self._register(name, outcome)
+        return [name for name in outcomes if self._statuses[name].state is PluginState.ACTIVE]
+
+    def _register(self, name: str, outcome: object) -> None:
+        try:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self._manager.register(outcome, name=name)
+            self._manager.check_pending()
+            hooks = self._hooks_of(name)
+        # A plugin may fail in any way, including sys.exit() at import.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            self._fail(name, error)
+        else:
+            self._statuses[name] = evolve(self._statuses[name], hooks=hooks)
+
+    def _hooks_of(self, name: str) -> tuple[str, ...]:
+        callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
+        for caller in callers:
+            for impl in caller.get_hookimpls():
+                if impl.plugin_name == name and inspect.iscoroutinefunction(impl.function):
+                    raise TypeError(f"{caller.name} is a coroutine function; hooks are plain")
+        return tuple(sorted(caller.name for caller in callers))
+
+    def _fail(self, name: str, error: BaseException) -> None:
+        reason = f"{type(error).__name__}: {error}".strip(": ")
+        self._statuses[name] = evolve(self._statuses[name], state=PluginState.FAILED, reason=reason)
+        self._take_out(name)
+        log.error("plugin_failed", plugin=name, reason=reason, exc_info=error)
+
+    def _ask(
+        self,
+        hook: str,
+        consume: Callable[[Any], Any] = lambda value: value,
+        timeout_s: float | None = None,
+        without: Collection[str] = (),
+        **arguments: Any,
+    ) -> list[tuple[str, Any]]:
+        """Call one hook of every plugin; a plugin that fails is disabled, the others are heard."""
+        timeout_s = timeout_s or self._settings.timeout_s
+        calls = {
+            impl.plugin_name: _bind(impl, arguments, consume)
+            for impl in getattr(self._manager.hook, hook).get_hookimpls()
+            if impl.plugin_name not in without
+        }
+        answers = []
+        for name, outcome in sorted(call_all(calls, timeout_s).items()):
+            if isinstance(outcome, BaseException):
+                self._fail(name, outcome)
+            elif outcome is not None:
+                answers.append((name, outcome))
+        return answers
+
+    def _ask_new(
+        self, hook: str, consume: Callable[[Any], Any] = lambda value: value, **arguments: Any
+    ) -> list[tuple[str, Any]]:
+        """Call one hook of the plugins that were not asked before."""
+        asked = self._offers.setdefault(hook, {})
+        before = frozenset(asked)
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            asked.setdefault(impl.plugin_name, {})
+        return self._ask(hook, consume, without=before, **arguments)
+
+    def _named(self, hook: str, **arguments: Any) -> list[Any]:
+        """Ask for things with names, which must be unique."""
+        for plugin, things in self._ask_new(hook, consume=_by_name, **arguments):
+            owners = {name: other for other, names in self._offers[hook].items() for name in names}
+            if clashes := owners.keys() & things.keys():
+                name = min(clashes)
+                self._fail(plugin, ValueError(self._clash_text(name, owners[name], plugin)))
+            else:
+                self._offers[hook][plugin] = things
+        offers = sorted(self._offers.get(hook, {}).items())
+        return [thing for _, things in offers for thing in things.values()]
+
+    def _clash_text(self, name: str, plugin: str, other: str) -> str:
+        first, second = self._statuses[plugin], self._statuses[other]
+        return (
+            f"{name} is offered by both {first.distribution} {first.version} and "
+            f"{second.distribution} {second.version}; disable one"
+        )
+
+    def _take_out(self, name: str) -> None:
+        if self._manager.has_plugin(name):
+            self._manager.unregister(name=name)
+        for offers in self._offers.values():
+            offers.pop(name, None)
+
+
+def _by_name(things: Iterable[Any]) -> dict[str, Any]:
+    return {thing.name: thing for thing in things}
+
+
+def _bind(
+    impl: pluggy.HookImpl, arguments: dict[str, object], consume: Callable[[Any], Any]
+) -> Callable[[], object]:
+    chosen = {name: arguments[name] for name in impl.argnames}
+
+    def call() -> object:
+        value = impl.function(**chosen)
+        return None if value is None else consume(value)
+
+    return call

@@ -1,0 +1,108 @@
+"""Which model a request goes to: the routers in the config's order, then the name it asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import structlog
+from attrs import field, frozen
+
+from lmx_kernel.config import LIVE
+from lmx_kernel.errors import (
+    ContextOverflowError,
+    ModelUnusableError,
+    UnavailableError,
+)
+from lmx_kernel.interfaces import ModelState, Router, RoutingContext
+from lmx_kernel.types import (
+    ChatPrompt,
+    Decision,
+    EmbeddingPrompt,
+    GenerationRequest,
+    ModelCard,
+    Prompt,
+    TokenPrompt,
+)
+
+BYTES_PER_TOKEN = 4
+SAMPLE_CHARS = 16_384  # of a long text, so many characters tell how many bytes it has
+log = structlog.get_logger(__name__)
+
+
+@frozen(kw_only=True)
+class RoutingSettings:
+    """Section ``[routing]``.
+
+    :ivar order: names of routers, first asked first; routers that are not named are not asked.
+    """
+
+    order: tuple[str, ...] = field(default=("rules",), metadata=LIVE)
+
+
+def arrange(routers: Sequence[Router], settings: RoutingSettings) -> list[Router]:
+    """Return the routers that the config names, in its order."""
+    by_name = {router.name: router for router in routers}
+    return [by_name[name] for name in settings.order if name in by_name]
+
+
+def decide(
+    routers: Iterable[Router],
+    request: GenerationRequest,
+    models: Sequence[ModelCard],
+    context: RoutingContext,
+) -> tuple[str, Decision] | None:
+    """Return the first decision and the name of the router that made it; None if all pass."""
+    for router in routers:
+        try:
+            decision = router.route(request, models, context)
+        # A router is a plugin's: it may fail in any way, and the next one is asked.
+        except Exception:
+            log.exception("router_failed", router=router.name)
+            continue
+        if decision is not None:
+            return router.name, decision
+    return None
+
+
+def check(card: ModelCard, state: ModelState, prompt_tokens: int, max_wait_s: float) -> None:
+    """Make sure that a model can take a request, as far as that can be seen beforehand.
+
+    :param prompt_tokens: as estimated; 0 where any length will do.
+    :param max_wait_s: how long the request may wait to begin.
+    :raises LmxError: it cannot, with the reason.
+    """
+    if card.problem:
+        raise ModelUnusableError(card.problem)
+    if prompt_tokens >= state.context_length:
+        raise ContextOverflowError(
+            f"about {prompt_tokens} tokens do not fit its context of {state.context_length}"
+        )
+    if state.problem:
+        raise UnavailableError(state.problem, retry_after_s=10)
+    if state.wait_s > max_wait_s:
+        raise UnavailableError(
+            f"it could begin in {state.wait_s:.1f} s, and {max_wait_s:g} s are allowed",
+            retry_after_s=10,
+        )
+
+
+def estimate_tokens(prompt: Prompt) -> int:
+    """Return about how many tokens a prompt has: a quarter of its bytes."""
+    if isinstance(prompt, TokenPrompt):
+        return len(prompt.tokens)
+    if isinstance(prompt, EmbeddingPrompt):
+        return max(map(estimate_tokens, prompt.inputs), default=0)
+    if not isinstance(prompt, ChatPrompt):
+        return _bytes_of(prompt.text) // BYTES_PER_TOKEN
+    texts = (getattr(part, "text", "") for turn in prompt.messages for part in turn.parts)
+    tools = (msgspec.json.encode(tool.parameters) for tool in prompt.tools)
+    size_bytes = sum(map(_bytes_of, texts)) + sum(map(len, tools))
+    return size_bytes // BYTES_PER_TOKEN
+
+
+def _bytes_of(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    step = len(text) // SAMPLE_CHARS + 1
+    return len(text[::step].encode("utf-8", "surrogatepass")) * step

@@ -1,1 +1,0 @@
-"""LMX as a service of its user: started with the session, and again when it fails."""

@@ -1,0 +1,75 @@
+"""What a fake model does: read from the JSON file that stands for its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from attrs import frozen
+from cattrs import Converter
+
+SUFFIX = ".fake.json"
+
+
+@frozen(kw_only=True)
+class FakeModel:
+    """The part a fake model plays. Every field has a harmless default.
+
+    :ivar tokens_per_s: decode steps a second; 0 is as fast as possible.
+    :ivar prefill_tokens_per_s: prompt tokens a second; 0 is as fast as possible.
+    :ivar answer_tokens: tokens until it ends by itself; 0 is never.
+    :ivar template: its chat template; "" for one that writes roles and contents.
+    :ivar says: it answers with this text, a token a byte, and does not count.
+    :ivar load_s: how long loading takes, with progress all along.
+    :ivar load_hang: loading never ends, without a word.
+    :ivar load_error: loading fails with this message.
+    :ivar memory_bytes: the estimate.
+    :ivar allocate_bytes: what it really takes at load.
+    :ivar leak_bytes: what it takes more with every token.
+    :ivar leak_tokens: how many tokens leak, over all processes; 0 is all of them.
+    :ivar crash_at: the process aborts when it has made this many tokens; 0 is never.
+    :ivar hang_at: the process stops in its tracks when it has made this many tokens; 0 is never.
+    :ivar times: how often it crashes or hangs in all, over all processes.
+    :ivar embeds: it makes embeddings instead of answers; each counts as a token.
+    :ivar poison: a prompt with this text crashes the process at its first token.
+    :ivar sour: a prompt with this text fails alone, at its third token.
+    """
+
+    context_length: int = 4096
+    tokens_per_s: float = 0.0
+    prefill_tokens_per_s: float = 0.0
+    answer_tokens: int = 0
+    template: str = ""
+    says: str = ""
+    load_s: float = 0.0
+    load_hang: bool = False
+    load_error: str = ""
+    memory_bytes: int = 1024 * 1024
+    allocate_bytes: int = 0
+    leak_bytes: int = 0
+    leak_tokens: int = 0
+    crash_at: int = 0
+    hang_at: int = 0
+    times: int = 1
+    embeds: bool = False
+    poison: str = ""
+    sour: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> FakeModel:
+        """Read a script.
+
+        :raises Exception: the file is not a script; the message says why.
+        """
+        return Converter(forbid_extra_keys=True).structure(json.loads(path.read_text()), cls)
+
+
+def use_up(path: Path, times: int) -> bool:
+    """Return whether a fault that may happen ``times`` times is still due, and count it."""
+    tally = path.with_suffix(".tally")
+    done = tally.stat().st_size if tally.exists() else 0
+    if done >= times:
+        return False
+    with tally.open("ab") as file:
+        file.write(b"x")
+    return True

@@ -1,0 +1,229 @@
+"""Grammars are compiled elsewhere first: in a child process that may be killed.
+
+A grammar comes from a client, and some cost minutes or gigabytes before they turn out to be wrong.
+So a child builds each one first, with the bytes for a vocabulary, and takes the first steps in it.
+Only one that got through is built where the model is.
+
+Run as ``python -m lmx_kernel.text.constraints.checker``: it gets a line of JSON with the control
+tokens, and then a line with a grammar for each line with a verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+from lmx_kernel.errors import UnavailableError
+
+DEADLINE_S = 1.5
+"""Of one grammar, from its line to the verdict."""
+
+START_S = 20.0
+"""Of the child, until it is ready: a machine may be busy."""
+
+MEMORY_BYTES = 1 << 30
+STEPS, STEPS_S = 512, 0.3
+"""What the child writes, at most: many faults of a grammar show no earlier."""
+
+STEP_S = 0.01
+"""On average: streams beside it wait for each of its steps."""
+
+MOST_STATES = 50_000
+"""Of a grammar's lexer, 1 to 2 kB each."""
+
+CLOSERS = frozenset(b'"}],')
+"""Bytes that lead on in JSON."""
+
+VERDICTS = 256
+"""That are remembered."""
+
+REASON_CHARS = 300
+
+
+class Compiler:
+    """Tells which grammars are safe to build. Its calls may come from any thread.
+
+    :param size: of the vocabulary.
+    :param controls: texts of control tokens by their ids.
+    """
+
+    def __init__(self, size: int, controls: Mapping[int, str]) -> None:
+        self._hello = json.dumps({"size": size, "controls": controls})
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._verdict = lru_cache(VERDICTS)(self._ask)
+
+    def fault(self, grammar: str) -> str:
+        """Return why a grammar cannot be followed, or costs too much; "" if it is safe to build.
+
+        What cost too much is tried again when it comes again: it may have been the machine.
+
+        :raises UnavailableError: there can be no child now.
+        """
+        try:
+            return self._verdict(grammar)
+        except OSError:
+            return "it takes too much time or memory to compile"
+
+    def close(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.communicate()
+
+    def _ask(self, grammar: str) -> str:
+        with self._lock:
+            if self._child is not None:
+                with suppress(ConnectionError):  # it may be dead since the grammar before
+                    return self._exchange(grammar, DEADLINE_S)
+            self._start()
+            return self._exchange(grammar, DEADLINE_S)
+
+    def _start(self) -> None:
+        try:
+            self._child = subprocess.Popen(  # noqa: S603 - itself
+                (sys.executable, "-m", __name__),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            self._exchange(self._hello, START_S)
+        except OSError as error:
+            raise UnavailableError(
+                f"grammars cannot be compiled now: {error}", retry_after_s=5
+            ) from error
+
+    def _exchange(self, line: str, deadline_s: float) -> str:
+        """Send a line and return the answer to it; a child that gives none is ended.
+
+        :raises TimeoutError: none came in time.
+        :raises ConnectionError: the child is dead.
+        """
+        assert self._child
+        assert self._child.stdin
+        assert self._child.stdout
+        try:
+            self._child.stdin.write(line.encode() + b"\n")
+            self._child.stdin.flush()
+            if not select.select([self._child.stdout], [], [], deadline_s)[0]:
+                raise TimeoutError(f"no answer within {deadline_s:g} seconds")
+            if not (answer := self._child.stdout.readline()):
+                raise ConnectionError("the compiler died")
+        except OSError:
+            self.close()
+            raise
+        return str(json.loads(answer))
+
+
+def first_line(message: str) -> str:
+    """Return the part of the library's message that a client may see."""
+    lines = message.strip().splitlines() or [""]
+    causes = [line for line in lines if line.startswith("error: ")]  # below a pattern
+    line = causes[0].removeprefix("error: ") if causes else lines[0]
+    if line == "NoExtensionBias":
+        return "nothing can fit it"
+    return "it cannot be followed" if line.startswith("panic") else line[:REASON_CHARS]
+
+
+# --- the child's side ----------------------------------------------------------------------------
+
+
+class ByteVocabulary:
+    """Control tokens at their own ids, nothing at all others, and the bytes after these.
+
+    :ivar first: the id of the first byte.
+    """
+
+    def __init__(self, size: int, controls: Mapping[str, str]) -> None:
+        self.first = -(-size // 8) * 8
+        self.tokens = [b""] * self.first + [bytes([byte]) for byte in range(256)]
+        for token, text in controls.items():
+            self.tokens[int(token)] = text.encode()
+        self.special_token_ids = [*map(int, controls)]
+        self.bos_token_id = None
+        self.eos_token_id = min(self.special_token_ids, default=0)
+
+    def __call__(self, text: bytes) -> list[int]:
+        return [self.first + byte for byte in text]
+
+
+def limits() -> Any:
+    """Return what one grammar may cost the library; the rest are its own limits."""
+    from llguidance import LLParserLimits  # noqa: PLC0415 - none of the kernel's process
+
+    return LLParserLimits(verbose_errors=False, max_lexer_states=MOST_STATES)
+
+
+def first_fault(tokenizer: Any, first: int, grammar: str) -> str:
+    """Return what is wrong with a grammar, as far as its first steps tell; "" for nothing.
+
+    :param first: the id of the first byte.
+    """
+    from llguidance import LLMatcher  # noqa: PLC0415 - as above
+
+    matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=limits())
+    dice, began_s = random.Random(0), time.monotonic()
+    for step in range(STEPS):
+        if matcher.is_error() or matcher.is_stopped():
+            break
+        if time.monotonic() - began_s > STEPS_S:
+            return "it takes too long to follow" if step < STEPS_S / STEP_S else ""
+        mask = matcher.compute_bitmask()
+        if not matcher.is_error():
+            matcher.consume_token(_choose(mask, first, dice))
+    return first_line(matcher.get_error()) if matcher.is_error() else ""
+
+
+def _choose(mask: bytes, first: int, dice: random.Random) -> int:
+    """Return one of the allowed tokens, often one that leads on."""
+    at = first // 8
+    others, bits = mask[:at], int.from_bytes(mask[at : at + 32], "little")
+    allowed = [byte for byte in range(256) if bits >> byte & 1]
+    closing = [byte for byte in allowed if byte in CLOSERS]
+    if closing and dice.random() < 0.5:
+        allowed = closing
+    if allowed:
+        return first + dice.choice(allowed)
+    found = next((at for at, byte in enumerate(others) if byte), 0)
+    return found * 8 + max((others[found] & -others[found]).bit_length() - 1, 0)
+
+
+def main() -> None:
+    """Answer grammars with verdicts until nobody asks any more."""
+    from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 - as above
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    lines: Iterable[bytes] = sys.stdin.buffer
+    vocabulary = ByteVocabulary(**json.loads(next(iter(lines))))
+    tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=len(vocabulary.tokens))
+    _answer("")
+    for line in lines:
+        _limit_time()
+        _answer(first_fault(tokenizer, vocabulary.first, line.decode()))
+
+
+def _answer(text: str) -> None:
+    sys.stdout.write(json.dumps(text) + "\n")
+    sys.stdout.flush()
+
+
+def _limit_time() -> None:
+    """End by oneself where nobody is left to kill one."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(usage.ru_utime + usage.ru_stime + DEADLINE_S) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Chat formats: what a model's answer means.
+
+Models mark parts of their answers (a call, a thought) in ways of their own. A format is an entry
+point in the group ``lmx.formats``; it is chosen by the model's chat template, and its parser reads
+the answer as it is written. :class:`~lmx_kernel.text.formats.chat_format.ChatFormat` is a base for
+them.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import EntryPoint
+from typing import Protocol
+
+from attrs import frozen
+
+from lmx_kernel.hookspecs import FORMAT_GROUP
+from lmx_kernel.plugins.entry_points import entry_points
+from lmx_kernel.types import ChatPrompt, GenerationRequest, Message, Tool
+
+
+@frozen
+class Text:
+    """Visible text of the answer."""
+
+    text: str
+
+
+@frozen
+class Thought:
+    """More of what the model thinks before it speaks."""
+
+    text: str
+
+
+@frozen
+class CallStarted:
+    """The model begins to call a tool."""
+
+    name: str
+
+
+@frozen
+class CallArguments:
+    """More of the JSON text of the arguments of the call that began last."""
+
+    text: str
+
+
+@frozen
+class CallEnded:
+    """The call that began last is complete, and its arguments are a JSON object."""
+
+
+Piece = Text | Thought | CallStarted | CallArguments | CallEnded
+
+
+@frozen(kw_only=True)
+class CallSyntax:
+    """How calls are written, for a mask.
+
+    :param triggers: texts (or control tokens) that nothing but a call begins with, wherever in an
+        answer they come.
+    :param grammar: Lark rules as the mask's library reads them, of which ``calls`` is one or more
+        complete calls. It may begin with any of the triggers. Each of the format's marks that
+        occurs in it is a literal of its own, so that a control token can be put in its place.
+    :param bare: for models that also answer with nothing but a call, without any mark: a pattern of
+        how such an answer begins, as far as nothing else begins so, and the text in ``calls`` that
+        this stands for.
+    """
+
+    triggers: tuple[str, ...]
+    grammar: str
+    bare: tuple[str, str] | None = None
+
+
+class Parser(Protocol):
+    """Reads one candidate's text. Whatever the text is, it does not raise.
+
+    :ivar marks: texts of control tokens that it wants to see. They are no ends of the answer.
+    :ivar is_thinking: whether what comes next belongs to a thought.
+    """
+
+    marks: Sequence[str]
+
+    @property
+    def is_thinking(self) -> bool: ...
+
+    def feed(self, text: str) -> Iterable[Piece]:
+        """Return what ``text`` completes, holding back what is not decided yet.
+
+        What all of it adds up to does not hang on how the text was cut.
+        """
+        ...
+
+    def flush(self) -> Iterable[Piece]:
+        """Return what was held back, at the end."""
+        ...
+
+
+class Format(Protocol):
+    """The chat format of one model.
+
+    :ivar explains_tools: whether it tells of tools in words of its own, whatever the template does.
+    """
+
+    name: str
+    explains_tools: bool
+
+    def parser(self, prompt: str, tools: Sequence[Tool] = ()) -> Parser:
+        """Return a parser for one candidate.
+
+        :param prompt: the end of the prompt's text: a template may have opened a thought already.
+        :param tools: what the model may call; without any, what looks like a call is text.
+        """
+        ...
+
+    def thought(self, prompt: str) -> tuple[str, str] | None:
+        """Return the texts around the thought that an answer to ``prompt`` may begin with ("" for
+        an opening that the prompt holds already); None if the model does not think first.
+        """
+        ...
+
+    def header(self, prompt: str) -> str:
+        """Return what stands before the text of an answer to ``prompt``, such as a header."""
+        ...
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
+        """Return how ``tools`` are called, and one after the other if ``parallel``; None if this
+        format has no calls.
+        """
+        ...
+
+    def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
+        """Return ``messages`` with the tools, the calls and their results told as plain text as far
+        as the template does not do it; it gets no tools then.
+        """
+        ...
+
+
+class FormatKind(Protocol):
+    """What an entry point names: a class of formats."""
+
+    def matches(self, template: str) -> int:
+        """Return how well a chat template fits this format; 0 for not at all."""
+        ...
+
+    def __call__(self, template: str) -> Format:
+        """Return the format of a model with this chat template."""
+        ...
+
+
+class PlainFormat:
+    """Everything is text."""
+
+    name = "plain"
+    explains_tools = False
+
+    def parser(self, prompt: str = "", tools: Sequence[Tool] = ()) -> Parser:
+        return _PlainParser()
+
+    def thought(self, prompt: str) -> tuple[str, str] | None:
+        return None
+
+    def header(self, prompt: str) -> str:
+        return ""
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> CallSyntax | None:
+        return None
+
+    def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
+        return messages
+
+
+class _PlainParser:
+    marks: Sequence[str] = ()
+    is_thinking = False
+
+    def feed(self, text: str) -> Iterable[Piece]:
+        return (Text(text),) if text else ()
+
+    def flush(self) -> Iterable[Piece]:
+        return ()
+
+
+def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
+    """Return what the model is told it may call."""
+    if not isinstance(request.prompt, ChatPrompt) or request.tool_choice.mode == "none":
+        return ()
+    return request.prompt.tools
+
+
+def find_format(template: str | None) -> Format:
+    """Return the installed format that fits ``template`` best; the plain one if none does.
+
+    Of two that fit alike the first by name is taken, so the choice does not hang on installation.
+    """
+    if template is None:
+        return PlainFormat()
+    entries = sorted(entry_points(FORMAT_GROUP), key=lambda entry: entry.name)
+    kinds = [(kind.matches(template), kind) for kind in _loaded(entries)]
+    best, kind = max(kinds, key=lambda found: found[0], default=(0, None))
+    return kind(template) if kind and best else PlainFormat()
+
+
+def _loaded(entries: Sequence[EntryPoint]) -> Iterator[FormatKind]:
+    for entry in entries:
+        try:
+            yield entry.load()
+        except (Exception, SystemExit):  # noqa: BLE001 - a broken plugin must not cost the model
+            traceback.print_exc()

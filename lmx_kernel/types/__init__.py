@@ -1,0 +1,93 @@
+"""The data of LMX: what a request is, what an answer is made of, what a model is.
+
+Neutral to every API dialect and every engine. All classes are frozen and cross process borders as
+they are (see :mod:`lmx_kernel.worker.messages`). Imports nothing but attrs.
+"""
+
+from lmx_kernel.types.answers import (
+    Admitted,
+    Embedded,
+    Embeddings,
+    Event,
+    Finished,
+    Logprobs,
+    PromptProgress,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
+from lmx_kernel.types.models import (
+    Admission,
+    EngineLimits,
+    EngineSpec,
+    LoadOptions,
+    LoadOverrides,
+    Location,
+    MemoryEstimate,
+    ModelCard,
+)
+from lmx_kernel.types.requests import (
+    ChatPrompt,
+    Constraint,
+    EmbeddingInput,
+    EmbeddingPrompt,
+    GenerationRequest,
+    Message,
+    Prompt,
+    Sampling,
+    TextPart,
+    TextPrompt,
+    TokenPrompt,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
+from lmx_kernel.types.routing import (
+    Decision,
+    Route,
+    Skipped,
+)
+
+__all__ = [
+    "Admission",
+    "Admitted",
+    "ChatPrompt",
+    "Constraint",
+    "Decision",
+    "Embedded",
+    "EmbeddingInput",
+    "EmbeddingPrompt",
+    "Embeddings",
+    "EngineLimits",
+    "EngineSpec",
+    "Event",
+    "Finished",
+    "GenerationRequest",
+    "LoadOptions",
+    "LoadOverrides",
+    "Location",
+    "Logprobs",
+    "MemoryEstimate",
+    "Message",
+    "ModelCard",
+    "Prompt",
+    "PromptProgress",
+    "ReasoningDelta",
+    "Route",
+    "Sampling",
+    "Skipped",
+    "TextDelta",
+    "TextPart",
+    "TextPrompt",
+    "TokenLogprob",
+    "TokenPrompt",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCallStarted",
+    "ToolChoice",
+    "Usage",
+]

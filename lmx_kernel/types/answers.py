@@ -1,0 +1,140 @@
+"""What an answer is made of: events, and what it cost."""
+
+from __future__ import annotations
+
+from array import array
+
+from attrs import frozen
+
+
+@frozen
+class TokenLogprob:
+    """A token and the natural logarithm of its probability under the model."""
+
+    token: int
+    text: bytes
+    logprob: float
+
+
+@frozen
+class Logprobs:
+    """The chosen token and, likeliest first, the alternatives that were asked for."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
+@frozen
+class Admitted:
+    """The request passed every check that can refuse it. Always the first event."""
+
+    prompt_tokens: int
+
+
+@frozen
+class PromptProgress:
+    """How much of a candidate's prompt is computed; ``cached`` tokens needed no work."""
+
+    candidate: int
+    processed: int
+    total: int
+    cached: int
+
+
+@frozen
+class TextDelta:
+    """More of a candidate's text, with the tokens it came from.
+
+    The text may be empty (a character or a possible stop text is not complete yet), and tokens may
+    be empty (held text was released): tokens are counted once, in order.
+    """
+
+    candidate: int
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[Logprobs, ...] = ()
+
+
+@frozen
+class ReasoningDelta:
+    """More of what a candidate thinks before it speaks. Its tokens are in a :class:`TextDelta`."""
+
+    candidate: int
+    text: str
+
+
+@frozen
+class ToolCallStarted:
+    """A candidate begins to call a tool; ``index`` counts the calls of one candidate from 0."""
+
+    candidate: int
+    index: int
+    id: str
+    name: str
+
+
+@frozen
+class ToolCallDelta:
+    """More of the JSON text of a call's arguments, as the model writes it."""
+
+    candidate: int
+    index: int
+    arguments: str
+
+
+@frozen
+class Finished:
+    """A candidate is complete. ``reason`` is one of stop, length, tool_calls.
+
+    :param reasoning_tokens: how many of its tokens were thought.
+    """
+
+    candidate: int
+    reason: str
+    reasoning_tokens: int = 0
+
+
+@frozen
+class Embedded:
+    """The vectors of an :class:`EmbeddingPrompt`, in its order, as the machine's float32."""
+
+    candidate: int
+    vectors: tuple[bytes, ...]
+
+
+Event = (
+    Admitted
+    | PromptProgress
+    | TextDelta
+    | ReasoningDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | Embedded
+    | Finished
+)
+
+
+@frozen(kw_only=True)
+class Usage:
+    """What an answer cost. Tokens are counted over all candidates, the prompt once."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int = 0
+    queue_s: float
+    first_token_s: float | None
+    total_s: float
+
+
+@frozen(kw_only=True)
+class Embeddings:
+    """Texts as vectors of length 1, in the order in which they were given.
+
+    :param model: the catalogue id of the model that made them.
+    :param prompt_tokens: of all texts together.
+    """
+
+    model: str
+    vectors: tuple[array[float], ...]
+    prompt_tokens: int

@@ -1,0 +1,131 @@
+"""What a model is, and how it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+
+@frozen
+class Location:
+    """A place on disk that may hold a model.
+
+    :param name: what the model would be called, `publisher/name` or `name`.
+    :param folder: the folder itself.
+    :param files: the file names in it.
+    """
+
+    name: str
+    folder: Path
+    files: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class ModelCard:
+    """What is known of a model without loading it.
+
+    :param backend: the backend that recognised it.
+    :param path: the file or folder to load.
+    :param size_bytes: of its weights on disk.
+    :param context_length: in tokens, as trained.
+    :param files: all that belongs to this model alone; deleting the model deletes them.
+    :param problem: why it cannot be loaded; None if nothing is known to be wrong.
+    """
+
+    id: str
+    backend: str
+    path: Path
+    format: str
+    architecture: str
+    size_bytes: int
+    context_length: int
+    quantization: str | None = None
+    capabilities: frozenset[str] = frozenset()
+    files: tuple[Path, ...] = ()
+    problem: str | None = None
+
+
+@frozen(kw_only=True)
+class LoadOptions:
+    """How a model is loaded.
+
+    :param context_length: tokens that one sequence may hold.
+    :param parallel: sequences that may run at once.
+    :param cache_tokens: tokens of all sequences and kept prefixes together.
+    """
+
+    context_length: int
+    parallel: int
+    cache_tokens: int
+
+
+@frozen(kw_only=True)
+class LoadOverrides:
+    """How somebody wants a model to be loaded, beside what the config says.
+
+    :param context_length: tokens that one request may use; None leaves it to the config.
+    :param parallel: requests that run at once; None leaves it to the config.
+    :param ttl_s: unload it after so many seconds without a request; None never does.
+    :param pinned: never unload it to make room for another.
+    """
+
+    context_length: int | None = None
+    parallel: int | None = None
+    ttl_s: float | None = None
+    pinned: bool = False
+
+
+@frozen(kw_only=True)
+class MemoryEstimate:
+    """What a loaded model will take, in bytes."""
+
+    weights_bytes: int
+    cache_bytes: int
+    overhead_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum of the parts."""
+        return self.weights_bytes + self.cache_bytes + self.overhead_bytes
+
+
+@frozen(kw_only=True)
+class Admission:
+    """Whether a model could be loaded now.
+
+    :param available_bytes: as things are, without unloading anything.
+    :param unloads: models that would be unloaded to make room, in this order.
+    :param problem: why it cannot be loaded; None if it can.
+    """
+
+    model: str
+    options: LoadOptions
+    estimate: MemoryEstimate
+    available_bytes: int
+    budget_bytes: int
+    unloads: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@frozen(kw_only=True)
+class EngineSpec:
+    """What a worker needs to open an engine: the card, the options, the backend's settings.
+
+    :param memory_bytes: what the ledger holds for it; 0 where nothing is reserved.
+    """
+
+    card: ModelCard
+    options: LoadOptions
+    settings: dict[str, Any] = field(factory=dict)
+    memory_bytes: int = 0
+
+
+@frozen(kw_only=True)
+class EngineLimits:
+    """What an open engine can hold; same meaning as in :class:`LoadOptions`."""
+
+    context_length: int
+    max_sequences: int
+    cache_tokens: int

@@ -1,0 +1,122 @@
+"""What is said in a conversation, as ``chat.completion`` and its chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from lmx_kernel.types import (
+    Logprobs,
+    ReasoningDelta,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+from lmx_openai_api.collected import CollectedAnswer
+from lmx_openai_api.objects import (
+    AnswerMessage,
+    CallDelta,
+    CallObject,
+    ChatChoice,
+    ChatChunkChoice,
+    ChatLogprobs,
+    Delta,
+    FunctionObject,
+    Token,
+)
+from lmx_openai_api.rendering import Aside, finite
+
+
+@frozen
+class ChatRendering:
+    """``chat.completion`` and its chunks."""
+
+    with_logprobs: bool
+    id_prefix = "chatcmpl-"
+    kind = "chat.completion"
+    chunk_kind = "chat.completion.chunk"
+
+    def opening(self, index: int) -> ChatChunkChoice:
+        """Say who speaks."""
+        return self._chunk(index, {"role": "assistant", "content": ""}, None, None)
+
+    def delta(self, index: int, text: str, logprobs: Sequence[Logprobs]) -> ChatChunkChoice:
+        """Add text."""
+        return self._chunk(index, {"content": text}, None, self._logprobs(logprobs))
+
+    def aside(self, index: int, event: Aside) -> ChatChunkChoice:
+        """Add to the reasoning, or to a call."""
+        return self._chunk(index, _delta(event), None, None)
+
+    def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> ChatChunkChoice:
+        """End a choice."""
+        return self._chunk(index, {}, reason, self._logprobs(logprobs) if logprobs else None)
+
+    def whole(self, index: int, said: CollectedAnswer) -> ChatChoice:
+        """Return a message."""
+        return {
+            "index": index,
+            "message": _message(said),
+            "logprobs": self._logprobs(said.logprobs),
+            "finish_reason": said.reason,
+        }
+
+    def _chunk(
+        self, index: int, delta: Delta, reason: str | None, logprobs: ChatLogprobs | None
+    ) -> ChatChunkChoice:
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+    def _logprobs(self, logprobs: Sequence[Logprobs]) -> ChatLogprobs | None:
+        if not self.with_logprobs:
+            return None
+        return {
+            "content": [
+                {**_token(entry.chosen), "top_logprobs": [_token(token) for token in entry.top]}
+                for entry in logprobs
+            ],
+            "refusal": None,
+        }
+
+
+def _message(said: CollectedAnswer) -> AnswerMessage:
+    calls = list(map(_call, said.calls))
+    content = said.text or (None if calls else "")
+    message: AnswerMessage = {"role": "assistant", "content": content, "refusal": None}
+    if reasoning := said.reasoning:
+        message["reasoning_content"] = reasoning
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+def _call(call: ToolCall) -> CallObject:
+    function: FunctionObject = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _delta(event: Aside) -> Delta:
+    if isinstance(event, ReasoningDelta):
+        return {"reasoning_content": event.text}
+    return {"tool_calls": [_call_delta(event)]}
+
+
+def _call_delta(event: ToolCallStarted | ToolCallDelta) -> CallDelta:
+    """Return more of a call; only the first has its id and its name, since clients add them up."""
+    if isinstance(event, ToolCallDelta):
+        return {"index": event.index, "function": {"arguments": event.arguments}}
+    return {
+        "index": event.index,
+        "id": event.id,
+        "type": "function",
+        "function": {"name": event.name, "arguments": ""},
+    }
+
+
+def _token(token: TokenLogprob) -> Token:
+    return {
+        "token": token.text.decode(errors="replace"),
+        "logprob": finite(token.logprob),
+        "bytes": list(token.text),
+    }

@@ -1,0 +1,1 @@
+"""Loads and unloads models at a time of day."""

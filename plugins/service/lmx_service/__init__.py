@@ -1,0 +1,1 @@
+"""LMX as a service of the user: systemd and launchd."""
