@@ -9,9 +9,8 @@
 #   -o FOLDER   where each run's log goes (default: a new folder below $TMPDIR)
 #
 # The other arguments go to pytest: paths, `-k`, `-x`. Without any, the whole suite runs.
-# Each run has its own random order; its seed stands in its log, and `-p randomly_seed=SEED`
-# is not needed to repeat it: `pytest -p randomly --randomly-seed=SEED` is enough.
-# Prints the failed tests of each run. The exit status is 1 if any test failed, 2 for a wrong use.
+# Each run has its own random order; `--randomly-seed=SEED`, with the seed from the run's log, repeats
+# it. Prints the failed tests of each run. The exit status is 1 if a run failed, 2 for wrong usage.
 #
 #   scripts/stress_tests.sh -r 2 -p 0 tests/runtime
 set -uo pipefail
@@ -66,19 +65,19 @@ report() {
 }
 
 python=.venv/bin/python
-arguments=(-m pytest -q -rfE --dist loadfile)
+arguments=(-m pytest -rfE --dist loadfile)
 for ((run = 1; run <= runs; run++)); do
     for _ in 1 2; do
         timeout "$MAX_RUN_S" "$BASH" -c 'while :; do :; done' &
         busy+=($!)
     done
-    timeout "$MAX_RUN_S" "$python" "${arguments[@]}" -n "$workers" "$@" > "$logs/busy-$run.log" 2>&1
+    timeout --foreground "$MAX_RUN_S" "$python" "${arguments[@]}" -n "$workers" "$@" > "$logs/busy-$run.log" 2>&1
     status=$?
     stop_busy
     report "busy-$run" "$status"
 done
 for ((run = 1; run <= pinned; run++)); do
-    timeout "$MAX_RUN_S" taskset -c 0 "$python" "${arguments[@]}" -n 1 "$@" \
+    timeout --foreground "$MAX_RUN_S" taskset -c 0 "$python" "${arguments[@]}" -n 1 "$@" \
         > "$logs/pinned-$run.log" 2>&1
     report "pinned-$run" $?
 done
