@@ -340,7 +340,7 @@ def test_a_bomb_is_refused_in_time(plain, name):
         plain.shape(request(constraint=BOMBS[name]), "")
     assert caught.value.message
     assert len(caught.value.message) < 600
-    assert time.monotonic() - began < DEADLINE_S + 5  # of a busy machine
+    assert time.monotonic() - began < DEADLINE_S + 60  # of a busy machine
 
 
 @pytest.mark.parametrize("strict", [True, False])
