@@ -44,6 +44,7 @@ PROJECT = "lmx"
 GROUP = "lmx"
 WORKER_GROUP = "lmx.worker"
 FORMAT_GROUP = "lmx.formats"
+CONSTRAINT_GROUP = "lmx.constraints"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

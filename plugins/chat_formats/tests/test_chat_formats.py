@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from lmx_constraints.grammar import GrammarWriter
 
-from lmx_kernel.text.constraints.grammar import GrammarWriter
 from lmx_kernel.text.formats import (
     CallArguments,
     CallEnded,
