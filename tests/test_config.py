@@ -192,12 +192,12 @@ BROKEN: list[tuple[str, int | None, str, str]] = [
 def test_problem_is_told_with_its_line_and_key(
     tmp_path: Path, text: str, line: int | None, key: str, message: str
 ) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     (problem,) = problems_of(tmp_path, text)
     assert (problem.line, problem.key) == (line, key)
     assert message in problem.message
     assert problem.source == str(tmp_path / "config.toml")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -246,10 +246,10 @@ def test_long_values_are_cut_short(tmp_path: Path) -> None:
 
 def test_a_large_broken_file_is_told_within_a_second(tmp_path: Path) -> None:
     aliases = "".join(f"[routing.aliases.a{n}]\nmodel = {n}\n" for n in range(300))
-    began = time.perf_counter()
+    began = time.process_time()
     problems = problems_of(tmp_path, aliases)
     assert [problem.line for problem in problems] == list(range(2, 602, 2))
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 # --- files that cannot be read -------------------------------------------------------------------

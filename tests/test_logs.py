@@ -414,7 +414,7 @@ async def test_a_request_is_one_line_with_all_there_is_to_know(tmp_path):
     config = write_config(tmp_path, ("lmx_openai_api.plugin",), '[server]\napi_key = "sesame"')
     async with (
         running_daemon(config) as daemon,
-        httpx.AsyncClient(base_url=daemon.url, headers={"x-api-key": "sesame"}) as http,
+        httpx.AsyncClient(base_url=daemon.url, headers={"x-api-key": "sesame"}, timeout=60) as http,
     ):
         body = chat(text="a secret wish", max_tokens=5, n=2)
         answer = await http.post("/v1/chat/completions", json=body)
@@ -447,12 +447,12 @@ async def test_a_request_whose_client_left_is_told_as_cancelled(tmp_path):
     write_fake_models(tmp_path, {"m": FakeModel(tokens_per_s=50, context_length=8192)})
     config = write_config(tmp_path, ("lmx_openai_api.plugin",))
     async with running_daemon(config) as daemon:
-        async with httpx.AsyncClient(base_url=daemon.url) as http:
+        async with httpx.AsyncClient(base_url=daemon.url, timeout=60) as http:
             body = chat(stream=True)
             async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
                 async for _ in answer.aiter_lines():
                     break
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not (found := read_tail(tmp_path / "logs", 1, event="request")):
                 await asyncio.sleep(0.02)
     (line,) = found
@@ -477,7 +477,7 @@ async def test_no_secret_is_told_anywhere(tmp_path):
     noise = {"cookie": f"a={CANARY}", "x-request-id": f"Bearer {CANARY}", "x-api-key": CANARY}
     async with (
         running_daemon(config, **env) as daemon,
-        httpx.AsyncClient(base_url=daemon.url) as http,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
     ):
         for headers in (right | noise, wrong | noise):
             for model in (

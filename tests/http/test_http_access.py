@@ -64,7 +64,7 @@ async def http(keys, health):
     door = Door(settings.host, Keyring(keys), surfaces.owner, lambda _request: None)
     server = HttpServer(settings, Shell(app, settings, ErrorRenderer(surfaces), door.admit))
     await server.start()
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as client:
         client.app = app
         yield client
     await server.stop()

@@ -101,7 +101,10 @@ async def test_a_model_that_begins_too_late_is_told(config, route):
     write_fake_models(config.parent, {"slow": FakeModel(load_s=0.5)})
     with config.open("a") as file:
         file.write('[queue]\nmax_wait_s = 0.2\n[router_rules.aliases]\nlater = ["slow", "small"]\n')
-    async with running_daemon(config) as daemon, httpx2.AsyncClient(base_url=daemon.url) as http:
+    async with (
+        running_daemon(config) as daemon,
+        httpx2.AsyncClient(base_url=daemon.url, timeout=60) as http,
+    ):
         (await http.post("/admin/models/load", json={"model": "slow"})).raise_for_status()
         (await http.post("/admin/models/unload", json={"model": "slow"})).raise_for_status()
         told = await route("hello", "--model", "later", "--json")
@@ -111,7 +114,7 @@ async def test_a_model_that_begins_too_late_is_told(config, route):
 async def test_a_running_daemon_says_what_its_models_do(config, route):
     body = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
     async with running_daemon(config) as daemon:
-        async with httpx2.AsyncClient(base_url=daemon.url) as http:
+        async with httpx2.AsyncClient(base_url=daemon.url, timeout=60) as http:
             (await http.post("/v1/chat/completions", json=body)).raise_for_status()
         told = await route("hello", "--json")
     assert told["is_live"] is True
