@@ -55,7 +55,9 @@ async def test_1_eight_streams_survive_each_abort(tmp_path, count):
                 await asyncio.sleep(0)
             os.kill(stage.instance("m").pid, signal.SIGABRT)
             await asyncio.gather(*streams)
-            stage.instance("m")._breaker._crashes.clear()  # each round is a minute of its own
+            stage.instance(
+                "m"
+            )._worker.breaker._crashes.clear()  # each round is a minute of its own
 
 
 @counts(6, 100)
@@ -81,7 +83,7 @@ async def test_2_kills_at_random_times_leave_nothing_behind(tmp_path, count):
             results = await asyncio.gather(*streams, return_exceptions=True)
             assert not [error for error in results if error is not None], round_
             assert stage.kernel.status().memory_reserved_bytes == 1000
-            stage.instance("m")._breaker._crashes.clear()
+            stage.instance("m")._worker.breaker._crashes.clear()
         await stage.assembly.lifecycle.close(errors.UnavailableError("over"))
         assert stage.kernel.status().memory_reserved_bytes == 0
         assert not me.children()
