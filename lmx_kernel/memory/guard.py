@@ -34,8 +34,9 @@ class Holder(Protocol):
 
     model: str
     memory_bytes: int
-    observed_bytes: int
 
+    @property
+    def observed_bytes(self) -> int: ...
     @property
     def pid(self) -> int | None: ...
     def observe(self, taken_bytes: int) -> None: ...

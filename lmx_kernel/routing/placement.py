@@ -22,7 +22,8 @@ from lmx_kernel.observe.status import wait_s
 from lmx_kernel.routing.decide import RoutingSettings, arrange, check, decide, estimate_tokens
 from lmx_kernel.routing.fallback import Attempt
 from lmx_kernel.runtime.instance import State
-from lmx_kernel.runtime.lifecycle import Lifecycle, eviction_order
+from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.runtime.room import eviction_order
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.types import (
     Decision,
