@@ -9,7 +9,8 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
-from lmx_kernel.memory.ledger import Ledger, format_bytes
+from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.memory.sizes import format_bytes
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import Instance, InstanceServices, State
@@ -190,6 +191,7 @@ class Lifecycle:
             card=card,
             options=self._models.options_for(card, overrides),
             settings=self._backends.settings_of(card.backend),
+            engine_module=self._backends.engine_module_of(card.backend),
         )
 
     def _env(self, spec: EngineSpec) -> Mapping[str, str]:
