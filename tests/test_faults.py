@@ -68,7 +68,7 @@ async def test_1_eight_streams_survive_each_abort(tmp_path, count):
             await start_together(stage, "m", answers)
             os.kill(stage.instance("m").pid, signal.SIGABRT)
             await asyncio.gather(*map(read, answers))
-            stage.instance("m")._worker.breaker._crashes.clear()  # each round is a minute of its own
+            stage.instance("m")._worker.breaker._crashes.clear()  # as if a minute later
 
 
 @counts(6, 100)

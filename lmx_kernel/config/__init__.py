@@ -64,7 +64,7 @@ class ConfigError(Exception):
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
-    def told(self) -> str:
+    def one_line(self) -> str:
         """Return the problems in one line, with the file's name but not its place."""
         places = (attrs.evolve(p, source=Path(p.source).name) for p in self.problems)
         return "; ".join(map(str, places))
@@ -104,7 +104,10 @@ class Settings:
         section: T = self._sections[cls]
         return section
 
-    __getitem__ = get
+    @property
+    def models_folder(self) -> Path:
+        """Where LMX keeps its own models."""
+        return models_folder(self.home)
 
     def replace(self, section: Any) -> None:
         """Put ``section`` in the place of the one of its class."""
@@ -138,6 +141,11 @@ def read_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
 def find_home(environ: Mapping[str, str] = os.environ) -> Path:
     """Return LMX's own folder."""
     return Path(environ.get("LMX_HOME") or "~/.lmx").expanduser()
+
+
+def models_folder(home: Path) -> Path:
+    """Return where LMX keeps its own models, in its own folder ``home``."""
+    return home / "models"
 
 
 def structure(

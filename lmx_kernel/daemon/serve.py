@@ -37,7 +37,6 @@ from lmx_kernel.kernel.safe_mode import CrashLoopGuard
 from lmx_kernel.plugins.manager import RequiredPluginError
 
 NAME = "LMX"
-EX_CONFIG = 78  # sysexits.h: the config is wrong
 EX_PORT = 98  # EADDRINUSE on Linux
 SAFE_MODE = "Safe mode, since the last starts ended badly: no third-party plugins, no auto-load."
 LAST_WORDS_S = 1.0  # for the error frames of what was cut off
@@ -59,14 +58,14 @@ def run(config: Path | None = None) -> int:
     except REFUSALS as error:
         guard.withdraw()
         print(error, file=sys.stderr)  # noqa: T201 - for whoever started the daemon
-        return _busy(error) if isinstance(error, PortInUseError) else EX_CONFIG
+        return _busy(error) if isinstance(error, PortInUseError) else os.EX_CONFIG
     guard.end()
     return 0
 
 
 def _busy(error: PortInUseError) -> int:
     """Return the exit status for a port that is in use: 0 if that is by a healthy LMX."""
-    greeting = uvloop.run(greeting_at(error.host, error.port))
+    greeting = greeting_at(error.host, error.port)
     if greeting is None or greeting.name != NAME:
         return EX_PORT
     print(f"LMX {greeting.version} serves there already: nothing to do.")  # noqa: T201

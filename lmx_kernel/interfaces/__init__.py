@@ -28,6 +28,7 @@ from lmx_kernel.interfaces.plugin import (
     PluginStatus,
     SettingsSection,
 )
+from lmx_kernel.interfaces.route_query import RouteQuery
 from lmx_kernel.interfaces.router import (
     ModelState,
     Router,
@@ -69,6 +70,7 @@ __all__ = [
     "PluginStatus",
     "Report",
     "ReusableJobKind",
+    "RouteQuery",
     "Router",
     "RoutingContext",
     "SettingsSection",

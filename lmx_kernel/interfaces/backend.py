@@ -9,7 +9,12 @@ from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
 
 
 class Backend(Protocol):
-    """Recognises models of its format and prepares their loading. Imports no engine."""
+    """Recognises models of its format and prepares their loading. Imports no engine.
+
+    The engine's module is registered in the group ``lmx.worker`` under the backend's name. A
+    backend that is not installed, such as one of a test, names it instead: in an attribute
+    ``engine_module``, as an import path.
+    """
 
     name: str
 

@@ -13,7 +13,7 @@ from lmx_kernel.events import Observer
 from lmx_kernel.interfaces.job import Job, JobKind
 from lmx_kernel.interfaces.plugin import PluginStatus
 from lmx_kernel.interfaces.status import KernelStatus, ModelStatus
-from lmx_kernel.interfaces.surface import ApiSurface
+from lmx_kernel.interfaces.surface import ApiSurface, HttpRequest
 from lmx_kernel.types import (
     Admission,
     EmbeddingInput,
@@ -188,6 +188,13 @@ class Kernel(Protocol):
         holds; the model is loaded if need be. Cancelling gives it up.
 
         :raises LmxError: as :meth:`generate`.
+        """
+        ...
+
+    async def explain(self, request: GenerationRequest, caller: HttpRequest | None = None) -> Route:
+        """Return where a request would go now, and why; nothing is generated and nothing is loaded.
+
+        :param caller: the HTTP request that it would come with.
         """
         ...
 

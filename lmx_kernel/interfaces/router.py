@@ -42,14 +42,12 @@ class RoutingContext:
     :ivar state: returns what a model does; asking costs microseconds, so ask for those that matter.
     :ivar caller: the HTTP request that this came with; None if it came from within.
     :ivar memory_pressure: ease, soft or hard.
-    :ivar purpose: ``answer``, or ``embedding`` where no text is wanted.
     """
 
     now: datetime
     state: Callable[[ModelCard], ModelState]
     caller: HttpRequest | None = None
     memory_pressure: str = "ease"
-    purpose: str = "answer"
 
 
 class Router(Protocol):

@@ -20,6 +20,7 @@ from lmx_kernel.http.context import note_answer
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import (
     ApiSurface,
+    HttpRequest,
     Kernel,
     KernelStatus,
     ModelStatus,
@@ -28,12 +29,12 @@ from lmx_kernel.interfaces import (
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.extensions import Extensions
+from lmx_kernel.kernel.status import free_disk_bytes, kernel_status, model_status
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import LogSettings, set_level
 from lmx_kernel.observe.statistics import Statistics
-from lmx_kernel.observe.status import free_disk_bytes, kernel_status, model_status
 from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import State
@@ -154,6 +155,11 @@ class KernelFacade(Kernel):
             await answer.next()
         return answer.prompt_tokens or 0
 
+    async def explain(self, request: GenerationRequest, caller: HttpRequest | None = None) -> Route:
+        return await self._placement.explain(
+            request, caller, lambda card: _check_capable(card, request)
+        )
+
     # --- models ---
 
     async def load(
@@ -192,7 +198,7 @@ class KernelFacade(Kernel):
         try:
             waiting = await asyncio.to_thread(self._booted.reload)
         except ConfigError as error:
-            raise InvalidRequestError(error.told()) from error
+            raise InvalidRequestError(error.one_line()) from error
         set_level(self._settings.get(LogSettings).level)
         return waiting
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import structlog
 from attrs import evolve, frozen
+from filelock import FileLock, Timeout
 
 from lmx_kernel.config.private_file import write_private
 from lmx_kernel.events import KernelEvent, LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded
@@ -62,15 +61,14 @@ class CrashLoopGuard:
     def __init__(self, home: Path, now: Callable[[], float] = time.time) -> None:
         self._home = home
         self._now = now
-        self._lock: BinaryIO | None = None
+        self._lock = FileLock(home / LOCK, blocking=False, thread_local=False)
         self._before = self._record = _Record()
         # Syncing a file may take seconds beside a large download: never on the event loop.
         self._writer = ThreadPoolExecutor(1, "boot-guard")
 
     def begin(self) -> BootVerdict:
         """Note a start, and say how to go about it."""
-        self._lock = self._take_lock()
-        if self._lock is None:
+        if not self._take_lock():
             return NORMAL
         self._before = self._read()
         now = self._now()
@@ -102,23 +100,18 @@ class CrashLoopGuard:
     def _close(self, record: _Record) -> None:
         self._write(record)
         self._writer.shutdown()
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
 
-    def _take_lock(self) -> BinaryIO | None:
-        path = self._home / LOCK
+    def _take_lock(self) -> bool:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = path.open("ab")
+            (self._home / LOCK).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:  # another daemon of this home runs
+            return False
         except OSError as error:
             log.warning("boot_guard_off", reason=error.strerror)
-            return None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            return None
-        return lock
+            return False
+        return True
 
     def _read(self) -> _Record:
         try:
@@ -134,7 +127,7 @@ class CrashLoopGuard:
         return self._writer.submit(self._put, record)
 
     def _put(self, record: _Record) -> None:
-        if self._lock is None:
+        if not self._lock.is_locked:
             return
         try:
             write_private(self._home / FILE, msgspec.json.encode(record))

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from attrs import define, field
 
 from lmx_kernel.errors import InsufficientMemoryError
-
-MIB, GIB = 1024**2, 1024**3
+from lmx_kernel.memory.sizes import format_bytes
 
 
 @define
@@ -58,11 +57,6 @@ class Ledger:
             yield
         finally:
             del self.held[owner]
-
-
-def format_bytes(size_bytes: int) -> str:
-    """Return a size for people."""
-    return f"{size_bytes / GIB:.2f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:.0f} MiB"
 
 
 def _names(held: dict[str, int]) -> str:

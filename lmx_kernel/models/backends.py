@@ -52,6 +52,11 @@ class Backends:
                 return backend
         raise ModelUnusableError(f"no plugin offers the backend {name}")
 
+    def engine_module_of(self, name: str) -> str:
+        """Return the module that a backend itself names for its engine; "" if it names none."""
+        modules = (getattr(one, "engine_module", "") for one in self.all() if one.name == name)
+        return next(modules, "")
+
     def settings_of(self, name: str) -> dict[str, Any]:
         """Return the section that is named as the backend, as plain data for its worker."""
         for section in self.sections:

@@ -307,6 +307,16 @@ class Plugins:
             offers.pop(name, None)
 
 
+def commands_of(modules: Iterable[object]) -> list[App]:
+    """Return the commands of modules that are no plugins: the kernel's own."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(KernelSpecs)
+    for module in modules:
+        manager.register(module)
+    manager.check_pending()
+    return [app for apps in manager.hook.lmx_commands() for app in apps]
+
+
 def _by_name(things: Iterable[Any]) -> dict[str, Any]:
     return {thing.name: thing for thing in things}
 

@@ -34,16 +34,17 @@ log = structlog.get_logger(__name__)
 class RoutingSettings:
     """Section ``[routing]``.
 
-    :ivar order: names of routers, first asked first; routers that are not named are not asked.
+    :ivar order: names of routers, first asked first; others are not asked. Empty asks all routers
+        there are, in the order of their names.
     """
 
-    order: tuple[str, ...] = field(default=("rules",), metadata=LIVE)
+    order: tuple[str, ...] = field(default=(), metadata=LIVE)
 
 
 def arrange(routers: Sequence[Router], settings: RoutingSettings) -> list[Router]:
-    """Return the routers that the config names, in its order."""
+    """Return the routers to ask, in order; see :class:`RoutingSettings`."""
     by_name = {router.name: router for router in routers}
-    return [by_name[name] for name in settings.order if name in by_name]
+    return [by_name[name] for name in settings.order or sorted(by_name) if name in by_name]
 
 
 def decide(

@@ -191,6 +191,7 @@ class Lifecycle:
             card=card,
             options=self._models.options_for(card, overrides),
             settings=self._backends.settings_of(card.backend),
+            engine_module=self._backends.engine_module_of(card.backend),
         )
 
     def _env(self, spec: EngineSpec) -> Mapping[str, str]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import frozen
 
-from lmx_kernel.memory.ledger import Ledger, format_bytes
+from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.memory.sizes import format_bytes
 from lmx_kernel.runtime.instance import Instance, State
 
 

@@ -114,12 +114,15 @@ class EngineSpec:
     """What a worker needs to open an engine: the card, the options, the backend's settings.
 
     :param memory_bytes: what the ledger holds for it; 0 where nothing is reserved.
+    :param engine_module: import path of the module that opens the engine; "" where it is registered
+        in the group ``lmx.worker``.
     """
 
     card: ModelCard
     options: LoadOptions
     settings: dict[str, Any] = field(factory=dict)
     memory_bytes: int = 0
+    engine_module: str = ""
 
 
 @frozen(kw_only=True)

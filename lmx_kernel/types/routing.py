@@ -41,6 +41,7 @@ class Route:
     :param asked: the model's name as the client wrote it.
     :param model: the id of the model that got it; "" if none could take it.
     :param router: whose decision it was; "" where the request's own word counted.
+    :param chain: the models that were to be tried, best first.
     :param at: when, in seconds since the epoch.
     """
 
@@ -50,4 +51,5 @@ class Route:
     rule: str = ""
     reason: str = ""
     skipped: tuple[Skipped, ...] = ()
+    chain: tuple[str, ...] = ()
     at: float = 0.0

@@ -5,6 +5,7 @@ The process lives exactly as long as its channel: it ends when the kernel closes
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -64,15 +65,21 @@ def _open(channel: Channel, spec: EngineSpec) -> Engine:
 
 
 def _hooks(spec: EngineSpec) -> pluggy.HookRelay:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(WorkerSpecs)
+    manager.register(_engine_module(spec), name=spec.card.backend)
+    manager.check_pending()
+    return manager.hook
+
+
+def _engine_module(spec: EngineSpec) -> object:
+    if spec.engine_module:
+        return importlib.import_module(spec.engine_module)
     name = spec.card.backend
     entries = entry_points(WORKER_GROUP, name)
     if len(entries) != 1:
         raise ModelUnusableError(f"{len(entries)} plugins offer an engine for backend {name}")
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(WorkerSpecs)
-    manager.register(entries[0].load(), name=name)
-    manager.check_pending()
-    return manager.hook
+    return entries[0].load()
 
 
 def _refuse(channel: Channel, code: str, message: str) -> None:

@@ -29,7 +29,7 @@ def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
     chosen = settings.get(FolderSettings)
     sources: list[ModelSource] = []
     if chosen.home:
-        sources.append(FolderSource("home", (settings.home / "models",), owned=True))
+        sources.append(FolderSource("home", (settings.models_folder,), owned=True))
     if chosen.hugging_face:
         sources.append(HuggingFaceSource("hugging_face", hugging_face_cache(os.environ)))
     if chosen.lm_studio:
