@@ -89,7 +89,7 @@ async def _serve(booted: Booted, guard: CrashLoopGuard, keys: Keyring) -> None:
         await connections.connect()
         await server.start()
         stack.enter_context(_published(booted, keys, server.port))
-        await asyncio.to_thread(assembly.backends.look_at_devices)
+        await asyncio.to_thread(assembly.backends.probe_devices)
         await assembly.catalogue.refresh()
         stack.callback(asyncio.ensure_future(feed_watchdog()).cancel)
         tasks = [asyncio.ensure_future(work) for work in background(booted, assembly)]

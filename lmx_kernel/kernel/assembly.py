@@ -1,4 +1,4 @@
-"""Puts a kernel together from config and plugins. There is no global state: each call makes one."""
+"""Assembles a kernel from config and plugins. There is no global state: each call makes one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lmx_kernel.runtime.lifecycle import Lifecycle
 
 @frozen(kw_only=True)
 class Assembly:
-    """The kernel's parts that the daemon starts and stops."""
+    """The parts of the kernel that the daemon starts and stops."""
 
     kernel: KernelFacade
     backends: Backends
@@ -40,7 +40,7 @@ class Assembly:
 
 
 def scan(booted: Booted) -> Catalogue:
-    """Return what lies on disk, for commands that need no daemon."""
+    """Return the models on disk, for commands that need no daemon."""
     plugins, settings = booted.plugins, booted.settings
     catalogue = Catalogue(
         partial(plugins.model_sources, settings), partial(plugins.backends, settings)
@@ -50,7 +50,7 @@ def scan(booted: Booted) -> Catalogue:
 
 
 def assemble(booted: Booted) -> Assembly:
-    """Build everything but the HTTP server. Needs a running event loop."""
+    """Build everything except the HTTP server. Needs a running event loop."""
     settings, plugins = booted.settings, booted.plugins
     statistics = Statistics()
     bus = Bus(plugins.observers(), log_event, statistics.on_event)
