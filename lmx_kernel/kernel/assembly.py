@@ -6,6 +6,7 @@ from functools import partial
 
 from attrs import frozen
 
+from lmx_kernel.config import Settings
 from lmx_kernel.http.context import caller
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.jobs.jobs import Jobs
@@ -58,12 +59,7 @@ def assemble(booted: Booted) -> Assembly:
     catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all)
     ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.device_bytes), free_bytes)
     lifecycle = Lifecycle(settings, ledger, backends, bus.publish)
-    guard = Guard(
-        holders=lifecycle.instances.values,
-        settings=lambda: settings.get(MemorySettings),
-        budget_bytes=lambda: ledger.budget_bytes,
-        publish=bus.publish,
-    )
+    guard = _make_guard(settings, lifecycle, bus)
     jobs = Jobs(settings.home / "state" / "jobs.db", bus.publish, catalogue.refresh)
     placement = Placement(
         settings, catalogue, lifecycle, statistics, lambda: guard.level.value, caller
@@ -91,4 +87,13 @@ def assemble(booted: Booted) -> Assembly:
         bus=bus,
         extensions=extensions,
         surfaces=surfaces,
+    )
+
+
+def _make_guard(settings: Settings, lifecycle: Lifecycle, bus: Bus) -> Guard:
+    return Guard(
+        holders=lifecycle.instances.values,
+        settings=lambda: settings.get(MemorySettings),
+        budget_bytes=lambda: lifecycle.ledger.budget_bytes,
+        publish=bus.publish,
     )

@@ -93,8 +93,7 @@ class Plugins:
     # --- while the daemon runs ---
 
     def rescan(self) -> list[str]:
-        """Load plugins that were installed since, and retry those that failed. Slow: call it in a
-        thread.
+        """Load new plugins, and retry those that failed. Slow: call it in a thread.
 
         :returns: the names of the plugins that are active now and were not before.
         """
@@ -190,9 +189,7 @@ class Plugins:
         return [(impl.plugin_name, cast("Observer", impl.function)) for impl in impls]
 
     def authorize(self, request: HttpRequest) -> LmxError | None:
-        """Return why a request is refused, or None. Fails closed: if an authoriser raises, the
-        request is refused.
-        """
+        """Return why a request is refused, or None. Fails closed if an authoriser raises."""
         try:
             refusal: LmxError | None = self._manager.hook.lmx_authorize(request=request)
         # Plugins may fail in any way, and then the request must be refused.
@@ -257,9 +254,7 @@ class Plugins:
         without: Collection[str] = (),
         **arguments: Any,
     ) -> list[tuple[str, Any]]:
-        """Call one hook of every plugin, and return the results by name. A plugin that fails is
-        disabled.
-        """
+        """Call one hook of every plugin; return results by name, and disable plugins that fail."""
         timeout_s = timeout_s or self._settings.timeout_s
         calls = {
             impl.plugin_name: _bind(impl, arguments, consume)
