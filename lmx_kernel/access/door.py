@@ -12,7 +12,6 @@ import attrs
 
 from lmx_kernel.access.keys import Key, Keyring
 from lmx_kernel.errors import ForbiddenError, LmxError, UnauthorizedError
-from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import ApiSurface, HttpRequest
 
 # Returns the name of the key that lets a request in, "" where none is needed; raises to refuse.
@@ -25,14 +24,14 @@ class UnsafeBindError(Exception):
     """The config would open the server to the network without a key."""
 
 
-def check_bind(settings: ServerSettings, keys: Keyring) -> None:
+def check_bind(host: str, keys: Keyring) -> None:
     """Make sure that only this machine can connect, or that a key is asked for.
 
     :raises UnsafeBindError: neither is so.
     """
-    if keys.is_empty and not is_loopback(settings.host):
+    if keys.is_empty and not is_loopback(host):
         raise UnsafeBindError(
-            f"server.host is {settings.host}, which other machines can reach: make a key with "
+            f"server.host is {host}, which other machines can reach: make a key with "
             "`lmx key add NAME`, or set server.api_key (LMX_SERVER_API_KEY)"
         )
 

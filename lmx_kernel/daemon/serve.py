@@ -53,7 +53,7 @@ def run(config: Path | None = None) -> int:
         booted = boot(config, guard.begin(), log_to_file=True)
         server = booted.settings.get(ServerSettings)
         keys = Keyring(KeyFile(booted.settings.home), server.api_key)
-        check_bind(server, keys)
+        check_bind(server.host, keys)
         uvloop.run(_serve(booted, guard, keys))
     except REFUSALS as error:
         guard.withdraw()
@@ -88,7 +88,7 @@ async def _serve(booted: Booted, guard: CrashLoopGuard, keys: Keyring) -> None:
         await connections.connect()
         await server.start()
         stack.enter_context(_published(booted, keys, server.port))
-        await asyncio.to_thread(assembly.backends.look_at_devices)
+        await asyncio.to_thread(assembly.backends.probe_devices)
         await assembly.catalogue.refresh()
         stack.callback(asyncio.ensure_future(feed_watchdog()).cancel)
         tasks = [asyncio.ensure_future(work) for work in background(booted, assembly)]

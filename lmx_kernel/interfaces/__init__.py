@@ -1,5 +1,5 @@
-"""What a plugin's objects must be able to do, a module for each kind of plugin, and what the kernel
-offers them (:class:`Kernel`).
+"""The interfaces that objects of plugins implement, a module for each kind of plugin, and the
+interface of the kernel that plugins call (:class:`Kernel`).
 """
 
 from lmx_kernel.interfaces.backend import (

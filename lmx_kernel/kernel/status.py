@@ -1,4 +1,4 @@
-"""The daemon at a glance."""
+"""Builds the status of the daemon and of its models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lmx_kernel.runtime.lifecycle import Lifecycle
 def kernel_status(lifecycle: Lifecycle, statistics: Statistics, **others: Any) -> KernelStatus:
     """Return the state of everything that runs.
 
-    :param others: the fields that are known elsewhere.
+    :param others: the fields that the caller knows.
     """
     instances, ledger = lifecycle.instances.values(), lifecycle.ledger
     return KernelStatus(
@@ -59,6 +59,6 @@ def model_status(instance: Instance, statistics: Statistics) -> ModelStatus:
 
 
 def free_disk_bytes(folder: Path) -> int:
-    """Return what is free where ``folder`` is, or will be."""
+    """Return the free space on the disk of ``folder``, which need not exist yet."""
     place = next(place for place in (folder, *folder.parents) if place.exists())
     return shutil.disk_usage(place).free

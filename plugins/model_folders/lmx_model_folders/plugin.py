@@ -25,7 +25,7 @@ def lmx_settings() -> Iterable[SettingsSection]:
 
 @hookimpl
 def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
-    """Return the sources that the settings leave on, named as their settings are."""
+    """Return the sources that are enabled, with the names of their settings."""
     chosen = settings.get(FolderSettings)
     sources: list[ModelSource] = []
     if chosen.home:
