@@ -54,7 +54,7 @@ def run(config: Path | None = None) -> int:
         booted = boot(config, guard.begin(), log_to_file=True)
         server = booted.settings.get(ServerSettings)
         keys = Keyring(KeyFile(booted.settings.home), server.api_key)
-        check_bind(server, keys)
+        check_bind(server.host, keys)
         uvloop.run(_serve(booted, guard, keys))
     except REFUSALS as error:
         guard.withdraw()
