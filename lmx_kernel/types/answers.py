@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -131,6 +132,24 @@ class Usage:
     queue_s: float
     first_token_s: float | None
     total_s: float
+
+    @classmethod
+    def joined(cls, usages: Sequence[Usage]) -> Usage:
+        """Return what several answers to one request cost together: tokens add up, and times are
+        those of the slowest.
+
+        :param usages: at least one.
+        """
+        firsts = [usage.first_token_s for usage in usages if usage.first_token_s is not None]
+        return cls(
+            prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+            cached_tokens=sum(usage.cached_tokens for usage in usages),
+            completion_tokens=sum(usage.completion_tokens for usage in usages),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+            queue_s=max(usage.queue_s for usage in usages),
+            first_token_s=max(firsts, default=None),
+            total_s=max(usage.total_s for usage in usages),
+        )
 
 
 @frozen(kw_only=True)

@@ -260,12 +260,12 @@ class LogLines:
 
 @frozen(kw_only=True)
 class EventFrame:
-    """Something that happened.
+    """One event of the kernel.
 
-    :ivar id: counts what this stream told.
+    :ivar id: counts the events of this stream, from 1.
     :ivar type: such as ``model_loaded``; ``dropped`` says that a slow reader lost ``count`` events.
     :ivar at: seconds since the epoch.
-    :ivar data: what there is to say of it.
+    :ivar data: the event's own fields.
     """
 
     id: int

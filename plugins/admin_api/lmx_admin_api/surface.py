@@ -49,7 +49,7 @@ from lmx_admin_api.schema import (
 )
 from lmx_admin_api.settings import AdminSettings
 from lmx_kernel.errors import LmxError, NotFoundError
-from lmx_kernel.http.error_rendering import neutral_body
+from lmx_kernel.http.error_rendering import default_error_body
 from lmx_kernel.interfaces import (
     Job,
     Kernel,
@@ -119,7 +119,7 @@ class AdminSurface:
 
     def render_error(self, error: LmxError) -> Mapping[str, Any]:
         """Return message, type, param and code."""
-        return neutral_body(error)
+        return default_error_body(error)
 
     def example(self, url: str, model: str) -> str:
         """Return a line to try in a shell."""
