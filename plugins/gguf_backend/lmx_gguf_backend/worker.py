@@ -16,6 +16,7 @@ from lmx_gguf_backend.library import LOG, Model, has_gpu
 from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixCache
 from lmx_gguf_backend.settings import GgufSettings
+from lmx_gguf_backend.shared_prefixes import SharedPrefixes
 from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.tokenizer import GgufTokenizer
 from lmx_kernel.engine import Engine, ProgressCallback
@@ -89,7 +90,7 @@ def _open_continuing(
         context=context,
         budget=budget,
         threads=Threads(settings.threads or _cores(), adapts=not has_gpu()),
-        store=_store(context, spec, settings) if model.can_share else None,
+        prefixes=_prefixes(context, spec, settings) if model.can_share else None,
     )
 
 
@@ -99,7 +100,8 @@ def _open_embedding(
     encoder = Encoder.open(model, spec.options, settings, settings.threads or _cores())
     encoder.encode([[0]])  # touches the weights
     progress(1.0)
-    encoder.tell(lambda: progress(1.0))  # who says anything is not taken for stuck
+    # progress while encoding, or the watchdog would take the worker for hung
+    encoder.tell(lambda: progress(1.0))
     parallel, longest = spec.options.parallel, spec.options.context_length
     return EmbeddingEngine(
         tokenizer=GgufTokenizer.of(model),
@@ -117,8 +119,8 @@ def _cores() -> int:
     return max(min(psutil.cpu_count(logical=False) or 1, allowed or 1), 1)
 
 
-def _store(context: Context, spec: EngineSpec, settings: GgufSettings) -> PrefixCache:
-    """Return a store with a slot for each conversation that may be going on, or a few more."""
+def _prefixes(context: Context, spec: EngineSpec, settings: GgufSettings) -> SharedPrefixes:
+    """Return room for prefixes: as many as there may be conversations, or a few more."""
     slots = context.holders[: max(context.parallel, LEAST_SLOTS)]
     budget = parked_bytes(read_model(spec.card.path), spec.options, settings.cache_type)
-    return PrefixCache(slots, budget)
+    return SharedPrefixes(context, PrefixCache(slots, budget))

@@ -129,12 +129,12 @@ def run_warm_and_cold(driver, tokens: list[int]) -> None:
     """Answer as it comes (7), and without any help from kept prefixes (8)."""
     driver.add(7, tokens, logprobs=5)
     driver.run(7, count=12)
-    store, driver.engine._store = driver.engine._store, None
+    prefixes, driver.engine._prefixes = driver.engine._prefixes, None
     try:
         driver.add(8, tokens)
         driver.run(8, count=12)
     finally:
-        driver.engine._store = store
+        driver.engine._prefixes = prefixes
     assert driver.cached(8) == 0
 
 
@@ -402,8 +402,9 @@ def test_a_bad_row_costs_only_its_own_sequence(tiny_driver) -> None:
     expected = tiny_driver.answer(tokens_of(1, 20), 10)
     for _ in range(3):
         tiny_driver.step()
-    tiny_driver.engine._running[2].done += 3  # a gap, which the library refuses
-    tiny_driver.engine._running[2].tokens += [5, 5, 5]
+    [_, second] = tiny_driver.engine._running
+    second.done += 3  # a gap, which the library refuses
+    second.tokens += [5, 5, 5]
     step = tiny_driver.step()
     assert [number for number, _ in step.failed] == [2]
     assert tiny_driver.run(1, count=10)[0] == expected
