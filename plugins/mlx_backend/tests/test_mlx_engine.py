@@ -114,7 +114,7 @@ def test_different_seeds_give_different_texts(driver) -> None:
 
 def test_rows_of_like_length_share_a_batch(open_model) -> None:
     driver = open_model(context=1024, cache=8192)
-    driver.engine._padding_cells = 600
+    driver.engine._groups.padding_cells = 600
     for number, length in enumerate((20, 30, 25, 900)):
         driver.add(number, tokens_of(number, length))
     driver.run(3, count=1)
