@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from attrs import evolve
 
-from lmx_kernel.engine.protocol import Engine
+from lmx_kernel.engine.protocol import Engine, Sequence
 from lmx_kernel.engine.running import NOT_FINITE
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError, LmxError
 from lmx_kernel.testing.driver import GREEDY, Driver
@@ -219,9 +220,9 @@ class EngineChecks(Checks):
         driver = Driver(open_engine())
         driver.add(1, [1, 5, 9])
         for fields, error, text in self._wrong_fields():
-            given = {"id": 2, "tokens": [1, 5], "produced": 0, "sampling": SEEDED} | fields
-            number, tokens = given.pop("id"), given.pop("tokens")
-            assert text in refusal(lambda: driver.add(number, tokens, **given), error)  # noqa: B023
+            given: dict[str, Any] = {"id": 2, "tokens": [1, 5], "produced": 0, "sampling": SEEDED}
+            sequence = Sequence(**given | fields)
+            assert text in refusal(partial(driver.engine.add, sequence), error)
         assert len(driver.run(1, count=5)[0]) == 5
 
     def _wrong_fields(self) -> list[tuple[dict[str, Any], type[LmxError], str]]:

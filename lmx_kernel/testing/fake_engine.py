@@ -147,8 +147,7 @@ class FakeEngine:
             time.sleep(1 / self._script.tokens_per_s)
         if _has_text(tokens, self._script.sour):
             raise EngineFailedError(NOT_FINITE)
-        self._misbehave(tokens)
-        self._made += 1
+        self._make(tokens, 1)
         angle = zlib.crc32(str(tuple(tokens)).encode())
         return [math.cos(angle), math.sin(angle)]
 
@@ -166,13 +165,12 @@ class FakeEngine:
         if run.made == SOUR_AT and _has_text(run.request.tokens, self._script.sour):
             self._running.fail(run, NOT_FINITE)
             return
-        self._misbehave(run.request.tokens)
         token = self._next(run)
         if run.mask is not None:
             token = _closest(token, run.mask)
             run.mask.accept((token,))
         forced = self._running.take_forced(run)
-        self._made += 1 + len(forced)
+        self._make(run.request.tokens, 1 + len(forced))
         details = () if run.alternatives is None else (_logprobs(token, run.alternatives),)
         self._running.give_out(run, (token, *forced), details)
 
@@ -183,19 +181,18 @@ class FakeEngine:
         ended = self._script.answer_tokens and run.made >= self._script.answer_tokens
         return END if ended else FIRST_WORD + (run.start + run.made) % WORDS
 
-    def _misbehave(self, tokens: Seq[int]) -> None:
-        script = self._script
+    def _make(self, tokens: Seq[int], count: int) -> None:
+        """Make ``count`` tokens that follow ``tokens``, and the faults that are due with them."""
+        script, before = self._script, self._made
+        self._made += count
         if script.leak_bytes and (not script.leak_tokens or use_up(self._path, script.leak_tokens)):
             self._memory.append(bytearray(b"\1") * script.leak_bytes)
         if _has_text(tokens, script.poison) or (
-            self._is_due(script.crash_at) and use_up(self._path, script.times)
+            before < script.crash_at <= self._made and use_up(self._path, script.times)
         ):
             os.abort()
-        if self._is_due(script.hang_at) and use_up(self._path, script.times):
+        if before < script.hang_at <= self._made and use_up(self._path, script.times):
             os.kill(os.getpid(), signal.SIGSTOP)
-
-    def _is_due(self, at: int) -> bool:
-        return bool(at) and self._made + 1 == at
 
 
 def _has_text(tokens: Seq[int], text: str) -> bool:
