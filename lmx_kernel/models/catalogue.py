@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -18,12 +17,12 @@ MAX_LISTED = 50
 MAX_SCANNING = 0.1  # the share of the time that scans may take, however often somebody asks
 log = structlog.get_logger(__name__)
 
-_Cards = tuple[ModelCard, ...]
-_Known = tuple[tuple[int, ...], _Cards]
-
 
 class Catalogue:
     """What the sources hold, as the backends see it. Read freely; refreshed in a thread.
+
+    Every scan asks the backends about every location; they remember what is slow to read (see
+    :class:`~lmx_kernel.models.headers.HeaderBackend`).
 
     :param sources: asks for the sources there are now.
     :param backends: asks for the backends there are now.
@@ -37,7 +36,6 @@ class Catalogue:
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
-        self._known: dict[Location, _Known] = {}
         self._found: tuple[tuple[ModelCard, ModelSource], ...] = ()
         self._rested = 0.0  # when the next scan may begin
         self._coming: asyncio.Task[None] | None = None
@@ -56,11 +54,10 @@ class Catalogue:
     def scan(self) -> None:
         """Look at the disk, now."""
         begun = time.monotonic()
-        before, self._known = self._known, {}
         self._show(
             (card, source)
             for source, location in self._locations()
-            for card in self._cards_at(location, before)
+            for card in self._identify(location)
         )
         ended = time.monotonic()
         self._rested = ended + (ended - begun) / MAX_SCANNING
@@ -157,17 +154,6 @@ class Catalogue:
             except (Exception, SystemExit):
                 log.exception("model_source_failed", source=source.name)
 
-    def _cards_at(self, location: Location, known: Mapping[Location, _Known]) -> _Cards:
-        """Return the cards of a location; what was fine is not looked into while its files stay as
-        they are.
-        """
-        stamp = (*map(id, self._backends()), *_stamp(location))
-        before = known.get(location)
-        if before is None or before[0] != stamp or any(card.problem for card in before[1]):
-            before = (stamp, tuple(self._identify(location)))
-        self._known[location] = before
-        return before[1]
-
     def _identify(self, location: Location) -> Iterable[ModelCard]:
         for backend in self._backends():
             try:
@@ -175,15 +161,6 @@ class Catalogue:
             # A backend is a plugin's: it may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("identify_failed", backend=backend.name, model=location.name)
-
-
-def _stamp(location: Location) -> Iterator[int]:
-    """Yield what changes when a file of the location does."""
-    for name in location.files:
-        with suppress(OSError):
-            status = os.stat(f"{location.folder}/{name}")  # noqa: PTH116 - a thousand times a scan
-            yield status.st_size
-            yield status.st_mtime_ns
 
 
 def _by_id(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:
