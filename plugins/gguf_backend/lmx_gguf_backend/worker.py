@@ -11,7 +11,7 @@ from lmx_gguf_backend.context import Context
 from lmx_gguf_backend.embedding import EmbeddingEngine
 from lmx_gguf_backend.encoder import Encoder
 from lmx_gguf_backend.engine import GgufEngine, warm_up
-from lmx_gguf_backend.footprint import parked_bytes, runtime_bytes
+from lmx_gguf_backend.footprint import parked_bytes, process_bytes, shape_of
 from lmx_gguf_backend.library import LOG, Model, has_gpu
 from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixCache
@@ -58,13 +58,13 @@ def lmx_measure_memory(spec: EngineSpec) -> int | None:
     with LOG.recording() as lines:
         model = Model.open(spec.card.path, settings, measure_only=True)
         context = kind.open(model, spec.options, settings, threads=1)
-    weights_bytes, vocabulary = model.size_bytes, context.vocabulary
+    weights_bytes = model.size_bytes
     context.close()
     model.close()
-    file = read_model(spec.card.path)
-    parked = 0 if _embeds(spec) else parked_bytes(file, spec.options, settings.cache_type)
+    shape = shape_of(read_model(spec.card.path))
+    parked = 0 if _embeds(spec) else parked_bytes(shape, spec.options, settings.cache_type)
     buffers_mib = sum(float(found[1]) for line in lines if (found := SIZE.search(line)))
-    return weights_bytes + int(buffers_mib * (1 << 20)) + parked + runtime_bytes(vocabulary)
+    return weights_bytes + int(buffers_mib * (1 << 20)) + parked + process_bytes(shape)
 
 
 def _embeds(spec: EngineSpec) -> bool:
@@ -122,5 +122,6 @@ def _cores() -> int:
 def _prefixes(context: Context, spec: EngineSpec, settings: GgufSettings) -> SharedPrefixes:
     """Return room for prefixes: as many as there may be conversations, or a few more."""
     slots = context.holders[: max(context.parallel, LEAST_SLOTS)]
-    budget = parked_bytes(read_model(spec.card.path), spec.options, settings.cache_type)
+    shape = shape_of(read_model(spec.card.path))
+    budget = parked_bytes(shape, spec.options, settings.cache_type)
     return SharedPrefixes(context, PrefixCache(slots, budget))

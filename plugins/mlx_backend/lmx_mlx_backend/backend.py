@@ -104,7 +104,8 @@ class MlxBackend(HeaderBackend[ModelFolder]):
         self, header: ModelFolder, options: LoadOptions, settings: Mapping[str, Any]
     ) -> MemoryEstimate:
         """Return what loading takes."""
-        return Footprint(header, options, is_cpu(MlxSettings(**settings).device)).estimate()
+        on_cpu = is_cpu(MlxSettings(**settings).device)
+        return Footprint.of(header, options, on_cpu=on_cpu).estimate()
 
     def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
         """Return the memory of the GPU, where it has its own."""
