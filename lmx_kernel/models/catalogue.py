@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -18,13 +17,13 @@ MAX_LISTED = 50
 MAX_SCAN_SHARE = 0.1  # the share of the time that scans may take, however often one is requested
 log = structlog.get_logger(__name__)
 
-_Cards = tuple[ModelCard, ...]
-_Known = tuple[tuple[int, ...], _Cards]
-
 
 class Catalogue:
     """The models in all sources, as the backends recognise them. Scanned in a thread; reading it
     does not wait for a scan.
+
+    Every scan asks the backends about every location; they remember what is slow to read (see
+    :class:`~lmx_kernel.models.headers.HeaderBackend`).
 
     :param sources: returns the current sources.
     :param backends: returns the current backends.
@@ -38,7 +37,6 @@ class Catalogue:
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
-        self._known: dict[Location, _Known] = {}  # cards of the last scan
         self._found: tuple[tuple[ModelCard, ModelSource], ...] = ()
         self._next_scan_at = 0.0  # monotonic; 0 before the first scan
         self._pending_scan: asyncio.Task[None] | None = None
@@ -57,11 +55,10 @@ class Catalogue:
     def scan(self) -> None:
         """Scan the disk now. Slow: call it in a thread."""
         begun = time.monotonic()
-        before, self._known = self._known, {}
         self._set_found(
             (card, source)
             for source, location in self._locations()
-            for card in self._cards_at(location, before)
+            for card in self._identify(location)
         )
         ended = time.monotonic()
         self._next_scan_at = ended + (ended - begun) / MAX_SCAN_SHARE
@@ -159,17 +156,6 @@ class Catalogue:
             except (Exception, SystemExit):
                 log.exception("model_source_failed", source=source.name)
 
-    def _cards_at(self, location: Location, known: Mapping[Location, _Known]) -> _Cards:
-        """Return the cards of a location. Cards without a problem are kept from the last scan while
-        the files are unchanged.
-        """
-        stamp = (*map(id, self._backends()), *_stamp(location))
-        before = known.get(location)
-        if before is None or before[0] != stamp or any(card.problem for card in before[1]):
-            before = (stamp, tuple(self._identify(location)))
-        self._known[location] = before
-        return before[1]
-
     def _identify(self, location: Location) -> Iterable[ModelCard]:
         for backend in self._backends():
             try:
@@ -177,15 +163,6 @@ class Catalogue:
             # Backends are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("identify_failed", backend=backend.name, model=location.name)
-
-
-def _stamp(location: Location) -> Iterator[int]:
-    """Yield the sizes and times of the files, which change when a file does."""
-    for name in location.files:
-        with suppress(OSError):
-            status = os.stat(f"{location.folder}/{name}")  # noqa: PTH116 - fast: called a thousand times a scan
-            yield status.st_size
-            yield status.st_mtime_ns
 
 
 def _by_id(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:
