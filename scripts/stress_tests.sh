@@ -55,7 +55,9 @@ failed=0
 # report NAME STATUS: which tests failed in this run.
 report() {
     local log=$logs/$1.log
-    grep -aE '^(FAILED|ERROR) ' "$log" | sed "s/^/$1: /"
+    # Also of a run that pytest-xdist could not end, and so did not sum up.
+    grep -aoE '^(\[gw[0-9]+\] \[ *[0-9]+%\] )?(FAILED|ERROR) [^ ]+' "$log" \
+        | sed -E "s/^\[gw[0-9]+\] \[ *[0-9]+%\] //; s/^/$1: /" | sort -u
     if (($2 == 0)); then
         echo "$1: passed: $(tail -n 1 "$log")"
     else
@@ -65,7 +67,8 @@ report() {
 }
 
 python=.venv/bin/python
-arguments=(-m pytest -rfE --dist loadfile)
+# One test that hangs ends its pytest-xdist worker, and may end the run: it must not be a slow one.
+arguments=(-m pytest -v -rfE --dist loadfile --timeout 600)
 for ((run = 1; run <= runs; run++)); do
     for _ in 1 2; do
         timeout "$MAX_RUN_S" "$BASH" -c 'while :; do :; done' &

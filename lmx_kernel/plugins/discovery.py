@@ -34,7 +34,7 @@ class PluginSettings:
     disabled: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
-    timeout_s: float = field(default=2.0, validator=validators.gt(0))
+    timeout_s: float = field(default=10.0, validator=validators.gt(0))
 
 
 @define
