@@ -30,6 +30,7 @@ The daemon:
 Both:
 
     config/             the config file, structured into attrs classes
+    processes/          child processes: start, watch, and end with their parent
     plugins/            finds, loads and calls plugins; reads entry points
 
 A worker:

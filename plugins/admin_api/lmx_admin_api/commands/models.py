@@ -46,14 +46,8 @@ def load(
     backend
         Where several could run it.
     """
-    body = given(
-        model=model,
-        context_length=context_length,
-        parallel=parallel,
-        ttl_s=ttl,
-        pin=pin,
-        backend=backend,
-    )
+    wanted = {"context_length": context_length, "parallel": parallel, "ttl_s": ttl, "pin": pin}
+    body = given(model=model, backend=backend, **wanted)
     status = follow_load(Client.find(config), body, quiet=json)
     if json:
         print_json(status)
