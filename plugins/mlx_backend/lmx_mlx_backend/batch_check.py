@@ -26,7 +26,7 @@ def check_batch(module: Any, lengths: tuple[int, int, int] = (1, 3, 2)) -> None:
     first, second, third = lengths
     batch = caches.merge([prompted(module, first), prompted(module, second)])
     caches.extend(batch, caches.merge([prompted(module, third)]))
-    _compare(module, batch, dict.fromkeys(lengths, [0]))
+    _compare(module, batch, {length: [0] for length in lengths})
     caches.select(batch, [0, 2])
     mx.eval(caches.arrays(batch), caches.arrays(caches.extract(batch, 1)))
     rows = [prompted(module, first), prompted(module, second)]
