@@ -55,8 +55,7 @@ def crash(guards):
     """Leave a guard as the death of its process would."""
     for guard in guards:
         guard._writer.shutdown()
-        if guard._lock:
-            guard._lock.close()
+        guard._lock.release()
     guards.clear()
 
 
@@ -258,7 +257,7 @@ async def test_a_daemon_that_was_killed_three_times_starts_safely(tmp_path, thir
     for n in range(5):
         async with (
             running_daemon(config, PYTHONPATH=str(third_party)) as daemon,
-            httpx.AsyncClient(base_url=daemon.url) as http,
+            httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
         ):
             assert (await http.get("/v1/models")).status_code == 200
             safe.append((await http.get("/third")).status_code == 404)
@@ -275,9 +274,12 @@ async def test_what_was_loading_when_a_daemon_died_is_not_loaded_again_unasked(t
     for n in range(times):
         folder = tmp_path / str(n)
         folder.mkdir()
-        write_fake_models(folder, {"m": FakeModel(load_s=0.5), "fine": FakeModel()})
+        write_fake_models(folder, {"m": FakeModel(load_hang=True), "fine": FakeModel()})
         config = write_config(folder, config='[models]\nautoload = ["m", "fine"]\n')
-        async with running_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+        async with (
+            running_daemon(config) as daemon,
+            httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
+        ):
             while b'"m"' not in (folder / FILE).read_bytes():
                 await http.get("/health")
             daemon.process.kill()
@@ -287,7 +289,10 @@ async def test_what_was_loading_when_a_daemon_died_is_not_loaded_again_unasked(t
 
 async def autoloaded(config):
     """Return the models that a daemon loads by itself, the last of them `fine`."""
-    async with running_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with (
+        running_daemon(config) as daemon,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
+    ):
         ready = set()
         while "fine" not in ready:
             models = (await http.get("/health/status")).json()["models"]

@@ -72,7 +72,7 @@ async def test_the_daemon_says_where_it_is_and_what_to_try(tmp_path):
     async with running_daemon(configure(tmp_path)) as daemon:
         assert daemon.announced[0].startswith("LMX ")
         assert daemon.announced[1] == "Models: m"
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             assert (await http.get(f"{daemon.url}/health")).json() == {"status": "ok"}
 
 
@@ -81,7 +81,7 @@ async def test_without_any_plugin_the_kernel_starts_and_says_so(tmp_path):
     config.write_text("[plugins]\ndiscover = false\n")
     async with running_daemon(config) as daemon:
         assert any("nothing to serve" in line for line in daemon.announced)
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             assert (await http.get(f"{daemon.url}/health")).status_code == 200
             response = await http.get(f"{daemon.url}/v1/models")
             assert response.status_code == 404
@@ -165,7 +165,7 @@ def test_a_bind_to_the_network_without_a_key_is_refused(tmp_path):
 async def test_a_key_is_asked_for_everywhere_but_at_the_health_paths(tmp_path):
     async with (
         running_daemon(configure(tmp_path, config='[server]\napi_key = "sesame"')) as daemon,
-        httpx.AsyncClient(base_url=daemon.url) as http,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
     ):
         assert (await http.get("/health")).status_code == 200
         for path in ("/v1/models", "/health/status", "/nowhere"):
@@ -182,7 +182,7 @@ async def test_an_sdk_stream_survives_the_death_of_its_worker(tmp_path):
     config = configure(tmp_path, {"m": SLOW, "other": SLOW})
     async with (
         running_daemon(config) as daemon,
-        httpx.AsyncClient() as http,
+        httpx.AsyncClient(timeout=60) as http,
         client_of(daemon) as client,
     ):
         await stream(client, max_tokens=1)
@@ -221,7 +221,7 @@ async def test_a_stream_that_fails_after_its_beginning_ends_with_an_error_frame(
             with pytest.raises(APIError, match="crashed twice") as caught:
                 await stream(client, max_tokens=50)
             assert caught.value.code == "engine_crashed"
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             assert (await http.get(f"{daemon.url}/health")).status_code == 200
 
 
@@ -233,7 +233,10 @@ async def test_a_client_that_leaves_frees_its_slot(tmp_path):
         "wide": FakeModel(prefill_tokens_per_s=1000, context_length=8192),
     }
     config = configure(tmp_path, scripts, "[models]\nparallel = 1")
-    async with running_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with (
+        running_daemon(config) as daemon,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
+    ):
         for model, text, streamed in [
             ("cold", "hi", True),
             ("cold", "hi", False),
@@ -301,7 +304,7 @@ async def test_term_lets_streams_finish_and_leaves_nobody_behind(tmp_path):
             text = await stream(client, max_tokens=60, on_text=once(stop))
         assert_counts(text, 60)
         assert await daemon.process.wait() == 0
-        gone, alive = psutil.wait_procs(children, timeout=2)
+        gone, alive = psutil.wait_procs(children, timeout=60)
         assert gone
         assert not alive
 
@@ -333,12 +336,12 @@ async def test_a_killed_daemon_leaves_no_worker(tmp_path):
         async with running_daemon(config) as daemon, client_of(daemon) as client:
             await stream(client, max_tokens=1)
             await stream(client, "stopped", max_tokens=1)
-            async with httpx.AsyncClient() as http:
+            async with httpx.AsyncClient(timeout=60) as http:
                 os.kill(await worker_pid(http, daemon, "stopped"), signal.SIGSTOP)
             children = psutil.Process(daemon.process.pid).children()
             assert len(children) == 2
             daemon.process.kill()
-            _, alive = psutil.wait_procs(children, timeout=3)
+            _, alive = psutil.wait_procs(children, timeout=60)
             assert not alive
 
 
@@ -346,10 +349,13 @@ async def test_a_stop_while_models_are_being_loaded_stops(tmp_path):
     names = [f"m{number}" for number in range(6)]
     write_fake_models(tmp_path, dict.fromkeys(names, FakeModel(load_s=0.5)))
     config = write_config(tmp_path, (), f"[models]\nautoload = {json.dumps(names)}\n")
-    async with running_daemon(config) as daemon, httpx.AsyncClient(base_url=daemon.url) as http:
+    async with (
+        running_daemon(config) as daemon,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
+    ):
         models = []
         while not any(model["state"] == "ready" for model in models):
             models = (await http.get("/health/status")).json()["models"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await daemon.stop() == 0
     assert psutil.Process().children() == []

@@ -181,7 +181,7 @@ async def test_a_dialect_is_served_as_soon_as_it_is_installed(tmp_path):
     )
     async with (
         running_daemon(config, PYTHONPATH=str(packages)) as daemon,
-        httpx.AsyncClient(base_url=daemon.url) as http,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
     ):
         body = {"model": "m", "prompt": "x", "max_tokens": 100, "stream": True}
         async with http.stream("POST", "/v1/completions", json=body) as stream:

@@ -79,7 +79,7 @@ def install(tmp_path, monkeypatch):
 
 
 def load(modules, **settings):
-    return Plugins(PluginSettings(discover=False, modules=modules, timeout_s=0.3, **settings))
+    return Plugins(PluginSettings(discover=False, modules=modules, timeout_s=2, **settings))
 
 
 def test_fifteen_bad_plugins_leave_the_good_one_alone(install):
@@ -192,21 +192,21 @@ def test_observers_hear_events_in_order_and_a_broken_one_is_muted():
     bus = Bus([("good", good), ("bad", bad)])
     for model in ("a", "b", "c", "d", "last"):
         bus.publish(event(model))
-    assert good.done.wait(5)
+    assert good.done.wait(60)
     assert good.seen == ["a", "b", "c", "d", "last"]
-    assert bad.done.wait(5)
+    assert bad.done.wait(60)
     bus.publish(event("more"))
     assert bad.seen == ["a", "b", "c"]
 
 
 def test_an_observer_that_hangs_stops_nobody():
     blocked, good = threading.Event(), Reader()
-    bus = Bus([("bad", lambda _: blocked.wait(5)), ("good", good)])
+    bus = Bus([("bad", lambda _: blocked.wait()), ("good", good)])
     for _ in range(2000):
         bus.publish(event("x"))
     bus.publish(event("last"))
     try:
-        assert good.done.wait(5)
+        assert good.done.wait(60)
     finally:
         blocked.set()
 

@@ -157,7 +157,7 @@ async def test_calls_survive_a_worker_that_dies_inside_their_arguments(sdk, url)
                     os.kill(worker["pid"], signal.SIGKILL)
         return json.loads(text)
 
-    async with httpx2.AsyncClient(base_url=url) as http:
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
         fallen = [True]
         await call(0)  # so that there is a worker
         [worker] = (await http.get("/health/status")).json()["models"]

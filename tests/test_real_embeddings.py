@@ -42,7 +42,7 @@ def product(one, other):
 
 async def busy_worker(daemon):
     """Return the process id of the worker, once it works on something."""
-    async with httpx.AsyncClient(base_url=daemon.url) as client:
+    async with httpx.AsyncClient(base_url=daemon.url, timeout=60) as client:
         while True:
             [model] = (await client.get("/health/status")).json()["models"]
             if model["running"]:
@@ -85,6 +85,6 @@ async def test_a_killed_worker_costs_no_request(config):
         for reply in await asyncio.gather(*asked):
             for one, other in zip(before.data, reply.data[:3], strict=True):
                 assert product(one.embedding, other.embedding) > 0.9999
-        async with httpx.AsyncClient(base_url=daemon.url) as plain:
+        async with httpx.AsyncClient(base_url=daemon.url, timeout=60) as plain:
             [model] = (await plain.get("/health/status")).json()["models"]
         assert model["pid"] != victim

@@ -139,7 +139,7 @@ async def test_eight_streams_survive_the_death_of_their_worker(config):
     async with (
         running_daemon(config) as daemon,
         sdk(daemon) as client,
-        httpx.AsyncClient(base_url=daemon.url) as http,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
     ):
         expected = await asyncio.gather(*(stream(client, q, max_tokens=24) for q in questions))
         [model] = (await http.get("/health/status")).json()["models"]
@@ -178,7 +178,7 @@ async def test_damaged_files_are_never_listed_nor_loaded(config, tmp_path, model
     async with (
         running_daemon(config) as daemon,
         sdk(daemon) as client,
-        httpx.AsyncClient(base_url=daemon.url) as http,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as http,
     ):
         listed = {model.id async for model in await client.models.list()}
         assert listed >= {MODEL, "gone"}

@@ -201,7 +201,7 @@ def until():
     """Let the loop run until something holds that has no event of its own."""
 
     async def wait(holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not holds():
                 await asyncio.sleep(0)
 
@@ -240,7 +240,7 @@ async def serve() -> AsyncIterator[Serve]:
         server = HttpServer(settings, shell)
         await server.start()
         http = httpx2.AsyncClient(
-            base_url=f"http://127.0.0.1:{server.port}", timeout=20, verify=False
+            base_url=f"http://127.0.0.1:{server.port}", timeout=60, verify=False
         )
         running = Running(server, shell, toy, http)
         started.append(running)

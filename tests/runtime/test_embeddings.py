@@ -12,9 +12,16 @@ import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelUnloaded, RequestFinished, WorkerCrashed
+from lmx_kernel.runtime.instance import State
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
-from lmx_kernel.types import EmbeddingPrompt, GenerationRequest, TextPrompt, TokenPrompt
+from lmx_kernel.types import (
+    EmbeddingPrompt,
+    GenerationRequest,
+    LoadOverrides,
+    TextPrompt,
+    TokenPrompt,
+)
 
 EMBEDS = FakeModel(embeds=True)
 SLOW = FakeModel(embeds=True, tokens_per_s=50)
@@ -39,6 +46,12 @@ def assert_vectors(found, inputs):
 async def until(condition):
     while not condition():
         await asyncio.sleep(0.005)
+
+
+async def stop(pid):
+    """Stop a worker, and return when it has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
 
 
 async def test_texts_and_tokens_become_vectors_in_their_order(tmp_path):
@@ -158,13 +171,17 @@ async def test_a_model_that_embeds_is_not_evicted_for_another(tmp_path):
         "m": FakeModel(embeds=True, tokens_per_s=50, memory_bytes=60 << 20),
         "other": FakeModel(memory_bytes=60 << 20, answer_tokens=3),
     }
-    config = "[memory]\nbudget_bytes = 100000000\n[models]\nturn_s = 0\n"
+    config = "[memory]\nbudget_bytes = 100000000\n[models]\nturn_s = 0\nhang_timeout_s = 100\n"
     async with running_kernel(tmp_path, scripts, config) as stage:
         words = [str(number) for number in range(30)]
+        await stage.kernel.load("m", LoadOverrides())
+        pid = stage.instance("m").pid
+        await stop(pid)  # it cannot finish before its memory is wanted
         asked = asyncio.ensure_future(stage.kernel.embed("m", texts(*words)))
-        await until(lambda: "m" in stage.assembly.lifecycle.instances)
-        await until(lambda: stage.instance("m").requests.running)
+        await until(lambda: not stage.instance("m").requests.is_idle)
         with await stage.kernel.generate(ask("other")) as answer:
+            await until(lambda: stage.instance("m").state is State.DRAINING)
+            os.kill(pid, signal.SIGCONT)
             async for _ in answer:
                 assert asked.done()
         assert_vectors(await asked, words)
@@ -199,8 +216,7 @@ async def test_counting_goes_on_beside_answers_and_after_a_crash(tmp_path):
             counts = [stage.kernel.count_tokens(ask("m")) for _ in range(10)]
             assert await asyncio.gather(*counts) == [expected] * 10
             pid = stage.instance("m").pid
-            os.kill(pid, signal.SIGSTOP)
-            await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+            await stop(pid)
             counting = asyncio.ensure_future(stage.kernel.count_tokens(ask("m")))
             await until(lambda: stage.instance("m").requests.waiting)
             os.kill(pid, signal.SIGKILL)

@@ -94,7 +94,7 @@ async def test_identical_loads_are_one_load(serve):
 
 
 async def test_a_load_that_nobody_waits_for_is_only_begun(serve):
-    async with serve({"m": FakeModel(load_s=0.1)}) as api:
+    async with serve({"m": FakeModel(load_s=1.0)}) as api:
         answer = await api.post("models/load", model="m", wait=False)
         assert (answer.status_code, answer.json()) == (202, {"model": "m", "state": "loading"})
         assert not api.stage.seen(ModelLoaded)

@@ -36,7 +36,9 @@ async def test_34_conflicting_calls_end_as_if_one_had_come_after_the_other(serve
             if action == "delete":
                 return await api.delete("models/m")
             if action == "write" and not path.exists():
-                path.write_text(json.dumps(asdict(FakeModel())))
+                draft = tmp_path / "draft"  # a scan may look at any time, and sees it whole
+                draft.write_text(json.dumps(asdict(FakeModel())))
+                draft.rename(path)
                 written += 1
                 return await api.post("models/rescan")
             return await api.post(f"models/{action.replace('write', 'load')}", model="m")

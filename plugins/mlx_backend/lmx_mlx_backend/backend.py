@@ -8,6 +8,7 @@ from typing import Any
 
 from cyclopts import App
 
+from lmx_kernel.config import models_folder
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, Finding, JobKind, Kernel, SettingsSection
 from lmx_kernel.models.headers import HeaderBackend
@@ -22,8 +23,6 @@ from lmx_mlx_backend.footprint import Footprint
 from lmx_mlx_backend.settings import MlxSettings
 
 NAME = "mlx"
-UNBATCHED = ("afm7", "deepseek_v41", "deepseek_v41_text", "llama4")
-"""Architectures whose caches mlx-lm cannot batch, so they serve one request at a time."""
 
 
 @hookimpl
@@ -47,7 +46,7 @@ def lmx_findings() -> Iterable[Finding]:
 @hookimpl
 def lmx_job_kinds(kernel: Kernel) -> Iterable[JobKind]:
     """Register ``convert``, which puts new models where LMX keeps its own."""
-    return [Conversions(kernel, kernel.home / "models")]
+    return [Conversions(kernel, models_folder(kernel.home))]
 
 
 @hookimpl
@@ -120,6 +119,4 @@ def _capabilities(model: ModelFolder) -> frozenset[str]:
     names = {"completion"}
     if model.has_chat_template:
         names.add("chat")
-    if model.architecture in UNBATCHED:
-        names.add("one_at_a_time")
     return frozenset(names)

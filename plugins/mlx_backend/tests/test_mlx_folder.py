@@ -342,8 +342,3 @@ def test_the_kernel_side_imports_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_models_that_serve_one_at_a_time_say_so(card_of: CardOf, llama: Path) -> None:
-    change_config(llama, model_type="llama4")
-    assert "one_at_a_time" in card_of(llama).capabilities

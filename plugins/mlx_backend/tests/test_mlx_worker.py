@@ -87,7 +87,7 @@ import ctypes, signal, time
 from lmx_mlx_backend import deadline, model
 from mlx_lm.models.llama import Model as Llama, ModelArgs
 
-model.PATIENCE_S, deadline.GRACE_S = 0.3, 0.1
+model.PATIENCE_S, deadline.GRACE_S = 3.0, 0.1  # building it takes less on a busy machine
 
 class Model(Llama):
     def __call__(self, *args, **more):

@@ -281,7 +281,10 @@ async def test_clients_are_told_who_answers_and_rules_see_who_asks(tmp_path):
     surfaces = ("lmx_openai_api.plugin", "lmx_admin_api.plugin")
     config = write_config(tmp_path, (*PLUGINS, *surfaces), rule)
     body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
-    async with running_daemon(config) as daemon, httpx2.AsyncClient(base_url=daemon.url) as http:
+    async with (
+        running_daemon(config) as daemon,
+        httpx2.AsyncClient(base_url=daemon.url, timeout=60) as http,
+    ):
         for stream in (False, True):
             response = await http.post(
                 "/v1/chat/completions", json=body | {"stream": stream}, headers={"x-team": "red"}
