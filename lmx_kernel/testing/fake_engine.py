@@ -118,9 +118,7 @@ class FakeEngine:
 
     def step(self) -> Step:
         self._running.begin_step()
-        while sum(len(run.tokens) for run in self._running) > self.limits.cache_tokens:
-            if not self._running.make_room(list(self._running)):
-                break
+        self._running.fit_cache()
         for run in self._running:
             self._prefill(run)
         ready = [run for run in self._running if not run.in_prefill]
@@ -152,7 +150,7 @@ class FakeEngine:
         return [math.cos(angle), math.sin(angle)]
 
     def _prefill(self, run: _Run) -> None:
-        if not run.in_prefill:
+        if not run.in_prefill or not (run.done or self._running.has_room_for(run)):
             return
         chunk = min(CHUNK, run.pending)
         if self._script.prefill_tokens_per_s:
