@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from common import head, median, row
+from lmx_constraints.engine import GrammarEngine
 from lmx_gguf_backend.backend import GgufBackend
 from lmx_mlx_backend.backend import MlxBackend
 
 from lmx_kernel.engine import Sequence
-from lmx_kernel.text.constraints.masks import MaskFactory, Shape
+from lmx_kernel.text.constraints import ConstraintPlan
 from lmx_kernel.text.formats import PlainFormat
 from lmx_kernel.types import (
     ChatPrompt,
@@ -107,28 +108,28 @@ def decode(engine: Any, masks: list[Any], keys: Iterator[int]) -> list[float]:
     return [(said[key] - 1) / (last[key] - first[key]) for key in rows]
 
 
-def compare(engine: Any, shape: Shape, keys: Iterator[int]) -> dict[str, float]:
+def compare(engine: Any, plan: ConstraintPlan, keys: Iterator[int]) -> dict[str, float]:
     """Return the best of some rounds in which all kinds of batches take turns."""
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
         for name, masks in {
             "free": [None],
-            "masked": [shape.mask()],
+            "masked": [plan.mask()],
             "free of eight": [None] * 8,
-            "beside masked": [None, *(shape.mask() for _ in range(7))],
+            "beside masked": [None, *(plan.mask() for _ in range(7))],
         }.items():
             best[name] = max(best.get(name, 0.0), decode(engine, masks, keys)[0])
     return best
 
 
-def first_token(engine: Any, shape: Any, keys: Iterator[int]) -> float:
+def first_token(engine: Any, make_plan: Any, keys: Iterator[int]) -> float:
     """Return the median time from asking to the first token, in seconds."""
     tokens = engine.tokenizer.encode(PROMPT, add_special=True, parse_special=True)
     times = []
     for _ in range(9):
         began, key = time.perf_counter(), next(keys)
-        shaped = shape()
-        mask = shaped.mask() if shaped else None
+        plan = make_plan()
+        mask = plan.mask() if plan else None
         sampling = Sampling(temperature=0, seed=1)
         engine.add(Sequence(id=key, tokens=tokens, produced=0, sampling=sampling, mask=mask))
         while not engine.step().outputs:
@@ -142,14 +143,14 @@ def measure(name: str) -> None:
     head(f"Masks, {name}")
     with engine(name) as opened:
         keys = iter(range(1_000_000))
-        factory = MaskFactory(opened.tokenizer, PlainFormat())
+        constraints = GrammarEngine(opened.tokenizer, PlainFormat())
         asks = {"long strings": _ask(STORY), "records": _ask(RECORDS)}
         began = time.perf_counter()
-        shapes = {kind: factory.shape(ask, "") for kind, ask in asks.items()}
+        plans = {kind: constraints.plan(ask, "") for kind, ask in asks.items()}
         row("first schema of a model", f"{(time.perf_counter() - began) * 1e3:.0f} ms")
-        for kind, shape in shapes.items():
-            assert shape is not None
-            best = compare(opened, shape, keys)
+        for kind, plan in plans.items():
+            assert plan is not None
+            best = compare(opened, plan, keys)
             alone, free = (
                 best["masked"] / best["free"],
                 best["beside masked"] / best["free of eight"],
@@ -165,9 +166,9 @@ def measure(name: str) -> None:
                 ">= 0.9 x",
             )
         plain = first_token(opened, lambda: None, keys)
-        masked = first_token(opened, lambda: factory.shape(asks["records"], ""), keys)
+        masked = first_token(opened, lambda: constraints.plan(asks["records"], ""), keys)
         row("first token, schema seen before", f"{(masked - plain) * 1e3:+.1f} ms", "<= 50 ms")
-        factory.close()
+        constraints.close()
 
 
 def _ask(schema: dict[str, Any]) -> GenerationRequest:

@@ -1,8 +1,7 @@
-"""Everything that can go wrong for a user, as one tree of errors.
+"""All errors that a user may see, as one class hierarchy.
 
-Each class fixes a stable ``code`` that clients may test for, the HTTP ``status`` a surface answers
-with, and whether trying the same request again can help. Surfaces render these; they never invent
-their own.
+Each class has a stable ``code`` that clients may test for, the HTTP ``status`` of the response, and
+whether a retry of the same request can help. Surfaces render these and define none of their own.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import ClassVar
 class LmxError(Exception):
     """Base of all errors that a user may see.
 
-    :param message: one sentence for the user; names no absolute path.
+    :param message: one sentence for the user; contains no absolute path.
     :param param: the request field at fault, as the client wrote it.
-    :param retry_after_s: when to try again, for errors that pass with time (1..60).
-    :param retryable: overrides the class's own verdict.
+    :param retry_after_s: when to retry, for errors that pass with time (1..60).
+    :param retryable: overrides the default of the class.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -40,14 +39,14 @@ class LmxError(Exception):
 
 
 class InvalidRequestError(LmxError):
-    """The request is malformed, or asks for what this server does not do."""
+    """The request is malformed, or asks for something that this server does not support."""
 
     code = "invalid_request"
     status = 400
 
 
 class UnsupportedFieldError(InvalidRequestError):
-    """A field of the dialect that LMX does not implement yet: refused, never dropped."""
+    """A field of the API that LMX does not implement: refused, never ignored."""
 
     code = "unsupported_field"
 
@@ -65,14 +64,14 @@ class ContextOverflowError(InvalidRequestError):
 
 
 class UnauthorizedError(LmxError):
-    """No key, or a wrong one."""
+    """No API key, or an unknown one."""
 
     code = "unauthorized"
     status = 401
 
 
 class ForbiddenError(LmxError):
-    """The key is known but may not do this."""
+    """The key is known, but its scopes do not allow this."""
 
     code = "forbidden"
     status = 403
@@ -92,7 +91,7 @@ class ModelNotFoundError(NotFoundError):
 
 
 class MethodNotAllowedError(LmxError):
-    """The path exists, the method does not."""
+    """The path exists, but not with this method."""
 
     code = "method_not_allowed"
     status = 405
@@ -106,7 +105,7 @@ class RequestTimeoutError(LmxError):
 
 
 class ConflictError(LmxError):
-    """The object is not in a state in which this can be done to it."""
+    """The operation is not possible in the current state of the object."""
 
     code = "conflict"
     status = 409
@@ -127,21 +126,21 @@ class ModelUnusableError(LmxError):
 
 
 class ModelNotLoadedError(LmxError):
-    """The model is on disk, and the config does not let a request load it."""
+    """The model is on disk, but the config does not allow a request to load it."""
 
     code = "model_not_loaded"
     status = 409
 
 
 class InsufficientMemoryError(LmxError):
-    """The model does not fit in what is left of the memory budget."""
+    """The model does not fit into the rest of the memory budget."""
 
     code = "insufficient_memory"
     status = 422
 
 
 class QueueFullError(LmxError):
-    """Too many requests wait already."""
+    """Too many requests are waiting already."""
 
     code = "queue_full"
     status = 429
@@ -156,28 +155,28 @@ class HeadersTooLargeError(LmxError):
 
 
 class InternalError(LmxError):
-    """A fault of LMX itself."""
+    """An error of LMX itself."""
 
     code = "internal_error"
     status = 500
 
 
 class EngineCrashedError(LmxError):
-    """The model's worker died with this request in flight, more than once."""
+    """The model's worker crashed with this request in flight, more than once."""
 
     code = "engine_crashed"
     status = 502
 
 
 class EngineFailedError(LmxError):
-    """The engine gave up on this one request (for instance: its numbers were not finite)."""
+    """The engine failed for this one request (for instance: its numbers were not finite)."""
 
     code = "engine_failed"
     status = 502
 
 
 class UnavailableError(LmxError):
-    """Not now: the model cools down after crashes, the queue moves too slowly, the server stops."""
+    """Not now: the model cools down after crashes, the queue is too slow, the server stops."""
 
     code = "unavailable"
     status = 503
@@ -185,7 +184,7 @@ class UnavailableError(LmxError):
 
 
 class DiskFullError(LmxError):
-    """There is not enough free space on the disk, or it ran out on the way."""
+    """There is not enough free space on the disk, or it ran out during the operation."""
 
     code = "disk_full"
     status = 507
@@ -196,6 +195,6 @@ def _family(cls: type[LmxError]) -> list[type[LmxError]]:
 
 
 def from_code(code: str, message: str, param: str | None = None) -> LmxError:
-    """Rebuild the error that a worker reported by its code; unknown codes are internal errors."""
+    """Return the error that a worker reported by its code; unknown codes are internal errors."""
     known = {cls.code: cls for cls in _family(LmxError) if cls is not LmxError}
     return known.get(code, InternalError)(message, param=param)

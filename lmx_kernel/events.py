@@ -1,4 +1,4 @@
-"""What happened in the kernel, told to whoever listens: per event, never per token."""
+"""The events that the kernel publishes. None is published per token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LoadStarted:
 
 @frozen(kw_only=True)
 class LoadProgressed:
-    """The share of a load that is done, 0..1; told in steps of a tenth or more."""
+    """The share of a load that is done, 0..1; published in steps of a tenth or more."""
 
     model: str
     share: float
@@ -27,7 +27,7 @@ class LoadProgressed:
 
 @frozen(kw_only=True)
 class ModelLoaded:
-    """A worker is ready. ``memory_bytes`` is what the ledger holds for it."""
+    """A worker is ready. ``memory_bytes`` is what the ledger reserves for it."""
 
     model: str
     pid: int
@@ -37,7 +37,7 @@ class ModelLoaded:
 
 @frozen(kw_only=True)
 class ModelUnloaded:
-    """A worker is gone on purpose, and its memory is back.
+    """A worker was stopped, and its memory is free again.
 
     ``reason`` is one of asked, idle, evicted, turn, recycled, schedule, stopping.
     """
@@ -57,7 +57,7 @@ class LoadFailed:
 
 @frozen(kw_only=True)
 class WorkerCrashed:
-    """A worker died or hung; ``resumed`` streams go on when it is back, ``failed`` do not."""
+    """A worker died or hung; ``resumed`` answers continue in the next one, ``failed`` do not."""
 
     model: str
     reason: str
@@ -77,7 +77,7 @@ class RequestFinished:
 
 @frozen(kw_only=True)
 class RequestRefused:
-    """A request was not even queued: ``code`` is the error's, ``model`` "" if there is none."""
+    """A request was not queued: ``code`` is the error's, ``model`` is "" if it is unknown."""
 
     model: str
     code: str
@@ -85,7 +85,7 @@ class RequestRefused:
 
 @frozen(kw_only=True)
 class Sampled:
-    """A monitor's figures."""
+    """A sample of a monitor."""
 
     monitor: str
     values: dict[str, float] = field(factory=dict)
@@ -93,9 +93,9 @@ class Sampled:
 
 @frozen(kw_only=True)
 class MemoryPressed:
-    """Memory got scarce, or is at ease again: ``level`` is one of ease, soft, hard.
+    """Memory pressure changed: ``level`` is one of ease, soft, hard.
 
-    ``worker`` is the model whose worker was ended to relieve it, "" if none was.
+    ``worker`` is the model whose worker was killed to relieve it, "" if none was.
     """
 
     level: str
@@ -106,8 +106,8 @@ class MemoryPressed:
 
 @frozen(kw_only=True)
 class JobChanged:
-    """A job began, moved, or ended: ``state`` is one of queued, running, paused, done, failed,
-    cancelled. Told at most once a second while it moves.
+    """A job started, made progress, or ended: ``state`` is one of queued, running, paused, done,
+    failed, cancelled. Progress is published at most once a second.
     """
 
     id: str
@@ -120,7 +120,7 @@ class JobChanged:
 
 @frozen(kw_only=True)
 class Stopping:
-    """The daemon stops: what runs may finish, nothing new begins."""
+    """The daemon is stopping: what runs may finish, nothing new starts."""
 
 
 KernelEvent = (
@@ -142,5 +142,5 @@ Observer = Callable[[KernelEvent], None]
 
 
 def event_name(kind: type[KernelEvent]) -> str:
-    """Return what events of a class are called, such as ``model_loaded``."""
+    """Return the name of a class of events, such as ``model_loaded``."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()

@@ -1,10 +1,10 @@
 """The hooks: how a plugin package registers what it adds.
 
 A plugin is an installed distribution with an entry point in the group ``lmx``, whose module (or
-object) carries functions of these names, marked with :data:`hookimpl`. Hooks only register or
-notify; behaviour is on the objects they return. All of them are plain functions: a coroutine
-function is refused at load. No result depends on the order of calls: choice is by name, from the
-config, and a clash of names is an error that names both distributions.
+object) has functions of these names, marked with :data:`hookimpl`. Hooks only register or notify;
+behaviour is in the objects that they return. All of them are plain functions: a coroutine function
+is refused at load. No result depends on the order of calls: selection is by name, from the config,
+and a clash of names is an error that names both distributions.
 
 The kernel-side modules of a plugin must not import an engine. The engine's own module is registered
 separately, in the group ``lmx.worker`` under the backend's name; only the worker imports it.
@@ -44,6 +44,7 @@ PROJECT = "lmx"
 GROUP = "lmx"
 WORKER_GROUP = "lmx.worker"
 FORMAT_GROUP = "lmx.formats"
+CONSTRAINT_GROUP = "lmx.constraints"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -62,28 +63,28 @@ class KernelSpecs(Protocol):
 
     @hookspec
     def lmx_backends(self, settings: Settings) -> Iterable[Backend]:
-        """Backends: each recognises models on disk and names the engine that runs them.
+        """Backends: each recognises models on disk, and has the name of the engine that runs them.
 
         Called once, by the catalogue. On error: the plugin is disabled.
         """
 
     @hookspec
     def lmx_model_sources(self, settings: Settings) -> Iterable[ModelSource]:
-        """Places where models lie on disk.
+        """Sources of models on disk.
 
         Called once, by the catalogue. On error: the plugin is disabled.
         """
 
     @hookspec
     def lmx_routers(self, settings: Settings) -> Iterable[Router]:
-        """Routers, asked in the order of ``routing.order`` which model serves a request.
+        """Routers, which choose the model of a request, in the order of ``routing.order``.
 
         Called once, by routing. On error: the plugin is disabled.
         """
 
     @hookspec
     def lmx_api_surfaces(self, kernel: Kernel) -> Iterable[ApiSurface]:
-        """HTTP dialects: routes below a prefix, and how errors look there.
+        """API surfaces (HTTP dialects): routes below a prefix, and how errors are rendered there.
 
         Called once, by the HTTP server. On error: the plugin is disabled.
         """
@@ -114,13 +115,13 @@ class KernelSpecs(Protocol):
     def lmx_authorize(self, request: HttpRequest) -> LmxError | None:
         """A reason to refuse an HTTP request, or None.
 
-        Called for every request but those to the health routes, on the event loop: be quick.
-        On error: the request is refused (the door fails closed).
+        Called for every request but those to the health routes, on the event loop, so it must be
+        fast. On error: the request is refused (it fails closed).
         """
 
     @hookspec
     def lmx_event(self, event: KernelEvent) -> None:
-        """Something happened (see :mod:`lmx_kernel.events`): per event, never per token.
+        """An event was published (see :mod:`lmx_kernel.events`).
 
         Called in a thread of the event bus, in order. On error: ignored and counted; an observer
         that fails three times in a row is muted.
@@ -128,18 +129,18 @@ class KernelSpecs(Protocol):
 
     @hookspec
     def lmx_findings(self, settings: Settings, models: Sequence[ModelCard]) -> Iterable[Finding]:
-        """What `lmx doctor` should say of the machine, and of the models on it, as this plugin sees
-        them.
+        """Results of this plugin's checks of the machine and its models, for `lmx doctor`.
 
-        Called once, in the command line's own process; may start a child to look closer.
+        Called once, in the command line's own process; may start a child process.
         On error: the plugin is reported as failed.
         """
 
     @hookspec
     def lmx_commands(self) -> Iterable[App]:
-        """Commands for the ``lmx`` command line (cyclopts apps).
+        """Commands for the ``lmx`` command line (cyclopts apps), as the kernel's own are.
 
-        Called once, in the command line's own process. On error: skipped.
+        Called once, in the command line's own process, unless the command is the kernel's own.
+        On error: skipped; so is a command whose name is taken.
         """
 
 
@@ -158,5 +159,5 @@ class WorkerSpecs(Protocol):
         """The exact bytes that opening ``spec`` would take, without taking them; None if unknown.
 
         Called once in a child process of its own, when the estimate leaves the decision open.
-        On error: the estimate stands.
+        On error: the estimate is used.
         """

@@ -55,8 +55,7 @@ def crash(guards):
     """Leave a guard as the death of its process would."""
     for guard in guards:
         guard._writer.shutdown()
-        if guard._lock:
-            guard._lock.close()
+        guard._lock.release()
     guards.clear()
 
 

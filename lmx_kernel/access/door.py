@@ -1,4 +1,6 @@
-"""Who may come in: the bearer of a key that is good for the path, if no plugin objects."""
+"""Authorisation. A request needs an API key whose scopes cover the surface that owns its path;
+plugins may refuse it as well.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +14,33 @@ import attrs
 
 from lmx_kernel.access.keys import Key, Keyring
 from lmx_kernel.errors import ForbiddenError, LmxError, UnauthorizedError
-from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import ApiSurface, HttpRequest
 
-# Returns the name of the key that lets a request in, "" where none is needed; raises to refuse.
+# Returns the name of the request's key, "" where none is needed; raises LmxError to refuse it.
+# Fails closed: if it raises anything else, the request is refused as well.
 Authorize = Callable[[HttpRequest], str]
 
-UNDECLARED_SCOPE = "admin"  # of a surface that does not say what is needed
+UNDECLARED_SCOPE = "admin"  # for surfaces that declare none
 
 
 class UnsafeBindError(Exception):
-    """The config would open the server to the network without a key."""
+    """Other machines could use the server without a key."""
 
 
-def check_bind(settings: ServerSettings, keys: Keyring) -> None:
-    """Make sure that only this machine can connect, or that a key is asked for.
+def check_bind(host: str, keys: Keyring) -> None:
+    """Check that a server on ``host`` asks for a key if other machines can reach it.
 
-    :raises UnsafeBindError: neither is so.
+    :param host: the config's ``server.host``.
+    :raises UnsafeBindError: they can, and there is no key.
     """
-    if keys.is_empty and not is_loopback(settings.host):
+    if keys.is_empty and not is_loopback(host):
         raise UnsafeBindError(
-            f"server.host is {settings.host}, which other machines can reach: make a key with "
+            f"server.host is {host}, which other machines can reach: make a key with "
             "`lmx key add NAME`, or set server.api_key (LMX_SERVER_API_KEY)"
         )
 
 
-@lru_cache(maxsize=64)  # asked for each request, mostly of the same few names
+@lru_cache(maxsize=64)  # called for each request, mostly with the same few names
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can connect to ``host``."""
     try:
@@ -47,13 +50,14 @@ def is_loopback(host: str) -> bool:
 
 
 class Door:
-    """Lets requests in, or not.
+    """Authorises requests.
 
-    As soon as anybody set a key, each path needs one that is good for the scope of the surface that
-    owns it. Before that, a server that only this machine can reach is open.
+    Once there is a key, each path needs one with the scope of the surface that owns it. Without any
+    key, a server that only this machine can reach asks for none.
 
+    :param host: the address that the server listens on.
     :param owner: returns the surface that a path belongs to.
-    :param ask_plugins: returns why they refuse a request, or None.
+    :param ask_plugins: returns the error with which a plugin refuses a request, or None.
     """
 
     def __init__(
@@ -71,7 +75,9 @@ class Door:
     def admit(self, request: HttpRequest) -> str:
         """Return the name of the request's key, "" where none is needed.
 
-        :raises LmxError: it may not come in.
+        :raises UnauthorizedError: no key, or an unknown one.
+        :raises ForbiddenError: the key lacks the scope.
+        :raises LmxError: a plugin refuses the request.
         """
         key = self._keys.find(token_of(request.headers))
         if key is not None:
@@ -92,9 +98,9 @@ class Door:
 
 
 def token_of(headers: Mapping[str, str]) -> str:
-    """Return the token that a client shows, "" for none."""
+    """Return the token that a client sent, "" for none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "basic":  # a browser's own way to ask its user; RFC 7617
+    if scheme.lower() == "basic":  # a browser asked its user; RFC 7617
         with suppress(ValueError):
             return base64.b64decode(token).decode().partition(":")[2]
     return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import structlog
 from attrs import field, frozen
+from filelock import BaseFileLock, FileLock
 
 from lmx_kernel.config.private_file import write_private
 from lmx_kernel.errors import InvalidRequestError, LmxError, NotFoundError
 
-FILE = "keys.json"
+FILE, LOCK = "keys.json", "keys.lock"
 EVERY_SCOPE = "*"
 CONFIG, LOCAL = "config", "local"  # names of the keys that stand in no file
 LOOK_S = 1.0  # between two looks at the file
@@ -111,16 +108,10 @@ class KeyFile:
     def _write(self, keys: tuple[Key, ...]) -> None:
         write_private(self.path, msgspec.json.format(msgspec.json.encode(keys)) + b"\n")
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other processes from changing the file; a lock of the folder leaves no file."""
+    def _locked(self) -> BaseFileLock:
+        """Return a lock that keeps other processes from changing the file."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
+        return FileLock(self.path.with_name(LOCK), mode=0o600)
 
 
 class Keyring:

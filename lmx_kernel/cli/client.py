@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from attrs import field, frozen
 
+from lmx_kernel.config import Settings
 from lmx_kernel.daemon.run_file import find_daemon
 from lmx_kernel.errors import InternalError, LmxError, UnavailableError, from_code
 from lmx_kernel.kernel.boot import boot
@@ -37,7 +38,12 @@ class Client:
 
         :raises ConfigError: the config is wrong.
         """
-        return cls(*find_daemon(boot(config).settings))
+        return cls.of(boot(config).settings)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Client:
+        """Return a client of the daemon that commands talk to with this config."""
+        return cls(*find_daemon(settings))
 
     def get(self, path: str, **query: Any) -> Any:
         """Ask for something.
@@ -90,7 +96,7 @@ class Client:
 
 def _refusal(status: int, body: bytes) -> LmxError:
     try:
-        told = msgspec.json.decode(body)["error"]
-        return from_code(told["code"], told["message"])
+        error = msgspec.json.decode(body)["error"]
+        return from_code(error["code"], error["message"])
     except (ValueError, TypeError, KeyError):
         return InternalError(f"the daemon answered {status}: {body[:200].decode(errors='replace')}")

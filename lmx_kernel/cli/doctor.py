@@ -1,19 +1,42 @@
-"""What `lmx doctor` looks at: machine, port, plugins, models."""
+"""``lmx doctor``: checks machine, port, plugins and models."""
 
 from __future__ import annotations
 
 import platform
 import shutil
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
+
+from cyclopts import App
 
 from lmx_kernel import __version__
+from lmx_kernel.cli.terminal import ConfigPath, command, console
+from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import Finding, PluginState
-from lmx_kernel.kernel.boot import Booted
+from lmx_kernel.kernel.boot import Booted, boot
 from lmx_kernel.memory.budget import MemorySettings, free_bytes, machine_bytes
-from lmx_kernel.memory.ledger import GIB
+from lmx_kernel.memory.sizes import GIB, format_bytes
 from lmx_kernel.models.catalogue import Catalogue
+
+
+def doctor(config: ConfigPath = None) -> None:
+    """Check the machine, the config, the plugins and the models; exit 1 if something is wrong."""
+    from lmx_kernel.kernel.assembly import scan  # noqa: PLC0415 - takes long, seldom needed
+
+    booted = boot(config)
+    findings = run_diagnostics(booted, scan(booted))
+    for finding in findings:
+        mark = "[green]ok[/green]  " if finding.is_ok else "[red]FAIL[/red]"
+        console.print(f"{mark} {finding.subject}: {finding.text}", highlight=False)
+    sys.exit(0 if all(finding.is_ok for finding in findings) else 1)
+
+
+@hookimpl
+def lmx_commands() -> Iterable[App]:
+    """``lmx doctor``."""
+    return [command(doctor)]
 
 
 def run_diagnostics(booted: Booted, catalogue: Catalogue) -> list[Finding]:
@@ -36,15 +59,15 @@ def _platform() -> str:
 def _home(booted: Booted) -> Finding:
     home = booted.settings.home
     place = home if home.exists() else home.parent
-    free = shutil.disk_usage(place).free / GIB
-    return Finding(free > 1, "disk", f"{free:.1f} GiB free at {place}")
+    free = shutil.disk_usage(place).free
+    return Finding(free > GIB, "disk", f"{format_bytes(free)} free at {place}")
 
 
 def _memory(booted: Booted) -> Finding:
     budget = booted.settings.get(MemorySettings).resolve()
     text = (
-        f"models may take {budget / GIB:.1f} of {machine_bytes() / GIB:.1f} GiB; "
-        f"{free_bytes() / GIB:.1f} GiB are free now"
+        f"models may take {format_bytes(budget)} of {format_bytes(machine_bytes())}; "
+        f"{format_bytes(free_bytes())} are free now"
     )
     return Finding(budget > 0, "memory", text)
 

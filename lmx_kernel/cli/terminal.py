@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 from rich.console import Console
-
-from lmx_kernel.memory.ledger import GIB
 
 ConfigPath = Annotated[
     Path | None, Parameter(name="--config", help="Config file; default: config.toml in LMX_HOME.")
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
+Flag = Annotated[bool, Parameter(negative="")]
 
 console = Console(highlight=False)
+
+
+def command(function: Callable[..., None], name: str | None = None) -> App:
+    """Return ``function`` as a command.
+
+    :param name: what it is called; None is the function's own name.
+    """
+    app = App(name=name or function.__name__, version_flags=())
+    app.default(function)
+    return app
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that are not None: the others are left to the daemon."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def print_json(value: Any) -> None:
@@ -26,6 +41,15 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-def gib(size_bytes: float) -> str:
-    """Return a size for people."""
-    return f"{size_bytes / GIB:.2f} GiB"
+def print_error(message: str) -> None:
+    """Print a line to standard error."""
+    print(message, file=sys.stderr)  # noqa: T201 - this is the command line
+
+
+def format_seconds(value_s: float) -> str:
+    """Return a time such as ``1 h 5 min`` or ``1 min 30 s``."""
+    minutes, rest = divmod(round(value_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,14 +1,14 @@
-"""The config: a TOML file, overridden from the environment, structured into attrs classes.
+"""The config: a TOML file, overridden by environment variables, structured into attrs classes.
 
-In two stages, because plugins bring sections of their own::
+In two stages, since plugins have sections of their own::
 
     document = read_config()
     first = structure(document, [plugins_section], ignored=document.tables)
     settings = structure(document, all_sections, ignored=sections_of_disabled_plugins)
     settings.get(PluginSettings)
 
-A variable ``LMX_SECTION_KEY`` overrides ``section.key``; its value is TOML, or plain text where the
-key takes text. All problems of a stage are reported at once.
+A variable ``LMX_SECTION_KEY`` overrides ``section.key``; its value is TOML, or plain text if the
+key is a string. All problems of a stage are reported at once.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def is_live(field: Any) -> bool:
 
 @attrs.frozen
 class Problem:
-    """One thing that is wrong with the config.
+    """A problem in the config.
 
     :param source: the file, or the environment variable.
-    :param line: in the file, from 1; None where no line is to blame.
-    :param key: such as ``server.port``; empty where no key is to blame.
+    :param line: in the file, from 1; None if it belongs to no line.
+    :param key: such as ``server.port``; empty if it belongs to no key.
     """
 
     source: str
@@ -58,24 +58,24 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The config cannot be used; ``problems`` says why, one sentence each."""
+    """The config is invalid; ``problems`` says why, one sentence each."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
-    def told(self) -> str:
-        """Return the problems in one line, with the file's name but not its place."""
+    def one_line(self) -> str:
+        """Return the problems in one line, with the file's name but not its folder."""
         places = (attrs.evolve(p, source=Path(p.source).name) for p in self.problems)
         return "; ".join(map(str, places))
 
 
 @attrs.frozen(kw_only=True)
 class Document:
-    """A config as it was read, before anything in it is understood.
+    """A config as it was read, before it is structured.
 
     :param home: LMX's own folder.
-    :param tables: what the file says, without the environment's overrides.
+    :param tables: the content of the file, without overrides by environment variables.
     """
 
     home: Path
@@ -87,8 +87,8 @@ class Document:
 
 @attrs.frozen
 class Settings:
-    """The config, understood. A section may be replaced while the daemon runs, so whoever can act
-    on that asks for it when it is needed, and does not keep it.
+    """The structured config. A section may be replaced while the daemon runs, so code that can use
+    new values calls :meth:`get` when it needs them, and does not keep the section.
 
     :param home: LMX's own folder.
     """
@@ -99,22 +99,25 @@ class Settings:
     def get(self, cls: type[T]) -> T:
         """Return the section of this attrs class.
 
-        :raises KeyError: no section has it.
+        :raises KeyError: there is none.
         """
         section: T = self._sections[cls]
         return section
 
-    __getitem__ = get
+    @property
+    def models_folder(self) -> Path:
+        """Where LMX keeps its own models."""
+        return models_folder(self.home)
 
     def replace(self, section: Any) -> None:
-        """Put ``section`` in the place of the one of its class."""
+        """Replace the section of the same class."""
         self._sections[type(section)] = section
 
     def adopt(self, section: SettingsSection, fresh: Any) -> list[str]:
-        """Take over the keys of ``fresh`` that may change while the daemon runs, or all of it if
-        the section is new.
+        """Apply the keys of ``fresh`` that may change while the daemon runs, or all of them if the
+        section is new.
 
-        :returns: the keys whose values differ and were not taken over.
+        :returns: the keys whose values differ and were not applied.
         """
         current = self._sections.setdefault(section.cls, fresh)
         fields = [f for f in attrs.fields(section.cls) if f.init]
@@ -140,12 +143,17 @@ def find_home(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(environ.get("LMX_HOME") or "~/.lmx").expanduser()
 
 
+def models_folder(home: Path) -> Path:
+    """Return where LMX keeps its own models, in its own folder ``home``."""
+    return home / "models"
+
+
 def structure(
     document: Document, sections: Iterable[SettingsSection], ignored: Collection[str] = ()
 ) -> Settings:
-    """Turn every section into its attrs class, with the environment's overrides.
+    """Structure every section into its attrs class, with overrides by environment variables.
 
-    :param ignored: names of sections that are passed over, such as those of disabled plugins.
+    :param ignored: names of sections that are ignored, such as those of disabled plugins.
     :raises ConfigError: with every problem of every section.
     """
     classes = {section.name: section.cls for section in sections}
@@ -187,10 +195,10 @@ def _parse(file: Path, text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         why, _, place = str(error).removesuffix(")").partition(" (at ")
-        # No line is told at the end of the document, or for a number that is too long.
-        told = re.match(r"line (\d+)", place)
+        # The parser gives no line at the end of the document, or for a number that is too long.
+        found = re.match(r"line (\d+)", place)
         lines = text.split("\n")
-        line = int(told[1]) if told else min(statement_ends(lines)[-1] + 1, len(lines))
+        line = int(found[1]) if found else min(statement_ends(lines)[-1] + 1, len(lines))
         raise _refusal(file, line, f"not valid TOML: {why}") from error
 
 
@@ -202,7 +210,7 @@ def _refusal(file: Path, line: int | None, why: str) -> ConfigError:
 
 
 def _variables(environ: Mapping[str, str], sections: Iterable[str]) -> dict[Key, str]:
-    """Return which variable overrides which key; the longest section name that fits wins."""
+    """Return which variable overrides which key; the longest matching section name wins."""
     variables: dict[Key, str] = {}
     for variable in environ:
         fitting = [name for name in sections if variable.startswith(f"LMX_{name.upper()}_")]
@@ -225,7 +233,7 @@ def _table(document: Document, variables: Mapping[Key, str], section: str, cls: 
 
 
 def _value(text: str, kind: Any) -> Any:
-    """Return the TOML value in ``text``, or ``text`` itself where only that is of ``kind``."""
+    """Return the TOML value in ``text``, or ``text`` itself if only that is of ``kind``."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -247,19 +255,19 @@ def _fits(value: Any, kind: Any) -> bool:
 def _problems(
     document: Document, variables: Mapping[Key, str], faults: Iterable[Fault]
 ) -> list[Problem]:
-    """Return where each fault comes from: variables first, then the lines of the file."""
+    """Return the source of each fault: variables first, then the lines of the file."""
     lines = key_lines(document.text)
     problems = []
     for key, why in faults:
         variable = variables.get(key[:2])
         line = None if variable else nearest_line(lines, key)
-        told = _dotted(key) if variable else _named(document.tables, key)
-        problems.append(Problem(variable or str(document.path), line, told, why))
+        name = _dotted(key) if variable else _named(document.tables, key)
+        problems.append(Problem(variable or str(document.path), line, name, why))
     return sorted(problems, key=lambda problem: problem.line or 0)
 
 
 def _named(tables: Any, key: Key) -> str:
-    """Return a key with the names of the entries of lists that it leads through."""
+    """Return a dotted key, with the names of the list entries in it."""
     names = []
     for part in key:
         try:
@@ -268,8 +276,8 @@ def _named(tables: Any, key: Key) -> str:
             break
         if isinstance(part, int) and isinstance(tables, dict):
             names.append(tables.get("name"))
-    told = "".join(f' ("{name}")' for name in names if isinstance(name, str) and name)
-    return f"{_dotted(key)}{told}"
+    suffix = "".join(f' ("{name}")' for name in names if isinstance(name, str) and name)
+    return f"{_dotted(key)}{suffix}"
 
 
 def _dotted(key: Key) -> str:

@@ -1,4 +1,4 @@
-"""Changing the config of a running daemon: the keys that whoever reads them asks for anew."""
+"""Changes the config of a running daemon: the keys that are marked :data:`LIVE`."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def change(
     sections: Iterable[SettingsSection],
     wanted: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Put new values in force, all or none.
+    """Apply new values, all or none.
 
     :param wanted: values by section and key.
-    :raises InvalidRequestError: with everything that is wrong with them.
+    :raises InvalidRequestError: with all problems.
     """
     classes = {section.name: section.cls for section in sections}
     problems: list[str] = []

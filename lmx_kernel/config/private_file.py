@@ -1,4 +1,4 @@
-"""Small files that only their owner may read, and that are always whole."""
+"""Small files that only their owner may read, written atomically."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace ``path``, mode 0600, at once: a reader sees the old file or the new one.
+    """Replace ``path`` atomically, with mode 0600: a reader sees the old file or the new one.
 
-    :raises OSError: it cannot be written; then nothing has changed.
+    :raises OSError: it cannot be written; nothing has changed.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600

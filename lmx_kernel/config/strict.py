@@ -1,4 +1,4 @@
-"""A converter from TOML's types to those of attrs classes: strict, and plain about faults."""
+"""A strict converter from TOML values to attrs classes, with clear messages."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def _class(cls: Any, converter: Converter) -> Hook:
 
 
 def _field(field: Any, converter: Converter) -> Hook:
-    """Return a hook that validates the field at once.
+    """Return a hook that validates a field when it is structured.
 
-    The class itself would stop at its first validator that objects, and not tell the key. It still
-    runs those that look at their siblings, which are not here yet.
+    The class itself would stop at the first validator that fails, and not report the key. It still
+    runs validators that read other fields, which are not set yet here.
     """
 
     def structure_field(value: Any, _: Any) -> Any:
@@ -125,7 +125,7 @@ STRICT = _strict()
 
 
 def find_faults(error: BaseException, key: Key) -> Iterator[Fault]:
-    """Walk a tree of structuring errors to what is wrong and where."""
+    """Yield each fault in a tree of structuring errors, with its key."""
     for note in getattr(error, "__notes__", ()):
         if isinstance(note, AttributeValidationNote):
             key = (*key, note.name)
@@ -142,5 +142,6 @@ def find_faults(error: BaseException, key: Key) -> Iterator[Fault]:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for an unknown name, with the closest known one."""
     close = difflib.get_close_matches(name, known, 1)
     return f"unknown {what}; did you mean '{close[0]}'?" if close else f"unknown {what}"

@@ -1,4 +1,4 @@
-"""Where the keys of a TOML document stand: its parser does not tell."""
+"""Line numbers of the keys of a TOML document; tomllib does not report them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Key = tuple[str | int, ...]
 
 
 def statement_ends(lines: Sequence[str]) -> list[int]:
-    """Return 0 and after how many lines each statement ends.
+    """Return 0, and the number of lines up to the end of each statement.
 
-    A statement fills whole lines and is a document of its own, so the first lines that parse are
-    one: all knowledge of the syntax stays in its parser.
+    A statement consists of whole lines and is a valid document by itself, so the shortest sequence
+    of lines that tomllib parses is one: no syntax needs to be known here.
     """
     ends = [0]
     for end in range(1, len(lines) + 1):
@@ -27,7 +27,7 @@ def statement_ends(lines: Sequence[str]) -> list[int]:
 
 
 def key_lines(text: str) -> dict[Key, int]:
-    """Return where the statement starts that first names each key. ``text`` is valid."""
+    """Return the line of the statement that first contains each key. ``text`` must be valid."""
     lines = text.split("\n")
     found: dict[Key, int] = {}
     sizes: Counter[Key] = Counter()
@@ -64,6 +64,7 @@ def _keys(value: Any, key: Key) -> Iterator[Key]:
 
 
 def nearest_line(lines: Mapping[Key, int], key: Key) -> int | None:
+    """Return the line of a key, or of the closest table around it."""
     while key and key not in lines:
         key = key[:-1]
     return lines.get(key)

@@ -66,7 +66,7 @@ class Connections:
         except RouteClashError as error:
             raise ConflictError(str(error)) from error
         await self.connect()
-        await asyncio.to_thread(self._assembly.backends.look_at_devices)
+        await asyncio.to_thread(self._assembly.backends.probe_devices)
 
     async def _enter_lifespans(self) -> None:
         for context in self._booted.plugins.lifespans(self._assembly.kernel):

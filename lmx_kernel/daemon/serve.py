@@ -37,7 +37,6 @@ from lmx_kernel.kernel.safe_mode import CrashLoopGuard
 from lmx_kernel.plugins.manager import RequiredPluginError
 
 NAME = "LMX"
-EX_CONFIG = 78  # sysexits.h: the config is wrong
 EX_PORT = 98  # EADDRINUSE on Linux
 SAFE_MODE = "Safe mode, since the last starts ended badly: no third-party plugins, no auto-load."
 LAST_WORDS_S = 1.0  # for the error frames of what was cut off
@@ -54,19 +53,19 @@ def run(config: Path | None = None) -> int:
         booted = boot(config, guard.begin(), log_to_file=True)
         server = booted.settings.get(ServerSettings)
         keys = Keyring(KeyFile(booted.settings.home), server.api_key)
-        check_bind(server, keys)
+        check_bind(server.host, keys)
         uvloop.run(_serve(booted, guard, keys))
     except REFUSALS as error:
         guard.withdraw()
         print(error, file=sys.stderr)  # noqa: T201 - for whoever started the daemon
-        return _busy(error) if isinstance(error, PortInUseError) else EX_CONFIG
+        return _busy(error) if isinstance(error, PortInUseError) else os.EX_CONFIG
     guard.end()
     return 0
 
 
 def _busy(error: PortInUseError) -> int:
     """Return the exit status for a port that is in use: 0 if that is by a healthy LMX."""
-    greeting = uvloop.run(greeting_at(error.host, error.port))
+    greeting = greeting_at(error.host, error.port)
     if greeting is None or greeting.name != NAME:
         return EX_PORT
     print(f"LMX {greeting.version} serves there already: nothing to do.")  # noqa: T201
@@ -89,7 +88,7 @@ async def _serve(booted: Booted, guard: CrashLoopGuard, keys: Keyring) -> None:
         await connections.connect()
         await server.start()
         stack.enter_context(_published(booted, keys, server.port))
-        await asyncio.to_thread(assembly.backends.look_at_devices)
+        await asyncio.to_thread(assembly.backends.probe_devices)
         await assembly.catalogue.refresh()
         stack.callback(asyncio.ensure_future(feed_watchdog()).cancel)
         tasks = [asyncio.ensure_future(work) for work in background(booted, assembly)]

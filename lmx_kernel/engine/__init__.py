@@ -1,8 +1,15 @@
 """The engine protocol, and a kit for the authors of engines.
 
-:mod:`~lmx_kernel.engine.protocol` is what every engine implements. The other modules are used by
-worker processes only; :mod:`~lmx_kernel.engine.numpy_sampler` needs numpy, which the daemon never
-imports.
+:mod:`~lmx_kernel.engine.protocol` is what every engine implements. The kit is optional:
+
+- :mod:`~lmx_kernel.engine.running`: which sequences run, and what a step reports of them;
+- :mod:`~lmx_kernel.engine.sampling`: what all samplers agree on, and a sampler in numpy,
+  :mod:`~lmx_kernel.engine.numpy_sampler` (the extra ``lmx-kernel[engine]``);
+- :mod:`~lmx_kernel.engine.footprint`: the memory that a transformer takes, from its shape;
+- :mod:`lmx_kernel.models.headers`: a backend that reads the headers of model files once;
+- :mod:`lmx_kernel.testing.engine_checks`: tests for any engine.
+
+Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon has no numpy.
 """
 
 from lmx_kernel.engine.protocol import (
@@ -13,6 +20,7 @@ from lmx_kernel.engine.protocol import (
     ProgressCallback,
     Sequence,
     Step,
+    StepBuilder,
     Tokenizer,
     TokenLogprobs,
     TokenMask,
@@ -26,6 +34,7 @@ __all__ = [
     "ProgressCallback",
     "Sequence",
     "Step",
+    "StepBuilder",
     "TokenLogprobs",
     "TokenMask",
     "Tokenizer",

@@ -1,8 +1,8 @@
-"""Choosing the next token of one sequence from a row of logits.
+"""A sampler in numpy: chooses the next token of one sequence from a row of logits.
 
-Order, as in llama.cpp: bias, penalties, top-k, top-p, min-p, temperature, draw. The draw for the
-n-th token of an answer depends on the seed and on n alone, so a sequence that was put out and
-comes back goes on as if undisturbed, whatever ran beside it.
+For engines that compute with numpy or can hand out their logits as numpy arrays. See
+:mod:`~lmx_kernel.engine.sampling` for what every sampler does. Needs the extra
+``lmx-kernel[engine]``.
 """
 
 from __future__ import annotations
@@ -15,24 +15,15 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from lmx_kernel.engine.protocol import TokenLogprobs
-from lmx_kernel.engine.sequences import check_sampling, has_penalties, uniform
+from lmx_kernel.engine.sampling import COLD, MOST_BIAS, PROMPT_TAIL, has_penalties, uniform
 from lmx_kernel.types import Sampling
 
 Logits = NDArray[np.float32]
 Indices = NDArray[np.intp]
 
-PROMPT_TAIL = 64
-"""Tokens of the prompt that penalties look at, beside the whole answer."""
-
 MOST_BLOCKS = 64
 NOTHING = 30.0
 """A logit this far below the highest adds less to the sum of all than its last bit."""
-
-MOST_BIAS = 1e6
-"""More would only lead to infinities."""
-
-COLD = 1e-5
-"""Below this temperature the likeliest token is all that is left."""
 
 NUCLEUS_GUESS = 1024
 """A nucleus nearly always lies within this many tokens; a larger one costs a full sort."""
@@ -42,8 +33,9 @@ NUCLEUS_GUESS = 1024
 class Sampler:
     """The sampling of one sequence.
 
+    :param sampling: checked by :func:`~lmx_kernel.engine.sampling.check_sampling`.
+    :param vocabulary: number of tokens.
     :param produced: tokens of the answer so far.
-    :param vocabulary: tokens that there are.
     """
 
     sampling: Sampling
@@ -53,7 +45,6 @@ class Sampler:
     _bias: tuple[Indices, Logits] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        check_sampling(self.sampling, self.vocabulary)
         bias = self.sampling.logit_bias
         if bias:
             values = np.fromiter(bias.values(), np.float32).clip(-MOST_BIAS, MOST_BIAS)
@@ -62,7 +53,7 @@ class Sampler:
             self._counts = np.zeros(self.vocabulary, np.float32)
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Take in what is there before the next token: prompt, then ``produced`` answer tokens."""
+        """Count what comes before the next token: the prompt, then ``produced`` answer tokens."""
         if self._counts is not None:
             np.add.at(self._counts, tokens[-(self.produced + PROMPT_TAIL) :], 1)
 
@@ -84,7 +75,7 @@ class Sampler:
         return token
 
     def note(self, tokens: Sequence[int]) -> None:
-        """Take note of tokens that the answer went on with."""
+        """Count tokens that the answer continued with."""
         self.produced += len(tokens)
         if self._counts is not None:
             np.add.at(self._counts, np.asarray(tokens, np.intp), 1)
@@ -127,9 +118,14 @@ class Sampler:
         return np.flatnonzero(logits >= floor)
 
 
-def read_mask(words: NDArray[np.int32], vocabulary: int) -> NDArray[np.bool_]:
-    """Return the bits of a mask, lowest bit first."""
-    bits = np.unpackbits(words.view(np.uint8), count=vocabulary, bitorder="little")
+def mask_words(vocabulary: int, rows: int = 1) -> NDArray[np.int32]:
+    """Return buffers for :meth:`TokenMask.fill <lmx_kernel.engine.TokenMask.fill>`, one a row."""
+    return np.zeros((rows, -(-vocabulary // 32)), np.int32)
+
+
+def read_masks(words: NDArray[np.int32], vocabulary: int) -> NDArray[np.bool_]:
+    """Return which tokens each row of filled buffers allows, of shape (rows, vocabulary)."""
+    bits = np.unpackbits(words.view(np.uint8), axis=1, count=vocabulary, bitorder="little")
     return bits.view(np.bool_)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol, runtime_checkable
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from lmx_kernel.types import EngineLimits, Sampling
 
@@ -19,10 +19,10 @@ class ProgressCallback(Protocol):
     """Called while a model loads. Silence for long is a hang."""
 
     def __call__(self, share: float, doing: str = "") -> None:
-        """Tell how far it is.
+        """Report progress.
 
         :param share: what is done, 0..1.
-        :param doing: what comes next; told to the client if the worker ends or hangs in it.
+        :param doing: what comes next; named in the error if the worker ends or hangs in it.
         """
         ...
 
@@ -54,28 +54,28 @@ class Tokenizer(Protocol):
 
 
 class TokenMask(Protocol):
-    """What one sequence may say next, by the tokens it has said. Its methods never raise.
+    """Which token one sequence may have next, given those it has. Its methods never raise.
 
-    An engine asks :meth:`fill` before each draw of that sequence and tells :meth:`accept` after it;
-    it may take :meth:`forced` tokens without drawing. Whether an answer is at its end, or has come
-    to a dead end, is for the worker's loop: after such a draw it removes the sequence.
+    An engine calls :meth:`fill` before each draw of that sequence and :meth:`accept` after it; it
+    may take :meth:`forced` tokens without drawing. The worker's loop decides whether an answer is
+    complete, or cannot be completed: after such a draw it removes the sequence.
     """
 
     def fill(self, row: Any) -> bool:
         """Write which tokens are allowed, one bit each, lowest first, into a writable buffer of
-        int32 words that covers the vocabulary. There is always one that is allowed.
+        int32 words that covers the vocabulary. At least one is allowed.
 
-        :returns: False where every token is allowed, or where none counts any more; ``row`` may
-            hold anything then.
+        :returns: False where every token is allowed, or the answer is over; ``row`` may hold
+            anything then.
         """
         ...
 
     def accept(self, tokens: Seq[int]) -> None:
-        """Take note of tokens that were said."""
+        """Continue after ``tokens``."""
         ...
 
     def forced(self) -> list[int]:
-        """Return the tokens that must come next whatever is drawn; not accepted yet."""
+        """Return the tokens that must come next, whatever would be drawn; not accepted yet."""
         ...
 
 
@@ -85,11 +85,11 @@ class Sequence:
 
     :param id: unique among the engine's sequences.
     :param tokens: the prompt, followed by ``produced`` tokens that were answered before.
-    :param produced: how many of ``tokens`` are answer already. A sequence that comes back this way
-        goes on as if it had never left: draws and penalties count from there.
+    :param produced: how many of ``tokens`` are answer already. A sequence that is added again this
+        way continues as if it had never left: draws and penalties count from there.
     :param sampling: its seed is always set.
     :param logprobs: None, or how many alternatives beside the chosen token.
-    :param mask: what it may say, standing after the ``produced`` tokens; None for anything.
+    :param mask: which tokens it may have, after the ``produced`` ones; None for any.
     """
 
     id: int
@@ -133,9 +133,8 @@ class Step:
 
     :param outputs: new tokens; possibly several of one sequence.
     :param progress: prompts that moved.
-    :param preempted: sequences that were put out because the cache ran full. They are gone from the
-        engine, and may be added again later.
-    :param failed: sequences that the engine gave up, with the reason. They are gone too.
+    :param preempted: sequences that left because the cache was full; they may be added again.
+    :param failed: sequences that the engine gave up, with the reason; they left too.
     """
 
     outputs: tuple[Output, ...] = ()
@@ -144,13 +143,29 @@ class Step:
     failed: tuple[tuple[int, str], ...] = ()
 
 
+@define
+class StepBuilder:
+    """Collects what a step does; the fields are those of :class:`Step`."""
+
+    outputs: list[Output] = field(factory=list)
+    progress: list[Progress] = field(factory=list)
+    preempted: list[int] = field(factory=list)
+    failed: list[tuple[int, str]] = field(factory=list)
+
+    def build(self) -> Step:
+        """Return the step."""
+        return Step(
+            tuple(self.outputs), tuple(self.progress), tuple(self.preempted), tuple(self.failed)
+        )
+
+
 @frozen(kw_only=True)
 class EngineStats:
-    """A look into a running engine.
+    """Figures of a running engine.
 
     :param cache_tokens_used: tokens held for running sequences and kept prefixes.
     :param memory_bytes: what the engine's own allocator holds, on a device too; 0 if it has none.
-    :param details: figures of the engine's own.
+    :param details: further figures, by names that the engine chooses.
     """
 
     cache_tokens_used: int
@@ -166,7 +181,7 @@ class Engine(Protocol):
     limits: EngineLimits
 
     def add(self, sequence: Sequence) -> None:
-        """Take a sequence in; it is computed from the next step on.
+        """Add a sequence; it is computed from the next step on.
 
         The caller never adds more than ``limits.max_sequences``, nor one longer than
         ``limits.context_length``, nor a token id outside the vocabulary; the engine checks all
@@ -196,7 +211,7 @@ class Engine(Protocol):
         ...
 
     def trim(self) -> None:
-        """Give back the memory that only serves later requests; what runs goes on undisturbed."""
+        """Free the memory that only serves later requests; running sequences are not disturbed."""
         ...
 
     def stats(self) -> EngineStats:
@@ -204,5 +219,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free everything."""
         ...

@@ -37,7 +37,7 @@ class ErrorReply:
 
 
 class ErrorRenderer:
-    """Renders errors: each surface those below its own prefix, the rest in a neutral shape."""
+    """Renders errors: each surface those below its own prefix, the rest in the default shape."""
 
     def __init__(self, surfaces: SurfaceTable) -> None:
         self._surfaces = surfaces
@@ -58,9 +58,9 @@ class ErrorRenderer:
         if (surface := self._surfaces.owner(path)) is not None:
             try:
                 return surface.render_error(error)
-            except Exception:  # noqa: BLE001  a plugin's: the client is told all the same
+            except Exception:  # noqa: BLE001  a plugin's: the client gets the default shape
                 _log.exception("render_error failed", surface=surface.name)
-        return neutral_body(error)
+        return default_error_body(error)
 
 
 def _retry_after(error: LmxError) -> int | None:
@@ -70,8 +70,13 @@ def _retry_after(error: LmxError) -> int | None:
     return max(1, min(RETRY_AFTER_MAX_S, int(seconds)))
 
 
-def neutral_body(error: LmxError) -> Mapping[str, Any]:
-    """Return message, type, param and code: the shape where no dialect owns the path."""
+def default_error_body(error: LmxError) -> Mapping[str, Any]:
+    """Return an error's body in the default shape: for paths that no surface owns, and for surfaces
+    without a shape of their own.
+
+    It is an object ``error`` with ``message``, ``type``, ``param`` and ``code``, which most clients
+    of inference servers can read.
+    """
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
     return {
         "error": {

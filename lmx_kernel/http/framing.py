@@ -1,14 +1,16 @@
-"""Where a request ends: nothing that two parsers could read in two ways is let in."""
+"""Where a request ends: one that two parsers could read in two ways is refused, since a proxy in
+front of the server might disagree (request smuggling).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import httptools
 
 from lmx_kernel.errors import InvalidRequestError
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 _UPGRADE = (b"connection", b"upgrade", b"http2-settings")
 
@@ -16,25 +18,40 @@ _UPGRADE = (b"connection", b"upgrade", b"http2-settings")
 def check_framing(
     parser: httptools.HttpRequestParser, headers: Headers
 ) -> InvalidRequestError | None:
-    """Return what is wrong with a request's framing, None if nothing is."""
-    hosts, lengths, codings = 0, 0, []
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-length":
-            lengths += 1
-        elif name == b"transfer-encoding":
-            codings.append(value.strip().lower())
-    http_version = parser.get_http_version()
-    if http_version not in ("1.0", "1.1") or parser.get_method() == b"CONNECT":
-        return InvalidRequestError("This server speaks HTTP/1.1, and is no proxy.")
-    if codings and (http_version == "1.0" or lengths or codings != [b"chunked"]):
-        return InvalidRequestError("The only transfer encoding is chunked, without a length.")
-    if lengths > 1:
-        return InvalidRequestError("More than one content-length.")
-    if hosts > 1 or (hosts == 0 and http_version == "1.1"):
-        return InvalidRequestError("Exactly one host header is needed.")
+    """Return what is wrong with a request's framing (RFC 9112, 3.2 and 6.1), None if nothing is."""
+    version, method = parser.get_http_version(), parser.get_method()
+    problem = (
+        _wrong_protocol(version, method)
+        or _wrong_length(version, headers)
+        or _wrong_host(version, headers)
+    )
+    return InvalidRequestError(problem) if problem else None
+
+
+def _wrong_protocol(version: str, method: bytes) -> str | None:
+    if version not in ("1.0", "1.1") or method == b"CONNECT":
+        return "This server speaks HTTP/1.1, and is no proxy."
     return None
+
+
+def _wrong_length(version: str, headers: Headers) -> str | None:
+    lengths = _values(headers, b"content-length")
+    codings = _values(headers, b"transfer-encoding")
+    is_chunked = [coding.strip().lower() for coding in codings] == [b"chunked"]
+    if codings and (version == "1.0" or lengths or not is_chunked):
+        return "The only transfer encoding is chunked, without a length."
+    return "More than one content-length." if len(lengths) > 1 else None
+
+
+def _wrong_host(version: str, headers: Headers) -> str | None:
+    count = len(_values(headers, b"host"))
+    if count > 1 or (count == 0 and version == "1.1"):
+        return "Exactly one host header is needed."
+    return None
+
+
+def _values(headers: Headers, wanted: bytes) -> list[bytes]:
+    return [value for name, value in headers if name == wanted]
 
 
 def without_upgrade(parser: httptools.HttpRequestParser, url: bytes, headers: Headers) -> bytes:

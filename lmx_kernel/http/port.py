@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
+from functools import partial
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import psutil
 from attrs import frozen
 
 from lmx_kernel.errors import LmxError
+from lmx_kernel.plugins.timeouts import call_all
 
 BACKLOG = 2048
 GREETING_S = 1.0
@@ -90,28 +92,25 @@ def find_listener(port: int) -> int | None:
     return None
 
 
-async def greeting_at(host: str, port: int) -> Greeting | None:
+def greeting_at(host: str, port: int) -> Greeting | None:
     """Return what the server there says of itself within a second; None if that is no greeting."""
+    # A timeout of sockets would not end a server that sends a byte now and then.
+    [answer] = call_all({"get": partial(_get_root, host, port)}, GREETING_S).values()
+    return answer if isinstance(answer, Greeting) else None
+
+
+def _get_root(host: str, port: int) -> Greeting | None:
+    connection = HTTPConnection(host, port, timeout=GREETING_S)
     try:
-        async with asyncio.timeout(GREETING_S):
-            answer = await _get_root(host, port)
-        return msgspec.json.decode(answer, type=Greeting)
-    except (OSError, ValueError):  # a timeout is one of these, so is whatever is no JSON
+        connection.request("GET", "/", headers={"host": "localhost"})
+        response = connection.getresponse()
+        if response.status != 200:
+            return None
+        return msgspec.json.decode(response.read(MAX_GREETING_BYTES), type=Greeting)
+    except (OSError, HTTPException, ValueError):
         return None
-
-
-async def _get_root(host: str, port: int) -> bytes:
-    """Return the body of a successful answer, or b""."""
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-        answer = b""
-        while len(answer) < MAX_GREETING_BYTES and (piece := await reader.read(MAX_GREETING_BYTES)):
-            answer += piece
     finally:
-        writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return body if head.split(b" ", 2)[1:2] == [b"200"] else b""
+        connection.close()
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:

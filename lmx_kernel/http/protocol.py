@@ -1,4 +1,4 @@
-"""HTTP/1.1 as it comes in: uvicorn's parsing, with limits on what a client may send."""
+"""The parsing of HTTP/1.1: uvicorn's, with limits on what a client may send."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from lmx_kernel.errors import (
     RequestTimeoutError,
     UnavailableError,
 )
+from lmx_kernel.http.access_line import printable
 from lmx_kernel.http.connection import Connection, Connections
 from lmx_kernel.http.error_rendering import ErrorRenderer
-from lmx_kernel.http.exchange import CUT, PART, new_request_id, printable
+from lmx_kernel.http.exchange import CUT, PART, new_request_id
 from lmx_kernel.http.framing import check_framing, without_upgrade
 from lmx_kernel.http.settings import ServerSettings
 
-POLITE_CONNECTIONS = 256  # beyond the cap by so many: not even told why
+POLITE_CONNECTIONS = 256  # so many beyond the cap get an error; more are closed without one
 
 _log = structlog.get_logger("lmx.http")
 
@@ -31,8 +32,8 @@ class HttpConnection(Connection):
     """One connection of a client.
 
     Requests are not pipelined: what follows a request before its answer is complete is dropped, and
-    the connection closed after the answer. A client may then ask again (RFC 9112, 9.3.2), and we
-    always notice when it leaves.
+    the connection is closed after the answer. A client may then repeat the request (RFC 9112,
+    9.3.2). So the connection is always read, which is how a client that leaves is noticed.
     """
 
     def __init__(
@@ -145,9 +146,9 @@ class HttpConnection(Connection):
         self.part()
 
     def _expect_headers(self) -> None:
-        self._deadline.set(self._settings.header_timeout_s, self._headers_are_late)
+        self._deadline.set(self._settings.header_timeout_s, self._on_headers_late)
 
-    def _headers_are_late(self) -> None:
+    def _on_headers_late(self) -> None:
         if self._overhead_bytes:
             self._refuse(RequestTimeoutError("The headers took too long to arrive."))
         else:

@@ -1,4 +1,4 @@
-"""The wrapper around the falcon app: what holds for every request, whichever dialect it speaks."""
+"""The wrapper around the falcon app: what applies to every request, whatever its dialect."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from lmx_kernel.http.exchange import App, Exchange, Scope, Send
 from lmx_kernel.http.origin import Origins, is_preflight, preflight
 from lmx_kernel.http.settings import ServerSettings
 
-OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})
+OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})  # need no key
 
-# A browser that opens a page cannot send a token, but it can ask its user: the password is the key.
+# A browser that opens a page cannot send a token, but it can ask its user for a password
+# (RFC 7617): that is the key.
 ASK_FOR_KEY = (b"www-authenticate", b'Basic realm="LMX: any name, and a key as the password"')
 
 _log = structlog.get_logger("lmx.http")
 
 
 class Shell:
-    """An ASGI app that admits requests, reads their bodies, watches for clients that leave, renders
-    every error and writes one line of log for each request.
+    """An ASGI app that authorises requests, reads their bodies, cancels those whose clients leave,
+    renders every error and writes one line of log for each request.
 
     :param app: gets each request with its whole body.
-    :param authorize: asked for every request but those to the open health paths; if it raises, the
+    :param authorize: called for every request but those to the open health paths; if it raises, the
         request is refused.
-    :ivar app: may be exchanged at any time; each request is served by one.
-    :ivar is_draining: refuse what comes from now on.
+    :ivar app: may be replaced at any time; a request that has begun keeps the one that it has.
+    :ivar is_draining: refuse new requests.
     """
 
     def __init__(
@@ -50,17 +51,18 @@ class Shell:
         structlog.contextvars.bind_contextvars(request_id=exchange.id)
         try:
             self._admit(exchange)
-            if is_preflight(exchange.method, exchange.headers):
-                await exchange.answer(ErrorReply(204, preflight(exchange.headers), b""), {})
+            request = exchange.request
+            if is_preflight(request.method, request.headers):
+                await exchange.answer(ErrorReply(204, preflight(request.headers), b""), {})
             else:
-                self._let_in(exchange)
+                self._check_access(exchange)
                 await exchange.run(self.app)
         except ClientLeftError:
             pass
         except asyncio.CancelledError:
             exchange.cut()
             raise
-        except Exception as exc:  # noqa: BLE001  the last one who can tell the client
+        except Exception as exc:  # noqa: BLE001  rendered for the client
             await self._fail(exchange, exc)
         finally:
             exchange.body.release()
@@ -69,27 +71,30 @@ class Shell:
     def _admit(self, exchange: Exchange) -> None:
         if self.is_draining:
             raise UnavailableError("The server is stopping.", retry_after_s=5)
-        exchange.extra_headers = self._origins.check(exchange.headers)
+        exchange.extra_headers = self._origins.check(exchange.request.headers)
 
-    def _let_in(self, exchange: Exchange) -> None:
-        if exchange.path in OPEN_PATHS and exchange.method in ("GET", "HEAD"):
+    def _check_access(self, exchange: Exchange) -> None:
+        """Refuse the request if it may not have its path."""
+        request = exchange.request
+        if request.path in OPEN_PATHS and request.method in ("GET", "HEAD"):
             return
         try:
-            exchange.let_in(self._authorize(exchange.context.request))
+            exchange.note_key(self._authorize(request))
         except LmxError:
             raise
-        except Exception:  # noqa: BLE001  a plugin's: the door fails closed
+        except Exception:  # noqa: BLE001  a plugin's: fails closed
             _log.exception("authorize failed", request_id=exchange.id)
             raise ForbiddenError("The request could not be authorised.") from None
 
     async def _fail(self, exchange: Exchange, exc: Exception) -> None:
         exchange.body.release()
         fault = to_lmx_error(exc, exchange.id)
-        exchange.code = fault.error.code
-        if exchange.has_started:
+        exchange.note_error(fault.error.code)
+        if exchange.response.has_started:
             exchange.cut()
             return
-        if fault.error.status == 401 and "text/html" in exchange.headers.get("accept", ""):
+        request = exchange.request
+        if fault.error.status == 401 and "text/html" in request.headers.get("accept", ""):
             exchange.extra_headers.append(ASK_FOR_KEY)
-        answer = self.renderer.render(fault.error, exchange.path)
+        answer = self.renderer.render(fault.error, request.path)
         await exchange.answer(answer, fault.headers, close=self.is_draining)

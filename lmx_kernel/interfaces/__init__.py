@@ -1,5 +1,5 @@
-"""What a plugin's objects must be able to do, a module for each kind of plugin, and what the kernel
-offers them (:class:`Kernel`).
+"""The interfaces that objects of plugins implement, a module for each kind of plugin, and the
+interface of the kernel that plugins call (:class:`Kernel`).
 """
 
 from lmx_kernel.interfaces.backend import (
@@ -28,6 +28,7 @@ from lmx_kernel.interfaces.plugin import (
     PluginStatus,
     SettingsSection,
 )
+from lmx_kernel.interfaces.route_query import RouteQuery
 from lmx_kernel.interfaces.router import (
     ModelState,
     Router,
@@ -69,6 +70,7 @@ __all__ = [
     "PluginStatus",
     "Report",
     "ReusableJobKind",
+    "RouteQuery",
     "Router",
     "RoutingContext",
     "SettingsSection",

@@ -1,4 +1,4 @@
-"""Where models come from, and what runs them."""
+"""Sources of models, and backends, which recognise models and prepare their loading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
 
 
 class Backend(Protocol):
-    """Recognises models of its format and prepares their loading. Imports no engine."""
+    """Recognises models of its format and prepares their loading. Imports no engine.
+
+    The engine's module is registered in the group ``lmx.worker`` under the backend's name. A
+    backend that is not installed, such as one of a test, names it instead: in an attribute
+    ``engine_module``, as an import path.
+    """
 
     name: str
 
@@ -30,7 +35,8 @@ class Backend(Protocol):
     def estimate(
         self, card: ModelCard, options: LoadOptions, settings: Mapping[str, Any]
     ) -> MemoryEstimate:
-        """Return what loading would take, from metadata alone, rather too much than too little.
+        """Return the memory that a load would take, from metadata alone; rather too much than too
+        little.
 
         :param settings: the backend's own section of the config.
         :raises ModelUnusableError: the files are damaged.
@@ -38,8 +44,8 @@ class Backend(Protocol):
         ...
 
     def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
-        """Return the memory of the device that models are loaded into; None where that is the
-        machine's own. Called in a thread, at the start.
+        """Return the memory of the device that models are loaded into; None if that is the
+        machine's own memory. Called in a thread, at the start.
         """
         ...
 
@@ -52,7 +58,7 @@ class Backend(Protocol):
 
 
 class ModelSource(Protocol):
-    """A place where models lie on disk."""
+    """A source of models on disk, such as a folder or a cache."""
 
     name: str
 
@@ -61,8 +67,8 @@ class ModelSource(Protocol):
         ...
 
     def delete(self, card: ModelCard) -> None:
-        """Delete the files of a model that lies here. Called in a thread.
+        """Delete the files of a model of this source. Called in a thread.
 
-        :raises ForbiddenError: the model lies in a place that belongs to another program.
+        :raises ForbiddenError: the model is in a folder that belongs to another program.
         """
         ...

@@ -1,4 +1,4 @@
-"""Long work that is started, watched and stopped by its id."""
+"""Jobs: long work that is started, watched and stopped by id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attrs import frozen
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -36,13 +36,13 @@ class JobError:
 class Job:
     """One job.
 
-    :ivar key: what identical jobs have in common.
-    :ivar spec: what was asked for, as JSON.
-    :ivar done: of ``total``, in ``unit``; the total is None while it is not known.
-    :ivar note: what is being worked on.
-    :ivar rate_per_s: of the last seconds; None while it does not run.
-    :ivar remaining_s: at that rate.
-    :ivar created_at: seconds since the epoch, as ``updated_at``.
+    :ivar key: equal for jobs that do the same.
+    :ivar spec: the description of the work, as JSON.
+    :ivar done: how much of ``total`` is done, in ``unit``; the total is None while it is unknown.
+    :ivar note: the current step.
+    :ivar rate_per_s: units per second, lately; None while it does not run.
+    :ivar remaining_s: the expected time to the end, at that rate.
+    :ivar created_at: in seconds since the epoch, as ``updated_at``.
     """
 
     id: str
@@ -63,27 +63,27 @@ class Job:
 
 
 class Report(Protocol):
-    """How a running job tells of itself; cheap, and may be called often."""
+    """Reports the progress of a running job; cheap, and may be called often."""
 
     def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say that ``done`` of ``total`` units of the job's kind are done.
+        """Report that ``done`` of ``total`` units of the job's kind are done.
 
-        :param total: None where it is not known yet.
-        :param note: what is being worked on.
+        :param total: None while it is not known.
+        :param note: the current step.
         """
         ...
 
 
 class JobKind(Protocol):
-    """Long work that runs beside the requests: started, watched and stopped by its id.
+    """A kind of long work that runs beside the requests.
 
-    A job outlives the daemon: one that was cut off is run again at the next start, so ``run`` goes
-    on from what it left on disk, or begins anew.
+    A job survives a restart of the daemon: one that was interrupted is run again at the next start,
+    so ``run`` continues from what it left on disk, or starts again.
 
     :ivar name: such as ``download``.
-    :ivar unit: what its progress counts, such as ``bytes``.
-    :ivar spec: the attrs class that describes one job; it must survive JSON.
-    :ivar parallel: how many of this kind run at once; the others wait in line.
+    :ivar unit: the unit of its progress, such as ``bytes``.
+    :ivar spec: the attrs class that describes one job; it must be convertible to JSON and back.
+    :ivar parallel: how many of this kind run at once; the others wait.
     """
 
     name: str
@@ -92,27 +92,27 @@ class JobKind(Protocol):
     parallel: int
 
     def key(self, spec: Any) -> str:
-        """Return what two calls that want the same have in common: the second joins the first."""
+        """Return a key that is equal for jobs that do the same: a second call joins the first."""
         ...
 
     async def run(self, spec: Any, report: Report) -> Mapping[str, Any]:
-        """Do it and return the result. Cancelled when the job is paused or cancelled.
+        """Do the work and return the result. Cancelled when the job is paused or cancelled.
 
         :raises LmxError: it failed, with the reason for the user.
         """
         ...
 
     async def discard(self, spec: Any) -> None:
-        """Remove what an unfinished job left behind: it was cancelled, and will not go on."""
+        """Remove what an unfinished job left behind: it was cancelled and will not continue."""
         ...
 
 
 @runtime_checkable
 class ReusableJobKind(JobKind, Protocol):
-    """A kind whose work need not be done again while what it made is there."""
+    """A kind whose work is not repeated while its result exists."""
 
     def result_exists(self, done: Job) -> bool:
-        """Tell whether what a job made is still there as it left it: who wants the same is told of
-        that job.
+        """Return whether the result of a finished job still exists, unchanged; then a call for the
+        same work returns that job.
         """
         ...

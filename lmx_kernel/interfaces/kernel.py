@@ -1,4 +1,4 @@
-"""What a plugin may ask of the kernel."""
+"""The kernel as plugins see it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lmx_kernel.events import Observer
 from lmx_kernel.interfaces.job import Job, JobKind
 from lmx_kernel.interfaces.plugin import PluginStatus
 from lmx_kernel.interfaces.status import KernelStatus, ModelStatus
-from lmx_kernel.interfaces.surface import ApiSurface
+from lmx_kernel.interfaces.surface import ApiSurface, HttpRequest
 from lmx_kernel.types import (
     Admission,
     EmbeddingInput,
@@ -32,11 +32,11 @@ T = TypeVar("T")
 class Answer(ABC):
     """The events of an answer, for one reader.
 
-    Use as a context manager: leaving it cancels what still runs.
+    Use it as a context manager: leaving it cancels what still runs.
 
     :ivar id: unique, for logs and headers.
     :ivar model: the catalogue id of the model that answers.
-    :ivar outcome: how it ended: ``ok``, ``cancelled`` or an error's code; None while it goes on.
+    :ivar outcome: ``ok``, ``cancelled`` or an error's code; None while it runs.
     """
 
     id: str
@@ -72,20 +72,20 @@ class Answer(ABC):
 
     @abstractmethod
     def usage(self) -> Usage:
-        """Return what it cost so far."""
+        """Return its tokens and times so far."""
 
     @abstractmethod
     def close(self) -> None:
-        """Cancel what still runs. Harmless after the end."""
+        """Cancel what still runs. Has no effect after the end."""
 
 
 class Jobs(Protocol):
-    """Long work. Calls that want the same join the job that is open for it already."""
+    """The jobs. A call for work that an open job does already joins that job."""
 
     def kind(self, name: str) -> JobKind:
         """Return a kind of job.
 
-        :raises NotFoundError: no active plugin offers it.
+        :raises NotFoundError: no active plugin has it.
         """
         ...
 
@@ -97,23 +97,23 @@ class Jobs(Protocol):
         ...
 
     def select(self, kind: str | None = None, limit: int | None = None) -> list[Job]:
-        """Return the jobs, of one kind if it is named, newest first.
+        """Return the jobs, newest first; only those of one kind if it is given.
 
         :param limit: the most that are returned; None returns all.
         """
         ...
 
     async def start(self, kind_name: str, spec: Any) -> Job:
-        """Start a job, or return the one that is open for the same already, or the one that did it
-        where its result is still there.
+        """Start a job, or return the open job that does the same, or the finished one whose result
+        still exists.
 
-        :param spec: of the kind's own class.
-        :raises NotFoundError: no active plugin offers the kind.
+        :param spec: an object of the kind's ``spec`` class.
+        :raises NotFoundError: no active plugin has the kind.
         """
         ...
 
     async def pause(self, job_id: str) -> Job:
-        """Stop a job for now, and keep what it has.
+        """Pause a job, and keep what it has done.
 
         :raises NotFoundError: there is none of that id.
         :raises ConflictError: it has ended.
@@ -121,8 +121,8 @@ class Jobs(Protocol):
         ...
 
     async def resume(self, job_id: str) -> Job:
-        """Go on with a job that was paused, or try one again that failed; or return the one that
-        tries the same already.
+        """Resume a job that was paused, or retry one that failed; or return the open job that does
+        the same.
 
         :raises NotFoundError: there is none of that id.
         :raises ConflictError: it is done, or was cancelled.
@@ -130,7 +130,7 @@ class Jobs(Protocol):
         ...
 
     async def cancel(self, job_id: str) -> Job:
-        """Stop a job for good, and remove what it left behind, unless another goes on with that.
+        """Cancel a job, and remove what it left behind, unless another job continues with that.
 
         :raises NotFoundError: there is none of that id.
         :raises ConflictError: it is done.
@@ -139,7 +139,7 @@ class Jobs(Protocol):
 
 
 class Kernel(Protocol):
-    """What a plugin may do. Called on the event loop."""
+    """What a plugin may do. All methods are called on the event loop."""
 
     @property
     def home(self) -> Path:
@@ -148,51 +148,59 @@ class Kernel(Protocol):
 
     @property
     def draining(self) -> bool:
-        """Whether the daemon stops: what runs may finish, nothing new begins."""
+        """Whether the daemon is stopping: what runs may finish, nothing new starts."""
         ...
 
     @property
     def surfaces(self) -> Sequence[ApiSurface]:
-        """The HTTP dialects that are served; another sequence after plugins came or went."""
+        """The API surfaces that are served; a new sequence after plugins were added or removed."""
         ...
 
     @property
     def jobs(self) -> Jobs:
-        """Long work."""
+        """The jobs: long work that survives a restart."""
         ...
 
     def settings(self, cls: type[T]) -> T:
-        """Return the section of the config that ``cls`` stands for."""
+        """Return the section of the config whose class is ``cls``."""
         ...
 
     # --- requests ---
 
     async def generate(self, request: GenerationRequest) -> Answer:
-        """Begin to answer a request. The answer's first event is ``Admitted``; a check that the
-        request fails later is raised from :meth:`Answer.next` in its place.
+        """Queue a request and return its answer. The answer's first event is ``Admitted``; an error
+        that is found later is raised from :meth:`Answer.next`.
 
         :raises LmxError: unknown or unusable model, full queue, crashed model, stopping server.
         """
         ...
 
     async def embed(self, model: str, inputs: Sequence[EmbeddingInput]) -> Embeddings:
-        """Return a vector for each text; the model is loaded if need be. Cancelling gives it up.
+        """Return a vector for each text; the model is loaded if necessary. Cancelling the call
+        cancels the request.
 
-        :raises InvalidRequestError: the model makes no embeddings, or a text does not fit it.
+        :raises InvalidRequestError: the model makes no embeddings, or a text is too long for it.
         :raises LmxError: as :meth:`generate`.
         """
         ...
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         """Return how many tokens the prompt of ``request`` has, which may be more than the context
-        holds; the model is loaded if need be. Cancelling gives it up.
+        allows; the model is loaded if necessary. Cancelling the call cancels the request.
 
         :raises LmxError: as :meth:`generate`.
         """
         ...
 
+    async def explain(self, request: GenerationRequest, caller: HttpRequest | None = None) -> Route:
+        """Return where a request would go now, and why; nothing is generated and nothing is loaded.
+
+        :param caller: the HTTP request that it would come with.
+        """
+        ...
+
     def decisions(self) -> list[Route]:
-        """Return where the last requests went and why, the newest first."""
+        """Return the routing of the last requests, newest first."""
         ...
 
     # --- models ---
@@ -209,22 +217,22 @@ class Kernel(Protocol):
         ...
 
     async def rescan(self) -> None:
-        """Look at the disk again, now."""
+        """Scan the disk now."""
         ...
 
     async def load(
         self, name: str, overrides: LoadOverrides, backend: str | None = None
     ) -> ModelStatus:
-        """Load a model, and return when it is ready; harmless if it is already.
+        """Load a model, and return when it is ready; has no effect if it is loaded so already.
 
         :param overrides: how the load differs from the config.
-        :param backend: where several recognise the same files; None takes the first.
-        :raises LmxError: unknown or unusable model, no room, crashed model, stopping server.
+        :param backend: chooses one if several recognise the same files; None takes the first.
+        :raises LmxError: unknown or unusable model, no memory, crashed model, stopping server.
         """
         ...
 
     async def unload(self, name: str, reason: str = "asked") -> str:
-        """Unload a model and return its id; what it is doing may be finished. Harmless if it is not
+        """Unload a model after its running requests, and return its id. Has no effect if it is not
         loaded.
 
         :param reason: for the event :class:`~lmx_kernel.events.ModelUnloaded`.
@@ -237,14 +245,14 @@ class Kernel(Protocol):
 
         :raises ModelNotFoundError: names the models there are.
         :raises ConflictError: it is loaded.
-        :raises ForbiddenError: it lies in a place that belongs to another program.
+        :raises ForbiddenError: it is in a folder that belongs to another program.
         """
         ...
 
     async def admission(
         self, name: str, overrides: LoadOverrides, backend: str | None = None
     ) -> Admission:
-        """Return whether a model could be loaded, and what that would take.
+        """Return whether a model could be loaded now, and how much memory it would take.
 
         :raises LmxError: unknown or unusable model.
         """
@@ -253,7 +261,7 @@ class Kernel(Protocol):
     # --- config ---
 
     def config(self, *, only_live: bool = False) -> dict[str, dict[str, Any]]:
-        """Return the values in force, by section and key; secrets are masked.
+        """Return the current values, by section and key; secrets are masked.
 
         :param only_live: leave out what cannot be changed while the daemon runs.
         """
@@ -262,15 +270,16 @@ class Kernel(Protocol):
     def configure(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
         """Change values until the next start, all or none.
 
-        :raises InvalidRequestError: with everything that is wrong with them.
+        :param wanted: values by section and key.
+        :raises InvalidRequestError: with all problems.
         """
         ...
 
     async def reload_config(self) -> list[str]:
-        """Read the config again, and put in force what may change while the daemon runs.
+        """Read the config again, and apply what may change while the daemon runs.
 
         :returns: the keys whose new values need a restart.
-        :raises InvalidRequestError: with every problem in it; nothing changed.
+        :raises InvalidRequestError: with all problems; nothing changed.
         """
         ...
 
@@ -281,7 +290,7 @@ class Kernel(Protocol):
         ...
 
     async def rescan_plugins(self) -> list[PluginStatus]:
-        """Use plugins that were installed since, and try again those that failed.
+        """Load plugins that were installed since, and retry those that failed.
 
         :returns: those that are active now and were not before.
         :raises ConflictError: one of them cannot be connected; all are disabled again.
@@ -289,7 +298,7 @@ class Kernel(Protocol):
         ...
 
     async def enable_plugin(self, name: str) -> None:
-        """Use a plugin that is disabled.
+        """Load a plugin that is disabled.
 
         :raises NotFoundError: it is not installed.
         :raises ConflictError: it cannot be loaded or connected.
@@ -300,7 +309,7 @@ class Kernel(Protocol):
         """Stop using a plugin until the next start.
 
         :raises NotFoundError: it is not installed.
-        :raises ConflictError: it cannot be done safely: it is required, or runs a loaded model.
+        :raises ConflictError: it cannot be removed safely: it is required, or runs a loaded model.
         """
         ...
 

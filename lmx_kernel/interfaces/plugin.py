@@ -1,4 +1,4 @@
-"""What every plugin may bring: sections of the config, diagnostics, monitors; and its state."""
+"""What any plugin may have: sections of the config, diagnostics, monitors; and its state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SettingsSection:
     """A section of the config file.
 
     :param name: ``[name]`` in the file, ``LMX_NAME_KEY`` in the environment.
-    :param cls: an attrs class whose every field has a default.
+    :param cls: an attrs class whose fields all have defaults.
     """
 
     name: str
@@ -23,7 +23,10 @@ class SettingsSection:
 
 @frozen
 class Finding:
-    """One thing that `lmx doctor` looked at."""
+    """The result of one check of `lmx doctor`.
+
+    :param subject: what was checked.
+    """
 
     is_ok: bool
     subject: str
@@ -31,7 +34,7 @@ class Finding:
 
 
 class Monitor(Protocol):
-    """Something that is looked at regularly."""
+    """Something that is sampled regularly."""
 
     name: str
     interval_s: float
@@ -42,7 +45,7 @@ class Monitor(Protocol):
 
 
 class PluginState(StrEnum):
-    """What became of a plugin."""
+    """Whether a plugin is in use."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
@@ -51,7 +54,7 @@ class PluginState(StrEnum):
 
 @frozen(kw_only=True)
 class PluginStatus:
-    """A plugin, and why it is not active if it is not."""
+    """A plugin, its state, and the reason if it is not active."""
 
     name: str
     distribution: str

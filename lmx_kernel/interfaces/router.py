@@ -1,4 +1,4 @@
-"""Who chooses the model for a request, and what it may look at."""
+"""Routers, which choose the model of a request, and what they may know."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lmx_kernel.types import Decision, GenerationRequest, ModelCard
 
 @frozen(kw_only=True)
 class ModelState:
-    """What a model does at the moment.
+    """The current state of a model.
 
-    :ivar is_loaded: it could begin at once.
-    :ivar running: requests that it works on.
-    :ivar waiting: requests that wait for it.
+    :ivar is_loaded: whether a request could start without a load.
+    :ivar running: requests that run.
+    :ivar waiting: requests that are queued.
     :ivar context_length: tokens that one request may use, as it is or would be loaded.
-    :ivar tokens_per_s: of one answer, lately; None if it has not answered yet.
-    :ivar wait_s: how long a new request would wait to begin, as far as anybody can know.
-    :ivar problem: why it takes no request now; "" if nothing is known to be wrong.
+    :ivar tokens_per_s: of one answer, lately; None if there was none yet.
+    :ivar wait_s: the expected time until a new request would start.
+    :ivar problem: why it takes no request now; "" if no problem is known.
     """
 
     context_length: int
@@ -36,20 +36,19 @@ class ModelState:
 
 @frozen(kw_only=True)
 class RoutingContext:
-    """What a router may look at beside the request. Nothing of it changes while it is asked.
+    """What a router may know beside the request. It does not change during a call.
 
-    :ivar now: with the machine's own time zone.
-    :ivar state: returns what a model does; asking costs microseconds, so ask for those that matter.
-    :ivar caller: the HTTP request that this came with; None if it came from within.
+    :ivar now: the local time, with its time zone.
+    :ivar state: returns the state of a model; a call takes microseconds, so call it only for models
+        whose state matters.
+    :ivar caller: the HTTP request that the request belongs to; None for those of LMX itself.
     :ivar memory_pressure: ease, soft or hard.
-    :ivar purpose: ``answer``, or ``embedding`` where no text is wanted.
     """
 
     now: datetime
     state: Callable[[ModelCard], ModelState]
     caller: HttpRequest | None = None
     memory_pressure: str = "ease"
-    purpose: str = "answer"
 
 
 class Router(Protocol):
@@ -62,8 +61,8 @@ class Router(Protocol):
     ) -> Decision | None:
         """Return a decision, or None to leave it to the next router.
 
-        Pure and fast: it is called on the event loop, for every request. One that raises is passed
-        over for this request.
+        Pure and fast: it is called on the event loop, for every request. A router that raises is
+        skipped for this request.
 
         :param models: every model on disk, those that cannot be loaded included.
         """

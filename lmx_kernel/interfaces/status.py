@@ -1,4 +1,4 @@
-"""What the kernel tells of itself."""
+"""The state of the kernel and of its models."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lmx_kernel.engine.protocol import EngineStats
 
 @frozen(kw_only=True)
 class ModelFigures:
-    """A model's figures; times are of the last 256 answers, None where there was none.
+    """A model's statistics; times are of the last 256 answers, None if there was none.
 
-    :ivar load_s: what the last load took.
+    :ivar load_s: the duration of the last load.
     :ivar failures: requests that ended with an error.
-    :ivar resumed: answers that went on after a crash.
+    :ivar resumed: answers that were resumed after a crash.
     :ivar tokens_per_s: of one answer, on average.
     """
 
@@ -35,13 +35,13 @@ class ModelFigures:
 
 @frozen(kw_only=True)
 class ModelStatus:
-    """A model that was asked for since the start.
+    """A model that was requested since the start.
 
     :ivar loaded_share: how much of a load is done, 0..1.
-    :ivar wait_s: how long a new request would wait to begin, as far as anybody can know.
+    :ivar wait_s: the expected time until a new request would start.
     :ivar memory_bytes: what is reserved for it.
-    :ivar observed_bytes: what its worker was last seen to take.
-    :ivar expires_in_s: it is unloaded then if nobody asks; None if it is not.
+    :ivar observed_bytes: the last measured memory of its worker.
+    :ivar expires_in_s: when it is unloaded if no request comes; None if it is not.
     """
 
     id: str
@@ -65,10 +65,10 @@ class ModelStatus:
 
 @frozen(kw_only=True)
 class KernelStatus:
-    """The daemon at a glance.
+    """The state of the daemon.
 
-    :ivar safe_mode: started without auto-load and third-party plugins, after bad starts.
-    :ivar memory_observed_bytes: what all workers were last seen to take.
+    :ivar safe_mode: started without auto-load and third-party plugins, after unclean starts.
+    :ivar memory_observed_bytes: the last measured memory of all workers.
     :ivar memory_pressure: ease, soft or hard.
     :ivar disk_free_bytes: where LMX keeps its own files.
     """

@@ -1,4 +1,4 @@
-"""An HTTP dialect: its routes, its errors, and what it says of itself."""
+"""API surfaces (HTTP dialects): their routes, errors and documentation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from lmx_kernel.errors import LmxError
 
 @frozen(kw_only=True)
 class HttpRequest:
-    """What an authoriser sees of a request. Header names are lower case.
+    """An HTTP request as authorisers and routers see it. Header names are lower case.
 
-    :ivar key: the name of the key that it came with, ``config`` for the config's; "" for none.
+    :ivar client: the address of the client.
+    :ivar key: the name of its API key, ``config`` for the config's; "" for none.
     """
 
     method: str
@@ -26,17 +27,17 @@ class HttpRequest:
 
 @frozen(kw_only=True)
 class Operation:
-    """What one method of one route takes and gives: the source of its documentation.
+    """One method of one route, for the documentation.
 
     :param path: as in :meth:`ApiSurface.routes`.
     :param summary: a short sentence.
     :param body: the attrs class that the request's JSON body is parsed into.
     :param query: the attrs class whose fields are the query's parameters.
-    :param result: the attrs class (or any type that JSON can show) of a successful answer.
-    :param status: of a successful answer.
-    :param accepted: the type of the answer with status 202, where there may be one: work goes on.
-    :param streams: whether the answer is, or may be, a stream of server-sent events.
-    :param event: the type of what each of these events carries as JSON.
+    :param result: the attrs class (or any type that JSON can express) of a successful response.
+    :param status: of a successful response.
+    :param accepted: the type of a response with status 202, if there may be one: work continues.
+    :param streams: whether the response is, or may be, a stream of server-sent events.
+    :param event: the type of the JSON in each of these events.
     """
 
     method: str
@@ -55,9 +56,9 @@ class ApiSurface(Protocol):
     """An HTTP dialect.
 
     :ivar name: for logs and listings.
-    :ivar prefix: the path prefix that is this dialect's, such as ``/v1``; errors below it are
-        rendered by this surface.
-    :ivar scope: what a key must be good for to come in here, such as ``inference``; "" for any key.
+    :ivar prefix: the path prefix of this dialect, such as ``/v1``; errors below it are rendered by
+        this surface.
+    :ivar scope: the scope that a key needs here, such as ``inference``; "" for any key.
     """
 
     name: str
@@ -69,7 +70,7 @@ class ApiSurface(Protocol):
         ...
 
     def operations(self) -> Iterable[Operation]:
-        """Return what each route takes and gives."""
+        """Return the documentation of each route."""
         ...
 
     def render_error(self, error: LmxError) -> Mapping[str, Any]:
@@ -77,5 +78,5 @@ class ApiSurface(Protocol):
         ...
 
     def example(self, url: str, model: str) -> str:
-        """Return a line to try in a shell, for the server at ``url`` and one of its models."""
+        """Return an example for a shell, for the server at ``url`` and one of its models."""
         ...

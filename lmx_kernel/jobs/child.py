@@ -1,9 +1,9 @@
-"""Long work in a process of its own: it can be killed at any time, and what it imports never
-enters the daemon.
+"""Long work in a child process: it can be killed at any time, and what it imports never enters the
+daemon.
 
 Run as ``python -m lmx_kernel.jobs.child module:function``: the spec comes as a line of JSON on
-standard input, which stays open as the child's life line; progress and the result go out as lines
-of JSON on standard output.
+standard input, which stays open as the child's lifeline; progress and the result go out as lines of
+JSON on standard output.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Awaitable, Iterable, Mapping
+from asyncio.subprocess import PIPE
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -25,10 +24,12 @@ import attrs
 
 from lmx_kernel.errors import InternalError, LmxError, from_code
 from lmx_kernel.interfaces import Report
+from lmx_kernel.processes.child import ChildProcess, describe_exit, module_command
+from lmx_kernel.processes.lifeline import die_with_parent, watch_lifeline
 
 LINE_BYTES = 2**24
 STOP_S = 3.0
-TELL_S = 0.1
+REPORT_S = 0.1
 
 
 async def run_child(
@@ -48,29 +49,18 @@ async def run_child(
     :raises LmxError: the function raised it, or (:class:`InternalError`) failed in another way.
     """
     secrets = secrets or {}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "lmx_kernel.jobs.child", target),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-        env={**os.environ, **(env or {}), **secrets},
-        start_new_session=True,
-        limit=LINE_BYTES,
-    )
-    assert process.stdin
-    assert process.stdout
-    assert process.stderr
-    last_words = asyncio.ensure_future(_last_line(process.stderr))
+    command = module_command("lmx_kernel.jobs.child", target)
+    variables = {**(env or {}), **secrets}
+    child = await ChildProcess.start(*command, stdout=PIPE, env=variables, line_bytes=LINE_BYTES)
     try:
-        process.stdin.write(json.dumps(spec).encode() + b"\n")
-        outcome = await _follow(process.stdout, report)
+        child.stdin.write(json.dumps(spec).encode() + b"\n")
+        outcome = await _follow(child.stdout, report)
         if outcome is None:
-            code = await process.wait()
-            raise InternalError(f"{target} {_describe(code, await last_words)}")
+            raise InternalError(f"{target} failed: {await _last_words(child)}")
     except LmxError as error:
         raise _without(error, secrets.values()) from None
     finally:
-        await _end(process, last_words)
+        await _end(child)
     return outcome
 
 
@@ -78,7 +68,7 @@ async def run_child(
 
 
 async def _follow(lines: asyncio.StreamReader, report: Report) -> dict[str, Any] | None:
-    """Pass progress on until the child tells its result; None if it ends without one."""
+    """Pass progress on until the child sends its result; None if it ends without one."""
     while line := await lines.readline():
         match json.loads(line):
             case {"progress": [done, total, note]}:
@@ -106,62 +96,45 @@ def _without(error: LmxError, secrets: Iterable[str]) -> LmxError:
     return error
 
 
-async def _last_line(lines: asyncio.StreamReader) -> str:
-    last = ""
-    while chunk := await lines.read(LINE_BYTES):
-        last = (last + chunk.decode(errors="replace"))[-4096:]
-    return last.rstrip().rpartition("\n")[2].strip()
+async def _last_words(child: ChildProcess) -> str:
+    """Return how the child ended, with the last line of its standard error."""
+    await asyncio.wait({child.exited})
+    last_line = child.stderr_tail.rpartition("\n")[2].strip()
+    how = describe_exit(child.exited.result())
+    return f"{how}: {last_line}" if last_line else how
 
 
-def _describe(code: int, last_words: str) -> str:
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-    return f"{how}: {last_words}" if last_words else how
-
-
-async def _end(process: Process, last_words: asyncio.Future[str]) -> None:
+async def _end(child: ChildProcess) -> None:
     """Make sure that the child is gone, and whatever it started in its session."""
-    assert process.stdin
-    assert process.stdout
     try:
-        if process.returncode is None:
-            _signal(process, signal.SIGTERM)
-            await _at_most(STOP_S, process.wait())
+        if not child.exited.done():
+            child.send_signal(signal.SIGTERM)
+        await child.end(STOP_S)
     finally:
-        _signal(process, signal.SIGKILL)
-        await process.wait()
-        process.stdin.close()
-        await _at_most(STOP_S, asyncio.gather(process.stdout.read(), last_words))
-
-
-async def _at_most(seconds: float, wait: Awaitable[object]) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(wait, seconds)
-
-
-def _signal(process: Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS refuses where all are dead
-        os.killpg(process.pid, number)
+        child.stdin.close()
+        with suppress(TimeoutError):  # its pipe is closed once all is read
+            await asyncio.wait_for(child.stdout.read(), STOP_S)
 
 
 # --- the child's side ----------------------------------------------------------------------------
 
 
 @attrs.define
-class _Teller:
+class _Reporter:
     """Writes lines of JSON to what was standard output; progress at most ten times a second."""
 
     _file: int
     _note: str = ""
-    _told: float = 0.0
+    _reported_at: float = 0.0
 
     def report(self, done: float, total: float | None = None, note: str = "") -> None:
         """Pass progress on, unless it is too soon for that."""
         now = time.monotonic()
-        if note != self._note or done == total or now - self._told >= TELL_S:
-            self._note, self._told = note, now
-            self.tell(progress=[done, total, note])
+        if note != self._note or done == total or now - self._reported_at >= REPORT_S:
+            self._note, self._reported_at = note, now
+            self.send(progress=[done, total, note])
 
-    def tell(self, **message: object) -> None:
+    def send(self, **message: object) -> None:
         """Write one line."""
         data = json.dumps(message).encode() + b"\n"
         while data:
@@ -170,23 +143,18 @@ class _Teller:
 
 def main() -> None:
     """Run the function that the command line names."""
-    teller = _Teller(os.dup(1))
+    die_with_parent()
+    reporter = _Reporter(os.dup(1))
     os.dup2(2, 1)  # what libraries print is no message
     spec = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    watch_lifeline(0)
     module, _, name = sys.argv[1].partition(":")
     function = getattr(importlib.import_module(module), name)
     try:
-        teller.tell(result=function(spec, teller.report))
+        reporter.send(result=function(spec, reporter.report))
     except LmxError as error:
         fields = ("code", "message", "param", "retry_after_s", "retryable")
-        teller.tell(error={field: getattr(error, field) for field in fields})
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(0)
+        reporter.send(error={field: getattr(error, field) for field in fields})
 
 
 if __name__ == "__main__":

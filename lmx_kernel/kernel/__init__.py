@@ -1,1 +1,1 @@
-"""From a config and installed packages to a kernel."""
+"""Builds a kernel from the config and the installed plugins."""

@@ -1,4 +1,4 @@
-"""Puts a kernel together from config and plugins. There is no global state: each call makes one."""
+"""Assembles a kernel from config and plugins. There is no global state: each call makes one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 
 from attrs import frozen
 
+from lmx_kernel.config import Settings
 from lmx_kernel.http.context import caller
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.jobs.jobs import Jobs
@@ -26,7 +27,7 @@ from lmx_kernel.runtime.lifecycle import Lifecycle
 
 @frozen(kw_only=True)
 class Assembly:
-    """The kernel's parts that the daemon starts and stops."""
+    """The parts of the kernel that the daemon starts and stops."""
 
     kernel: KernelFacade
     backends: Backends
@@ -40,7 +41,7 @@ class Assembly:
 
 
 def scan(booted: Booted) -> Catalogue:
-    """Return what lies on disk, for commands that need no daemon."""
+    """Return the models on disk, for commands that need no daemon."""
     plugins, settings = booted.plugins, booted.settings
     catalogue = Catalogue(
         partial(plugins.model_sources, settings), partial(plugins.backends, settings)
@@ -50,7 +51,7 @@ def scan(booted: Booted) -> Catalogue:
 
 
 def assemble(booted: Booted) -> Assembly:
-    """Build everything but the HTTP server. Needs a running event loop."""
+    """Build everything except the HTTP server. Needs a running event loop."""
     settings, plugins = booted.settings, booted.plugins
     statistics = Statistics()
     bus = Bus(plugins.observers(), log_event, statistics.on_event)
@@ -58,12 +59,7 @@ def assemble(booted: Booted) -> Assembly:
     catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all)
     ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.device_bytes), free_bytes)
     lifecycle = Lifecycle(settings, ledger, backends, bus.publish)
-    guard = Guard(
-        holders=lifecycle.instances.values,
-        settings=lambda: settings.get(MemorySettings),
-        budget_bytes=lambda: ledger.budget_bytes,
-        publish=bus.publish,
-    )
+    guard = _make_guard(settings, lifecycle, bus)
     jobs = Jobs(settings.home / "state" / "jobs.db", bus.publish, catalogue.refresh)
     placement = Placement(
         settings, catalogue, lifecycle, statistics, lambda: guard.level.value, caller
@@ -91,4 +87,13 @@ def assemble(booted: Booted) -> Assembly:
         bus=bus,
         extensions=extensions,
         surfaces=surfaces,
+    )
+
+
+def _make_guard(settings: Settings, lifecycle: Lifecycle, bus: Bus) -> Guard:
+    return Guard(
+        holders=lifecycle.instances.values,
+        settings=lambda: settings.get(MemorySettings),
+        budget_bytes=lambda: lifecycle.ledger.budget_bytes,
+        publish=bus.publish,
     )

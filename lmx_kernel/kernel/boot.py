@@ -1,4 +1,4 @@
-"""Config and plugins need each other: first the list of plugins is read, then their sections."""
+"""Reads the config and loads the plugins, in two stages: plugins have sections of their own."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in
 
 @frozen
 class Booted:
-    """What everything else is built from.
+    """The config and the plugins that a kernel is built from.
 
-    :ivar read: reads the config, each time anew.
-    :ivar sections: those that are known, of plugins that came later too.
+    :ivar sections: all known sections, also those of plugins that were added later.
+    :ivar read: reads the config again.
     """
 
     settings: Settings
@@ -47,15 +47,15 @@ class Booted:
     verdict: BootVerdict = NORMAL
 
     def reload(self) -> list[str]:
-        """Read the config again and put in force what may change while the daemon runs, and the
-        sections of plugins that came since.
+        """Read the config again. Apply what may change while the daemon runs, and the sections of
+        plugins that were added since.
 
         :returns: the keys whose new values need a restart, such as ``server.port``.
         :raises ConfigError: with every problem; nothing changed.
         """
         self.sections[:] = [*KERNEL_SECTIONS, *self.plugins.settings_sections()]
         document = self.read()
-        ignored = _passed_over(document, self.plugins, self.verdict)
+        ignored = _ignored(document, self.plugins, self.verdict)
         fresh = structure(document, self.sections, ignored=ignored)
         waiting = []
         for section in self.sections:
@@ -72,12 +72,12 @@ def boot(
 ) -> Booted:
     """Read the config, load the plugins, and structure the sections of both.
 
-    A plugin's section is named as the plugin; sections of plugins that are not active are passed
-    over, so that disabling one needs no other change.
+    A plugin's section has the plugin's name. Sections of plugins that are not active are ignored,
+    so that disabling one needs no other change.
 
-    :param verdict: the boot guard's; in its safe mode a section that nobody knows is passed over.
     :param config: the file; None for the one in LMX's own folder.
-    :param log_to_file: log to LMX's own folder, too, if the config allows.
+    :param verdict: how to start; in safe mode unknown sections are ignored.
+    :param log_to_file: also log to LMX's own folder, if the config allows it.
     :raises ConfigError: with every problem in the config.
     :raises RequiredPluginError: a plugin that the config requires is not active.
     """
@@ -88,13 +88,13 @@ def boot(
     plugins = Plugins(first.get(PluginSettings), safe_mode=verdict.safe_mode)
     plugins.check_required()
     sections = [*KERNEL_SECTIONS, *plugins.settings_sections()]
-    ignored = _passed_over(document, plugins, verdict)
+    ignored = _ignored(document, plugins, verdict)
     settings = structure(document, sections, ignored=ignored)
     return Booted(settings, plugins, sections, read, verdict)
 
 
-def _passed_over(document: Document, plugins: Plugins, verdict: BootVerdict) -> Collection[str]:
-    """Return the sections that need no owner."""
+def _ignored(document: Document, plugins: Plugins, verdict: BootVerdict) -> Collection[str]:
+    """Return the sections that may belong to no active plugin."""
     if verdict.safe_mode:
         return document.tables
     return {status.name for status in plugins.statuses if status.state is not PluginState.ACTIVE}

@@ -1,4 +1,4 @@
-"""Plugins that come and go while the daemon runs."""
+"""Adds and removes plugins while the daemon runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmx_kernel.runtime.lifecycle import Lifecycle
 
 
 class Extensions:
-    """Loads and takes out plugins, and lets those who use what plugins offer ask for it anew."""
+    """Loads and unloads plugins, and updates the parts of the kernel that use their objects."""
 
     def __init__(
         self,
@@ -33,11 +33,13 @@ class Extensions:
         self._placement = placement
         self._bus = bus
         self._followers: list[Callable[[], Awaitable[None]]] = []
-        self._use_offers()
+        self._update_kernel()
 
     def follow(self, connect: Callable[[], Awaitable[None]]) -> None:
-        """Await ``connect`` whenever plugins came or went. It raises ConflictError where what is
-        there now cannot be used together.
+        """Await ``connect`` after every change of plugins.
+
+        :param connect: uses the objects of the plugins that are active now; raises ConflictError if
+            they cannot be used together.
         """
         self._followers.append(connect)
 
@@ -74,10 +76,10 @@ class Extensions:
         await self._catalogue.refresh()
 
     async def _changed(self) -> None:
-        self._use_offers()
+        self._update_kernel()
         for connect in self._followers:
             await connect()
 
-    def _use_offers(self) -> None:
+    def _update_kernel(self) -> None:
         self._placement.use_routers(self._plugins.routers(self._booted.settings))
         self._bus.use_observers(self._plugins.observers())

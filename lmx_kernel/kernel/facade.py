@@ -1,4 +1,4 @@
-"""The kernel as plugins see it: a narrow façade over everything else."""
+"""The implementation of the Kernel interface: a façade over the parts of the kernel."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from lmx_kernel.http.context import note_answer
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import (
     ApiSurface,
+    HttpRequest,
     Kernel,
     KernelStatus,
     ModelStatus,
@@ -28,12 +29,12 @@ from lmx_kernel.interfaces import (
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.extensions import Extensions
+from lmx_kernel.kernel.status import free_disk_bytes, kernel_status, model_status
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import LogSettings, set_level
 from lmx_kernel.observe.statistics import Statistics
-from lmx_kernel.observe.status import free_disk_bytes, kernel_status, model_status
 from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import State
@@ -56,7 +57,7 @@ EMBEDDING = "embedding"
 
 @frozen
 class Observation:
-    """Who tells, counts and watches."""
+    """The parts that publish, count and measure."""
 
     bus: Bus
     statistics: Statistics
@@ -64,9 +65,7 @@ class Observation:
 
 
 class KernelFacade(Kernel):
-    """Implements :class:`lmx_kernel.interfaces.Kernel`. Every part has its own owner; this class
-    only passes calls on.
-    """
+    """Implements :class:`lmx_kernel.interfaces.Kernel` by passing calls on to its parts."""
 
     def __init__(
         self,
@@ -91,10 +90,10 @@ class KernelFacade(Kernel):
         self._statistics = observation.statistics
         self._guard = observation.guard
         self._draining = False
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
 
     def begin_drain(self) -> None:
-        """Begin nothing new from now on; what runs may finish."""
+        """Refuse new requests from now on; what runs may finish."""
         self._draining = True
         self._bus.publish(Stopping())
 
@@ -154,6 +153,11 @@ class KernelFacade(Kernel):
             await answer.next()
         return answer.prompt_tokens or 0
 
+    async def explain(self, request: GenerationRequest, caller: HttpRequest | None = None) -> Route:
+        return await self._placement.explain(
+            request, caller, lambda card: _check_capable(card, request)
+        )
+
     # --- models ---
 
     async def load(
@@ -165,7 +169,7 @@ class KernelFacade(Kernel):
         return model_status(instance, self._statistics)
 
     async def unload(self, name: str, reason: str = "asked") -> str:
-        is_id = name in self._lifecycle.instances  # also where its files are gone by now
+        is_id = name in self._lifecycle.instances  # its files may be gone by now
         model = name if is_id else self._catalogue.find(name).id
         await self._lifecycle.unload(model, reason)
         return model
@@ -192,7 +196,7 @@ class KernelFacade(Kernel):
         try:
             waiting = await asyncio.to_thread(self._booted.reload)
         except ConfigError as error:
-            raise InvalidRequestError(error.told()) from error
+            raise InvalidRequestError(error.one_line()) from error
         set_level(self._settings.get(LogSettings).level)
         return waiting
 
@@ -212,7 +216,7 @@ class KernelFacade(Kernel):
     async def rescan(self) -> None:
         await self._catalogue.refresh()
 
-    # --- looking ---
+    # --- state ---
 
     def listen(self, listener: Observer) -> AbstractContextManager[None]:
         return self._bus.listen(listener)
@@ -224,7 +228,7 @@ class KernelFacade(Kernel):
         return kernel_status(
             self._lifecycle,
             self._statistics,
-            uptime_s=time.monotonic() - self._began,
+            uptime_s=time.monotonic() - self._started_at,
             draining=self._draining,
             safe_mode=self._booted.verdict.safe_mode,
             memory_pressure=self._guard.level.value,
@@ -254,11 +258,11 @@ class KernelFacade(Kernel):
 
 def _check_capable(card: ModelCard, request: GenerationRequest) -> None:
     if request.max_tokens == 0:
-        return  # any model can count
+        return  # every model can count tokens
     wants_embeddings = isinstance(request.prompt, EmbeddingPrompt)
     if wants_embeddings and EMBEDDING not in card.capabilities:
         raise InvalidRequestError(f"{card.id} makes no embeddings", param="model")
     if not wants_embeddings and EMBEDDING in card.capabilities:
         raise InvalidRequestError(
-            f"{card.id} makes embeddings only; it does not answer", param="model"
+            f"{card.id} makes embeddings only; it does not generate text", param="model"
         )

@@ -1,24 +1,23 @@
-"""The boot guard: what became of the last starts. A daemon that keeps dying starts in safe mode."""
+"""Safe mode: after several unclean starts, the daemon starts without the likely causes."""
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import structlog
 from attrs import evolve, frozen
+from filelock import FileLock, Timeout
 
 from lmx_kernel.config.private_file import write_private
 from lmx_kernel.events import KernelEvent, LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded
 
 FILE, LOCK = Path("run", "starts.json"), Path("run", "starts.lock")
 WINDOW_S = 300.0
-MAX_UNCLEAN = 3  # unclean starts within the window; the next one is safe
+MAX_UNCLEAN = 3  # unclean starts within the window; the next one is in safe mode
 log = structlog.get_logger(__name__)
 
 
@@ -26,7 +25,7 @@ log = structlog.get_logger(__name__)
 class BootVerdict:
     """How to start.
 
-    :ivar safe_mode: load no model that nobody asked for, and no plugin of a third party.
+    :ivar safe_mode: auto-load no model, and load no plugin of a third party.
     :ivar suspects: models that were being loaded when a daemon stopped uncleanly.
     """
 
@@ -39,10 +38,10 @@ NORMAL = BootVerdict()
 
 @frozen
 class _Record:
-    """What the file says.
+    """The content of the file.
 
-    :ivar starts: when each start was since the last clean stop, in seconds since the epoch.
-    :ivar loading: models that are being loaded, or were.
+    :ivar starts: the times of all starts since the last clean stop, in seconds since the epoch.
+    :ivar loading: models that are being loaded, or were when the daemon died.
     """
 
     starts: tuple[float, ...] = ()
@@ -50,37 +49,39 @@ class _Record:
 
 
 class CrashLoopGuard:
-    """Remembers starts and loads in a file.
+    """Records starts and loads in a file, to detect a daemon that keeps crashing.
 
-    :meth:`begin` first; then :meth:`on_event` for every event; then :meth:`end`, or
-    :meth:`withdraw`. Without either, the start was unclean.
+    Call :meth:`begin` first, :meth:`on_event` for every event, and :meth:`end` or :meth:`withdraw`
+    at the end. Without either of them, the start was unclean.
 
-    It guards one daemon of a home at a time: for a second one, or where the folder cannot be
+    It works for one daemon of a home folder at a time: for a second one, or if the folder cannot be
     written, it does nothing.
+
+    :param home: LMX's own folder.
+    :param now: returns the time in seconds since the epoch.
     """
 
     def __init__(self, home: Path, now: Callable[[], float] = time.time) -> None:
         self._home = home
         self._now = now
-        self._lock: BinaryIO | None = None
+        self._lock = FileLock(home / LOCK, blocking=False, thread_local=False)
         self._before = self._record = _Record()
         # Syncing a file may take seconds beside a large download: never on the event loop.
         self._writer = ThreadPoolExecutor(1, "boot-guard")
 
     def begin(self) -> BootVerdict:
-        """Note a start, and say how to go about it."""
-        self._lock = self._take_lock()
-        if self._lock is None:
+        """Record a start, and return how to start."""
+        if not self._take_lock():
             return NORMAL
         self._before = self._read()
         now = self._now()
-        # A clock that was set forgives what it put far away, be it in the future.
+        # After a change of the clock, starts that are far away are ignored, also in the future.
         recent = [start for start in self._before.starts if abs(now - start) <= WINDOW_S]
         self._write(evolve(self._before, starts=(*recent, now))).result()
         return BootVerdict(safe_mode=len(recent) >= MAX_UNCLEAN, suspects=self._before.loading)
 
     def on_event(self, event: KernelEvent) -> None:
-        """Note which models are being loaded."""
+        """Record which models are being loaded."""
         match event:
             case LoadStarted(model=model):
                 loading = self._record.loading | {model}
@@ -92,33 +93,28 @@ class CrashLoopGuard:
             self._write(evolve(self._record, loading=loading))
 
     def end(self) -> None:
-        """Note a clean stop: all is forgotten."""
+        """Record a clean stop: the record is cleared."""
         self._close(_Record())
 
     def withdraw(self) -> None:
-        """Note that this start never was one, as for a wrong config: all is as it was before."""
+        """Remove the record of this start, such as one that a wrong config refused."""
         self._close(self._before)
 
     def _close(self, record: _Record) -> None:
         self._write(record)
         self._writer.shutdown()
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
 
-    def _take_lock(self) -> BinaryIO | None:
-        path = self._home / LOCK
+    def _take_lock(self) -> bool:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = path.open("ab")
+            (self._home / LOCK).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:  # another daemon of this home runs
+            return False
         except OSError as error:
             log.warning("boot_guard_off", reason=error.strerror)
-            return None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            return None
-        return lock
+            return False
+        return True
 
     def _read(self) -> _Record:
         try:
@@ -134,7 +130,7 @@ class CrashLoopGuard:
         return self._writer.submit(self._put, record)
 
     def _put(self, record: _Record) -> None:
-        if self._lock is None:
+        if not self._lock.is_locked:
             return
         try:
             write_private(self._home / FILE, msgspec.json.encode(record))

@@ -1,4 +1,4 @@
-"""How much memory the workers may take together."""
+"""The memory budget of all workers together."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SHARE = validators.and_(validators.ge(0.0), validators.lt(1.0))
 class MemorySettings:
     """Section ``[memory]``.
 
-    :ivar budget_bytes: what all models together may take; 0 is the memory of the machine (or of
+    :ivar budget_bytes: what all models together may use; 0 is the memory of the machine (or of
         this container, or of the device that models are loaded into), less the reserve.
     :ivar reserve_share: the share of the machine that is left to everything else, 0..1.
-    :ivar guard: watch what workers really take, and act on the limits that follow.
-    :ivar soft_share: above this share of the budget nobody new starts, and caches are given back;
-        above the whole budget the worker that is worst is ended.
+    :ivar guard: measure what workers really use, and enforce the following limits.
+    :ivar soft_share: above this share of the budget no new request starts, and caches are freed;
+        above the whole budget the worker furthest above its reservation is killed.
     :ivar soft_free_share: the same when less than this share of the machine is free.
-    :ivar hard_free_share: below this share of the machine the worst worker is ended, too.
+    :ivar hard_free_share: below this share of free memory that worker is killed, too.
     """
 
     budget_bytes: int = field(default=0, validator=validators.ge(0), metadata=LIVE)
@@ -38,20 +38,20 @@ class MemorySettings:
     def resolve(self, device_bytes: int | None = None) -> int:
         """Return the budget in bytes.
 
-        :param device_bytes: of the device that models are loaded into, if it has its own.
+        :param device_bytes: the memory of the device that models are loaded into, if it has any.
         """
         whole = min(machine_bytes(), device_bytes or machine_bytes())
         return self.budget_bytes or int(whole * (1 - self.reserve_share))
 
 
 def machine_bytes() -> int:
-    """Return the memory of the machine, or of the container that it is run in."""
+    """Return the memory of the machine, or of the container that this process runs in."""
     total: int = psutil.virtual_memory().total
     return min([total, *filter(None, map(_read_number, CGROUP_LIMITS))])
 
 
 def free_bytes() -> int:
-    """Return what could be taken right now without swapping, in the container if it is one."""
+    """Return what could be used now without swapping, within the container's limit if any."""
     free = int(psutil.virtual_memory().available)
     limit, used = _read_number(CGROUP / "memory.max"), _read_number(CGROUP / "memory.current")
     if limit is None or used is None:
@@ -60,7 +60,7 @@ def free_bytes() -> int:
 
 
 def _reclaimable_bytes() -> int:
-    """Return what the container's file cache would give back."""
+    """Return the part of the container's file cache that can be reclaimed."""
     try:
         lines = (CGROUP / "memory.stat").read_text().splitlines()
     except OSError:

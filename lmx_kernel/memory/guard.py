@@ -1,7 +1,7 @@
-"""Watching what workers really take, and acting before the machine runs out of memory.
+"""Measures what workers really use, and acts before the machine runs out of memory.
 
-Estimates decide what is loaded; this is for what they cannot know: leaks, other programs, and
-estimates that were wrong.
+Estimates decide what is loaded; the guard is for what they cannot know: leaks, other programs, and
+wrong estimates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WATCH_S = 0.5
 
 
 class Level(StrEnum):
-    """How scarce memory is."""
+    """The memory pressure."""
 
     NORMAL = "ease"
     SOFT = "soft"
@@ -30,12 +30,13 @@ class Level(StrEnum):
 
 
 class Holder(Protocol):
-    """Whose worker takes memory: see :class:`lmx_kernel.runtime.instance.Instance`."""
+    """Something with a worker: see :class:`lmx_kernel.runtime.instance.Instance`."""
 
     model: str
     memory_bytes: int
-    observed_bytes: int
 
+    @property
+    def observed_bytes(self) -> int: ...
     @property
     def pid(self) -> int | None: ...
     def observe(self, taken_bytes: int) -> None: ...
@@ -46,7 +47,7 @@ class Holder(Protocol):
 
 @frozen(kw_only=True)
 class MemorySample:
-    """One look at the machine, in bytes."""
+    """One measurement of workers and machine, in bytes."""
 
     used_bytes: int
     reserved_bytes: int
@@ -55,26 +56,26 @@ class MemorySample:
     machine_bytes: int
 
 
-def level_of(reading: MemorySample, settings: MemorySettings) -> Level:
-    """Return how scarce memory is: against the budget, and against what the machine has left.
+def level_of(sample: MemorySample, settings: MemorySettings) -> Level:
+    """Return the memory pressure, by the budget and by the free memory of the machine.
 
-    Workers that take no more than was reserved for them are no reason to worry, since that fits.
+    Workers that use no more than their reservations cause no pressure, since those fit.
     """
     if (
-        reading.used_bytes > reading.budget_bytes
-        or reading.free_bytes < settings.hard_free_share * reading.machine_bytes
+        sample.used_bytes > sample.budget_bytes
+        or sample.free_bytes < settings.hard_free_share * sample.machine_bytes
     ):
         return Level.HARD
     if (
-        reading.used_bytes > max(settings.soft_share * reading.budget_bytes, reading.reserved_bytes)
-        or reading.free_bytes < settings.soft_free_share * reading.machine_bytes
+        sample.used_bytes > max(settings.soft_share * sample.budget_bytes, sample.reserved_bytes)
+        or sample.free_bytes < settings.soft_free_share * sample.machine_bytes
     ):
         return Level.SOFT
     return Level.NORMAL
 
 
 def worst(holders: Iterable[Holder]) -> Holder | None:
-    """Return whose worker to end: the one that takes most beyond what was reserved for it."""
+    """Return whose worker to kill: the one furthest above its reservation."""
     return max(
         (holder for holder in holders if holder.pid),
         key=lambda holder: (holder.observed_bytes - holder.memory_bytes, holder.observed_bytes),
@@ -83,13 +84,13 @@ def worst(holders: Iterable[Holder]) -> Holder | None:
 
 
 class Guard:
-    """Looks twice a second. Soft: nobody new starts, and what only serves later requests is given
-    back. Hard: the worst worker is ended; its streams are resumed, as after a crash.
+    """Measures twice a second. Soft pressure: no new request starts, and caches are freed. Hard
+    pressure: the worst worker is killed; its answers are resumed, as after a crash.
 
-    :param holders: asks who may have a worker.
-    :param settings: asks for the limits.
-    :param budget_bytes: asks what all workers together may take.
-    :ivar level: what was seen last.
+    :param holders: returns everything that may have a worker.
+    :param settings: returns the limits.
+    :param budget_bytes: returns the budget of all workers together.
+    :ivar level: the pressure at the last measurement.
     """
 
     def __init__(
@@ -106,13 +107,13 @@ class Guard:
         self.level = Level.NORMAL
 
     async def watch(self) -> None:
-        """Look and act, for ever."""
+        """Measure and act regularly, until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(WATCH_S)
 
     async def look(self) -> None:
-        """Look once, and act."""
+        """Measure once, and act."""
         holders = [(holder, holder.pid) for holder in self._holders()]
         running = [(holder, pid) for holder, pid in holders if pid]
         taken, free = await asyncio.to_thread(
@@ -132,10 +133,10 @@ class Guard:
             )
         )
 
-    def act(self, reading: MemorySample) -> None:
-        """Do what ``reading`` asks for, and tell when something changed."""
+    def act(self, sample: MemorySample) -> None:
+        """Enforce the limits, and publish an event if the level changed or a worker was killed."""
         holders = list(self._holders())
-        level, before = level_of(reading, self._settings()), self.level
+        level, before = level_of(sample, self._settings()), self.level
         self.level = level
         victim = worst(holders) if level is Level.HARD else None
         if victim is not None:
@@ -148,15 +149,15 @@ class Guard:
             self._publish(
                 MemoryPressed(
                     level=level.value,
-                    used_bytes=reading.used_bytes,
-                    budget_bytes=reading.budget_bytes,
+                    used_bytes=sample.used_bytes,
+                    budget_bytes=sample.budget_bytes,
                     worker=victim.model if victim else "",
                 )
             )
 
 
 def taken_bytes(pid: int) -> int:
-    """Return what a process takes in memory and in swap; 0 if it is gone."""
+    """Return what a process uses in memory and in swap; 0 if it has ended."""
     try:
         return int(psutil.Process(pid).memory_info().rss) + _swapped_bytes(pid)
     except psutil.Error:
@@ -164,7 +165,7 @@ def taken_bytes(pid: int) -> int:
 
 
 def _swapped_bytes(pid: int) -> int:
-    """Return what lies in swap, where the system tells; psutil takes much longer to know."""
+    """Return what a process has in swap, on Linux; psutil takes much longer for this."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Who holds how much memory: every byte that is promised to a worker is in here."""
+"""The ledger of memory: every byte that is reserved for a worker."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from attrs import define, field
 
 from lmx_kernel.errors import InsufficientMemoryError
-
-MIB, GIB = 1024**2, 1024**3
+from lmx_kernel.memory.sizes import format_bytes
 
 
 @define
 class Ledger:
     """Reservations against a budget.
 
-    :param budget: asks what all workers together may take, in bytes.
-    :param free_bytes: asks the machine what is free right now, whoever uses the rest.
+    :param budget: returns what all workers together may use, in bytes.
+    :param free_bytes: returns what is free on the machine now.
     """
 
     budget: Callable[[], int]
@@ -26,7 +25,7 @@ class Ledger:
 
     @property
     def budget_bytes(self) -> int:
-        """What all workers together may take."""
+        """What all workers together may use."""
         return self.budget()
 
     @property
@@ -36,12 +35,12 @@ class Ledger:
 
     @property
     def available_bytes(self) -> int:
-        """What a further reservation may take."""
+        """The largest further reservation that is possible."""
         return max(0, min(self.budget_bytes - self.reserved_bytes, self.free_bytes()))
 
     @contextmanager
     def reserve(self, owner: str, needed_bytes: int) -> Iterator[None]:
-        """Hold ``needed_bytes`` for ``owner`` while the context is open.
+        """Reserve ``needed_bytes`` for ``owner`` while the context is open.
 
         :raises InsufficientMemoryError: with the figures.
         """
@@ -58,11 +57,6 @@ class Ledger:
             yield
         finally:
             del self.held[owner]
-
-
-def format_bytes(size_bytes: int) -> str:
-    """Return a size for people."""
-    return f"{size_bytes / GIB:.2f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:.0f} MiB"
 
 
 def _names(held: dict[str, int]) -> str:

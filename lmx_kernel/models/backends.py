@@ -18,12 +18,12 @@ log = structlog.get_logger(__name__)
 
 @define
 class Backends:
-    """What can be loaded at all.
+    """The active backends.
 
-    :param all: asks for the backends there are now, in the order of their plugins.
-    :param sections: of the config.
-    :ivar device_bytes: the memory of the smallest device with its own, once it was looked at; None
-        where models take the machine's.
+    :param all: returns the current backends, in the order of their plugins.
+    :param sections: the sections of the config.
+    :ivar device_bytes: the memory of the smallest device that has its own, after
+        :meth:`probe_devices`; None if models use the machine's memory.
     """
 
     all: Callable[[], Sequence[Backend]]
@@ -31,13 +31,13 @@ class Backends:
     settings: Settings
     device_bytes: int | None = field(default=None, init=False)
 
-    def look_at_devices(self) -> None:
-        """Ask each backend for its device; call in a thread."""
+    def probe_devices(self) -> None:
+        """Ask each backend for the memory of its device. Slow: call it in a thread."""
         sizes = []
         for backend in self.all():
             try:
                 sizes.append(backend.device_bytes(self.settings_of(backend.name)))
-            # A backend is a plugin's: it may fail in any way, and the others still count.
+            # Backends are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("device_unknown", backend=backend.name)
         self.device_bytes = min((size for size in sizes if size), default=None)
@@ -52,8 +52,13 @@ class Backends:
                 return backend
         raise ModelUnusableError(f"no plugin offers the backend {name}")
 
+    def engine_module_of(self, name: str) -> str:
+        """Return the module that a backend itself names for its engine; "" if it names none."""
+        modules = (getattr(one, "engine_module", "") for one in self.all() if one.name == name)
+        return next(modules, "")
+
     def settings_of(self, name: str) -> dict[str, Any]:
-        """Return the section that is named as the backend, as plain data for its worker."""
+        """Return the section with the backend's name, as plain data for its worker."""
         for section in self.sections:
             if section.name == name:
                 settings: dict[str, Any] = unstructure(self.settings.get(section.cls))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -15,18 +14,19 @@ from lmx_kernel.interfaces import Backend, ModelSource
 from lmx_kernel.types import Location, ModelCard
 
 MAX_LISTED = 50
-MAX_SCANNING = 0.1  # the share of the time that scans may take, however often somebody asks
+MAX_SCAN_SHARE = 0.1  # the share of the time that scans may take, however often one is requested
 log = structlog.get_logger(__name__)
-
-_Cards = tuple[ModelCard, ...]
-_Known = tuple[tuple[int, ...], _Cards]
 
 
 class Catalogue:
-    """What the sources hold, as the backends see it. Read freely; refreshed in a thread.
+    """The models in all sources, as the backends recognise them. Scanned in a thread; reading it
+    does not wait for a scan.
 
-    :param sources: asks for the sources there are now.
-    :param backends: asks for the backends there are now.
+    Every scan asks the backends about every location; they remember what is slow to read (see
+    :class:`~lmx_kernel.models.headers.HeaderBackend`).
+
+    :param sources: returns the current sources.
+    :param backends: returns the current backends.
     """
 
     def __init__(
@@ -37,11 +37,10 @@ class Catalogue:
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
-        self._known: dict[Location, _Known] = {}
         self._found: tuple[tuple[ModelCard, ModelSource], ...] = ()
-        self._rested = 0.0  # when the next scan may begin
-        self._coming: asyncio.Task[None] | None = None
-        self._disk = asyncio.Lock()  # of those who look at it or change it
+        self._next_scan_at = 0.0  # monotonic; 0 before the first scan
+        self._pending_scan: asyncio.Task[None] | None = None
+        self._disk_lock = asyncio.Lock()  # held while models are scanned or deleted
 
     @property
     def cards(self) -> list[ModelCard]:
@@ -50,33 +49,32 @@ class Catalogue:
 
     @property
     def is_scanned(self) -> bool:
-        """Whether the disk was looked at already."""
-        return bool(self._rested)
+        """Whether the first scan is complete."""
+        return bool(self._next_scan_at)
 
     def scan(self) -> None:
-        """Look at the disk, now."""
+        """Scan the disk now. Slow: call it in a thread."""
         begun = time.monotonic()
-        before, self._known = self._known, {}
-        self._show(
+        self._set_found(
             (card, source)
             for source, location in self._locations()
-            for card in self._cards_at(location, before)
+            for card in self._identify(location)
         )
         ended = time.monotonic()
-        self._rested = ended + (ended - begun) / MAX_SCANNING
+        self._next_scan_at = ended + (ended - begun) / MAX_SCAN_SHARE
 
     async def refresh(self) -> None:
-        """Look at the disk again, once for all who ask before that begins."""
-        if self._coming is None:
-            self._coming = asyncio.ensure_future(self._scan_alone())
-        await asyncio.shield(self._coming)
+        """Scan the disk again; calls before a scan starts share it."""
+        if self._pending_scan is None:
+            self._pending_scan = asyncio.ensure_future(self._scan_alone())
+        await asyncio.shield(self._pending_scan)
 
     def find(self, name: str, backend: str | None = None) -> ModelCard:
         """Return the model of this name: its id, in any case, or the id's last part if unique.
 
-        :param backend: where several recognise the same files; None takes the first.
-        :raises ModelNotFoundError: names the models there are.
-        :raises NotFoundError: names the backends there are.
+        :param backend: chooses one if several recognise the same files; None takes the first.
+        :raises ModelNotFoundError: there is none; names the models there are.
+        :raises NotFoundError: there is no such backend; names the backends there are.
         """
         cards = self._cards
         if backend is not None:
@@ -94,7 +92,7 @@ class Catalogue:
         raise ModelNotFoundError(_not_found_text(name, cards, backend), param="model")
 
     def known_id(self, name: str) -> str:
-        """Return the id of the model of this name, "" if there is none."""
+        """Return the id of the model of this name; "" if there is none."""
         try:
             return self.find(name).id
         except ModelNotFoundError:
@@ -103,15 +101,16 @@ class Catalogue:
     async def delete(self, name: str, check: Callable[[ModelCard], None]) -> ModelCard:
         """Delete a model's files.
 
-        :param check: raises if the model is in use; once it does not, nobody finds the model.
-        :raises ModelNotFoundError: names the models there are.
-        :raises ForbiddenError: it lies in a place that belongs to another program.
+        :param check: raises if the model is in use; after it returns, :meth:`find` does not find
+            the model any more.
+        :raises ModelNotFoundError: there is none; names the models there are.
+        :raises ForbiddenError: it is in a folder that belongs to another program.
         """
-        async with self._disk:  # or a scan that goes on would bring the model back
+        async with self._disk_lock:  # or a running scan would list the model again
             card = self.find(name)
             check(card)
             source = next(source for found, source in self._found if found == card)
-            self._show(pair for pair in self._found if pair[0].id != card.id)
+            self._set_found(pair for pair in self._found if pair[0].id != card.id)
             try:
                 await asyncio.to_thread(source.delete, card)
             finally:
@@ -119,10 +118,10 @@ class Catalogue:
         return card
 
     async def find_fresh(self, name: str, backend: str | None = None) -> ModelCard:
-        """Like :meth:`find`, but look at the disk again before saying that a model is not there or
-        cannot be used: its file, or the package that it needs, may just have come.
+        """Like :meth:`find`, but scan the disk again before a model is reported as missing or
+        unusable: its file, or the package that it needs, may have been installed since.
 
-        :raises ModelNotFoundError: names the models there are.
+        :raises ModelNotFoundError: there is none; names the models there are.
         """
         with suppress(ModelNotFoundError):
             card = self.find(name, backend)
@@ -140,12 +139,12 @@ class Catalogue:
             )
 
     async def _scan_alone(self) -> None:
-        await asyncio.sleep(self._rested - time.monotonic())
-        async with self._disk:
-            self._coming = None
+        await asyncio.sleep(self._next_scan_at - time.monotonic())
+        async with self._disk_lock:
+            self._pending_scan = None
             await asyncio.to_thread(self.scan)
 
-    def _show(self, found: Iterable[tuple[ModelCard, ModelSource]]) -> None:
+    def _set_found(self, found: Iterable[tuple[ModelCard, ModelSource]]) -> None:
         self._found = tuple(found)
         self._cards = _by_id(card for card, _ in self._found)
 
@@ -153,37 +152,17 @@ class Catalogue:
         for source in self._sources():
             try:
                 yield from ((source, location) for location in source.locations())
-            # A source is a plugin's: it may fail in any way, and the others still count.
+            # Sources are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("model_source_failed", source=source.name)
-
-    def _cards_at(self, location: Location, known: Mapping[Location, _Known]) -> _Cards:
-        """Return the cards of a location; what was fine is not looked into while its files stay as
-        they are.
-        """
-        stamp = (*map(id, self._backends()), *_stamp(location))
-        before = known.get(location)
-        if before is None or before[0] != stamp or any(card.problem for card in before[1]):
-            before = (stamp, tuple(self._identify(location)))
-        self._known[location] = before
-        return before[1]
 
     def _identify(self, location: Location) -> Iterable[ModelCard]:
         for backend in self._backends():
             try:
                 yield from backend.identify(location)
-            # A backend is a plugin's: it may fail in any way, and the others still count.
+            # Backends are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("identify_failed", backend=backend.name, model=location.name)
-
-
-def _stamp(location: Location) -> Iterator[int]:
-    """Yield what changes when a file of the location does."""
-    for name in location.files:
-        with suppress(OSError):
-            status = os.stat(f"{location.folder}/{name}")  # noqa: PTH116 - a thousand times a scan
-            yield status.st_size
-            yield status.st_mtime_ns
 
 
 def _by_id(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:

@@ -1,1 +1,1 @@
-"""What is told, counted and written of what happens."""
+"""Events, logs, statistics, status and monitors."""

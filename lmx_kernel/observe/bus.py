@@ -1,4 +1,4 @@
-"""The event bus: tells plugins what happened, without ever waiting for one of them."""
+"""The event bus: delivers events to plugins without waiting for them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from lmx_kernel.events import KernelEvent
-from lmx_kernel.plugins.manager import Observer
+from lmx_kernel.events import KernelEvent, Observer
 
 MAX_BACKLOG = 1024
 MAX_FAILURES = 3
@@ -18,8 +17,11 @@ log = structlog.get_logger(__name__)
 
 
 class Bus:
-    """Hands each event to the kernel's own listeners at once, and to every plugin's observer in a
-    thread of its own, in order.
+    """Calls the kernel's own listeners at once, and the observers of plugins in order, each in a
+    thread of its own.
+
+    :param observers: the observers of plugins, with the plugin's name.
+    :param listeners: the kernel's own; called on the event loop.
     """
 
     def __init__(self, observers: Iterable[tuple[str, Observer]], *listeners: Observer) -> None:
@@ -28,21 +30,21 @@ class Bus:
         self.use_observers(observers)
 
     def publish(self, event: KernelEvent) -> None:
-        """Tell everybody; waits for no plugin."""
+        """Deliver an event; waits for no plugin."""
         for listener in self._listeners:
             listener(event)
         for subscriber in self._subscribers.values():
             subscriber.put(event)
 
     def use_observers(self, observers: Iterable[tuple[str, Observer]]) -> None:
-        """Tell these plugins from now on, and no others."""
+        """Deliver events to these observers from now on, and to no others."""
         self._subscribers = {
             name: self._subscribers.get(name) or _Subscriber(name, observer)
             for name, observer in observers
         }
 
     def add_listener(self, listener: Observer) -> None:
-        """Call ``listener`` for every event, on the event loop, from now on."""
+        """Call ``listener`` for every event on the event loop, from now on."""
         self._listeners.append(listener)
 
     @contextmanager
@@ -56,7 +58,9 @@ class Bus:
 
 
 class _Subscriber:
-    """One observer's backlog: overflow is dropped, and an observer that keeps failing is muted."""
+    """The queue and thread of one observer. Overflow is dropped; an observer that fails three times
+    in a row is muted.
+    """
 
     def __init__(self, name: str, observer: Observer) -> None:
         self._name = name
@@ -76,7 +80,7 @@ class _Subscriber:
             event = self._backlog.get()
             try:
                 self._observer(event)
-            # An observer may fail in any way; the others and the kernel go on.
+            # Observers may fail in any way; the others and the kernel continue.
             except (Exception, SystemExit):
                 failures += 1
                 log.exception("observer_failed", plugin=self._name)

@@ -1,4 +1,4 @@
-"""Logs: one structured line per thing that happened, JSON in files and readable on a terminal."""
+"""The log: one structured line for each event, JSON in files and text on a terminal."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ _SHARED: list[structlog.typing.Processor] = [
 class LogSettings:
     """Section ``[log]``.
 
-    :ivar level: the least level that is written.
+    :ivar level: the lowest level that is written.
     :ivar format: ``json``, ``text``, or ``auto`` for text on a terminal and JSON elsewhere.
     :ivar file: whether `lmx serve` also writes JSON to ``logs/lmx.log`` in LMX's own folder.
-    :ivar max_bytes: of that file; a full one is put aside, and a new one begun.
-    :ivar backups: how many full ones are kept.
+    :ivar max_bytes: the size at which that file is rotated.
+    :ivar backups: how many rotated files are kept.
     """
 
     level: Level = attrs.field(default="info", metadata=LIVE)
@@ -65,8 +65,8 @@ class LogSettings:
 
 
 def configure(settings: LogSettings, home: Path | None = None) -> None:
-    """Send structured lines to standard error, and to a file below ``home`` if that is given and
-    the settings want it. A file that cannot be written costs one warning.
+    """Write the log to standard error, and to a file below ``home`` if that is given and the
+    settings allow it. If the file cannot be written there is one warning.
     """
     as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     structlog.configure(
@@ -83,7 +83,7 @@ def configure(settings: LogSettings, home: Path | None = None) -> None:
 
 
 def set_level(level: Level) -> None:
-    """Write what is of this level or above from now on; of other people's code, warnings."""
+    """Write lines of this level and above from now on; of other libraries, at least warnings."""
     number: int = getattr(logging, level.upper())
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
     logging.root.setLevel(max(number, logging.WARNING))
@@ -91,19 +91,19 @@ def set_level(level: Level) -> None:
 
 
 def log_event(event: KernelEvent) -> None:
-    """Write one line for an event, if the level is written at all."""
-    weight = _weight(event)
-    if not log.is_enabled_for(weight):
+    """Write one line for an event, if its level is enabled."""
+    level = _level_of(event)
+    if not log.is_enabled_for(level):
         return
     fields = attrs.asdict(event)
     fields |= fields.pop("usage", {})
     if isinstance(event, MemoryPressed):
-        fields["pressure"] = fields.pop("level")  # a line has a level of its own
-    log.log(weight, event_name(type(event)), **fields)
+        fields["pressure"] = fields.pop("level")  # "level" is the level of the line
+    log.log(level, event_name(type(event)), **fields)
 
 
 class LogFile(RotatingFileHandler):
-    """A file for its owner alone that is put aside when it is full."""
+    """A rotating file that only its owner may read."""
 
     def __init__(self, path: Path, max_bytes: int, backups: int) -> None:
         super().__init__(
@@ -117,15 +117,15 @@ class LogFile(RotatingFileHandler):
         return open(path, "a", encoding="utf-8", opener=_open_private)
 
     def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802
-        """Return whether the file is full; the original formats each record twice to know."""
+        """Return whether the file is full; the base class formats each record twice for that."""
         self.stream = self.stream or self._open()
         return os.fstat(self.stream.fileno()).st_size >= self.maxBytes
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Say once that lines are lost, and begin anew with the next one."""
+        """Warn once that lines are lost, and reopen the file for the next one."""
         error = sys.exc_info()[1]
         if self.stream is not None:
-            with suppress(OSError):  # what is buffered cannot be written either
+            with suppress(OSError):  # the buffer cannot be written either
                 self.stream.close()
             self.stream = None
         if not self._has_warned:
@@ -154,7 +154,7 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _weight(event: KernelEvent) -> int:
+def _level_of(event: KernelEvent) -> int:
     match event:
         case (
             RequestFinished()
@@ -163,7 +163,7 @@ def _weight(event: KernelEvent) -> int:
             | LoadProgressed()
             | JobChanged(state="running")
         ):
-            return logging.DEBUG  # there are many, and of requests the HTTP server writes a line
+            return logging.DEBUG  # frequent, and the HTTP server logs each request
         case LoadFailed() | WorkerCrashed() | MemoryPressed(level="soft" | "hard"):
             return logging.WARNING
         case _:

@@ -1,4 +1,4 @@
-"""Monitors: plugins' objects that are sampled regularly; their figures become events."""
+"""Samples the monitors of plugins regularly and publishes their figures as events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def watch(monitor: Monitor, publish: Callable[[KernelEvent], None]) -> Non
     while failures < MAX_FAILURES:
         try:
             values = await asyncio.to_thread(monitor.sample)
-        # A monitor is a plugin's: it may fail in any way, and the daemon goes on.
+        # Monitors are code of plugins: they may fail in any way, and the daemon continues.
         except (Exception, SystemExit):
             failures += 1
             log.exception("monitor_failed", monitor=monitor.name)

@@ -1,4 +1,4 @@
-"""Keeps secrets out of logs, and control characters that could forge a line or drive a terminal."""
+"""Masks secrets in logs, and escapes control characters that could forge lines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import structlog
 
 MASK = "***"
 MAX_CHARS = 8192  # of one value
-MAX = 2**63  # JSON has no larger integers that everybody can read
+MAX = 2**63  # many JSON parsers cannot read larger integers
 
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:authorization|cookie|token|secret|password|passwd|api_?key)$", re.IGNORECASE
 )
-# Told by what stands before it, which has one of _SIGNS.
+# Recognised by the text before it, which contains one of _SIGNS.
 _NAMED = re.compile(
     r"""
       (?P<url> :// ) [^\s/?#"']+ (?=@)                              # user and password
@@ -33,21 +33,21 @@ _TOKENS = re.compile(r"lmx-[\w-]{43}|\b(?:hf|sk|gh[ops])[-_]\w{16,}")
 
 
 def redact(text: str) -> str:
-    """Return ``text`` without the secrets that can be told by their form or by their name."""
+    """Return ``text`` with secrets masked that are recognised by their form or by their name."""
     if any(sign in text for sign in _SIGNS):
         text = _NAMED.sub(lambda found: found[found.lastgroup or 0] + MASK, text)
     return _TOKENS.sub(MASK, text)
 
 
 def one_line(text: str, max_chars: int = MAX_CHARS) -> str:
-    """Return ``text`` redacted, and fit for one line of a log."""
-    # First cut late, then where it must be: a secret that is cut off is not told any more.
+    """Return ``text`` redacted, truncated, and without control characters."""
+    # Redact before the final truncation: a truncated secret would not be recognised.
     text = redact(text[: 2 * MAX_CHARS])[:max_chars]
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def redact_event(_logger: Any, _method: str, event: structlog.typing.EventDict) -> Any:
-    """Clean one event: the last step before it is rendered."""
+    """Redact one line: the last step before it is rendered."""
     trace = event.pop("exception", None)
     cleaned = _clean(event)
     if trace is not None:

@@ -1,4 +1,4 @@
-"""What each model did since the start, counted from the events."""
+"""Statistics of each model since the start, from events."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from lmx_kernel.interfaces import ModelFigures
 from lmx_kernel.types import Usage
 
 RECENT = 256
-"""Requests that times and speeds are taken from."""
+"""Times and speeds are those of so many of the last requests."""
 
 
 @frozen(kw_only=True)
 class Throughput:
-    """How fast a model is, for those who cannot wait for all of its figures.
+    """The speed of a model; cheaper to compute than :class:`ModelFigures`.
 
-    :ivar tokens_per_s: of one answer, on average; None where there was none.
-    :ivar answer_s: what one answer takes on average; 0 where there was none.
-    :ivar load_s: what the last load took; 0 where there was none.
+    :ivar tokens_per_s: of one answer, on average; None if there was none.
+    :ivar answer_s: the average duration of an answer; 0 if there was none.
+    :ivar load_s: the duration of the last load; 0 if there was none.
     """
 
     tokens_per_s: float | None = None
@@ -60,13 +60,13 @@ class _Tally:
 
 
 class Statistics:
-    """Listens to the events and counts."""
+    """Counts events by model."""
 
     def __init__(self) -> None:
         self._tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
 
     def on_event(self, event: KernelEvent) -> None:
-        """Count an event; those that are not of a model are passed over."""
+        """Count an event; those that do not belong to a model are ignored."""
         if isinstance(event, RequestFinished):
             self._tallies[event.model].finished(event.outcome, event.usage)
         elif isinstance(event, ModelLoaded):
@@ -83,7 +83,7 @@ class Statistics:
             counts["resumed"] += event.resumed
 
     def throughput(self, model: str) -> Throughput:
-        """Return how fast a model is."""
+        """Return the speed of a model."""
         tally = self._tallies.get(model)
         if tally is None:
             return UNKNOWN_THROUGHPUT
@@ -96,7 +96,7 @@ class Statistics:
         )
 
     def of(self, model: str) -> ModelFigures:
-        """Return a model's figures."""
+        """Return the statistics of a model."""
         tally = self._tallies.get(model)
         if tally is None:
             return ModelFigures()
@@ -104,12 +104,12 @@ class Statistics:
             **tally.counts,
             load_s=tally.load_s,
             tokens_per_s=self.throughput(model).tokens_per_s,
-            first_token_p50_s=_share(tally.first_token_s, 0.5),
-            first_token_p95_s=_share(tally.first_token_s, 0.95),
+            first_token_p50_s=_percentile(tally.first_token_s, 0.5),
+            first_token_p95_s=_percentile(tally.first_token_s, 0.95),
         )
 
 
-def _share(values: Collection[float], share: float) -> float | None:
+def _percentile(values: Collection[float], share: float) -> float | None:
     """Return the value that this share of ``values`` does not exceed."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None

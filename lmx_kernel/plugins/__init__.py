@@ -1,1 +1,1 @@
-"""Finding, loading and asking plugins."""
+"""Finds, loads and calls plugins."""

@@ -1,4 +1,4 @@
-"""Finding plugins: what is installed, and which of it may be loaded."""
+"""Finds plugins: which are installed, and which of them may be loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.interfaces import PluginState, PluginStatus
 from lmx_kernel.plugins.entry_points import entry_points
 
-KERNEL = "lmx-kernel"  # the distribution; its extra `all` names those of LMX's own plugins
+KERNEL = "lmx-kernel"  # the distribution; its extra `all` lists LMX's own plugins
 
 
 @frozen(kw_only=True)
@@ -39,21 +39,21 @@ class PluginSettings:
 
 @define
 class Found:
-    """A plugin that was found; it may be loaded where its state is active."""
+    """A plugin that was found; it may be loaded if its state is active."""
 
     status: PluginStatus
     load: Callable[[], object]
 
 
-def look_again() -> None:
-    """Let this process see packages that were installed since it started, editable ones too."""
+def refresh_import_paths() -> None:
+    """Make packages importable that were installed since the start, editable ones too."""
     for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         site.addsitedir(folder)
     importlib.invalidate_caches()
 
 
 def discover(settings: PluginSettings) -> list[Found]:
-    """Return the plugins that are installed or named by the config, by name."""
+    """Return the plugins that are installed or listed in the config, ordered by name."""
     entries: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(GROUP) if settings.discover else ():
         entries.setdefault(entry.name, []).append(entry)
@@ -89,24 +89,24 @@ def _from_module(path: str) -> Found:
 
 
 def without_third_parties(found: Iterable[Found], settings: PluginSettings) -> list[Found]:
-    """Return ``found`` with all that is neither LMX's own nor required disabled."""
+    """Return ``found`` with every plugin disabled that is neither LMX's own nor required."""
     kept = _bundled()
     reason = "safe mode: it may be why the daemon kept dying"
 
-    def hold_back(plugin: Found) -> Found:
+    def disable_if_foreign(plugin: Found) -> Found:
         status = plugin.status
         is_kept = canonicalize_name(status.distribution) in kept or status.name in settings.required
         if is_kept or status.state is not PluginState.ACTIVE:
             return plugin
         return evolve(plugin, status=evolve(status, state=PluginState.DISABLED, reason=reason))
 
-    return [hold_back(plugin) for plugin in found]
+    return [disable_if_foreign(plugin) for plugin in found]
 
 
 def _bundled() -> set[str]:
-    """Return the distributions whose plugins are LMX's own: all that it names in an extra."""
-    # Metadata of a build that was left in the working folder may hide that of the installation.
+    """Return the distributions whose plugins are LMX's own: those in its extra `all`."""
+    # All of them: metadata left by a build in the working folder may hide the installed one.
     texts = [text for one in distributions(name=KERNEL) for text in one.requires or ()]
-    asked = map(Requirement, texts)
-    wanted = (one for one in asked if not one.marker or one.marker.evaluate({"extra": "all"}))
-    return {KERNEL, *(canonicalize_name(one.name) for one in wanted)}
+    requirements = map(Requirement, texts)
+    bundled = (r for r in requirements if not r.marker or r.marker.evaluate({"extra": "all"}))
+    return {KERNEL, *(canonicalize_name(one.name) for one in bundled)}

@@ -1,7 +1,7 @@
-"""What installed packages register, whatever else is installed beside them.
+"""Entry points of installed packages, tolerant of damaged packages.
 
-The standard library's own look-up of a group fails if one package's file of entry points is
-damaged, however little that package has to do with LMX.
+The standard library's own look-up of a group fails if the entry points of any installed package are
+damaged, even of one that has nothing to do with LMX.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 
 from packaging.utils import canonicalize_name
 
-log = logging.getLogger("lmx.installed")  # the standard library's: workers import no other
+log = logging.getLogger("lmx.installed")  # the standard library's: workers import no structlog
 
 
 def entry_points(group: str, name: str | None = None) -> list[EntryPoint]:
     """Return the entry points of ``group``, and only those called ``name`` if that is given.
 
-    Of a package that is there twice the first counts, since it is the one that is imported.
+    If a package is installed twice the first one counts, since that one is imported.
 
-    :param group: a whole one, or with a dot at its end all the groups that begin so.
+    :param group: the name of a group, or a prefix that ends with a dot, for all groups below it.
     """
     found: dict[str, list[EntryPoint]] = {}
     for distribution in distributions():
         try:
             entries = [entry for entry in distribution.entry_points if _is_of(entry, group)]
-            if entries:  # only then: to read a package's name takes longer than all the rest
+            if entries:  # only then: reading a package's name takes longer than all the rest
                 found.setdefault(canonicalize_name(distribution.name), entries)
-        except Exception as error:  # noqa: BLE001 - another's damage: parsers fail in many ways
+        except Exception as error:  # noqa: BLE001 - parsers of damaged metadata fail in many ways
             _warn(_name(distribution), f"{type(error).__name__}: {error}")
     return [entry for entries in found.values() for entry in entries if name in (None, entry.name)]
 
@@ -46,4 +46,4 @@ def _name(distribution: Distribution) -> str:
 
 @cache
 def _warn(name: str, reason: str) -> None:
-    log.warning("the installed package %s cannot be read and is passed over: %s", name, reason)
+    log.warning("the installed package %s cannot be read and is ignored: %s", name, reason)

@@ -1,4 +1,4 @@
-"""Finding, loading and asking plugins: one by one, so that a broken one is a status, not a crash.
+"""Loads and calls plugins one by one, so that a broken one is a status instead of a crash.
 
 This is the only module that touches pluggy's plugin manager in the kernel process.
 """
@@ -16,7 +16,7 @@ from attrs import evolve
 
 from lmx_kernel.config import Settings
 from lmx_kernel.errors import ConflictError, LmxError, NotFoundError, UnauthorizedError
-from lmx_kernel.events import KernelEvent
+from lmx_kernel.events import Observer
 from lmx_kernel.hookspecs import PROJECT, KernelSpecs
 from lmx_kernel.interfaces import (
     ApiSurface,
@@ -36,7 +36,7 @@ from lmx_kernel.plugins.discovery import (
     Found,
     PluginSettings,
     discover,
-    look_again,
+    refresh_import_paths,
     without_third_parties,
 )
 from lmx_kernel.plugins.timeouts import call_all
@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 
 
 PERMANENT = frozenset({"lmx_authorize", "lmx_lifespan"})
-FINDINGS_TIMEOUT_S = 30.0  # they may start a child to look closer
-Observer = Callable[[KernelEvent], None]
+FINDINGS_TIMEOUT_S = 30.0  # they may start a child process
 log = structlog.get_logger(__name__)
 
 
@@ -57,8 +56,9 @@ class RequiredPluginError(Exception):
 
 
 class Plugins:
-    """The loaded plugins, as typed questions. Every list is in the order of plugin names, and each
-    plugin is asked once: asked again after plugins came or went, only those that came are.
+    """The loaded plugins, with a typed method for each hook. Every list is in the order of plugin
+    names. Each hook of each plugin is called once; a later call of a method calls the hook of new
+    plugins only.
 
     :param safe_mode: load only LMX's own plugins, and those that the config requires.
     """
@@ -68,7 +68,7 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(KernelSpecs)
         self._statuses: dict[str, PluginStatus] = {}
-        self._offers: dict[str, dict[str, dict[str, Any]]] = {}  # by hook, by plugin, by name
+        self._results: dict[str, dict[str, dict[str, Any]]] = {}  # by hook, by plugin, by name
         found = discover(settings)
         self._load(without_third_parties(found, settings) if safe_mode else found)
 
@@ -78,9 +78,9 @@ class Plugins:
         return [self._statuses[name] for name in sorted(self._statuses)]
 
     def check_required(self) -> None:
-        """Make sure that what the config requires is there.
+        """Check that the plugins that the config requires are active.
 
-        :raises RequiredPluginError: with the reasons.
+        :raises RequiredPluginError: some are not, with the reasons.
         """
         missing = [
             f"{name}: {status.reason or status.state}" if status else f"{name}: not installed"
@@ -93,11 +93,11 @@ class Plugins:
     # --- while the daemon runs ---
 
     def rescan(self) -> list[str]:
-        """Load what was installed since, and try again what failed. May take long.
+        """Load new plugins, and retry those that failed. Slow: call it in a thread.
 
         :returns: the names of the plugins that are active now and were not before.
         """
-        look_again()
+        refresh_import_paths()
         retried = {n for n, status in self._statuses.items() if status.state is PluginState.FAILED}
         return self._load(
             plugin
@@ -106,7 +106,7 @@ class Plugins:
         )
 
     def enable(self, name: str) -> None:
-        """Load a plugin that is disabled. May take long.
+        """Load a plugin that is disabled. Slow: call it in a thread.
 
         :raises NotFoundError: it is not installed.
         :raises ConflictError: it cannot be loaded, with the reason.
@@ -119,10 +119,10 @@ class Plugins:
             raise ConflictError(f"{name} cannot be enabled: {self._statuses[name].reason}")
 
     def disable(self, name: str, reason: str = "disabled by an administrator") -> None:
-        """Ask a plugin nothing from now on; what it gave out is no longer told.
+        """Unregister a plugin; the objects that it returned are not listed any more.
 
         :raises NotFoundError: it is not installed.
-        :raises ConflictError: the config requires it, or it has a say that must not be lost.
+        :raises ConflictError: the config requires it, or it has a hook in :data:`PERMANENT`.
         """
         status = self._status(name)
         if name in self._settings.required:
@@ -130,71 +130,69 @@ class Plugins:
         if not PERMANENT.isdisjoint(status.hooks):
             raise ConflictError(f"{name} can only be disabled by the config, at a start")
         if status.state is PluginState.ACTIVE:
-            self._take_out(name)
+            self._unregister(name)
             self._statuses[name] = evolve(status, state=PluginState.DISABLED, reason=reason)
 
     def owner_of(self, hook: str, name: str) -> str | None:
-        """Return the plugin that offers the thing called ``name`` through ``hook``."""
-        offers = self._offers.get(hook, {})
-        return next((plugin for plugin, things in offers.items() if name in things), None)
+        """Return the plugin whose ``hook`` returned the object called ``name``."""
+        results = self._results.get(hook, {})
+        return next((plugin for plugin, objects in results.items() if name in objects), None)
 
     # --- the hooks ---
 
     def settings_sections(self) -> list[SettingsSection]:
         """Sections of the config file."""
-        return self._named("lmx_settings")
+        return self._named_objects("lmx_settings")
 
     def backends(self, settings: Settings) -> list[Backend]:
         """Backends."""
-        return self._named("lmx_backends", settings=settings)
+        return self._named_objects("lmx_backends", settings=settings)
 
     def model_sources(self, settings: Settings) -> list[ModelSource]:
-        """Places of models."""
-        return self._named("lmx_model_sources", settings=settings)
+        """Sources of models."""
+        return self._named_objects("lmx_model_sources", settings=settings)
 
     def routers(self, settings: Settings) -> list[Router]:
         """Routers."""
-        return self._named("lmx_routers", settings=settings)
+        return self._named_objects("lmx_routers", settings=settings)
 
     def monitors(self, settings: Settings) -> list[Monitor]:
         """Monitors."""
-        return self._named("lmx_monitors", settings=settings)
+        return self._named_objects("lmx_monitors", settings=settings)
 
     def job_kinds(self, kernel: Kernel) -> list[JobKind]:
-        """Kinds of long work."""
-        return self._named("lmx_job_kinds", kernel=kernel)
+        """Kinds of jobs."""
+        return self._named_objects("lmx_job_kinds", kernel=kernel)
 
     def api_surfaces(self, kernel: Kernel) -> list[ApiSurface]:
-        """HTTP dialects."""
-        return self._named("lmx_api_surfaces", kernel=kernel)
+        """API surfaces."""
+        return self._named_objects("lmx_api_surfaces", kernel=kernel)
 
     def lifespans(self, kernel: Kernel) -> list[AbstractAsyncContextManager[None]]:
-        """Contexts to hold open while the daemon serves; those that were returned before are not
-        again.
-        """
-        return [value for _, value in self._ask_new("lmx_lifespan", kernel=kernel)]
+        """Contexts to keep open while the daemon serves; each is returned once only."""
+        return [value for _, value in self._call_new("lmx_lifespan", kernel=kernel)]
 
     def findings(self, settings: Settings, models: Sequence[ModelCard]) -> list[Finding]:
-        """What plugins found out about the machine and its models."""
-        found = self._ask(
+        """Results of plugins' checks of the machine and its models."""
+        found = self._call(
             "lmx_findings", list, FINDINGS_TIMEOUT_S, settings=settings, models=models
         )
         return [finding for _, findings in found for finding in findings]
 
     def commands(self) -> list[App]:
         """Commands for the command line."""
-        return [app for _, apps in self._ask("lmx_commands", consume=list) for app in apps]
+        return [app for _, apps in self._call("lmx_commands", consume=list) for app in apps]
 
     def observers(self) -> list[tuple[str, Observer]]:
-        """Who wants to be told of events: the plugin's name, and what to call."""
+        """Observers of events: the plugin's name, and the function to call."""
         impls = self._manager.hook.lmx_event.get_hookimpls()
         return [(impl.plugin_name, cast("Observer", impl.function)) for impl in impls]
 
     def authorize(self, request: HttpRequest) -> LmxError | None:
-        """Return why a request is refused, or None. A door that is broken stays shut."""
+        """Return why a request is refused, or None. Fails closed if an authoriser raises."""
         try:
             refusal: LmxError | None = self._manager.hook.lmx_authorize(request=request)
-        # Whatever a plugin does wrong here, the answer must be no.
+        # Plugins may fail in any way, and then the request must be refused.
         except (Exception, SystemExit):
             log.exception("authorizer_failed")
             return UnauthorizedError("the server cannot check keys at the moment")
@@ -228,7 +226,7 @@ class Plugins:
             self._manager.register(outcome, name=name)
             self._manager.check_pending()
             hooks = self._hooks_of(name)
-        # A plugin may fail in any way, including sys.exit() at import.
+        # Plugins may fail in any way, including sys.exit() at import.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             self._fail(name, error)
         else:
@@ -245,10 +243,10 @@ class Plugins:
     def _fail(self, name: str, error: BaseException) -> None:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         self._statuses[name] = evolve(self._statuses[name], state=PluginState.FAILED, reason=reason)
-        self._take_out(name)
+        self._unregister(name)
         log.error("plugin_failed", plugin=name, reason=reason, exc_info=error)
 
-    def _ask(
+    def _call(
         self,
         hook: str,
         consume: Callable[[Any], Any] = lambda value: value,
@@ -256,42 +254,42 @@ class Plugins:
         without: Collection[str] = (),
         **arguments: Any,
     ) -> list[tuple[str, Any]]:
-        """Call one hook of every plugin; a plugin that fails is disabled, the others are heard."""
+        """Call one hook of every plugin; return results by name, and disable plugins that fail."""
         timeout_s = timeout_s or self._settings.timeout_s
         calls = {
             impl.plugin_name: _bind(impl, arguments, consume)
             for impl in getattr(self._manager.hook, hook).get_hookimpls()
             if impl.plugin_name not in without
         }
-        answers = []
+        results = []
         for name, outcome in sorted(call_all(calls, timeout_s).items()):
             if isinstance(outcome, BaseException):
                 self._fail(name, outcome)
             elif outcome is not None:
-                answers.append((name, outcome))
-        return answers
+                results.append((name, outcome))
+        return results
 
-    def _ask_new(
+    def _call_new(
         self, hook: str, consume: Callable[[Any], Any] = lambda value: value, **arguments: Any
     ) -> list[tuple[str, Any]]:
-        """Call one hook of the plugins that were not asked before."""
-        asked = self._offers.setdefault(hook, {})
-        before = frozenset(asked)
+        """Call one hook of the plugins for which it was not called before."""
+        called = self._results.setdefault(hook, {})
+        before = frozenset(called)
         for impl in getattr(self._manager.hook, hook).get_hookimpls():
-            asked.setdefault(impl.plugin_name, {})
-        return self._ask(hook, consume, without=before, **arguments)
+            called.setdefault(impl.plugin_name, {})
+        return self._call(hook, consume, without=before, **arguments)
 
-    def _named(self, hook: str, **arguments: Any) -> list[Any]:
-        """Ask for things with names, which must be unique."""
-        for plugin, things in self._ask_new(hook, consume=_by_name, **arguments):
-            owners = {name: other for other, names in self._offers[hook].items() for name in names}
-            if clashes := owners.keys() & things.keys():
+    def _named_objects(self, hook: str, **arguments: Any) -> list[Any]:
+        """Return the objects that a hook returned; their names must be unique."""
+        for plugin, objects in self._call_new(hook, consume=_by_name, **arguments):
+            owners = {name: other for other, names in self._results[hook].items() for name in names}
+            if clashes := owners.keys() & objects.keys():
                 name = min(clashes)
                 self._fail(plugin, ValueError(self._clash_text(name, owners[name], plugin)))
             else:
-                self._offers[hook][plugin] = things
-        offers = sorted(self._offers.get(hook, {}).items())
-        return [thing for _, things in offers for thing in things.values()]
+                self._results[hook][plugin] = objects
+        results = sorted(self._results.get(hook, {}).items())
+        return [value for _, objects in results for value in objects.values()]
 
     def _clash_text(self, name: str, plugin: str, other: str) -> str:
         first, second = self._statuses[plugin], self._statuses[other]
@@ -300,15 +298,25 @@ class Plugins:
             f"{second.distribution} {second.version}; disable one"
         )
 
-    def _take_out(self, name: str) -> None:
+    def _unregister(self, name: str) -> None:
         if self._manager.has_plugin(name):
             self._manager.unregister(name=name)
-        for offers in self._offers.values():
-            offers.pop(name, None)
+        for results in self._results.values():
+            results.pop(name, None)
 
 
-def _by_name(things: Iterable[Any]) -> dict[str, Any]:
-    return {thing.name: thing for thing in things}
+def commands_of(modules: Iterable[object]) -> list[App]:
+    """Return the commands of modules that are no plugins: the kernel's own."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(KernelSpecs)
+    for module in modules:
+        manager.register(module)
+    manager.check_pending()
+    return [app for apps in manager.hook.lmx_commands() for app in apps]
+
+
+def _by_name(objects: Iterable[Any]) -> dict[str, Any]:
+    return {value.name: value for value in objects}
 
 
 def _bind(

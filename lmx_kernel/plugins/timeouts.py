@@ -1,4 +1,4 @@
-"""Running other people's code for a limited time."""
+"""Calls code of plugins with a timeout."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 
 
 def call_all(calls: dict[str, Callable[[], object]], timeout_s: float) -> dict[str, object]:
-    """Run plugin code, each call in a thread of its own.
+    """Call all functions at the same time, each in a thread of its own.
 
-    Returns for each name the value, or the exception; a TimeoutError when nothing at all finished
-    for ``timeout_s``: what still runs then is hanging, and is left behind.
+    :param timeout_s: when no call has finished for this long, those that still run are abandoned.
+    :returns: the value or the exception of each call by name; a TimeoutError for abandoned calls.
     """
     outcomes: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
 
     def run(name: str, call: Callable[[], object]) -> None:
         try:
             outcomes.put((name, call()))
-        # A plugin may fail in any way, including sys.exit(); the caller gets to see it.
+        # Plugins may fail in any way, including sys.exit(); the caller gets the exception.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             outcomes.put((name, error))
 

@@ -1,4 +1,4 @@
-"""Which model a request goes to: the routers in the config's order, then the name it asked for."""
+"""Asks the routers which model a request goes to, and checks whether a model can serve it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lmx_kernel.types import (
 )
 
 BYTES_PER_TOKEN = 4
-SAMPLE_CHARS = 16_384  # of a long text, so many characters tell how many bytes it has
+SAMPLE_CHARS = 16_384  # the bytes of a long text are estimated from so many characters
 log = structlog.get_logger(__name__)
 
 
@@ -34,16 +34,17 @@ log = structlog.get_logger(__name__)
 class RoutingSettings:
     """Section ``[routing]``.
 
-    :ivar order: names of routers, first asked first; routers that are not named are not asked.
+    :ivar order: names of routers, in the order in which they are asked; others are not asked. Empty
+        asks all routers, in the order of their names.
     """
 
-    order: tuple[str, ...] = field(default=("rules",), metadata=LIVE)
+    order: tuple[str, ...] = field(default=(), metadata=LIVE)
 
 
 def arrange(routers: Sequence[Router], settings: RoutingSettings) -> list[Router]:
-    """Return the routers that the config names, in its order."""
+    """Return the routers to ask, in order; see :class:`RoutingSettings`."""
     by_name = {router.name: router for router in routers}
-    return [by_name[name] for name in settings.order if name in by_name]
+    return [by_name[name] for name in settings.order or sorted(by_name) if name in by_name]
 
 
 def decide(
@@ -52,11 +53,11 @@ def decide(
     models: Sequence[ModelCard],
     context: RoutingContext,
 ) -> tuple[str, Decision] | None:
-    """Return the first decision and the name of the router that made it; None if all pass."""
+    """Return the first decision, with the name of its router; None if no router decides."""
     for router in routers:
         try:
             decision = router.route(request, models, context)
-        # A router is a plugin's: it may fail in any way, and the next one is asked.
+        # Routers are code of plugins: they may fail in any way, and the next one is asked.
         except Exception:
             log.exception("router_failed", router=router.name)
             continue
@@ -66,10 +67,10 @@ def decide(
 
 
 def check(card: ModelCard, state: ModelState, prompt_tokens: int, max_wait_s: float) -> None:
-    """Make sure that a model can take a request, as far as that can be seen beforehand.
+    """Check that a model can serve a request, as far as that is known before it is queued.
 
-    :param prompt_tokens: as estimated; 0 where any length will do.
-    :param max_wait_s: how long the request may wait to begin.
+    :param prompt_tokens: the estimated length of the prompt; 0 skips that check.
+    :param max_wait_s: how long the request may wait until it starts.
     :raises LmxError: it cannot, with the reason.
     """
     if card.problem:
@@ -88,7 +89,7 @@ def check(card: ModelCard, state: ModelState, prompt_tokens: int, max_wait_s: fl
 
 
 def estimate_tokens(prompt: Prompt) -> int:
-    """Return about how many tokens a prompt has: a quarter of its bytes."""
+    """Return the estimated number of tokens of a prompt: a quarter of its bytes."""
     if isinstance(prompt, TokenPrompt):
         return len(prompt.tokens)
     if isinstance(prompt, EmbeddingPrompt):

@@ -55,9 +55,7 @@ class Attempt:
         :param take: gives the request to a model. Both raise LmxError where that cannot be.
         :returns: what ``take`` returned; None if nobody can.
         """
-        models = self.decision.models
-        names = models[:1] if self.decision.strict else models
-        taken = await self._first(names, partial(find, prompt_tokens=prompt_tokens), take)
+        taken = await self._first(self.chain, partial(find, prompt_tokens=prompt_tokens), take)
         if taken is None:
             larger = sorted(self._too_small, key=context_length, reverse=True)
             taken = await self._first(larger, partial(find, prompt_tokens=0), take)
@@ -82,6 +80,11 @@ class Attempt:
         return None
 
     @property
+    def chain(self) -> tuple[str, ...]:
+        """The models that are tried, best first."""
+        return self.decision.models[:1] if self.decision.strict else self.decision.models
+
+    @property
     def _too_small(self) -> list[str]:
         refusals = self.refusals.items()
         return [name for name, error in refusals if isinstance(error, ContextOverflowError)]
@@ -101,6 +104,7 @@ class Attempt:
             rule=self.decision.rule,
             reason=self.decision.reason,
             skipped=self.skipped,
+            chain=self.chain,
             at=time.time(),
         )
 

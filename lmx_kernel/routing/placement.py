@@ -12,17 +12,22 @@ from typing import TypeVar
 from lmx_kernel.config import Settings
 from lmx_kernel.errors import (
     InsufficientMemoryError,
+    ModelNotLoadedError,
+    ModelUnusableError,
+    QueueFullError,
+    UnavailableError,
 )
 from lmx_kernel.events import KernelEvent, LoadFailed, ModelLoaded
 from lmx_kernel.interfaces import HttpRequest, ModelState, Router, RoutingContext
-from lmx_kernel.memory.ledger import format_bytes
+from lmx_kernel.memory.sizes import format_bytes
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.observe.statistics import Statistics
-from lmx_kernel.observe.status import wait_s
 from lmx_kernel.routing.decide import RoutingSettings, arrange, check, decide, estimate_tokens
 from lmx_kernel.routing.fallback import Attempt
+from lmx_kernel.routing.wait import expected_wait_s
 from lmx_kernel.runtime.instance import State
-from lmx_kernel.runtime.lifecycle import Lifecycle, eviction_order
+from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.runtime.room import eviction_order
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.types import (
     Decision,
@@ -33,6 +38,7 @@ from lmx_kernel.types import (
     Route,
 )
 
+COOLS = "it cools down after crashes"
 FAILURE_S = 60.0  # a model that could not be loaded is passed over for so long
 RECENT = 256
 T = TypeVar("T")
@@ -84,15 +90,32 @@ class Placement:
         :returns: what ``take`` returned, and how it came to that.
         :raises LmxError: no model can take it.
         """
-        attempt, taken = await self._attempt(request, take)
-        if taken is None and self._is_worth_a_look(attempt):
-            await self._catalogue.refresh()
-            attempt, taken = await self._attempt(request, take)
+        attempt, taken = await self._try(request, self._caller(), take)
         route = attempt.route()
         self._recent.append(route)
         if taken is None:
             raise attempt.error()
         return taken, route
+
+    async def explain(
+        self,
+        request: GenerationRequest,
+        caller: HttpRequest | None,
+        check: Callable[[ModelCard], None],
+    ) -> Route:
+        """Return where a request would go now, without giving it to a model.
+
+        :param caller: the HTTP request that it would come with.
+        :param check: raises LmxError where a model cannot answer such a request.
+        """
+
+        def take(card: ModelCard) -> ModelCard:
+            check(card)
+            self._check_queue(card)
+            return card
+
+        attempt, _ = await self._try(request, caller, take)
+        return attempt.route()
 
     def on_event(self, event: KernelEvent) -> None:
         """Note which models cannot be loaded."""
@@ -101,26 +124,43 @@ class Placement:
         elif isinstance(event, ModelLoaded):
             self._failures.pop(event.model, None)
 
-    def context(self) -> RoutingContext:
-        """Return what routers may look at now."""
+    # --- inside ---
+
+    def _context(self, caller: HttpRequest | None) -> RoutingContext:
         return RoutingContext(
             now=datetime.now(UTC).astimezone(),
             state=_once(self._state),
-            caller=self._caller(),
+            caller=caller,
             memory_pressure=self._pressure(),
         )
 
-    # --- inside ---
-
-    def _decide(self, request: GenerationRequest) -> tuple[str, Decision]:
+    def _decide(
+        self, request: GenerationRequest, caller: HttpRequest | None
+    ) -> tuple[str, Decision]:
         routers = arrange(self._routers, self._settings.get(RoutingSettings))
-        found = routers and decide(routers, request, self._catalogue.cards, self.context())
+        cards = self._catalogue.cards
+        found = routers and decide(routers, request, cards, self._context(caller))
         return found or ("", Decision((request.model,), "asked for by name", strict=True))
 
-    async def _attempt(
-        self, request: GenerationRequest, take: Callable[[ModelCard], T]
+    async def _try(
+        self,
+        request: GenerationRequest,
+        caller: HttpRequest | None,
+        take: Callable[[ModelCard], T],
     ) -> tuple[Attempt, T | None]:
-        router, decision = self._decide(request)
+        attempt, taken = await self._attempt(request, caller, take)
+        if taken is None and self._is_worth_a_look(attempt):
+            await self._catalogue.refresh()
+            attempt, taken = await self._attempt(request, caller, take)
+        return attempt, taken
+
+    async def _attempt(
+        self,
+        request: GenerationRequest,
+        caller: HttpRequest | None,
+        take: Callable[[ModelCard], T],
+    ) -> tuple[Attempt, T | None]:
+        router, decision = self._decide(request, caller)
         attempt = Attempt(request.model, router, decision)
         if decision.strict:
             return attempt, await attempt.choose(0, self._named, self._context_length, take)
@@ -155,6 +195,22 @@ class Placement:
                 )
         return card
 
+    def _check_queue(self, card: ModelCard) -> None:
+        """Make sure that the model would queue a request.
+
+        :raises LmxError: it would not, with the reason.
+        """
+        if card.problem:
+            raise ModelUnusableError(card.problem)
+        instance = self._lifecycle.instances.get(card.id)
+        state = State.ABSENT if instance is None else instance.state
+        if state is State.COOLING:
+            raise UnavailableError(COOLS)
+        if state is State.ABSENT and not self._settings.get(ModelSettings).jit:
+            raise ModelNotLoadedError("it is not loaded, and models.jit is off")
+        if self._state(card).waiting >= self._settings.get(QueueSettings).max_waiting:
+            raise QueueFullError("its queue is full")
+
     async def _needed_bytes(self, card: ModelCard) -> int:
         """Return what a model needs; it is estimated once for each way to load it."""
         options = self._settings.get(ModelSettings).options_for(card)
@@ -181,7 +237,7 @@ class Placement:
                 context_length=min(context, card.context_length),
                 tokens_per_s=throughput.tokens_per_s,
                 wait_s=throughput.load_s,
-                problem="it cools down after crashes" if cools else self._failure(model),
+                problem=COOLS if cools else self._failure(model),
             )
         return ModelState(
             context_length=instance.spec.options.context_length,
@@ -189,7 +245,7 @@ class Placement:
             running=instance.requests.running,
             waiting=instance.requests.waiting,
             tokens_per_s=throughput.tokens_per_s,
-            wait_s=wait_s(instance, throughput),
+            wait_s=expected_wait_s(instance, throughput),
         )
 
     def _failure(self, model: str) -> str:

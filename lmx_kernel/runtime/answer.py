@@ -1,33 +1,46 @@
-"""One request being answered: what its reader sees, and what it takes to go on elsewhere."""
+"""One request that is being answered: what its reader sees, and how its dispatcher goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 import uuid
-from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 
 from attrs import define, field
 
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Answer
+from lmx_kernel.runtime.event_buffer import EventBuffer
+from lmx_kernel.runtime.stopwatch import Stopwatch
 from lmx_kernel.types import (
     Admitted,
     Event,
     Finished,
     GenerationRequest,
     PromptProgress,
-    ReasoningDelta,
     TextDelta,
-    ToolCallDelta,
     Usage,
 )
 
-MAX_BUFFERED_EVENTS = 1024
-MAX_BUFFERED_CHARS = 256 * 1024
 MAX_SEED = 2**63 - 1
+MAX_SURVIVED_CRASHES = 1
+
+
+class Phase(Enum):
+    """What a dispatcher may do with an answer."""
+
+    UNCHECKED = auto()
+    """The attached worker, if any, has not prepared its prompt yet: its candidates wait."""
+
+    PREPARED = auto()
+    """Its candidates may run."""
+
+    PARKED = auto()
+    """Its reader is far behind: it is neither in the queue nor on the worker."""
+
+    ENDED = auto()
 
 
 @define(eq=False)
@@ -42,76 +55,112 @@ class Candidate:
     reasoning_tokens: int = 0
 
 
-class LiveAnswer(Answer):
-    """The events of one request, buffered. The instance that runs it is the writer."""
+@define(eq=False)
+class ResumeState:
+    """What a dispatcher needs to run a request, and to go on with it on another worker.
 
-    def __init__(self, request: GenerationRequest, model: str) -> None:
+    :ivar number: grows in the order in which the requests of one dispatcher came.
+    :ivar wire_id: what the worker calls the request; another one after it was parked.
+    :ivar crashes: of workers that it ran on.
+    """
+
+    candidates: list[Candidate]
+    number: int
+    wire_id: int
+    phase: Phase = Phase.UNCHECKED
+    crashes: int = 0
+
+    @property
+    def unfinished(self) -> list[Candidate]:
+        """The candidates that are not complete."""
+        return [candidate for candidate in self.candidates if not candidate.finished]
+
+    def lose_worker(self) -> None:
+        """Note that whoever prepared the prompt is gone."""
+        if self.phase is Phase.PREPARED:
+            self.phase = Phase.UNCHECKED
+
+    def park(self, wire_id: int) -> None:
+        """Take the request off its worker. It goes on as ``wire_id``, since the worker may have
+        sent more under the old id already.
+        """
+        self.phase, self.wire_id = Phase.PARKED, wire_id
+
+    def survive_crash(self) -> bool:
+        """Count a crash of the worker that ran it; return whether it may be tried once more."""
+        self.crashes += 1
+        return self.crashes <= MAX_SURVIVED_CRASHES
+
+
+def _ignore(answer: LiveAnswer) -> None:
+    pass
+
+
+class LiveAnswer(Answer):
+    """The events of one request, buffered for its reader. Its dispatcher is the writer.
+
+    :param number: see :class:`ResumeState`.
+    :param on_close: called when the reader closes it before its end.
+    :param on_drained: called when the reader of a parked answer caught up.
+    :param deadline: cancelled when the request starts or ends.
+    :ivar resume: the dispatcher's own.
+    :ivar prompt_tokens: of its prompt; None before a worker counted them.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        model: str,
+        *,
+        number: int = 0,
+        on_close: Callable[[LiveAnswer], None] = _ignore,
+        on_drained: Callable[[LiveAnswer], None] = _ignore,
+        deadline: asyncio.TimerHandle | None = None,
+    ) -> None:
         self.request = request
         self.model = model
         self.id = uuid.uuid4().hex
+        self.outcome: str | None = None
+        self.prompt_tokens: int | None = None
         seed = request.sampling.seed
         base = secrets.randbelow(MAX_SEED) if seed is None else seed
-        self.candidates = [
+        candidates = [
             Candidate(self, index, (base + index) & MAX_SEED) for index in range(request.candidates)
         ]
-        self.prompt_tokens: int | None = None
-        self.wire_id = 0  # what the worker calls it
-        self.deadline: asyncio.TimerHandle | None = None
-        self.crashes = 0
-        self.outcome: str | None = None
-        self.on_close: Callable[[LiveAnswer], None] | None = None
-        self.on_drained: Callable[[LiveAnswer], None] | None = None
+        self.resume = ResumeState(candidates, number, wire_id=number)
+        self._on_close = on_close
+        self._on_drained = on_drained
+        self._deadline = deadline
+        self._buffer = EventBuffer()
+        self._stopwatch = Stopwatch()
         self._cached_tokens: int | None = None
-        self._events: deque[Event] = deque()
-        self._buffered_chars = 0
-        self._error: LmxError | None = None
-        self._changed = asyncio.Event()
-        self._created = time.monotonic()
-        self._started: float | None = None
-        self._first_token: float | None = None
-        self._ended: float | None = None
 
     # --- reading ---
 
     async def next(self, timeout_s: float | None = None) -> Event | None:
         """Return the next event; see :meth:`Answer.next`."""
-        if not self._events and self.outcome is None:
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                return None
-        if self._events:
-            return self._pop()
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
+        event = await self._buffer.next(timeout_s)
+        if self.resume.phase is Phase.PARKED and self._buffer.is_drained:
+            self._on_drained(self)
+        return event
 
     def close(self) -> None:
-        """Stop caring: cancels what still runs. Harmless after the end."""
-        if self.on_close is not None:
-            self.on_close(self)
+        """Cancel what still runs; see :meth:`Answer.close`."""
+        if self.outcome is None:
+            self._on_close(self)
 
     def usage(self) -> Usage:
         """Return what it cost so far."""
-        end = self._ended or time.monotonic()
+        candidates = self.resume.candidates
         return Usage(
             prompt_tokens=self.prompt_tokens or 0,
             cached_tokens=self._cached_tokens or 0,
-            completion_tokens=sum(len(candidate.tokens) for candidate in self.candidates),
-            reasoning_tokens=sum(candidate.reasoning_tokens for candidate in self.candidates),
-            queue_s=(self._started or end) - self._created,
-            first_token_s=self._first_token and self._first_token - self._created,
-            total_s=end - self._created,
+            completion_tokens=sum(len(candidate.tokens) for candidate in candidates),
+            reasoning_tokens=sum(candidate.reasoning_tokens for candidate in candidates),
+            queue_s=self._stopwatch.queue_s,
+            first_token_s=self._stopwatch.first_token_s,
+            total_s=self._stopwatch.total_s,
         )
-
-    def _pop(self) -> Event:
-        event = self._events.popleft()
-        self._buffered_chars -= _chars(event)
-        if self.on_drained is not None and len(self._events) <= MAX_BUFFERED_EVENTS // 2:
-            self.on_drained(self)
-        return event
 
     # --- writing ---
 
@@ -123,58 +172,41 @@ class LiveAnswer(Answer):
     @property
     def is_full(self) -> bool:
         """Whether the reader is so far behind that the answer should pause."""
-        return (
-            len(self._events) >= MAX_BUFFERED_EVENTS or self._buffered_chars >= MAX_BUFFERED_CHARS
-        )
-
-    @property
-    def unfinished(self) -> list[Candidate]:
-        """The candidates that still have something to say."""
-        return [candidate for candidate in self.candidates if not candidate.finished]
+        return self._buffer.is_full
 
     def admit(self, prompt_tokens: int) -> None:
-        """Note that the request passed its checks; told to the reader the first time only."""
+        """Note that the request passed its checks; the reader learns it the first time only."""
+        self.resume.phase = Phase.PREPARED
         if self.prompt_tokens is None:
             self.prompt_tokens = prompt_tokens
-            self._push(Admitted(prompt_tokens))
+            self._buffer.push(Admitted(prompt_tokens))
 
     def start(self) -> None:
-        """Note that the first candidate left the queue."""
-        self._started = self._started or time.monotonic()
+        """Note that a candidate left the queue."""
+        self._stopwatch.start()
         self._disarm()
 
     def receive(self, event: Event) -> None:
         """Take an event of the worker: keep what a resume needs, and pass it to the reader."""
         if isinstance(event, TextDelta):
-            self.candidates[event.candidate].tokens.extend(event.tokens)
-            self._first_token = self._first_token or time.monotonic()
+            self.resume.candidates[event.candidate].tokens.extend(event.tokens)
+            self._stopwatch.token()
         elif isinstance(event, Finished):
-            self.candidates[event.candidate].finished = True
-            self.candidates[event.candidate].reasoning_tokens = event.reasoning_tokens
+            candidate = self.resume.candidates[event.candidate]
+            candidate.finished, candidate.reasoning_tokens = True, event.reasoning_tokens
         elif isinstance(event, PromptProgress) and self._cached_tokens is None:
             self._cached_tokens = event.cached
-        self._push(event)
+        self._buffer.push(event)
 
     def end(self, outcome: str, error: LmxError | None = None) -> None:
-        """Close the writing side; the reader gets what is buffered, then the error or the end."""
-        self.outcome, self._error = outcome, error
-        self._ended = time.monotonic()
-        self.on_close = self.on_drained = None
+        """End the events; the reader gets what is buffered, then the error or the end."""
+        self.outcome = outcome
+        self.resume.phase = Phase.ENDED
+        self._stopwatch.end()
         self._disarm()
-        self._changed.set()
+        self._buffer.close(error)
 
     def _disarm(self) -> None:
-        if self.deadline is not None:
-            self.deadline.cancel()
-            self.deadline = None
-
-    def _push(self, event: Event) -> None:
-        self._buffered_chars += _chars(event)
-        self._events.append(event)
-        self._changed.set()
-
-
-def _chars(event: Event) -> int:
-    if isinstance(event, TextDelta | ReasoningDelta):
-        return len(event.text)
-    return len(event.arguments) if isinstance(event, ToolCallDelta) else 0
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

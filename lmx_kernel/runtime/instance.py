@@ -1,14 +1,12 @@
-"""One model's worker from load to unload: a single task walks it through its life."""
+"""One model: when it is loaded and unloaded, and what is asked of it in between."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from functools import partial
-from typing import Any
 
 import structlog
 from attrs import evolve, frozen
@@ -16,34 +14,23 @@ from attrs import evolve, frozen
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
 from lmx_kernel.engine.protocol import EngineStats
+from lmx_kernel.runtime import tenure
 from lmx_kernel.runtime.answer import LiveAnswer
-from lmx_kernel.runtime.breaker import Breaker
 from lmx_kernel.runtime.dispatcher import Dispatcher
-from lmx_kernel.runtime.process import WorkerProcess
-from lmx_kernel.runtime.settings import ModelSettings
-from lmx_kernel.types import EngineLimits, EngineSpec, GenerationRequest, ModelCard
-from lmx_kernel.worker import messages as wire
+from lmx_kernel.runtime.supervisor import Supervisor
+from lmx_kernel.types import EngineSpec, GenerationRequest, ModelCard
 
-TICKS = 10  # looks at a silent worker within one timeout
-MAX_LOST_LOADS = 2
-GRACE_S = 0.5  # between two requests of one who waits for each answer
-TOLD_SHARE = 0.1
-LEAK_SHARE, LEAK_BYTES = 0.25, 64 << 20
 log = structlog.get_logger(__name__)
 
 
 class State(StrEnum):
-    """Where a model is in its life."""
+    """Where a model is between two loads."""
 
     ABSENT = "absent"
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"
     COOLING = "cooling"
-
-
-class WorkerLostError(Exception):
-    """The worker died or hung; the message says how."""
 
 
 @frozen(kw_only=True)
@@ -53,7 +40,7 @@ class InstanceServices:
     :param spec: says how a model is to be loaded now.
     :param reserve: checks the model's files and holds its memory (in bytes) while the context is
         open; waits for room, and raises LmxError where there can be none.
-    :param env: the environment that the backend wants for its worker; asked in a thread.
+    :param env: the environment that the backend wants for its worker; called in a thread.
     """
 
     settings: Settings
@@ -63,16 +50,27 @@ class InstanceServices:
     publish: Callable[[events.KernelEvent], None]
 
 
+@frozen
+class Ending:
+    """How a model is unloaded.
+
+    :ivar error: what requests get that are cut off or come meanwhile; None lets all that were
+        queued finish, and those that come meanwhile wait for the next load.
+    :ivar drain_s: how long requests may go on before they are cut off.
+    """
+
+    reason: str
+    error: errors.LmxError | None = None
+    drain_s: float = 0.0
+
+
 class Instance:
     """Loads one model when it is asked for, keeps its worker alive, and ends it.
 
     :ivar spec: what is loaded, and how.
-    :ivar requests: the model's queue.
-    :ivar memory_bytes: what is reserved for it.
     :ivar model: its id in the catalogue.
-    :ivar observed_bytes: what its worker was last seen to take.
-    :ivar stats: the engine's own figures, a second old at most while it works.
-    :ivar loaded_share: how much of the load is done, 0..1.
+    :ivar requests: the model's queue.
+    :ivar memory_bytes: what is reserved for it; 0 while nothing is.
     :ivar ttl_s: it is unloaded after so long without a request; None is never.
     :ivar pinned: it is not unloaded to make room for another.
     """
@@ -80,39 +78,72 @@ class Instance:
     def __init__(self, spec: EngineSpec, services: InstanceServices) -> None:
         self.spec = spec
         self.model = spec.card.id
-        self.requests = Dispatcher(self.model, services.settings, services.publish, self._begin)
+        self.requests = Dispatcher(
+            self.model, services.settings, services.publish, self._begin, self._stop_worker
+        )
         self.memory_bytes = 0
-        self.observed_bytes = 0
-        self._first_observed_bytes = 0
-        self.stats: EngineStats | None = None
-        self.loaded_share = 0.0
         self.ttl_s: float | None = None
         self.pinned = False
         self._services = services
-        self._state = State.ABSENT
-        self._breaker = Breaker()
-        self._lost_loads = 0
-        self._doing = ""
-        self._worker: WorkerProcess | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._retirement: asyncio.Task[None] | None = None
+        self._worker = Supervisor(self.requests, services.settings, services.publish, services.env)
+        self._life: asyncio.Task[None] | None = None
+        self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._ending: Ending | None = None
         self._loads: set[asyncio.Future[None]] = set()
-        self._refusal: errors.LmxError | None = None
-        self._ready_at = 0.0
-        self._why = ""
+
+    # --- what is seen ---
 
     @property
     def state(self) -> State:
-        """Where the model is in its life."""
-        if self._state is State.ABSENT and self._breaker.cooling_s(time.monotonic()):
-            return State.COOLING
-        return self._state
+        """Where the model is."""
+        if self._life is None:
+            is_cooling = self._worker.breaker.cooling_s(time.monotonic()) > 0
+            return State.COOLING if is_cooling else State.ABSENT
+        if self._worker.ready_at is None:
+            return State.LOADING
+        return State.DRAINING if self._ending else State.READY
 
     @property
     def pid(self) -> int | None:
         """The worker's process id."""
-        return self._worker.pid if self._worker else None
+        return self._worker.run.pid if self._worker.run else None
+
+    @property
+    def loaded_share(self) -> float:
+        """How much of the load is done, 0..1."""
+        return self._worker.run.loaded_share if self._worker.run else 0.0
+
+    @property
+    def stats(self) -> EngineStats | None:
+        """The engine's own figures, a second old at most while it works."""
+        return self._worker.run.stats if self._worker.run else None
+
+    @property
+    def observed_bytes(self) -> int:
+        """What the worker was last seen to take."""
+        return self._worker.run.observed_bytes if self._worker.run else 0
+
+    @property
+    def has_leaked(self) -> bool:
+        """Whether the worker takes more than is held for it, and much more than at first."""
+        run = self._worker.run
+        return run is not None and tenure.has_leaked(
+            reserved_bytes=self.memory_bytes,
+            first_bytes=run.first_observed_bytes,
+            observed_bytes=run.observed_bytes,
+        )
+
+    def expires_in_s(self, now: float) -> float | None:
+        """Return in how many seconds it is unloaded if it gets no request; None if it is not.
+
+        :param now: monotonic seconds.
+        """
+        ready_at, last_used = self._worker.ready_at, self.requests.last_used
+        if self.ttl_s is None or ready_at is None or self._ending or not self.requests.is_idle:
+            return None
+        return tenure.expires_in_s(now, ttl_s=self.ttl_s, ready_at=ready_at, last_used=last_used)
+
+    # --- what is asked of it ---
 
     def submit(self, request: GenerationRequest) -> LiveAnswer:
         """Queue a request; loads the model if need be.
@@ -129,147 +160,124 @@ class Instance:
         :raises LmxError: it cannot be loaded.
         """
         self._check_open()
-        if self._state is not State.READY:
+        if self.state is not State.READY:
             waiter = asyncio.get_running_loop().create_future()
             self._loads.add(waiter)
             self._begin()
             await waiter
 
-    def expires_in_s(self, now: float) -> float | None:
-        """Return in how many seconds it is unloaded if nobody asks; None if it is not.
-
-        :param now: monotonic seconds.
-        """
-        if self.ttl_s is None or self._state is not State.READY or not self.requests.is_idle:
-            return None
-        return max(0.0, max(self.requests.last_used, self._ready_at) + self.ttl_s - now)
-
     async def yield_memory(self, turn_s: float) -> None:
-        """Make room for another model, once it had its turn: when nobody asks any more, or it was
-        there for ``turn_s``. Bots that use two models in turn do not swap them at each request.
+        """Unload for another model that waits for memory: as soon as this one is out of use, or
+        after it was loaded for ``turn_s``. So clients that use two models in turn do not swap them
+        at each request.
         """
-        while self._task and (rest_s := self._rest_of_turn_s(turn_s)) > 0:
-            await asyncio.wait({self._task}, timeout=min(rest_s, GRACE_S))
+        while self._life and (rest_s := self._rest_of_turn_s(turn_s)) > 0:
+            await asyncio.wait({self._life}, timeout=min(rest_s, tenure.GRACE_S))
         await self.retire("evicted" if self.requests.is_idle else "turn")
 
     async def retire(self, reason: str) -> None:
-        """Finish what was asked so far, then unload. Requests that come meanwhile wait.
-
-        Goes on to its end even if whoever called is cancelled.
+        """Finish what was queued so far, then unload. Requests that come meanwhile wait for the
+        next load. The unload goes on even if the caller is cancelled.
         """
-        if self._retirement is None and self._task is not None:
-            self._retirement = asyncio.ensure_future(self._retire(self._task, reason))
-        if self._retirement is not None:
-            await asyncio.shield(self._retirement)
+        if self._life is not None:
+            self._ending = self._ending or Ending(reason)
+            await self._drain(self._life)
 
-    async def unload(self, error: errors.LmxError, reason: str, drain_s: float = 0.0) -> None:
-        """Unload: what is in flight may go on for ``drain_s``, then it gets ``error``, as does
-        whoever asks meanwhile.
+    async def unload(self, ending: Ending) -> None:
+        """Unload: requests in flight may go on for ``ending.drain_s``, then they get
+        ``ending.error``, as do those that come meanwhile.
         """
-        self._refusal, self._why = error, reason
+        error = ending.error
+        assert error is not None
+        self._ending = ending
         try:
-            if drain_s and self._state is not State.LOADING:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(drain_s):
-                        await self.retire(reason)
+            if self._life and ending.drain_s and self.state is not State.LOADING:
+                await self._drain(self._life, ending.drain_s)
             self.requests.fail_all(error)
             self._settle_loads(error)
             await self._end()
         finally:
-            self._refusal = None
+            if self._ending is ending:  # it ends also if the caller was cancelled
+                self._ending = Ending(ending.reason) if self._life else None
 
     def observe(self, taken_bytes: int) -> None:
         """Note what the worker was seen to take."""
-        device_bytes = self.stats.memory_bytes if self.stats else 0
-        self.observed_bytes = max(taken_bytes, device_bytes)
-        if self._state is State.READY and not self._first_observed_bytes:
-            self._first_observed_bytes = self.observed_bytes
-
-    @property
-    def has_leaked(self) -> bool:
-        """Whether the worker takes more than is held for it, and much more than at first."""
-        growth = self.observed_bytes - self._first_observed_bytes
-        return self.observed_bytes > self.memory_bytes and growth > max(
-            LEAK_SHARE * self._first_observed_bytes, LEAK_BYTES
-        )
+        if self._worker.run is not None:
+            self._worker.run.observe(taken_bytes)
 
     def hold(self, reason: str) -> None:
-        """Start no request for now, since ``reason``; "" lets them start again."""
+        """Start no request for now, for ``reason``; "" lets them start again."""
         self.requests.hold(reason)
 
     def kill(self, reason: str) -> None:
         """End the worker at once; its requests are resumed on the next, as after a crash."""
-        if self._worker is not None:
-            self._why = reason
-            self._worker.kill()
+        if self._worker.run is not None:
+            self._worker.run.kill(reason)
 
     def trim(self) -> None:
         """Let the worker give back what only serves later requests."""
-        if self._worker is not None and self._state is not State.LOADING:
-            self._worker.send(wire.Trim())
+        if self._worker.run is not None:
+            self._worker.run.trim()
 
-    # --- life ---
+    # --- inside ---
 
     def _check_open(self) -> None:
-        cooling_s = self._breaker.cooling_s(time.monotonic())
+        cooling_s = self._worker.breaker.cooling_s(time.monotonic())
         if cooling_s:
             raise errors.UnavailableError(
                 f"the worker of {self.model} crashed repeatedly; it is left alone for "
                 f"{cooling_s:.0f} more seconds",
                 retry_after_s=int(cooling_s) + 1,
             )
-        if self._refusal is not None:
-            raise self._refusal
+        if self._ending is not None and self._ending.error is not None:
+            raise self._ending.error
 
     def _rest_of_turn_s(self, turn_s: float) -> float:
-        if self._state is State.LOADING:
-            return GRACE_S  # it has not begun yet
+        if (ready_at := self._worker.ready_at) is None:
+            return tenure.GRACE_S  # its turn begins when it is loaded
+        idle_since = self.requests.last_used if self.requests.is_idle else None
         now = time.monotonic()
-        rest_s = self._ready_at + turn_s - now
-        if self.requests.is_idle:
-            return min(rest_s, self.requests.last_used + GRACE_S - now)
-        return rest_s
+        return tenure.rest_of_turn_s(now, turn_s=turn_s, ready_at=ready_at, idle_since=idle_since)
 
     def _settle_loads(self, error: errors.LmxError | None = None) -> None:
-        """Tell whoever waits for the load how it went."""
+        """Wake whoever waits for the load, with its error if it failed."""
         loads, self._loads = self._loads, set()
         for waiter in loads:
             if not waiter.done():
                 waiter.set_result(None) if error is None else waiter.set_exception(error)
 
     def _begin(self) -> None:
-        if self._task is None:
-            self._state = State.LOADING
+        if self._life is None:
             self._stop = asyncio.get_running_loop().create_future()
-            self._task = asyncio.ensure_future(self._live())
-            self._task.add_done_callback(self._over)  # also if it is cancelled before it begins
+            self._life = asyncio.ensure_future(self._live())
+            self._life.add_done_callback(self._over)  # also if it is cancelled before it begins
 
-    async def _retire(self, life: asyncio.Task[None], reason: str) -> None:
-        self._state, self._why = State.DRAINING, reason
+    def _stop_worker(self) -> None:
+        if not self._stop.done():
+            self._stop.set_result(self._ending.reason if self._ending else "")
+
+    async def _drain(self, life: asyncio.Task[None], timeout_s: float | None = None) -> None:
+        """Wait for the end of this life, which comes when what was queued so far has finished."""
         self.requests.end_turn()
-        quiet = asyncio.ensure_future(self.requests.quiet.wait())
-        await asyncio.wait({quiet, life}, return_when=asyncio.FIRST_COMPLETED)
-        quiet.cancel()
-        self._retirement = None
-        if not life.done():
-            await self._end()
+        await asyncio.wait({life}, timeout=timeout_s)
 
     async def _end(self) -> None:
-        if not self._stop.done():
-            self._stop.set_result(None)
-        if self._task is not None:
+        if (life := self._life) is not None:
+            self._stop_worker()
             if not self.memory_bytes:  # it waits for room, and need not any more
-                self._task.cancel()
-            await asyncio.wait({self._task})
+                life.cancel()
+            await asyncio.wait({life})
 
     async def _live(self) -> None:
-        """From the wish for a worker until it was stopped, or cannot be had."""
+        """One life of the model: reserve memory, start a worker, start another one after a crash.
+        Returns when it was stopped or cannot be loaded.
+        """
         try:
-            self._state, self.loaded_share, self._why = State.LOADING, 0.0, ""
             self.spec = self._services.spec(self.spec.card)
             self._services.publish(events.LoadStarted(model=self.model))
             async with self._services.reserve(self) as self.memory_bytes:
-                await self._keep_worker()
+                spec = evolve(self.spec, memory_bytes=self.memory_bytes)
+                await self._worker.keep_worker(spec, self._stop, self._settle_loads)
         except errors.LmxError as error:
             self._give_up(error)
         # A plugin's backend may fail in any way, and the system may refuse a process; whoever
@@ -281,10 +289,12 @@ class Instance:
             self._over(asyncio.current_task())
 
     def _over(self, life: asyncio.Task[None] | None) -> None:
-        """Make ready for the next life, if this one was not the last already."""
-        if self._task is not life:
+        """Prepare for the next life and begin it if somebody waits, once for each life."""
+        if self._life is not life:
             return
-        self._state, self.memory_bytes, self._task = State.ABSENT, 0, None
+        self._life, self.memory_bytes = None, 0
+        if self._ending is not None and self._ending.error is None:
+            self._ending = None
         self.requests.reopen()
         if self.requests.waiting or self._loads:
             self._begin()
@@ -295,109 +305,3 @@ class Instance:
         )
         self.requests.fail_all(error)
         self._settle_loads(error)
-
-    async def _keep_worker(self) -> None:
-        while not self._stop.done():
-            try:
-                await self._run_worker()
-            except WorkerLostError as lost:
-                self._crashed(str(lost))
-
-    async def _run_worker(self) -> None:
-        opened: asyncio.Future[EngineLimits] = asyncio.get_running_loop().create_future()
-        began, self._doing = time.monotonic(), ""
-        env = await asyncio.to_thread(self._services.env, self.spec)
-        worker = await WorkerProcess.start(env, partial(self._receive, opened))
-        self._worker = worker
-        try:
-            models = self._services.settings.get(ModelSettings)
-            worker.send(wire.Open(evolve(self.spec, memory_bytes=self.memory_bytes)))
-            await self._watch(worker, opened, models.load_timeout_s)
-            if opened.done():
-                self._ready(worker, opened.result(), time.monotonic() - began)
-                await self._watch(worker, self._stop, models.hang_timeout_s)
-                self.requests.detach()
-                self._services.publish(events.ModelUnloaded(model=self.model, reason=self._why))
-        finally:
-            self._worker, self.stats = None, None
-            self.observed_bytes = self._first_observed_bytes = 0
-            await worker.close()
-
-    def _receive(self, opened: asyncio.Future[EngineLimits], message: wire.Message) -> None:
-        if isinstance(message, wire.Opened):
-            opened.set_result(message.limits)
-        elif isinstance(message, wire.LoadRefused):
-            opened.set_exception(errors.from_code(message.code, message.message))
-        elif isinstance(message, wire.Observed):
-            self.stats = message.stats
-        elif isinstance(message, wire.Loading):
-            self._doing = message.doing
-            self._progressed(message.share)
-        else:
-            self.requests.receive(message)
-
-    def _progressed(self, share: float) -> None:
-        if share - self.loaded_share >= TOLD_SHARE:
-            self.loaded_share = share
-            self._services.publish(events.LoadProgressed(model=self.model, share=share))
-
-    async def _watch(
-        self, worker: WorkerProcess, goal: asyncio.Future[Any], timeout_s: float
-    ) -> None:
-        """Wait for ``goal`` or for the wish to stop.
-
-        Silence is counted in looks, not by the clock: after a sleep of the whole machine a worker
-        gets its full time again.
-
-        :raises WorkerLostError: the worker died, or gave no sign of life for ``timeout_s``.
-        """
-        waits = {goal, self._stop, worker.exited}
-        frames, silent = worker.frames, 0
-        while silent < TICKS:
-            await asyncio.wait(
-                waits, timeout=timeout_s / TICKS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if goal.done() or self._stop.done():
-                return
-            if worker.exited.done():
-                exited = f"{worker.exited.result()} {worker.last_words}".strip()
-                raise WorkerLostError(self._why or self._told(exited))
-            silent = 0 if worker.frames != frames else silent + 1
-            frames = worker.frames
-            if silent >= TICKS // 2:
-                worker.send(wire.Ping())
-        raise WorkerLostError(self._told(f"no sign of life for {timeout_s:g} seconds"))
-
-    def _told(self, end: str) -> str:
-        return f"{self._doing}: {end}" if self._doing else end
-
-    def _ready(self, worker: WorkerProcess, limits: EngineLimits, load_s: float) -> None:
-        self._state, self._lost_loads = State.READY, 0
-        self._ready_at, self.loaded_share, self._doing = time.monotonic(), 1.0, ""
-        self._settle_loads()
-        self._services.publish(
-            events.ModelLoaded(
-                model=self.model,
-                pid=worker.pid,
-                load_s=load_s,
-                memory_bytes=self.memory_bytes,
-            )
-        )
-        self.requests.attach(worker.send, limits)
-
-    def _crashed(self, reason: str) -> None:
-        """Count a lost worker.
-
-        :raises EngineCrashedError: it was one too many; the model is left alone for a while.
-        """
-        self._why = ""
-        resumed, failed = self.requests.crash(reason)
-        self._services.publish(
-            events.WorkerCrashed(model=self.model, reason=reason, resumed=resumed, failed=failed)
-        )
-        if self._state is State.LOADING:
-            self._lost_loads += 1
-        self._state = State.LOADING
-        if self._breaker.crashed(time.monotonic()) or self._lost_loads >= MAX_LOST_LOADS:
-            self._breaker.trip(time.monotonic())
-            raise errors.EngineCrashedError(f"the worker of {self.model} keeps crashing: {reason}")

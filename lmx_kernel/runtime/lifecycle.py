@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
-from lmx_kernel.memory.ledger import Ledger, format_bytes
+from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.runtime.answer import LiveAnswer
-from lmx_kernel.runtime.instance import Instance, InstanceServices, State
+from lmx_kernel.runtime.instance import Ending, Instance, InstanceServices, State
 from lmx_kernel.runtime.measure import measure_memory
+from lmx_kernel.runtime.room import Refusal, Room, plan_room
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import (
     Admission,
@@ -25,7 +26,7 @@ from lmx_kernel.types import (
 )
 
 CLOSE_CALL = 0.8  # an estimate above this share of what is free is replaced by an exact figure
-LOOK_S = 1.0
+MAINTENANCE_S = 1.0
 
 
 class Lifecycle:
@@ -47,7 +48,7 @@ class Lifecycle:
         self._backends = backends
         self._overrides: dict[str, LoadOverrides] = {}
         self._turn = asyncio.Lock()  # fair: those who wait for memory are served in order
-        self._surroundings = InstanceServices(
+        self._services = InstanceServices(
             settings=settings,
             spec=self._overridden_spec,
             reserve=self._reserve,
@@ -71,7 +72,7 @@ class Lifecycle:
             )
         return instance.submit(request)
 
-    # --- wishes ---
+    # --- loading and unloading ---
 
     async def load(self, card: ModelCard, overrides: LoadOverrides) -> Instance:
         """Load a model and return when it is ready. One that is loaded in another way finishes what
@@ -84,7 +85,7 @@ class Lifecycle:
         instance = self._instance(card)
         spec = self._spec(card, overrides)
         if instance.memory_bytes and instance.spec != spec:
-            await self._check_room(instance, spec)
+            self._require_room(instance, await self._needed_bytes(spec))
         before, self._overrides[card.id] = self._overrides.get(card.id), overrides
         try:
             if instance.spec != spec:
@@ -104,7 +105,7 @@ class Lifecycle:
         self._overrides.pop(model, None)
         if instance := self.instances.get(model):
             error = errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5)
-            await instance.unload(error, reason, self._models.drain_s)
+            await instance.unload(Ending(reason, error, self._models.drain_s))
 
     async def admission(self, card: ModelCard, overrides: LoadOverrides) -> Admission:
         """Return whether a model could be loaded now, and what that would take.
@@ -113,26 +114,26 @@ class Lifecycle:
         """
         spec = self._spec(card, overrides)
         estimate = await self._estimate(spec)
-        instance = self.instances.get(card.id)
-        victims = self._room_for(instance, estimate.total_bytes)
+        room = self._plan_room(self.instances.get(card.id), estimate.total_bytes)
+        evictions = room.evictions if isinstance(room, Room) else ()
         return Admission(
             model=card.id,
             options=spec.options,
             estimate=estimate,
             available_bytes=self.ledger.available_bytes,
             budget_bytes=self.ledger.budget_bytes,
-            unloads=tuple(victim.model for victim in victims or ()),
-            problem=self._problem(instance, estimate.total_bytes),
+            unloads=tuple(other.model for other in evictions),
+            problem=room.reason if isinstance(room, Refusal) else None,
         )
 
-    # --- the house ---
+    # --- maintenance ---
 
     async def run_maintenance(self) -> None:
-        """Unload models whose time is over, and load those anew that leaked, for ever. Only idle
-        ones, so nobody waits for this.
+        """Unload models that expired and restart those that leaked, for ever. Only idle models, so
+        that no request waits for this.
         """
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(MAINTENANCE_S)
             now = time.monotonic()
             for instance in list(self.instances.values()):
                 if instance.expires_in_s(now) == 0:
@@ -142,15 +143,15 @@ class Lifecycle:
 
     async def close(self, error: errors.LmxError) -> None:
         """Unload everything; requests in flight get ``error``."""
-        instances = self.instances.values()
-        await asyncio.gather(*(instance.unload(error, "stopping") for instance in instances))
+        ending = Ending("stopping", error)
+        await asyncio.gather(*(instance.unload(ending) for instance in self.instances.values()))
 
     # --- inside ---
 
     async def _recycle(self, instance: Instance) -> None:
         await instance.retire("recycled")
         if instance.model in self._overrides:
-            with suppress(errors.LmxError):  # format_bytes as an event
+            with suppress(errors.LmxError):  # published as an event
                 await instance.load()
 
     @property
@@ -162,7 +163,7 @@ class Lifecycle:
             raise errors.ModelUnusableError(f"{card.id} cannot be used: {card.problem}")
         instance = self.instances.get(card.id)
         if instance is None:
-            instance = Instance(self._overridden_spec(card), self._surroundings)
+            instance = Instance(self._overridden_spec(card), self._services)
             self.instances[card.id] = instance
         if instance.state is State.ABSENT:
             instance.spec = self._overridden_spec(card)
@@ -190,6 +191,7 @@ class Lifecycle:
             card=card,
             options=self._models.options_for(card, overrides),
             settings=self._backends.settings_of(card.backend),
+            engine_module=self._backends.engine_module_of(card.backend),
         )
 
     def _env(self, spec: EngineSpec) -> Mapping[str, str]:
@@ -197,76 +199,33 @@ class Lifecycle:
 
     @asynccontextmanager
     async def _reserve(self, instance: Instance) -> AsyncIterator[int]:
-        with ExitStack() as held:
+        with ExitStack() as reservation:
             async with self._turn:
                 needed_bytes = await self._needed_bytes(instance.spec)
-                await self._hold(held, instance, needed_bytes)
+                await self._make_room(instance, needed_bytes)
+                reservation.enter_context(self.ledger.reserve(instance.model, needed_bytes))
             yield needed_bytes
 
-    async def _check_room(self, instance: Instance, spec: EngineSpec) -> None:
-        """Check whether a model could be loaded as in ``spec`` in place of how it is loaded.
-
-        :raises InsufficientMemoryError: it could not.
-        """
-        needed_bytes = await self._needed_bytes(spec)
-        if self._room_for(instance, needed_bytes) is None:
-            raise errors.InsufficientMemoryError(self._shortage(instance, needed_bytes))
-
-    def _problem(self, instance: Instance | None, needed_bytes: int) -> str | None:
-        """Return why a model cannot be loaded, or None if it can."""
-        if self._room_for(instance, needed_bytes) is None:
-            return self._shortage(instance, needed_bytes)
-        try:
-            self._one_too_many(instance)
-        except errors.InsufficientMemoryError as error:
-            return error.message
-        return None
-
-    def _room_for(self, instance: Instance | None, needed_bytes: int) -> list[Instance] | None:
-        """Return who would be unloaded for a model, beside itself; None if that is not enough."""
+    def _plan_room(self, instance: Instance | None, needed_bytes: int) -> Room | Refusal:
+        """Return how a model gets room, given that it gives back what it holds itself."""
+        others = [other for other in self.instances.values() if other is not instance]
         held_bytes = instance.memory_bytes if instance else 0
-        return plan_evictions(self._others(instance), needed_bytes - held_bytes, self.ledger)
+        return plan_room(others, needed_bytes - held_bytes, self.ledger, self._models.max_loaded)
 
-    async def _hold(self, held: ExitStack, instance: Instance, needed_bytes: int) -> None:
-        while True:
-            victims = plan_evictions(self._others(instance), needed_bytes, self.ledger)
-            if victims is None:
-                raise errors.InsufficientMemoryError(self._shortage(instance, needed_bytes))
-            if not victims:
-                break
-            await victims[0].yield_memory(self._models.turn_s)
-        while victim := self._one_too_many(instance):
-            await victim.yield_memory(self._models.turn_s)
-        held.enter_context(self.ledger.reserve(instance.model, needed_bytes))
+    def _require_room(self, instance: Instance, needed_bytes: int) -> Room:
+        """Return how a model gets room.
 
-    def _others(self, instance: Instance | None) -> list[Instance]:
-        return [other for other in self.instances.values() if other is not instance]
-
-    def _one_too_many(self, instance: Instance | None) -> Instance | None:
-        """Return the model to unload since ``models.max_loaded`` are loaded already.
-
-        :raises InsufficientMemoryError: all of them are pinned.
+        :raises InsufficientMemoryError: it gets none, with the reason.
         """
-        loaded = [other for other in self._others(instance) if other.memory_bytes]
-        if not self._models.max_loaded or len(loaded) < self._models.max_loaded:
-            return None
-        if not (order := eviction_order(loaded)):
-            raise errors.InsufficientMemoryError(
-                f"models.max_loaded is {self._models.max_loaded}, and all of them are pinned"
-            )
-        return order[0]
+        room = self._plan_room(instance, needed_bytes)
+        if isinstance(room, Refusal):
+            raise errors.InsufficientMemoryError(room.reason)
+        return room
 
-    def _shortage(self, instance: Instance | None, needed_bytes: int) -> str:
-        others = eviction_order(self._others(instance))
-        pinned = sorted(i.model for i in self.instances.values() if i.pinned)
-        return (
-            f"{format_bytes(needed_bytes)} are needed and "
-            f"{format_bytes(self.ledger.available_bytes)} are available "
-            f"(budget {format_bytes(self.ledger.budget_bytes)}, "
-            f"held: {_listed(self.ledger.held)}); "
-            f"unloading {', '.join(other.model for other in others) or 'others'} would not make "
-            f"enough room" + (f" (pinned: {', '.join(pinned)})" if pinned else "")
-        )
+    async def _make_room(self, instance: Instance, needed_bytes: int) -> None:
+        """Unload other models until there is room; plans anew after each, since that took time."""
+        while evictions := self._require_room(instance, needed_bytes).evictions:
+            await evictions[0].yield_memory(self._models.turn_s)
 
     async def _needed_bytes(self, spec: EngineSpec) -> int:
         backend = self._backends.get(spec.card.backend)
@@ -280,41 +239,3 @@ class Lifecycle:
     async def _estimate(self, spec: EngineSpec) -> MemoryEstimate:
         backend = self._backends.get(spec.card.backend)
         return await asyncio.to_thread(backend.estimate, spec.card, spec.options, spec.settings)
-
-
-def eviction_order(instances: Iterable[Instance]) -> list[Instance]:
-    """Return the models that may be unloaded for another, first the one to go first.
-
-    Idle ones go before busy ones, those before the ones that are still loading, and among them the
-    one that was not used for longest.
-    """
-    return sorted(
-        (instance for instance in instances if instance.memory_bytes and not instance.pinned),
-        key=lambda instance: (
-            instance.state is State.LOADING,
-            not instance.requests.is_idle,
-            instance.requests.last_used,
-        ),
-    )
-
-
-def plan_evictions(
-    instances: Iterable[Instance], needed_bytes: int, ledger: Ledger
-) -> list[Instance] | None:
-    """Return the models to unload so that ``needed_bytes`` fit, in order; None if even all of them
-    would not make enough room.
-    """
-    room, victims = ledger.available_bytes, []
-    for instance in eviction_order(instances):
-        if room >= needed_bytes:
-            break
-        victims.append(instance)
-        room += instance.memory_bytes
-    return victims if room >= needed_bytes else None
-
-
-def _listed(held: Mapping[str, int]) -> str:
-    return (
-        ", ".join(f"{name} {format_bytes(size)}" for name, size in sorted(held.items()))
-        or "nothing"
-    )

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
+from lmx_kernel.config.days import DAYS, Day
 from lmx_kernel.types import LoadOptions, LoadOverrides, ModelCard
-
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-DAYS: tuple[Day, ...] = get_args(Day)
 
 
 @frozen(kw_only=True)

@@ -63,6 +63,7 @@ class FakeBackend:
     """Recognises scripts."""
 
     name = "fake"
+    engine_module = "lmx_kernel.testing.fake_engine"
 
     def identify(self, location: Location) -> Iterable[ModelCard]:
         for file in location.files:

@@ -1,6 +1,6 @@
 """The fake backend's engine: counts. Each answer is a run of numbers, so that every lost or doubled
-token shows. Where it begins hangs on the prompt, and above temperature 0 on the seed. Under a mask
-it comes to the end as soon as it may.
+token shows. Its first number depends on the prompt, and above temperature 0 on the seed. Under a
+mask it ends its answer as soon as it may.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ import zlib
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
-from attrs import define, field
+from attrs import define
 
 from lmx_kernel.engine.protocol import (
     EngineStats,
-    Output,
-    Progress,
     ProgressCallback,
     Sequence,
     Step,
     TokenLogprobs,
     TokenMask,
 )
+from lmx_kernel.engine.running import NOT_FINITE, RunningSequence, RunningSet
 from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.testing.fake_model import FakeModel, use_up
@@ -34,6 +33,7 @@ BYTES = 256
 END = 256
 FIRST_WORD = 257
 WORDS = 4096
+VOCABULARY = FIRST_WORD + WORDS
 CLOSERS = (END, *b'"}]')
 CHUNK = 64
 SOUR_AT = 3
@@ -78,12 +78,16 @@ class FakeTokenizer:
         return list(text.encode())
 
 
-@define
-class _Run:
-    sequence: Sequence
+@define(eq=False, kw_only=True)
+class _Run(RunningSequence):
+    """A sequence; its answer counts on from ``start``."""
+
     start: int
-    computed: int = 0
-    made: int = field(default=0)
+
+    @property
+    def made(self) -> int:
+        """Tokens of the answer so far."""
+        return len(self.tokens) - self.prompt_length + self.request.produced
 
 
 class FakeEngine:
@@ -98,28 +102,31 @@ class FakeEngine:
         )
         self._script = script
         self._path: Path = spec.card.path
-        self._runs: dict[int, _Run] = {}
+        self._running: RunningSet[_Run] = RunningSet(self.limits, VOCABULARY, lambda *_: None)
         self._made = 0
         self._memory = [memory]
 
     def add(self, sequence: Sequence) -> None:
+        self._running.check(sequence)
         prompt = sequence.tokens[: len(sequence.tokens) - sequence.produced]
         seed = sequence.sampling.seed if sequence.sampling.temperature else 0
         start = zlib.crc32(str(prompt).encode()) + (seed or 0)
-        self._runs[sequence.id] = _Run(sequence, start, made=sequence.produced)
+        self._running.add(_Run(request=sequence, start=start))
 
     def remove(self, sequence_id: int) -> None:
-        self._runs.pop(sequence_id, None)
+        self._running.remove(sequence_id)
 
     def step(self) -> Step:
-        preempted = self._make_room()
-        progress = [move for run in self._runs.values() if (move := self._prefill(run))]
-        ready = [run for run in self._runs.values() if run.computed >= len(run.sequence.tokens)]
+        self._running.begin_step()
+        self._running.fit_cache()
+        for run in self._running:
+            self._prefill(run)
+        ready = [run for run in self._running if not run.in_prefill]
         if ready and self._script.tokens_per_s:
             time.sleep(1 / self._script.tokens_per_s)
-        failed = self._fail(ready)
-        outputs = [self._decode(run) for run in ready if run.sequence.id in self._runs]
-        return Step(tuple(outputs), tuple(progress), preempted, failed)
+        for run in ready:
+            self._decode(run)
+        return self._running.end_step()
 
     def embed(self, inputs: Seq[Seq[int]]) -> list[list[float]]:
         return [self._embed(tokens) for tokens in inputs]
@@ -128,56 +135,42 @@ class FakeEngine:
         del self._memory[1:]
 
     def stats(self) -> EngineStats:
-        used = sum(run.computed + run.made for run in self._runs.values())
-        return EngineStats(cache_tokens_used=used)
+        return EngineStats(cache_tokens_used=sum(run.done for run in self._running))
 
     def close(self) -> None:
-        self._runs.clear()
+        self._running.clear()
 
     def _embed(self, tokens: Seq[int]) -> list[float]:
         if self._script.tokens_per_s:
             time.sleep(1 / self._script.tokens_per_s)
         if _has_text(tokens, self._script.sour):
-            raise EngineFailedError("the model's numbers are not finite")
-        self._misbehave(tokens)
-        self._made += 1
+            raise EngineFailedError(NOT_FINITE)
+        self._make(tokens, 1)
         angle = zlib.crc32(str(tuple(tokens)).encode())
         return [math.cos(angle), math.sin(angle)]
 
-    def _make_room(self) -> tuple[int, ...]:
-        """Put out the youngest until the rest has room for one more token each."""
-        preempted = []
-        while len(self._runs) > 1 and self._needed_tokens() > self.limits.cache_tokens:
-            preempted.append(self._runs.popitem()[0])
-        return tuple(preempted)
-
-    def _needed_tokens(self) -> int:
-        return sum(
-            len(run.sequence.tokens) - run.sequence.produced + run.made + 1
-            for run in self._runs.values()
-        )
-
-    def _prefill(self, run: _Run) -> Progress | None:
-        total = len(run.sequence.tokens)
-        if run.computed >= total:
-            return None
-        chunk = min(CHUNK, total - run.computed)
+    def _prefill(self, run: _Run) -> None:
+        if not run.in_prefill or not (run.done or self._running.has_room_for(run)):
+            return
+        chunk = min(CHUNK, run.pending)
         if self._script.prefill_tokens_per_s:
             time.sleep(chunk / self._script.prefill_tokens_per_s)
-        run.computed += chunk
-        return Progress(run.sequence.id, run.computed, total, 0)
+        run.done += chunk
+        self._running.report_progress(run)
 
-    def _decode(self, run: _Run) -> Output:
-        self._misbehave(run.sequence.tokens)
-        self._made += 1
+    def _decode(self, run: _Run) -> None:
+        run.done = len(run.tokens)
+        if run.made == SOUR_AT and _has_text(run.request.tokens, self._script.sour):
+            self._running.fail(run, NOT_FINITE)
+            return
         token = self._next(run)
-        if run.sequence.mask is not None:
-            token = _closest(token, run.sequence.mask)
-            run.sequence.mask.accept((token,))
-        run.made += 1
-        asked = run.sequence.logprobs
-        logprobs = () if asked is None else (_logprobs(token, asked),)
-        return Output(run.sequence.id, (token,), logprobs)
+        if run.mask is not None:
+            token = _closest(token, run.mask)
+            run.mask.accept((token,))
+        forced = self._running.take_forced(run)
+        self._make(run.request.tokens, 1 + len(forced))
+        details = () if run.alternatives is None else (_logprobs(token, run.alternatives),)
+        self._running.give_out(run, (token, *forced), details)
 
     def _next(self, run: _Run) -> int:
         if self._script.says:
@@ -186,29 +179,18 @@ class FakeEngine:
         ended = self._script.answer_tokens and run.made >= self._script.answer_tokens
         return END if ended else FIRST_WORD + (run.start + run.made) % WORDS
 
-    def _fail(self, ready: list[_Run]) -> tuple[tuple[int, str], ...]:
-        sour = [
-            run.sequence.id
-            for run in ready
-            if run.made == SOUR_AT and _has_text(run.sequence.tokens, self._script.sour)
-        ]
-        for sequence_id in sour:
-            del self._runs[sequence_id]
-        return tuple((sequence_id, "the model's numbers are not finite") for sequence_id in sour)
-
-    def _misbehave(self, tokens: Seq[int]) -> None:
-        script = self._script
+    def _make(self, tokens: Seq[int], count: int) -> None:
+        """Make ``count`` tokens that follow ``tokens``, and the faults that are due with them."""
+        script, before = self._script, self._made
+        self._made += count
         if script.leak_bytes and (not script.leak_tokens or use_up(self._path, script.leak_tokens)):
             self._memory.append(bytearray(b"\1") * script.leak_bytes)
         if _has_text(tokens, script.poison) or (
-            self._is_due(script.crash_at) and use_up(self._path, script.times)
+            before < script.crash_at <= self._made and use_up(self._path, script.times)
         ):
             os.abort()
-        if self._is_due(script.hang_at) and use_up(self._path, script.times):
+        if before < script.hang_at <= self._made and use_up(self._path, script.times):
             os.kill(os.getpid(), signal.SIGSTOP)
-
-    def _is_due(self, at: int) -> bool:
-        return bool(at) and self._made + 1 == at
 
 
 def _has_text(tokens: Seq[int], text: str) -> bool:
@@ -228,4 +210,4 @@ def _closest(token: int, mask: TokenMask) -> int:
 
 
 def _logprobs(token: int, top: int) -> TokenLogprobs:
-    return TokenLogprobs(-0.25, tuple((token - n, -0.25 - n) for n in range(top)))
+    return TokenLogprobs(-0.25, tuple((token - n, -0.25 - 2 * n) for n in range(top)))

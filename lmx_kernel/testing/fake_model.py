@@ -1,4 +1,4 @@
-"""What a fake model does: read from the JSON file that stands for its weights."""
+"""What a fake model does, read from the JSON file that stands for its weights."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ SUFFIX = ".fake.json"
 
 @frozen(kw_only=True)
 class FakeModel:
-    """The part a fake model plays. Every field has a harmless default.
+    """The behaviour of a fake model. Every field has a harmless default.
 
     :ivar tokens_per_s: decode steps a second; 0 is as fast as possible.
     :ivar prefill_tokens_per_s: prompt tokens a second; 0 is as fast as possible.
     :ivar answer_tokens: tokens until it ends by itself; 0 is never.
     :ivar template: its chat template; "" for one that writes roles and contents.
-    :ivar says: it answers with this text, a token a byte, and does not count.
+    :ivar says: it answers with this text, a token a byte, instead of counting.
     :ivar load_s: how long loading takes, with progress all along.
-    :ivar load_hang: loading never ends, without a word.
+    :ivar load_hang: loading never ends, and reports no progress.
     :ivar load_error: loading fails with this message.
     :ivar memory_bytes: the estimate.
     :ivar allocate_bytes: what it really takes at load.
-    :ivar leak_bytes: what it takes more with every token.
+    :ivar leak_bytes: memory that it takes in addition with every token.
     :ivar leak_tokens: how many tokens leak, over all processes; 0 is all of them.
     :ivar crash_at: the process aborts when it has made this many tokens; 0 is never.
-    :ivar hang_at: the process stops in its tracks when it has made this many tokens; 0 is never.
+    :ivar hang_at: the process stops itself (SIGSTOP) when it has made this many tokens; 0 is never.
     :ivar times: how often it crashes or hangs in all, over all processes.
     :ivar embeds: it makes embeddings instead of answers; each counts as a token.
     :ivar poison: a prompt with this text crashes the process at its first token.

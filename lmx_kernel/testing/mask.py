@@ -1,4 +1,4 @@
-"""A mask that does as it is told, for the tests of engines."""
+"""A mask with a script, for the tests of engines."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 
 
 class ScriptedMask:
-    """Allows, one after the other, sets of tokens; an empty set allows all. A set of one is a token
-    that it forces.
+    """Allows one set of tokens after the other; an empty set allows all, a set of one forces it.
 
     :ivar steps: the sets.
-    :ivar said: the tokens that were accepted.
+    :ivar accepted: the tokens that were accepted.
     """
 
     def __init__(self, *steps: set[int]) -> None:
         self.steps = list(steps)
-        self.said: list[int] = []
+        self.accepted: list[int] = []
 
     def fill(self, row: Any) -> bool:
         """Allow the next set."""
         allowed = self._next()[:1]
         if not allowed or not allowed[0]:
             return False
-        row[:] = 0
         words = memoryview(row).cast("B").cast("I")
+        for place in range(len(words)):
+            words[place] = 0
         for token in allowed[0]:
             words[token // 32] |= 1 << token % 32
         return True
 
     def accept(self, tokens: Seq[int]) -> None:
-        """Note what was said."""
-        self.said += tokens
+        """Continue after ``tokens``."""
+        self.accepted += tokens
 
     def forced(self) -> list[int]:
         """Return the tokens of all sets of one that come next."""
@@ -44,7 +44,7 @@ class ScriptedMask:
         return forced
 
     def _next(self) -> list[set[int]]:
-        return self.steps[len(self.said) :]
+        return self.steps[len(self.accepted) :]
 
 
 def choices(seed: int, count: int, size: int = 4) -> list[set[int]]:

@@ -1,4 +1,4 @@
-"""One candidate's tokens to events: text, thoughts, calls, the end, and all of it on resume."""
+"""One candidate's tokens to events: text, reasoning, calls and the end."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ CALL_ID_CHARS = 24
 class CandidateOutput:
     """Reads the tokens of one candidate.
 
-    Its state is a pure function of the tokens it has seen, so feeding a new one the tokens that
-    were answered before (and ignoring what comes out) makes it stand exactly where the old one did.
+    Its state is a pure function of its tokens: to resume an answer, feed a new one the tokens that
+    were sent before, and drop the events.
 
     :param budget: how many tokens the candidate may have.
     :param seed: what the ids of its calls derive from.
@@ -63,7 +63,7 @@ class CandidateOutput:
         self._left = budget
         self._seed = seed
         self._parallel_calls = parallel_calls
-        self._started = self._ended = self._thought = 0
+        self._started = self._ended = self._reasoning_tokens = 0
         self.finished: str | None = None
 
     def feed(
@@ -92,7 +92,7 @@ class CandidateOutput:
         details = tuple(map(self._describe, tokens[:shown], logprobs))
         events = _joined(events, TextDelta(self._candidate, "", tuple(tokens[:used]), details))
         if self.finished:
-            events.append(Finished(self._candidate, self.finished, self._thought))
+            events.append(Finished(self._candidate, self.finished, self._reasoning_tokens))
         return events
 
     def _take(self, token: int) -> list[Event]:
@@ -100,22 +100,22 @@ class CandidateOutput:
         if token in self._ends:
             return self._end("stop")
         was_thinking = self._parser.is_thinking
-        events = self._say(self._parser.feed(self._detokenizer.feed(token)))
-        self._thought += was_thinking or self._parser.is_thinking
+        events = self._events_of(self._parser.feed(self._detokenizer.feed(token)))
+        self._reasoning_tokens += was_thinking or self._parser.is_thinking
         if self._left <= 0 and not self.finished:
             events += self._end("length")
         return events
 
     def _end(self, reason: str) -> list[Event]:
-        """Say what was held back, which may end the answer in its own way."""
-        events = self._say(self._parser.feed(self._detokenizer.flush()))
-        events += self._say(self._parser.flush())
+        """Return the events of held text, which may end the answer for another reason."""
+        events = self._events_of(self._parser.feed(self._detokenizer.flush()))
+        events += self._events_of(self._parser.flush())
         if not self.finished:
             events += self._visible(self._stops.flush())
             self.finished = "tool_calls" if self._ended and reason == "stop" else reason
         return events
 
-    def _say(self, pieces: Iterable[Piece]) -> list[Event]:
+    def _events_of(self, pieces: Iterable[Piece]) -> list[Event]:
         events: list[Event] = []
         for piece in pieces:
             if self.finished:
@@ -161,27 +161,28 @@ class CandidateOutput:
 
 def _joined(events: Sequence[Event], tokens: TextDelta) -> list[Event]:
     """Join neighbours of one kind, and put the tokens of the step into the first text."""
-    if not events:
-        return [tokens]
     joined: list[Event] = []
     for event in events:
-        last = joined[-1] if joined else None
-        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
-            joined[-1] = TextDelta(event.candidate, last.text + event.text, ())
-        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
-            joined[-1] = ReasoningDelta(event.candidate, last.text + event.text)
-        elif (
-            isinstance(event, ToolCallDelta)
-            and isinstance(last, ToolCallDelta)
-            and event.index == last.index
-        ):
-            joined[-1] = ToolCallDelta(
-                event.candidate, event.index, last.arguments + event.arguments
-            )
-        else:
+        both = _join(joined[-1], event) if joined else None
+        if both is None:
             joined.append(event)
+        else:
+            joined[-1] = both
     for index, event in enumerate(joined):
         if isinstance(event, TextDelta):
             joined[index] = TextDelta(event.candidate, event.text, tokens.tokens, tokens.logprobs)
             return joined
     return [tokens, *joined]
+
+
+def _join(first: Event, second: Event) -> Event | None:
+    """Return two events as one; None if they are of different kinds, or of different calls."""
+    match first, second:
+        case TextDelta(), TextDelta():
+            return TextDelta(first.candidate, first.text + second.text, ())
+        case ReasoningDelta(), ReasoningDelta():
+            return ReasoningDelta(first.candidate, first.text + second.text)
+        case ToolCallDelta(), ToolCallDelta() if first.index == second.index:
+            arguments = first.arguments + second.arguments
+            return ToolCallDelta(first.candidate, first.index, arguments)
+    return None

@@ -1,25 +1,21 @@
 """Where chat templates run: foreign code, which may only read what it is given, and not for long.
 
 jinja2's immutable sandbox keeps a template from everything that is not data. What is added here is
-a meter: whatever a template makes is paid for by its size, and each round of a loop costs something
-too, so one that multiplies texts or loops for ever is stopped wherever it is, without a thread or a
-process of its own. A round is 1 us dearer for it, a whole chat of 100 messages 0.1 ms.
+a meter (:mod:`lmx_kernel.text.meter`): whatever a template makes is paid for by its size, and so is
+each iteration of a loop. So a template that multiplies texts or loops for ever is stopped wherever
+it is, without a thread or a process of its own. An iteration takes 1 us longer for it, a chat of
+100 messages 0.1 ms.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import wraps
 from typing import Any, NoReturn
 
 import jinja2
-from attrs import define
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import do_round
@@ -27,17 +23,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-MAX_RENDER_S = 2.0
+from lmx_kernel.text.meter import ITEM_BYTES, ExhaustedError, charge, metered, paid, spend, weigh
+
 MAX_OUTPUT_CHARS = 4 * 1024 * 1024
-MAX_MADE_BYTES = 128 * 1024 * 1024
 MAX_SOURCE_CHARS = 1024 * 1024
-ITEM_BYTES = 8
-NESTED_ITEM_BYTES = 32
 MAX_NUMBER_BITS = 4096
 MAX_WIDTH = 9999
 MAX_INDENT = MAX_DIGITS = 64
 
-# These make much of little, and no chat template needs them.
+# These make long texts out of short ones, and no chat template needs them.
 FORBIDDEN_METHODS = frozenset(
     {
         *("center", "encode", "expandtabs", "format_map", "ljust", "rjust", "translate", "zfill"),
@@ -56,32 +50,6 @@ class RefusalError(Exception):
     """A template called ``raise_exception``."""
 
 
-class ExhaustedError(Exception):
-    """A template took too long, or made too much."""
-
-
-@define
-class _Meter:
-    deadline: float
-    left: int
-
-
-_meter: ContextVar[_Meter | None] = ContextVar("meter", default=None)
-
-
-@contextmanager
-def metered() -> Iterator[None]:
-    """Limit what templates do within, all of them together. One within another changes nothing."""
-    if _meter.get() is not None:
-        yield
-        return
-    token = _meter.set(_Meter(time.monotonic() + MAX_RENDER_S, MAX_MADE_BYTES))
-    try:
-        yield
-    finally:
-        _meter.reset(token)
-
-
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment, with the filters and functions that templates are written for."""
 
@@ -92,7 +60,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[loopcontrols, _Generation],
-            finalize=_spend,
+            finalize=spend,
         )
         for name in FORBIDDEN_FILTERS:
             del self.filters[name]
@@ -100,14 +68,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
             del self.globals[name]
         self.filters |= {"join": _join, "replace": _replace, "sum": _sum, "tojson": _tojson}
         self.filters |= {"indent": _indent, "format": _format, "round": _round}
-        self.filters = {name: _paid(function) for name, function in self.filters.items()}
+        self.filters = {name: paid(function) for name, function in self.filters.items()}
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         self.globals["namespace"] = _Namespace
 
     def compiled(self, source: str) -> jinja2.Template:
         """Compile a template.
 
-        :raises Exception: it is none; of any kind, as the compiler was not made for foreign code.
+        :raises Exception: the source is no template. Of any class, since jinja2's compiler was not
+            made for foreign code.
         """
         if len(source) > MAX_SOURCE_CHARS:
             raise ExhaustedError("it is too long")
@@ -116,18 +85,18 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return self.from_string(tree)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Apply an operator to values whose result is of a bearable size."""
+        """Apply an operator to values, if its result is not too large."""
         if operator == "*":
-            _charge(_product_bytes(left, right) + _product_bytes(right, left))
+            charge(_product_bytes(left, right) + _product_bytes(right, left))
             _check_number(left, right, bits=_bits(left) + _bits(right))
         elif operator == "**" and isinstance(right, int):
             _check_number(left, right, bits=_bits(left) * abs(right))
         elif operator == "%" and isinstance(left, str):
             _check_format(left, right if isinstance(right, tuple) else ())
-        return _spend(super().call_binop(context, operator, left, right))
+        return spend(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """Call a function or a method, if its result is of a bearable size."""
+        """Call a function or a method, if its result is not too large."""
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         if isinstance(owner, str) and args:
             if name == "join":
@@ -135,7 +104,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if name == "replace":
                 _check_replace(owner, *args[:2])
         result = super().call(__context, __obj, *args, **kwargs)
-        return _weigh(result) if isinstance(result, dict) else _spend(result)
+        return weigh(result) if isinstance(result, dict) else spend(result)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether a template may read an attribute."""
@@ -152,20 +121,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 raise ExhaustedError("it formats too wide")
         return wrapped
 
-    # What compiled templates call beside; see _Meters.
+    # Calls that _Meters puts into compiled templates.
 
     def tick(self, chars: int) -> str:
-        """Pay for one more round of a loop, or for a call of a macro, with so much text in it."""
-        _charge(1 + chars)
+        """Pay for an iteration of a loop, or a call of a macro, with ``chars`` of text in it."""
+        charge(1 + chars)
         return ""
 
     def spend(self, value: Any) -> Any:
         """Pay for a value."""
-        return _spend(value)
+        return spend(value)
 
     def weigh(self, value: Any) -> Any:
         """Pay for a list or dictionary and all that is in it."""
-        return _weigh(value)
+        return weigh(value)
 
     def chain(self, *parts: Any) -> str:
         """Join texts."""
@@ -252,50 +221,7 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-# --- paying ---------------------------------------------------------------------------------------
-
-
-def _charge(size_bytes: int) -> None:
-    meter = _meter.get()
-    if meter is None:
-        return
-    meter.left -= size_bytes
-    if meter.left < 0:
-        raise ExhaustedError("it makes too much of what it is given")
-    if time.monotonic() > meter.deadline:
-        raise ExhaustedError("it takes too long")
-
-
-def _spend(value: Any) -> Any:
-    """Pay for a value that was made."""
-    if isinstance(value, str | bytes):
-        _charge(1 + len(value))
-    elif isinstance(value, list | tuple | dict):
-        _charge(1 + ITEM_BYTES * len(value))
-    elif isinstance(value, int):
-        _charge(1 + value.bit_length() // 8)
-    else:
-        _charge(1)
-    return value
-
-
-def _weigh(value: Any) -> Any:
-    """Pay for all items in nested lists and dictionaries, each time that they are in there."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, list | tuple | dict):
-            _charge(NESTED_ITEM_BYTES * (1 + len(item)))
-            waiting += item.values() if isinstance(item, dict) else item
-    return value
-
-
-def _paid(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def paid(*args: Any, **kwargs: Any) -> Any:
-        return _spend(function(*args, **kwargs))
-
-    return paid
+# --- sizes and bounds ----------------------------------------------------------------------------
 
 
 def _product_bytes(value: Any, times: Any) -> int:
@@ -324,7 +250,7 @@ def _check_format(text: str, values: Sequence[Any] = ()) -> None:
 
 def _check_replace(text: str, old: object, new: object = "") -> None:
     if isinstance(old, str) and isinstance(new, str):
-        _charge(text.count(old) * len(new))
+        charge(text.count(old) * len(new))
 
 
 # --- filters and functions ------------------------------------------------------------------------
@@ -335,7 +261,7 @@ def _join(parts: Iterable[Any], separator: str = "", attribute: str | None = Non
     for part in parts:
         value = part if attribute is None else _member(part, attribute)
         texts.append(str(value))
-        _charge(1 + len(texts[-1]) + len(separator))
+        charge(1 + len(texts[-1]) + len(separator))
     return separator.join(texts)
 
 
@@ -383,7 +309,7 @@ def _tojson(
 def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     space = width if isinstance(width, str) else " " * min(width, MAX_INDENT)
     lines = str(text).split("\n")
-    _charge(len(lines) * (len(space) + ITEM_BYTES))
+    charge(len(lines) * (len(space) + ITEM_BYTES))
     head = [space + lines[0] if first else lines[0]]
     return "\n".join(head + [space + line if line or blank else line for line in lines[1:]])
 

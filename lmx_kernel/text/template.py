@@ -1,7 +1,7 @@
 """Chat templates: messages to prompt text.
 
-A template comes with the model. What it wants to be given differs from family to family and is
-written nowhere; so each is tried, once, with small conversations (see :class:`_Habits`).
+A template comes with the model. The form in which it takes messages differs between models and is
+written nowhere; so each is tried, once, with small conversations (see :class:`_Features`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from jinja2 import meta
 
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.text.formats.protocol import Format
-from lmx_kernel.text.sandbox import ExhaustedError, RefusalError, Sandbox, metered, render
+from lmx_kernel.text.meter import ExhaustedError, metered
+from lmx_kernel.text.sandbox import RefusalError, Sandbox, render
 from lmx_kernel.types import Message, TextPart, Tool, ToolCall
 
 SHORT_ID_CHARS = 9
@@ -26,10 +27,10 @@ PROBE = "qzx"
 
 @frozen(kw_only=True)
 class CallStyle:
-    """How a template wants to be given the calls of an assistant.
+    """The form in which a template takes an assistant's calls.
 
-    :ivar arguments_as_text: as JSON text, not as an object.
-    :ivar content_as_none: a message without text has no content, not an empty one.
+    :ivar arguments_as_text: arguments are JSON text, not an object.
+    :ivar content_as_none: the content of a message without text is None, not "".
     :ivar short_ids: ids have nine letters and digits.
     """
 
@@ -39,12 +40,12 @@ class CallStyle:
 
 
 @frozen(kw_only=True)
-class _Habits:
-    """What a template takes.
+class _Features:
+    """What a template supports.
 
-    :ivar system: whether it knows a message of the system.
-    :ivar parts: whether it wants content as a list of parts.
-    :ivar calls: how it wants calls; None if it knows nothing of them.
+    :ivar system: whether it writes system messages.
+    :ivar parts: whether it takes content as a list of parts only.
+    :ivar calls: the form in which it takes calls; None if it writes none.
     """
 
     system: bool
@@ -56,7 +57,8 @@ class ChatTemplate:
     """A model's chat template, compiled once. May be called from any thread.
 
     :param source: Jinja source.
-    :param texts: what the template may say for special tokens, such as ``bos_token``.
+    :param texts: the texts of special tokens by the template's names for them, such as
+        ``bos_token``.
     :raises InvalidRequestError: the source does not compile.
     """
 
@@ -70,7 +72,7 @@ class ChatTemplate:
                 f"the model's chat template is broken: {_reason(error)}", param="messages"
             ) from error
         self._texts = texts
-        self._known_habits: _Habits | None = None
+        self._known_features: _Features | None = None
         self._knows_developer = "developer" in source
 
     def render(
@@ -82,13 +84,19 @@ class ChatTemplate:
     ) -> str:
         """Return the prompt text, ready for the assistant's turn.
 
-        :param options: more names for the template; those that it gets anyway are not replaced.
-        :param chat_format: explains tools where the template does not.
+        :param options: more names for the template; they replace none of the usual ones.
+        :param chat_format: explains tools where the template does not, and knows the template's
+            names for the options.
         :raises InvalidRequestError: the template refuses these messages, fails, or does not end.
         """
+        names = options or {}
         try:
             with metered():
-                return self._render(*self._told(messages, tools, chat_format), options or {})
+                messages = self._with_known_roles(messages)
+                if chat_format is not None:
+                    messages, tools = self._explained(messages, tools, chat_format)
+                    names = chat_format.template_options(names)
+                return self._render(messages, tools, names)
         except RefusalError as refusal:
             raise InvalidRequestError(
                 f"the model's chat template refuses these messages: {_reason(refusal)}",
@@ -99,30 +107,26 @@ class ChatTemplate:
                 f"the model's chat template failed: {_reason(error)}", param="messages"
             ) from error
 
-    def _told(
-        self, messages: Sequence[Message], tools: Sequence[Tool], chat_format: Format | None
+    def _explained(
+        self, messages: Sequence[Message], tools: Sequence[Tool], chat_format: Format
     ) -> tuple[Sequence[Message], Sequence[Tool]]:
-        """Return messages and tools as the template can take them."""
-        if not self._knows_developer:
-            messages = [_as_system(message) for message in messages]
-        uses_tools = any(message.tool_calls or message.role == "tool" for message in messages)
-        knows_tools = "tools" in self._names and self._habits.calls is not None
-        if (
-            chat_format is not None
-            and (tools or uses_tools)
-            and (chat_format.explains_tools or not knows_tools)
-        ):
-            messages, tools = chat_format.explain(messages, tools), ()
-        if messages and messages[0].role == "system" and not self._habits.system:
-            messages = _without_system(messages)
+        """Return messages that explain the tools, and no tools, where the template does not."""
+        uses_tools = tools or any(each.tool_calls or each.role == "tool" for each in messages)
+        knows_tools = "tools" in self._names and self._features.calls is not None
+        if uses_tools and (chat_format.explains_tools or not knows_tools):
+            return chat_format.explain(messages, tools), ()
         return messages, tools
+
+    def _with_known_roles(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return messages if self._knows_developer else list(map(_as_system, messages))
 
     def _render(
         self, messages: Sequence[Message], tools: Sequence[Tool], options: Mapping[str, Any]
     ) -> str:
-        style = self._habits.calls or CallStyle()
-        as_parts = self._habits.parts
-        return self._write(list(_plain(messages, style, as_parts=as_parts)), tools, options)
+        if messages and messages[0].role == "system" and not self._features.system:
+            messages = _without_system(messages)
+        style, as_parts = self._features.calls or CallStyle(), self._features.parts
+        return self._write(list(_as_dicts(messages, style, as_parts=as_parts)), tools, options)
 
     def _write(
         self,
@@ -130,30 +134,27 @@ class ChatTemplate:
         tools: Sequence[Tool] = (),
         options: Mapping[str, Any] | None = None,
     ) -> str:
-        names = dict(options or {})
-        if "enable_thinking" in names:  # what two families call the same
-            names.setdefault("thinking", names["enable_thinking"])
-        names |= self._texts
+        names = {**(options or {}), **self._texts}
         names |= {"messages": messages, "add_generation_prompt": True}
         if tools:
             names["tools"] = list(map(_described, tools))
         return render(self._template, names)
 
     @property
-    def _habits(self) -> _Habits:
+    def _features(self) -> _Features:
         # functools.cached_property would let all threads wait for one that does not end
-        if self._known_habits is None:
-            self._known_habits = self._find_habits()
-        return self._known_habits
+        if self._known_features is None:
+            self._known_features = self._probe_features()
+        return self._known_features
 
-    def _find_habits(self) -> _Habits:
+    def _probe_features(self) -> _Features:
         user = {"role": "user", "content": PROBE}
         typed = {"role": "user", "content": [{"type": "text", "text": PROBE}]}
         is_plain = PROBE in self._try([user])
         parts = not is_plain and PROBE in self._try([typed])
         system = {"role": "system", "content": PROBE}
         asked = {"role": "user", "content": "hi"}
-        return _Habits(
+        return _Features(
             system=parts or PROBE in self._try([system, asked]),
             parts=parts,
             calls=self._call_style(parts),
@@ -170,7 +171,7 @@ class ChatTemplate:
                 Message("tool", (TextPart("done"),), tool_call_id=call.id),
             ]
             tool = Tool(name="other")
-            written = self._try(list(_plain(turns, style, as_parts=as_parts)), [tool])
+            written = self._try(list(_as_dicts(turns, style, as_parts=as_parts)), [tool])
             is_python = f"'{PROBE}'" in written  # an object where a text was wanted
             is_escaped = f'\\"{PROBE}' in written  # a text where an object was wanted
             if PROBE in written and not (is_python or is_escaped):
@@ -192,7 +193,7 @@ def _as_system(message: Message) -> Message:
 
 
 def _without_system(messages: Sequence[Message]) -> Sequence[Message]:
-    """Return messages of which the first of the user begins with the system's."""
+    """Return messages whose first user message begins with the system message."""
     system, *rest = messages
     for index, message in enumerate(rest):
         if message.role == "user":
@@ -201,32 +202,53 @@ def _without_system(messages: Sequence[Message]) -> Sequence[Message]:
     return [evolve(system, role="user"), *rest]
 
 
-def _plain(
+def _as_dicts(
     messages: Iterable[Message], style: CallStyle, *, as_parts: bool
 ) -> Iterable[dict[str, Any]]:
     """Yield messages as dictionaries of the kind that templates are written for."""
-    called: dict[str, str] = {}
+    names_by_call: dict[str, str] = {}
     for message in messages:
-        called |= {call.id: call.name for call in message.tool_calls}
-        text = "".join(part.text for part in message.parts)
-        plain: dict[str, Any] = {"role": message.role, "content": text}
-        if as_parts:
-            plain["content"] = [{"type": "text", "text": part.text} for part in message.parts]
-        if message.tool_calls:
-            plain["tool_calls"] = [_called(call, style) for call in message.tool_calls]
-            if style.content_as_none and not text:
-                plain["content"] = None
-        if message.role == "tool":
-            known = message.tool_call_id or ""
-            plain["tool_call_id"] = _id(known, style)
-            plain["name"] = message.name or called.get(known, "")
-        elif message.name is not None:
-            plain["name"] = message.name
-        if message.reasoning:
-            plain["reasoning_content"] = message.reasoning
-            if not text:
-                plain["thinking"] = message.reasoning
-        yield plain
+        names_by_call |= {call.id: call.name for call in message.tool_calls}
+        yield {
+            "role": message.role,
+            "content": _content(message, style, as_parts=as_parts),
+            **_calls(message, style),
+            **_names(message, style, names_by_call),
+            **_reasoning(message),
+        }
+
+
+def _content(message: Message, style: CallStyle, *, as_parts: bool) -> object:
+    text = _text(message)
+    if message.tool_calls and style.content_as_none and not text:
+        return None
+    return [{"type": "text", "text": part.text} for part in message.parts] if as_parts else text
+
+
+def _calls(message: Message, style: CallStyle) -> dict[str, Any]:
+    calls = [_called(call, style) for call in message.tool_calls]
+    return {"tool_calls": calls} if calls else {}
+
+
+def _names(message: Message, style: CallStyle, names_by_call: Mapping[str, str]) -> dict[str, Any]:
+    """Return what names a message's author: the call that a tool's result belongs to, or a name."""
+    if message.role == "tool":
+        call_id = message.tool_call_id or ""
+        name = message.name or names_by_call.get(call_id, "")
+        return {"tool_call_id": _id(call_id, style), "name": name}
+    return {} if message.name is None else {"name": message.name}
+
+
+def _reasoning(message: Message) -> dict[str, Any]:
+    if not message.reasoning:
+        return {}
+    names = {"reasoning_content": message.reasoning}
+    # Templates that write ``thinking`` refuse a message that has content as well.
+    return names if _text(message) else names | {"thinking": message.reasoning}
+
+
+def _text(message: Message) -> str:
+    return "".join(part.text for part in message.parts)
 
 
 def _called(call: ToolCall, style: CallStyle) -> dict[str, Any]:

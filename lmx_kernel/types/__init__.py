@@ -1,7 +1,7 @@
-"""The data of LMX: what a request is, what an answer is made of, what a model is.
+"""The data types of LMX: requests, answers, models and routing decisions.
 
-Neutral to every API dialect and every engine. All classes are frozen and cross process borders as
-they are (see :mod:`lmx_kernel.worker.messages`). Imports nothing but attrs.
+Independent of every API dialect and every engine. All classes are frozen, and are sent between
+processes as they are (see :mod:`lmx_kernel.worker.messages`). Imports nothing but attrs.
 """
 
 from lmx_kernel.types.answers import (

@@ -1,8 +1,9 @@
-"""What an answer is made of: events, and what it cost."""
+"""The events of an answer, and its usage."""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -18,7 +19,7 @@ class TokenLogprob:
 
 @frozen
 class Logprobs:
-    """The chosen token and, likeliest first, the alternatives that were asked for."""
+    """The sampled token and, likeliest first, the alternatives that were requested."""
 
     chosen: TokenLogprob
     top: tuple[TokenLogprob, ...]
@@ -26,14 +27,14 @@ class Logprobs:
 
 @frozen
 class Admitted:
-    """The request passed every check that can refuse it. Always the first event."""
+    """The request passed all checks and is not refused any more. Always the first event."""
 
     prompt_tokens: int
 
 
 @frozen
 class PromptProgress:
-    """How much of a candidate's prompt is computed; ``cached`` tokens needed no work."""
+    """Progress of a candidate's prefill; ``cached`` tokens were found in the prefix cache."""
 
     candidate: int
     processed: int
@@ -43,10 +44,10 @@ class PromptProgress:
 
 @frozen
 class TextDelta:
-    """More of a candidate's text, with the tokens it came from.
+    """More of a candidate's text, with its tokens.
 
-    The text may be empty (a character or a possible stop text is not complete yet), and tokens may
-    be empty (held text was released): tokens are counted once, in order.
+    The text may be empty (a character or a possible stop string is not complete yet), and the
+    tokens may be empty (text that was held back is released): each token is in one event, in order.
     """
 
     candidate: int
@@ -57,7 +58,7 @@ class TextDelta:
 
 @frozen
 class ReasoningDelta:
-    """More of what a candidate thinks before it speaks. Its tokens are in a :class:`TextDelta`."""
+    """More of a candidate's reasoning. Its tokens are in a :class:`TextDelta`."""
 
     candidate: int
     text: str
@@ -65,7 +66,7 @@ class ReasoningDelta:
 
 @frozen
 class ToolCallStarted:
-    """A candidate begins to call a tool; ``index`` counts the calls of one candidate from 0."""
+    """A candidate starts a tool call; ``index`` counts the calls of one candidate from 0."""
 
     candidate: int
     index: int
@@ -86,7 +87,7 @@ class ToolCallDelta:
 class Finished:
     """A candidate is complete. ``reason`` is one of stop, length, tool_calls.
 
-    :param reasoning_tokens: how many of its tokens were thought.
+    :param reasoning_tokens: how many of its tokens were reasoning.
     """
 
     candidate: int
@@ -96,7 +97,7 @@ class Finished:
 
 @frozen
 class Embedded:
-    """The vectors of an :class:`EmbeddingPrompt`, in its order, as the machine's float32."""
+    """The vectors of an :class:`EmbeddingPrompt`, in its order, as native float32."""
 
     candidate: int
     vectors: tuple[bytes, ...]
@@ -116,7 +117,13 @@ Event = (
 
 @frozen(kw_only=True)
 class Usage:
-    """What an answer cost. Tokens are counted over all candidates, the prompt once."""
+    """The tokens and times of an answer. Tokens of all candidates are counted, the prompt once.
+
+    :param cached_tokens: prompt tokens that were found in the prefix cache.
+    :param queue_s: from the arrival of the request to its start.
+    :param first_token_s: from the arrival to the first token; None if there is none yet.
+    :param total_s: from the arrival to the end.
+    """
 
     prompt_tokens: int
     cached_tokens: int
@@ -126,12 +133,30 @@ class Usage:
     first_token_s: float | None
     total_s: float
 
+    @classmethod
+    def joined(cls, usages: Sequence[Usage]) -> Usage:
+        """Return what several answers to one request cost together: tokens add up, and times are
+        those of the slowest.
+
+        :param usages: at least one.
+        """
+        firsts = [usage.first_token_s for usage in usages if usage.first_token_s is not None]
+        return cls(
+            prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+            cached_tokens=sum(usage.cached_tokens for usage in usages),
+            completion_tokens=sum(usage.completion_tokens for usage in usages),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+            queue_s=max(usage.queue_s for usage in usages),
+            first_token_s=max(firsts, default=None),
+            total_s=max(usage.total_s for usage in usages),
+        )
+
 
 @frozen(kw_only=True)
 class Embeddings:
-    """Texts as vectors of length 1, in the order in which they were given.
+    """Embeddings of texts, in the order of the texts: vectors of length 1.
 
-    :param model: the catalogue id of the model that made them.
+    :param model: the catalogue id of the model that computed them.
     :param prompt_tokens: of all texts together.
     """
 

@@ -1,4 +1,4 @@
-"""What a model is, and how it is loaded."""
+"""Models on disk, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import field, frozen
 class Location:
     """A place on disk that may hold a model.
 
-    :param name: what the model would be called, `publisher/name` or `name`.
+    :param name: the name of a model there, `publisher/name` or `name`.
     :param folder: the folder itself.
     :param files: the file names in it.
     """
@@ -24,14 +24,14 @@ class Location:
 
 @frozen(kw_only=True)
 class ModelCard:
-    """What is known of a model without loading it.
+    """The metadata of a model, known without loading it.
 
     :param backend: the backend that recognised it.
     :param path: the file or folder to load.
     :param size_bytes: of its weights on disk.
     :param context_length: in tokens, as trained.
-    :param files: all that belongs to this model alone; deleting the model deletes them.
-    :param problem: why it cannot be loaded; None if nothing is known to be wrong.
+    :param files: the files that belong to this model only; deleting the model deletes them.
+    :param problem: why it cannot be loaded; None if no problem is known.
     """
 
     id: str
@@ -53,7 +53,7 @@ class LoadOptions:
 
     :param context_length: tokens that one sequence may hold.
     :param parallel: sequences that may run at once.
-    :param cache_tokens: tokens of all sequences and kept prefixes together.
+    :param cache_tokens: tokens of all sequences and of the prefix cache together.
     """
 
     context_length: int
@@ -63,12 +63,12 @@ class LoadOptions:
 
 @frozen(kw_only=True)
 class LoadOverrides:
-    """How somebody wants a model to be loaded, beside what the config says.
+    """How the load of a model differs from the config.
 
     :param context_length: tokens that one request may use; None leaves it to the config.
     :param parallel: requests that run at once; None leaves it to the config.
-    :param ttl_s: unload it after so many seconds without a request; None never does.
-    :param pinned: never unload it to make room for another.
+    :param ttl_s: unload it after this many seconds without a request; None never does.
+    :param pinned: never evict it for another model.
     """
 
     context_length: int | None = None
@@ -79,7 +79,7 @@ class LoadOverrides:
 
 @frozen(kw_only=True)
 class MemoryEstimate:
-    """What a loaded model will take, in bytes."""
+    """The memory that a loaded model will use, in bytes."""
 
     weights_bytes: int
     cache_bytes: int
@@ -95,7 +95,7 @@ class MemoryEstimate:
 class Admission:
     """Whether a model could be loaded now.
 
-    :param available_bytes: as things are, without unloading anything.
+    :param available_bytes: what is available now, without unloading anything.
     :param unloads: models that would be unloaded to make room, in this order.
     :param problem: why it cannot be loaded; None if it can.
     """
@@ -114,17 +114,20 @@ class EngineSpec:
     """What a worker needs to open an engine: the card, the options, the backend's settings.
 
     :param memory_bytes: what the ledger holds for it; 0 where nothing is reserved.
+    :param engine_module: import path of the module that opens the engine; "" where it is registered
+        in the group ``lmx.worker``.
     """
 
     card: ModelCard
     options: LoadOptions
     settings: dict[str, Any] = field(factory=dict)
     memory_bytes: int = 0
+    engine_module: str = ""
 
 
 @frozen(kw_only=True)
 class EngineLimits:
-    """What an open engine can hold; same meaning as in :class:`LoadOptions`."""
+    """The limits of an open engine; see :class:`LoadOptions`."""
 
     context_length: int
     max_sequences: int

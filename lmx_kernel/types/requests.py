@@ -1,4 +1,4 @@
-"""What a client asks of a model: prompts, sampling, limits."""
+"""Requests: prompts, sampling, limits, tools and constraints."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from attrs import field, frozen
 
 @frozen
 class TextPart:
-    """A piece of text in a message."""
+    """A text in a message."""
 
     text: str
 
 
 @frozen
 class ToolCall:
-    """A call that an assistant made. ``arguments`` is JSON text, as the model wrote it."""
+    """A tool call of an assistant. ``arguments`` is JSON text, as the model wrote it."""
 
     id: str
     name: str
@@ -28,10 +28,10 @@ class Message:
     """One turn of a conversation.
 
     :param role: one of system, user, assistant, tool.
-    :param tool_calls: what an assistant called.
+    :param tool_calls: the tool calls of an assistant.
     :param tool_call_id: the call that a tool's message answers.
-    :param name: of the tool that answers, or of who speaks.
-    :param reasoning: what an assistant thought before it spoke.
+    :param name: the name of the tool that answers, or of the author.
+    :param reasoning: the reasoning of an assistant before its answer.
     """
 
     role: str
@@ -58,10 +58,10 @@ class Tool:
 
 @frozen(kw_only=True)
 class ToolChoice:
-    """Whether the model calls.
+    """Whether the model calls tools.
 
-    :param mode: none, auto (as it likes), or required (at least one call).
-    :param names: of the tools that it may call; empty for all.
+    :param mode: none, auto (the model decides), or required (at least one call).
+    :param names: the tools that it may call; empty for all.
     """
 
     mode: str = "auto"
@@ -70,11 +70,11 @@ class ToolChoice:
 
 @frozen
 class Constraint:
-    """What the visible text of an answer must look like.
+    """Structured output: what the text of an answer, without its reasoning, must match.
 
     :param kind: one of json_object, json_schema, regex, lark.
     :param source: the schema (JSON text), the pattern, or the grammar; "" for json_object.
-    :param param: the field of the client's request that it came in, for errors.
+    :param param: the field of the client's request that it is from, for errors.
     """
 
     kind: str
@@ -86,8 +86,8 @@ class Constraint:
 class ChatPrompt:
     """Messages that the model's own chat template turns into text.
 
-    :param tools: what the template tells the model it may call.
-    :param options: more names for the template, such as ``enable_thinking``.
+    :param tools: the tools that the template presents to the model.
+    :param options: further variables for the template, such as ``enable_thinking``.
     """
 
     messages: tuple[Message, ...]
@@ -114,7 +114,7 @@ EmbeddingInput = TextPrompt | TokenPrompt
 
 @frozen
 class EmbeddingPrompt:
-    """Texts that are not continued: each becomes a vector, see :class:`Embedded`."""
+    """Texts to embed: each becomes a vector, see :class:`Embedded`."""
 
     inputs: tuple[EmbeddingInput, ...]
 
@@ -124,7 +124,7 @@ Prompt = ChatPrompt | TextPrompt | TokenPrompt | EmbeddingPrompt
 
 @frozen(kw_only=True)
 class Sampling:
-    """How the next token is chosen.
+    """How the next token is sampled.
 
     :param temperature: 0 takes the likeliest token.
     :param top_k: keep the k likeliest tokens; 0 keeps all.
@@ -133,7 +133,7 @@ class Sampling:
     :param repetition_penalty: divide (multiply, if negative) the logits of seen tokens by this.
     :param presence_penalty: subtract this from the logits of seen tokens.
     :param frequency_penalty: subtract this times their count from the logits of seen tokens.
-    :param seed: fixes the draws; a random one is taken where it is None.
+    :param seed: makes sampling repeatable; None draws a random one.
     :param logit_bias: token id -> number added to its logit.
     """
 
@@ -150,18 +150,19 @@ class Sampling:
 
 @frozen(kw_only=True)
 class GenerationRequest:
-    """What a client asks of a model.
+    """A request to a model.
 
     :param model: the name as the client wrote it.
-    :param max_tokens: per candidate; None means up to the context length, and 0 that the prompt is
-        only counted: then it may be longer than the context.
-    :param stop: texts that end an answer; they are not part of it.
+    :param max_tokens: for each candidate; None means up to the context length, and 0 that the
+        prompt is only counted: then it may be longer than the context.
+    :param stop: stop strings, which end an answer and are not part of it.
     :param candidates: how many answers to the same prompt.
-    :param logprobs: None for none; else how many alternatives beside the chosen token.
-    :param tool_choice: whether, and what, the model calls of the prompt's tools.
-    :param parallel_tool_calls: whether one answer may hold several calls.
-    :param constraint: what the visible text must look like; None for anything.
-    :param reasoning_tokens: after so many tokens of thought the model must speak; None for no end.
+    :param logprobs: None for none; else how many alternatives beside the sampled token.
+    :param tool_choice: whether the model calls tools, and which of the prompt's tools it may.
+    :param parallel_tool_calls: whether one answer may have several calls.
+    :param constraint: structured output; None for free text.
+    :param reasoning_tokens: the most tokens of reasoning, after which the model must answer; None
+        for no limit.
     """
 
     model: str

@@ -7,7 +7,7 @@ from attrs import frozen
 
 @frozen
 class Skipped:
-    """A model that a request did not go to, and why."""
+    """A model that was not chosen for a request, and why."""
 
     model: str
     reason: str
@@ -17,13 +17,13 @@ class Skipped:
 class Decision:
     """A router's choice.
 
-    :param models: names of models, best first: the first that can take the request gets it.
+    :param models: names of models, best first: the first that can serve the request gets it.
     :param reason: why these, in a few words.
-    :param rule: what the choice rests on, where the router has a name for it.
-    :param strict: only the first will do: its own error is answered if it cannot take the request.
-    :param skipped: models that the router itself passed over.
-    :param retry_after_s: when to try again if nobody takes the request, where the reasons of
-        ``skipped`` pass with time; None where they do not.
+    :param rule: the name of the rule that decided, if the router has rules.
+    :param strict: try the first model only, and answer with its error if it cannot serve.
+    :param skipped: models that the router itself skipped.
+    :param retry_after_s: when to retry if no model can serve the request and the reasons in
+        ``skipped`` pass with time; None if they do not.
     """
 
     models: tuple[str, ...]
@@ -39,8 +39,9 @@ class Route:
     """Where a request went, and why.
 
     :param asked: the model's name as the client wrote it.
-    :param model: the id of the model that got it; "" if none could take it.
-    :param router: whose decision it was; "" where the request's own word counted.
+    :param model: the id of the model that got it; "" if none could serve it.
+    :param router: the router that decided; "" if the model was requested by its name.
+    :param chain: the models that were to be tried, best first.
     :param at: when, in seconds since the epoch.
     """
 
@@ -50,4 +51,5 @@ class Route:
     rule: str = ""
     reason: str = ""
     skipped: tuple[Skipped, ...] = ()
+    chain: tuple[str, ...] = ()
     at: float = 0.0

@@ -5,7 +5,7 @@ The process lives exactly as long as its channel: it ends when the kernel closes
 
 from __future__ import annotations
 
-import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -18,6 +18,7 @@ from lmx_kernel.engine.protocol import Engine
 from lmx_kernel.errors import LmxError, ModelUnusableError
 from lmx_kernel.hookspecs import PROJECT, WORKER_GROUP, WorkerSpecs
 from lmx_kernel.plugins.entry_points import entry_points
+from lmx_kernel.processes.lifeline import die_with_parent
 from lmx_kernel.types import EngineSpec
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
@@ -29,19 +30,13 @@ def main() -> None:
     # A terminal's Ctrl-C and a service manager's TERM reach the whole group; the kernel drains.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     channel = Channel.from_stdin()
     first = channel.receive()
     if isinstance(first, wire.Measure):
         channel.send(wire.Measured(_hooks(first.spec).lmx_measure_memory(spec=first.spec)))
     elif isinstance(first, wire.Open):
         _serve(channel, first.spec)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end a worker that is stopped or stuck in native code when its kernel dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _serve(channel: Channel, spec: EngineSpec) -> None:
@@ -70,15 +65,21 @@ def _open(channel: Channel, spec: EngineSpec) -> Engine:
 
 
 def _hooks(spec: EngineSpec) -> pluggy.HookRelay:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(WorkerSpecs)
+    manager.register(_engine_module(spec), name=spec.card.backend)
+    manager.check_pending()
+    return manager.hook
+
+
+def _engine_module(spec: EngineSpec) -> object:
+    if spec.engine_module:
+        return importlib.import_module(spec.engine_module)
     name = spec.card.backend
     entries = entry_points(WORKER_GROUP, name)
     if len(entries) != 1:
         raise ModelUnusableError(f"{len(entries)} plugins offer an engine for backend {name}")
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(WorkerSpecs)
-    manager.register(entries[0].load(), name=name)
-    manager.check_pending()
-    return manager.hook
+    return entries[0].load()
 
 
 def _refuse(channel: Channel, code: str, message: str) -> None:

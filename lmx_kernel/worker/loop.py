@@ -13,7 +13,7 @@ from attrs import define, evolve
 
 from lmx_kernel.engine.protocol import Engine, Sequence, Step, TokenLogprobs
 from lmx_kernel.errors import LmxError
-from lmx_kernel.text.constraints.masks import Mask
+from lmx_kernel.text.constraints.protocol import CandidateMask
 from lmx_kernel.text.formats.protocol import offered_tools
 from lmx_kernel.text.output import CandidateOutput
 from lmx_kernel.types import ChatPrompt, PromptProgress
@@ -31,7 +31,7 @@ class _Running:
     id: int
     candidate: int
     output: CandidateOutput
-    mask: Mask | None
+    mask: CandidateMask | None
 
     @property
     def is_over(self) -> bool:
@@ -113,7 +113,7 @@ class Loop:
 
     def _run(self, message: wire.Start, prepared: Prepared) -> None:
         """Let the engine continue a candidate, unless what it has said already is all."""
-        mask = prepared.shape.mask() if prepared.shape is not None else None
+        mask = prepared.constraints.mask() if prepared.constraints is not None else None
         if mask is not None:
             mask.accept(message.tokens)
         run = _Running(message.id, message.candidate, self._output(message, prepared), mask)

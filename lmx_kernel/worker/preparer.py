@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,12 @@ from attrs import field, frozen
 
 from lmx_kernel.engine.protocol import Engine
 from lmx_kernel.errors import InternalError, LmxError
-from lmx_kernel.text.constraints.masks import MaskFactory, Shape, needs_mask
+from lmx_kernel.text.constraints.lookup import find_engine
+from lmx_kernel.text.constraints.protocol import (
+    ConstraintEngine,
+    ConstraintPlan,
+    is_constrained,
+)
 from lmx_kernel.text.formats.protocol import Format, PlainFormat, find_format
 from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest
@@ -32,7 +38,7 @@ class Prepared:
     :param inputs: of each text that is to be embedded instead.
     :param prompt_end: the end of the prompt's text.
     :param format: what its answers are written in.
-    :param shape: what they may be; None for any text.
+    :param constraints: what they may be; None for any text.
     """
 
     request: GenerationRequest
@@ -40,7 +46,7 @@ class Prepared:
     inputs: list[list[int]] = field(factory=list)
     prompt_end: str = ""
     format: Format = field(factory=PlainFormat)
-    shape: Shape | None = None
+    constraints: ConstraintPlan | None = None
 
     @property
     def size(self) -> int:
@@ -49,23 +55,24 @@ class Prepared:
 
 
 class Preparer:
-    """Tokenises and checks requests, and compiles what their answers must look like.
+    """Tokenises and checks requests, and has the constraints of their answers compiled.
 
-    What must be compiled may take seconds, so it has threads of its own.
+    Compiling may take seconds, so requests with constraints have threads of their own.
     """
 
     def __init__(self, engine: Engine, channel: Channel) -> None:
         self._tokenizer = engine.tokenizer
         self._format = find_format(engine.tokenizer.chat_template)
         self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format)
-        self._masks = MaskFactory(engine.tokenizer, self._format)
+        self._constraints: ConstraintEngine | None = None
+        self._lookup = threading.Lock()
         self._channel = channel
         self._quick, self._slow = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(THREADS)
         self._requests: dict[int, Future[Prepared | None]] = {}
 
     def submit(self, message: wire.Prepare) -> None:
         """Begin to prepare a request; the kernel is told how it went."""
-        pool = self._slow if needs_mask(message.request) else self._quick
+        pool = self._slow if is_constrained(message.request) else self._quick
         self._requests[message.id] = pool.submit(self._prepare, message)
 
     def when_prepared(self, request_id: int, call: Callable[[], None]) -> None:
@@ -114,5 +121,17 @@ class Preparer:
             tokens=tokens,
             prompt_end=prompt_end,
             format=self._format if isinstance(request.prompt, ChatPrompt) else PlainFormat(),
-            shape=self._masks.shape(request, prompt_end) if request.max_tokens != 0 else None,
+            constraints=self._constrain(request, prompt_end),
         )
+
+    def _constrain(self, request: GenerationRequest, prompt_end: str) -> ConstraintPlan | None:
+        """Return what answers may be; the plugin for it is loaded by the first request that asks.
+
+        :raises InvalidRequestError: it cannot be guaranteed.
+        """
+        if request.max_tokens == 0 or not is_constrained(request):
+            return None
+        with self._lookup:
+            if self._constraints is None:
+                self._constraints = find_engine(self._tokenizer, self._format)
+        return self._constraints.plan(request, prompt_end)

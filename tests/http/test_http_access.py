@@ -210,14 +210,13 @@ def test_a_plugin_hears_the_name_of_the_key_and_may_object(tmp_path):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
 def test_the_network_is_let_in_only_with_a_key(tmp_path, host):
-    settings = ServerSettings(host=host)
     with pytest.raises(UnsafeBindError, match="lmx key add"):
-        check_bind(settings, Keyring(KeyFile(tmp_path)))
-    check_bind(settings, Keyring(KeyFile(tmp_path), "from the config"))
+        check_bind(host, Keyring(KeyFile(tmp_path)))
+    check_bind(host, Keyring(KeyFile(tmp_path), "from the config"))
     KeyFile(tmp_path).add("bot", ("inference",))
-    check_bind(settings, Keyring(KeyFile(tmp_path)))
+    check_bind(host, Keyring(KeyFile(tmp_path)))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_this_machine_needs_none(tmp_path, host):
-    check_bind(ServerSettings(host=host), Keyring(KeyFile(tmp_path)))
+    check_bind(host, Keyring(KeyFile(tmp_path)))

@@ -82,10 +82,10 @@ async def test_an_error_of_ours_keeps_its_class_and_its_fields(work):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("fail", "ended with status 1: ValueError: odd: x"),
-        ("leave", "ended with status 3"),
-        ("die", "was killed by SIGKILL"),
-        ("missing", "ended with status 1: AttributeError"),
+        ("fail", "exited with status 1: ValueError: odd: x"),
+        ("leave", "exited with status 3"),
+        ("die", "killed by SIGKILL"),
+        ("missing", "exited with status 1: AttributeError"),
     ],
 )
 async def test_any_other_end_is_an_internal_error_with_the_last_words(work, name, words):

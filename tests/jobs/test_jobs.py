@@ -352,7 +352,7 @@ async def test_a_row_that_cannot_be_read_is_passed_over(tmp_path, seen):
 
 
 async def test_the_jobs_that_ended_first_are_forgotten(tmp_path, seen, monkeypatch):
-    monkeypatch.setattr("lmx_kernel.jobs.jobs.KEPT", 2)
+    monkeypatch.setattr("lmx_kernel.jobs.table.KEPT", 2)
     kind = Counting()
     async with opened(tmp_path, seen, kind) as jobs:
         first, *others = [await jobs.start("count", Spec(name)) for name in "abcd"]

@@ -25,5 +25,5 @@ async def test_backends_say_what_their_device_has(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeBackend, "device_bytes", lambda self, settings: 1000)
     config = write_config(tmp_path, (), "[memory]\nreserve_share = 0.1\n")
     assembly = assemble(boot(config, environ={"LMX_HOME": str(tmp_path)}))
-    assembly.backends.look_at_devices()
+    assembly.backends.probe_devices()
     assert assembly.kernel.status().memory_budget_bytes == 900

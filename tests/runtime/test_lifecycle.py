@@ -165,7 +165,9 @@ async def test_no_more_models_than_the_config_allows(tmp_path):
         await answer(stage.kernel, "b")
         assert loaded(stage) == {"b"}
         await stage.kernel.load("b", LoadOverrides(pinned=True))
-        with pytest.raises(errors.InsufficientMemoryError, match="all of them are pinned"):
+        with pytest.raises(
+            errors.InsufficientMemoryError, match="too many loaded models are pinned: b"
+        ):
             await stage.kernel.load("a", LoadOverrides())
         assert "pinned" in (await stage.kernel.admission("a", LoadOverrides())).problem
 

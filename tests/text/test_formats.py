@@ -47,6 +47,15 @@ def test_a_model_without_template_answers_in_plain_text():
     assert [*parser.feed("<think>"), *parser.flush()] == [Text("<think>")]
 
 
+def test_a_format_reads_no_reasoning_unless_it_declares_marks(install):
+    install("shout", MODULE.format(name="shout", signs=("CALL!",)))
+    found = find_format("CALL! {{ x }}")
+    assert found.thought("<think>") is None
+    parser = found.parser("<think>", [TOOL])
+    pieces = [*parser.feed("<think>why</think>So."), *parser.flush()]
+    assert {type(piece) for piece in pieces} == {Text}
+
+
 def test_a_third_party_adds_a_format(install):
     assert find_format("CALL! {{ x }}").name != "shout"
     install("shout", MODULE.format(name="shout", signs=("CALL!",)))

@@ -41,6 +41,7 @@ class Tokenizer:
 
 class CallFormat(ChatFormat):
     name = "call"
+    reasoning_marks = (("<think>", "</think>"),)
     openings = ("<call>",)
     marks = ("</call>",)
 
@@ -133,7 +134,7 @@ def test_arguments_come_as_they_are_written():
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, len(tokens_of(ANSWER))))
 def test_a_resumed_answer_is_the_same_ids_included(cut):
     tokens = tokens_of(ANSWER)

@@ -9,7 +9,8 @@ from threading import Thread
 import pytest
 
 from lmx_kernel.errors import InvalidRequestError
-from lmx_kernel.text.sandbox import MAX_RENDER_S, Sandbox, render
+from lmx_kernel.text.meter import MAX_RENDER_S
+from lmx_kernel.text.sandbox import Sandbox, render
 from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import Message, TextPart
 

@@ -158,11 +158,19 @@ def test_content_is_a_list_of_parts_where_the_template_wants_that():
 
 
 def test_options_reach_the_template_and_replace_nothing():
-    source = "{{ enable_thinking }}{{ thinking }}{{ reasoning_effort }}{{ bos_token }}"
-    source += "{{ messages|length }}"
-    options = {"enable_thinking": False, "reasoning_effort": "low", "bos_token": "", "messages": []}
+    source = "{{ reasoning_effort }}{{ bos_token }}{{ messages|length }}"
+    options = {"reasoning_effort": "low", "bos_token": "", "messages": []}
     template = ChatTemplate(source, {"bos_token": "<s>"})
-    assert template.render([say("user", "hi")], [], options) == "FalseFalselow<s>1"
+    assert template.render([say("user", "hi")], [], options) == "low<s>1"
+
+
+def test_a_format_names_options_as_its_templates_do():
+    class Renamer(PlainFormat):
+        def template_options(self, options):
+            return {"level": options["reasoning_effort"]}
+
+    template, options = ChatTemplate("{{ level }}", {}), {"reasoning_effort": "low"}
+    assert template.render([say("user", "hi")], [], options, Renamer()) == "low"
 
 
 def test_documents_are_options():

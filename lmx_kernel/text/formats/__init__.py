@@ -1,4 +1,4 @@
-"""Chat formats: what the texts of a model's answer mean, and a kit for the authors of formats."""
+"""Chat formats: how models write reasoning and calls, and a kit for the authors of formats."""
 
 from lmx_kernel.text.formats.protocol import (
     CallArguments,
@@ -10,8 +10,8 @@ from lmx_kernel.text.formats.protocol import (
     Parser,
     Piece,
     PlainFormat,
+    Reasoning,
     Text,
-    Thought,
     find_format,
     offered_tools,
 )
@@ -26,8 +26,8 @@ __all__ = [
     "Parser",
     "Piece",
     "PlainFormat",
+    "Reasoning",
     "Text",
-    "Thought",
     "find_format",
     "offered_tools",
 ]

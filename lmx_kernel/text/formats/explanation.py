@@ -1,4 +1,4 @@
-"""Tools told to a model in plain words, where its chat template does not do it."""
+"""Tools explained to a model in plain words, where its chat template does not write them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ afterwards. If no function is of use, answer in plain words."""
 
 
 def introduce(messages: Sequence[Message], tools: Sequence[Tool], example: str) -> list[Message]:
-    """Return ``messages`` of which the first, the system's, tells of ``tools``.
+    """Return ``messages`` whose first, the system message, explains ``tools``.
 
     :param example: a call as the model should write it.
     """
     if not tools:
         return list(messages)
-    told = INTRODUCTION.format(tools="\n".join(map(_describe, tools)), example=example)
+    introduction = INTRODUCTION.format(tools="\n".join(map(_describe, tools)), example=example)
     if messages and messages[0].role == "system":
-        parts = (*messages[0].parts, TextPart(f"\n\n{told}"))
+        parts = (*messages[0].parts, TextPart(f"\n\n{introduction}"))
         return [evolve(messages[0], parts=parts), *messages[1:]]
-    return [Message("system", (TextPart(told),)), *messages]
+    return [Message("system", (TextPart(introduction),)), *messages]
 
 
 def _describe(tool: Tool) -> str:

@@ -50,7 +50,7 @@ def read_call(reader: Reader, names: Collection[str] | None = None) -> Reading[N
                 yield CallArguments(arguments)
         elif key in ARGUMENT_KEYS and arguments is None:
             reading = read_arguments(reader)
-            arguments = yield from _unsaid(reading) if name is None else reading
+            arguments = yield from _silently(reading) if name is None else reading
         elif key in OTHER_KEYS:
             yield from read_string(reader, MAX_NAME_CHARS)
         else:
@@ -167,8 +167,8 @@ class _Nesting:
             self._is_escaped, self._is_string = char == "\\", char != '"'
 
 
-def _unsaid(reading: Reading[T]) -> Reading[T]:
-    """Read, and keep the pieces back."""
+def _silently(reading: Reading[T]) -> Reading[T]:
+    """Read, and drop the pieces; the result has it all."""
     while True:
         try:
             piece = next(reading)

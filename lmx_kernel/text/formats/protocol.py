@@ -1,17 +1,16 @@
-"""Chat formats: what a model's answer means.
+"""Chat formats: how models write the parts of their answers.
 
-Models mark parts of their answers (a call, a thought) in ways of their own. A format is an entry
-point in the group ``lmx.formats``; it is chosen by the model's chat template, and its parser reads
-the answer as it is written. :class:`~lmx_kernel.text.formats.chat_format.ChatFormat` is a base for
-them.
+Models mark reasoning and calls in ways of their own. A format is an entry point in the group
+``lmx.formats``; it is chosen by the model's chat template, and its parser reads the answer as it is
+generated. :class:`~lmx_kernel.text.formats.chat_format.ChatFormat` is a base for formats.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import frozen
 
@@ -28,8 +27,8 @@ class Text:
 
 
 @frozen
-class Thought:
-    """More of what the model thinks before it speaks."""
+class Reasoning:
+    """More of the reasoning before the answer."""
 
     text: str
 
@@ -53,15 +52,15 @@ class CallEnded:
     """The call that began last is complete, and its arguments are a JSON object."""
 
 
-Piece = Text | Thought | CallStarted | CallArguments | CallEnded
+Piece = Text | Reasoning | CallStarted | CallArguments | CallEnded
 
 
 @frozen(kw_only=True)
 class CallSyntax:
-    """How calls are written, for a mask.
+    """How calls are written, for constrained decoding.
 
-    :param triggers: texts (or control tokens) that nothing but a call begins with, wherever in an
-        answer they come.
+    :param triggers: texts (or control tokens) that begin a call wherever they occur in an answer,
+        and occur in nothing else.
     :param grammar: Lark rules as the mask's library reads them, of which ``calls`` is one or more
         complete calls. It may begin with any of the triggers. Each of the format's marks that
         occurs in it is a literal of its own, so that a control token can be put in its place.
@@ -76,10 +75,10 @@ class CallSyntax:
 
 
 class Parser(Protocol):
-    """Reads one candidate's text. Whatever the text is, it does not raise.
+    """Reads one candidate's text. It never raises, whatever the text is.
 
-    :ivar marks: texts of control tokens that it wants to see. They are no ends of the answer.
-    :ivar is_thinking: whether what comes next belongs to a thought.
+    :ivar marks: texts of control tokens that it reads; they do not end the answer.
+    :ivar is_thinking: whether what comes next is reasoning.
     """
 
     marks: Sequence[str]
@@ -90,7 +89,7 @@ class Parser(Protocol):
     def feed(self, text: str) -> Iterable[Piece]:
         """Return what ``text`` completes, holding back what is not decided yet.
 
-        What all of it adds up to does not hang on how the text was cut.
+        The pieces of all texts together do not depend on where they were cut.
         """
         ...
 
@@ -102,7 +101,7 @@ class Parser(Protocol):
 class Format(Protocol):
     """The chat format of one model.
 
-    :ivar explains_tools: whether it tells of tools in words of its own, whatever the template does.
+    :ivar explains_tools: whether :meth:`explain` is used even where the template knows tools.
     """
 
     name: str
@@ -111,14 +110,14 @@ class Format(Protocol):
     def parser(self, prompt: str, tools: Sequence[Tool] = ()) -> Parser:
         """Return a parser for one candidate.
 
-        :param prompt: the end of the prompt's text: a template may have opened a thought already.
+        :param prompt: the end of the prompt's text, in which reasoning may have been opened.
         :param tools: what the model may call; without any, what looks like a call is text.
         """
         ...
 
     def thought(self, prompt: str) -> tuple[str, str] | None:
-        """Return the texts around the thought that an answer to ``prompt`` may begin with ("" for
-        an opening that the prompt holds already); None if the model does not think first.
+        """Return the texts around the reasoning that an answer to ``prompt`` may begin with ("" for
+        an opening that the prompt has already); None if the model does not reason first.
         """
         ...
 
@@ -133,9 +132,13 @@ class Format(Protocol):
         ...
 
     def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
-        """Return ``messages`` with the tools, the calls and their results told as plain text as far
-        as the template does not do it; it gets no tools then.
+        """Return ``messages`` with the tools, the calls and their results as plain text, as far as
+        the template does not write them; it gets no tools then.
         """
+        ...
+
+    def template_options(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a request's options by the names that the chat template knows."""
         ...
 
 
@@ -172,6 +175,9 @@ class PlainFormat:
     def explain(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Sequence[Message]:
         return messages
 
+    def template_options(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return options
+
 
 class _PlainParser:
     marks: Sequence[str] = ()
@@ -185,7 +191,7 @@ class _PlainParser:
 
 
 def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
-    """Return what the model is told it may call."""
+    """Return the tools that the model is offered."""
     if not isinstance(request.prompt, ChatPrompt) or request.tool_choice.mode == "none":
         return ()
     return request.prompt.tools
@@ -194,7 +200,8 @@ def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
 def find_format(template: str | None) -> Format:
     """Return the installed format that fits ``template`` best; the plain one if none does.
 
-    Of two that fit alike the first by name is taken, so the choice does not hang on installation.
+    Of two that fit alike the first by name is taken, so the choice does not depend on the order of
+    installation.
     """
     if template is None:
         return PlainFormat()

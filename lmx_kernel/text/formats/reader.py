@@ -1,7 +1,7 @@
-"""Reading an answer while it is written: straight code that waits where the text ends.
+"""Reading an answer while it is generated: straight code that waits where the text ends.
 
-A grammar is a generator over a :class:`Reader`. It yields pieces, and None where it needs more text
-to go on; so what it reads does not hang on how the text was cut.
+A grammar is a generator over a :class:`Reader`. It yields pieces, and None where it needs more
+text; so what it reads does not depend on where the text was cut.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Reader:
     """The text of an answer that is not read yet.
 
     :ivar is_over: no more text comes.
-    :ivar is_thinking: set by the grammar while it reads a thought.
+    :ivar is_thinking: set by the grammar while it reads reasoning.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Reader:
     ) -> Reading[str]:
         """Pass text on as pieces until the first of ``marks``; return it, or "" at the end.
 
-        :param lead: said before anything else, unless a mark comes first.
+        :param lead: goes before the first piece, unless a mark comes first.
         :param trim: characters that are dropped before the mark, and at the end.
         """
         while True:
@@ -171,7 +171,7 @@ class ReadingParser:
 
     @property
     def is_thinking(self) -> bool:
-        """Whether what comes next belongs to a thought."""
+        """Whether what comes next is reasoning."""
         return self._reader.is_thinking
 
     def feed(self, text: str) -> Iterable[Piece]:

@@ -15,16 +15,16 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 64 * 1024
 
 
-async def read_body(req: Request, cls: Any) -> Any:
+async def read_body(req: Request, cls: Any, max_bytes: int = MAX_BODY_BYTES) -> Any:
     """Return the body as a ``cls``; it is JSON whatever its content type says.
 
     :raises InvalidRequestError: it is not; ``param`` names the field where there is one.
-    :raises PayloadTooLargeError: no request here needs as much.
+    :raises PayloadTooLargeError: it is longer than ``max_bytes``.
     """
     data = await req.stream.read()
-    if len(data) > MAX_BODY_BYTES:
-        raise PayloadTooLargeError(f"the body is larger than {MAX_BODY_BYTES} bytes")
-    return _convert(parse(data, Any), cls)
+    if len(data) > max_bytes:
+        raise PayloadTooLargeError(f"the body is larger than {max_bytes} bytes")
+    return convert(parse(data, Any), cls)
 
 
 def read_query(req: Request, cls: type[T]) -> T:
@@ -32,11 +32,16 @@ def read_query(req: Request, cls: type[T]) -> T:
 
     :raises InvalidRequestError: it is none; ``param`` names the parameter.
     """
-    found: T = _convert(req.params, cls, strict=False)
+    found: T = convert(req.params, cls, strict=False)
     return found
 
 
-def _convert(value: Any, cls: Any, *, strict: bool = True) -> Any:
+def convert(value: Any, cls: Any, *, strict: bool = True) -> Any:
+    """Return a JSON value as a ``cls``.
+
+    :param strict: a text is no number.
+    :raises InvalidRequestError: it is not one; ``param`` names the field where there is one.
+    """
     if attrs.has(cls) and isinstance(value, dict):
         known = attrs.fields_dict(cls)
         for name in value.keys() - known:

@@ -39,8 +39,8 @@ class EstimateBody:
     backend: Name | None = None
 
     @property
-    def wish(self) -> LoadOverrides:
-        """The same as the kernel has it."""
+    def overrides(self) -> LoadOverrides:
+        """What differs from the config."""
         return LoadOverrides(context_length=self.context_length, parallel=self.parallel)
 
 
@@ -58,8 +58,8 @@ class LoadBody(EstimateBody):
     wait: bool = True
 
     @property
-    def wish(self) -> LoadOverrides:
-        """The same as the kernel has it."""
+    def overrides(self) -> LoadOverrides:
+        """What differs from the config."""
         return LoadOverrides(
             context_length=self.context_length,
             parallel=self.parallel,
@@ -103,6 +103,18 @@ class JobsQuery(LimitQuery):
     """
 
     kind: str | None = None
+
+
+@frozen(kw_only=True)
+class StartBody:
+    """A job.
+
+    :ivar kind: such as ``download``; active plugins offer kinds.
+    :ivar spec: what to do, as that kind wants it described.
+    """
+
+    kind: Name
+    spec: dict[str, Any]
 
 
 @frozen(kw_only=True)
@@ -248,12 +260,12 @@ class LogLines:
 
 @frozen(kw_only=True)
 class EventFrame:
-    """Something that happened.
+    """One event of the kernel.
 
-    :ivar id: counts what this stream told.
+    :ivar id: counts the events of this stream, from 1.
     :ivar type: such as ``model_loaded``; ``dropped`` says that a slow reader lost ``count`` events.
     :ivar at: seconds since the epoch.
-    :ivar data: what there is to say of it.
+    :ivar data: the event's own fields.
     """
 
     id: int

@@ -23,6 +23,7 @@ from lmx_admin_api.routes.jobs import (
 from lmx_admin_api.routes.logs import Logs
 from lmx_admin_api.routes.models import Estimates, Load, Model, Models, RescanModels, Unload
 from lmx_admin_api.routes.plugins import Plugins, RescanPlugins, SwitchPlugin
+from lmx_admin_api.routes.route import ExplainRoute
 from lmx_admin_api.routes.status import StatusPage
 from lmx_admin_api.schema import (
     ConfigView,
@@ -43,12 +44,21 @@ from lmx_admin_api.schema import (
     ModelsQuery,
     ModelState,
     PluginList,
+    StartBody,
     Status,
 )
 from lmx_admin_api.settings import AdminSettings
 from lmx_kernel.errors import LmxError, NotFoundError
-from lmx_kernel.http.error_rendering import neutral_body
-from lmx_kernel.interfaces import Job, Kernel, ModelStatus, Operation, PluginStatus
+from lmx_kernel.http.error_rendering import default_error_body
+from lmx_kernel.interfaces import (
+    Job,
+    Kernel,
+    ModelStatus,
+    Operation,
+    PluginStatus,
+    RouteQuery,
+)
+from lmx_kernel.types import Route
 
 ACTIONS: dict[Action, str] = {
     "pause": "Stop it for now",
@@ -92,6 +102,7 @@ class AdminSurface:
             ("/admin/jobs/{id}", OneJob(kernel)),
             *((f"/admin/jobs/{{id}}/{action}", ChangeJob(kernel, action)) for action in ACTIONS),
             ("/admin/events", Events(kernel, self._settings)),
+            ("/admin/route", ExplainRoute(kernel)),
             ("/admin/decisions", Decisions(kernel)),
             ("/admin/config", Config(kernel)),
             ("/admin/config/reload", ReloadConfig(kernel)),
@@ -108,7 +119,7 @@ class AdminSurface:
 
     def render_error(self, error: LmxError) -> Mapping[str, Any]:
         """Return message, type, param and code."""
-        return neutral_body(error)
+        return default_error_body(error)
 
     def example(self, url: str, model: str) -> str:
         """Return a line to try in a shell."""
@@ -144,6 +155,7 @@ class AdminSurface:
         yield self._start("/admin/benchmark", "Measure how fast a model is", "benchmark")
         yield _get("/admin/benchmarks", "List what was measured", JobList, query=LimitQuery)
         yield _get("/admin/jobs", "List all long work", JobList, query=JobsQuery)
+        yield _post("/admin/jobs", "Start a job of any kind", Job, body=StartBody, status=202)
         for at in ("/admin/downloads/{id}", "/admin/jobs/{id}"):
             yield _get(at, "Show it", Job)
             for action, summary in ACTIONS.items():
@@ -167,6 +179,7 @@ def _on_the_daemon() -> Iterable[Operation]:
         streams=True,
         event=EventFrame,
     )
+    yield _post("/admin/route", "Say where a request would go, and why", Route, body=RouteQuery)
     yield _get("/admin/decisions", "Show where the last requests went, and why", DecisionList)
     yield _get("/admin/config", "Show the config in force", ConfigView)
     yield Operation(

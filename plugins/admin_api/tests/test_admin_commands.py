@@ -60,12 +60,10 @@ async def test_what_goes_wrong_is_told_in_the_daemons_own_words(serve_daemon):
 
 async def test_json_is_for_programs(serve_daemon):
     async with serve_daemon(ALL) as daemon:
-        (daemon.home / "go").touch()
         commands = [
             ("estimate", "m"),
             ("load", "m"),
             ("status",),
-            ("pull", "acme/x"),
             ("bench", "m", "--max-tokens", "4", "--rounds", "1"),
             ("unload", "m"),
             ("rm", "m"),
@@ -78,38 +76,13 @@ async def test_json_is_for_programs(serve_daemon):
         assert answers["estimate"]["fits"]
         assert answers["load"]["state"] == "ready"
         assert [one["id"] for one in answers["status"]["models"]] == ["m"]
-        assert answers["pull"]["result"] == {"bytes": 4_000_000}
         assert answers["bench"]["result"]["tokens_per_s"] > 0
         assert answers["unload"] == {"model": "m", "state": "unloaded"}
         assert answers["rm"] == {"model": "m", "state": "deleted"}
         lines = (await daemon.lmx("logs", "--event", "audit", "--json")).out.splitlines()
         assert [json.loads(line)["action"] for line in lines] == [
-            *("load", "download", "benchmark", "unload", "delete"),
+            *("load", "benchmark", "unload", "delete"),
         ]
-
-
-async def test_a_pull_waits_for_the_end_and_tells_of_a_failure(serve_daemon):
-    async with serve_daemon({}) as daemon:
-        pulling = asyncio.create_task(daemon.lmx("pull", "acme/x", "--quantization", "Q4"))
-        assert (await daemon.job())["spec"]["quantization"] == "Q4"
-        assert not pulling.done()
-        (daemon.home / "go").touch()
-        pulled = await pulling
-        assert (pulled.status, pulled.out) == (0, "acme/x is here (0.00 GiB).\n")
-        failed = await daemon.lmx("pull", "acme/missing")
-        assert (failed.status, failed.err) == (1, "the hub has no acme/missing\n")
-
-
-async def test_whoever_leaves_a_pull_leaves_it_running(serve_daemon):
-    async with serve_daemon({}) as daemon:
-        pulling = await daemon.start("pull", "acme/x")
-        job = await daemon.job()
-        pulling.send_signal(signal.SIGINT)
-        _, err = await pulling.communicate()
-        assert pulling.returncode == 130
-        assert "It goes on in the daemon; `lmx pull acme/x` shows it again." in err.decode()
-        again = (await daemon.http.get(f"/admin/jobs/{job['id']}")).json()
-        assert again["state"] == "running"
 
 
 async def test_whoever_leaves_a_load_leaves_it_running(serve_daemon):
@@ -122,15 +95,6 @@ async def test_whoever_leaves_a_load_leaves_it_running(serve_daemon):
         assert loading.returncode == 130
         assert err.decode() == "It goes on in the daemon; `lmx status` shows it.\n"
         assert await daemon.state_of("m") == "loading"
-
-
-async def test_a_pull_that_somebody_cancels_ends(serve_daemon):
-    async with serve_daemon({}) as daemon:
-        pulling = asyncio.create_task(daemon.lmx("pull", "acme/x"))
-        job = await daemon.job()
-        await daemon.http.post(f"/admin/jobs/{job['id']}/cancel")
-        outcome = await pulling
-        assert (outcome.status, outcome.err) == (1, "the download was cancelled\n")
 
 
 async def test_the_log_is_followed(serve_daemon):
@@ -158,7 +122,7 @@ async def test_a_key_is_needed_where_there_is_one(serve_daemon, monkeypatch):
 async def test_without_a_daemon_that_is_said(serve_daemon):
     async with serve_daemon({}) as daemon:
         await daemon.daemon.stop()
-        for command in (("status",), ("pull", "acme/x"), ("logs",)):
+        for command in (("status",), ("bench", "m"), ("logs",)):
             outcome = await daemon.lmx(*command)
             assert outcome.status == 1
             assert "start one with `lmx serve`" in outcome.err
@@ -186,15 +150,6 @@ def terminal():
     os.close(theirs)
 
 
-async def test_a_terminal_shows_how_far_a_download_is(serve_daemon, terminal):
-    async with serve_daemon({}) as daemon:
-        pulling = await daemon.start("pull", "acme/x", stderr=terminal.end)
-        assert "acme/x.gguf" in await terminal.until("1.0 MB of 4.0 MB")
-        (daemon.home / "go").touch()
-        out, _ = await pulling.communicate()
-        assert (pulling.returncode, out) == (0, b"acme/x is here (0.00 GiB).\n")
-
-
 @pytest.mark.parametrize("name", ["m", "M"])
 async def test_a_terminal_shows_how_far_a_load_is(serve_daemon, terminal, name):
     async with serve_daemon({"m": FakeModel(load_s=2.0)}) as daemon:
@@ -207,7 +162,7 @@ async def test_a_terminal_shows_how_far_a_load_is(serve_daemon, terminal, name):
 async def test_the_screen_is_refreshed_until_one_leaves(serve_daemon, terminal):
     async with serve_daemon({"m": FakeModel()}) as daemon:
         watching = await daemon.start("status", "--watch", stdout=terminal.end)
-        await terminal.until("memory: 0.00 GiB reserved")
+        await terminal.until("memory: 0 MiB reserved")
         await daemon.http.post("/admin/models/load", json={"model": "m"})
         await terminal.until("ready")
         watching.send_signal(signal.SIGINT)

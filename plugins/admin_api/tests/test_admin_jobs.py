@@ -45,6 +45,20 @@ async def test_identical_downloads_are_one_job(serve, downloads):
         assert {one["id"] for one in (await api.get("jobs")).json()["jobs"]} == {jobs[0], other}
 
 
+async def test_a_job_of_any_kind_is_started_by_its_name(serve, downloads, tmp_path):
+    async with serve({}, downloads) as api:
+        wanted = {"kind": "download", "spec": {"repo": "acme/x"}}
+        answer = await api.post("jobs", **wanted)
+        assert (answer.status_code, answer.json()["kind"]) == (202, "download")
+        again = (await api.post("downloads", repo="acme/x")).json()
+        assert again["id"] == answer.json()["id"]
+        assert api.audit()[0] == ("download", "repo=acme/x", "ok")
+        unknown = await api.post("jobs", **wanted | {"kind": "none"})
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
+        wrong = await api.post("jobs", **wanted | {"spec": {"repo": 1}})
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "repo")
+
+
 @pytest.mark.parametrize("at", ["downloads", "jobs"])
 async def test_a_job_is_paused_resumed_and_cancelled(serve, downloads, at):
     async with serve({}, downloads) as api:

@@ -1,1 +1,1 @@
-"""How families of models write thoughts and calls of tools."""
+"""How families of models write reasoning and calls of tools."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
+from lmx_chat_formats.family import FamilyFormat
 from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax
-from lmx_kernel.text.formats.chat_format import ChatFormat
 from lmx_kernel.text.formats.explanation import introduce
 from lmx_kernel.text.formats.json_reader import read_arguments
 from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
@@ -18,7 +18,7 @@ SEPARATOR = "<｜tool▁sep｜>"  # noqa: RUF001
 FENCE = "```"
 
 
-class DeepSeekFormat(ChatFormat):
+class DeepSeekFormat(FamilyFormat):
     """Marks around ``f<sep>{...}``; older models write ``function<sep>f`` and a fenced block."""
 
     name = "deepseek"

@@ -9,16 +9,16 @@ from typing import ClassVar
 import msgspec
 
 from lmx_chat_formats import grammar, unquoted_arguments
+from lmx_chat_formats.family import THINK, FamilyFormat
 from lmx_chat_formats.mistral import is_of_name
 from lmx_chat_formats.tagged_arguments import escaped
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
-from lmx_kernel.text.formats.chat_format import ChatFormat
 from lmx_kernel.text.formats.json_reader import MAX_DEPTH
 from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
 
 
-class GemmaFormat(ChatFormat):
+class GemmaFormat(FamilyFormat):
     """``<|tool_call>call:f{a:1,b:<|"|>text<|"|>}<tool_call|>``"""
 
     name = "gemma"
@@ -26,7 +26,7 @@ class GemmaFormat(ChatFormat):
     closing: ClassVar = "<tool_call|>"
     quote: ClassVar = '<|"|>'
     signs: ClassVar = (opening,)
-    thoughts = (("<|channel>thought", "<channel|>"),)
+    reasoning_marks: ClassVar[tuple[tuple[str, str], ...]] = (("<|channel>thought", "<channel|>"),)
     openings = (opening,)
     marks: ClassVar[tuple[str, ...]] = (closing, quote, "<|channel>")
 
@@ -105,7 +105,7 @@ class FunctionGemmaFormat(GemmaFormat):
     closing = "<end_function_call>"
     quote = "<escape>"
     signs: ClassVar = (opening,)
-    thoughts = (("<think>", "</think>"),)
+    reasoning_marks = (THINK,)
     openings = (opening,)
     marks: ClassVar = (closing, quote)
 

@@ -1,4 +1,4 @@
-"""For models whose template says nothing of tools: calls are explained to them in plain words."""
+"""For models whose template writes no tools: they are explained in plain words."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class GenericFormat(HermesFormat):
 def _as_text(message: Message) -> Message:
     if message.role == "tool":
         text = "".join(part.text for part in message.parts)
-        told = f"<tool_response>\n{text}\n</tool_response>"
-        return Message("user", (TextPart(told),), name=message.name)
+        response = f"<tool_response>\n{text}\n</tool_response>"
+        return Message("user", (TextPart(response),), name=message.name)
     if message.tool_calls:
-        told = "\n".join(map(_write, message.tool_calls))
-        parts = (*message.parts, TextPart("\n" if message.parts else ""), TextPart(told))
+        calls = "\n".join(map(_write, message.tool_calls))
+        parts = (*message.parts, TextPart("\n" if message.parts else ""), TextPart(calls))
         return evolve(message, parts=parts, tool_calls=())
     return message
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
+from lmx_chat_formats.family import FamilyFormat
 from lmx_chat_formats.hermes import CLOSING, OPENING
 from lmx_chat_formats.tagged_arguments import Tags, grammar_of, read_value, types_of
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
-from lmx_kernel.text.formats.chat_format import ChatFormat
 from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
 
@@ -20,7 +20,7 @@ TAGS = Tags(
 )
 
 
-class GlmFormat(ChatFormat):
+class GlmFormat(FamilyFormat):
     """``<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>``"""
 
     name = "glm"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
-from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax, Parser, Text, Thought
-from lmx_kernel.text.formats.chat_format import ChatFormat
+from lmx_chat_formats.family import FamilyFormat
+from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax, Parser, Reasoning, Text
 from lmx_kernel.text.formats.json_reader import read_arguments
 from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading, ReadingParser
 from lmx_kernel.types import Tool
@@ -19,7 +19,7 @@ ROLE, RECIPIENT_OPENING = "assistant", "to="
 RECIPIENT = re.compile(r"to=functions\.([\w.:/@-]+)")
 
 
-class HarmonyFormat(ChatFormat):
+class HarmonyFormat(FamilyFormat):
     """``<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…``; a
     call is a message in the channel ``commentary`` to ``functions.f``.
     """
@@ -52,7 +52,7 @@ class HarmonyFormat(ChatFormat):
                 mark = yield from reader.until(ENDS, Text)
             elif "analysis" in header:
                 reader.is_thinking = True
-                mark = yield from reader.until(ENDS, Thought)
+                mark = yield from reader.until(ENDS, Reasoning)
                 reader.is_thinking = False
             else:
                 mark = yield from reader.until(ENDS, Text, lead)

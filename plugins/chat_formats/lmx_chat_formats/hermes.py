@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from lmx_chat_formats import grammar
+from lmx_chat_formats.family import FamilyFormat
 from lmx_kernel.text.formats import CallSyntax
-from lmx_kernel.text.formats.chat_format import ChatFormat
 from lmx_kernel.text.formats.json_reader import read_calls
 from lmx_kernel.text.formats.reader import SPACE, Reader, Reading
 from lmx_kernel.types import Tool
@@ -15,7 +15,7 @@ from lmx_kernel.types import Tool
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 
 
-class HermesFormat(ChatFormat):
+class HermesFormat(FamilyFormat):
     """``<tool_call>{"name": "f", "arguments": {...}}</tool_call>``"""
 
     name = "hermes"

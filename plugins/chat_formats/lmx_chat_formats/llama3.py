@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
+from lmx_chat_formats.family import FamilyFormat
 from lmx_kernel.text.formats import CallSyntax
-from lmx_kernel.text.formats.chat_format import ChatFormat
 from lmx_kernel.text.formats.json_reader import read_calls
 from lmx_kernel.text.formats.reader import SPACE, Reader, Reading
 from lmx_kernel.types import Tool
@@ -14,7 +14,7 @@ from lmx_kernel.types import Tool
 OPENING = "<|python_tag|>"
 
 
-class Llama3Format(ChatFormat):
+class Llama3Format(FamilyFormat):
     """``{"name": "f", "parameters": {...}}``, after ``<|python_tag|>`` or without it."""
 
     name = "llama3"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmx_chat_formats import grammar
+from lmx_chat_formats.family import THINK, FamilyFormat
 from lmx_kernel.text.formats import CallEnded, CallStarted, CallSyntax
-from lmx_kernel.text.formats.chat_format import ChatFormat
 from lmx_kernel.text.formats.json_reader import read_arguments, read_calls
 from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
@@ -14,14 +14,14 @@ from lmx_kernel.types import Tool
 OPENING, ID, ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 
 
-class MistralFormat(ChatFormat):
+class MistralFormat(FamilyFormat):
     """``[TOOL_CALLS][{"name": "f", "arguments": {...}}]``; newer models write
     ``[TOOL_CALLS]f[ARGS]{...}``.
     """
 
     name = "mistral"
     signs = (OPENING,)
-    thoughts = (("[THINK]", "[/THINK]"), ("<think>", "</think>"))
+    reasoning_marks = (("[THINK]", "[/THINK]"), THINK)
     openings = (OPENING,)
     marks = (ID, ARGUMENTS)
 

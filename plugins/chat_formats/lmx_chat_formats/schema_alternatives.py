@@ -1,4 +1,4 @@
-"""What a part of a schema allows, as a list of simple schemas."""
+"""What a part of a JSON schema allows, as a list of simple schemas."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 MAX_DEPTH = 16
 
+Schema = dict[str, Any]
 
-def simple(wanted: Any, root: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
+
+def alternatives(wanted: Any, root: Schema, depth: int = 0) -> Iterator[Schema]:
     """Yield schemas of which a value fits one: each has a ``const``, a single type, or says nothing
     of either.
 
@@ -16,26 +18,41 @@ def simple(wanted: Any, root: dict[str, Any], depth: int = 0) -> Iterator[dict[s
     """
     if not isinstance(wanted, dict) or depth > MAX_DEPTH:
         yield {}
-        return
-    options = [wanted["const"]] if "const" in wanted else wanted.get("enum")
-    choices = wanted.get("anyOf") or wanted.get("oneOf")
-    kinds = wanted.get("type")
-    if "$ref" in wanted:
-        yield from simple(_referred(wanted["$ref"], root), root, depth + 1)
-    elif isinstance(options, list) and options:
+    elif "$ref" in wanted:
+        yield from alternatives(_referred(wanted["$ref"], root), root, depth + 1)
+    elif options := _options(wanted):
         yield from ({"const": option} for option in options)
-    elif isinstance(choices, list):
-        beside = {key: wanted[key] for key in wanted if key not in ("anyOf", "oneOf")}
-        for choice in choices:
-            merged = beside | choice if isinstance(choice, dict) else beside
-            yield from simple(merged, root, depth + 1)
+    elif isinstance(choices := _choices(wanted), list):
+        for choice in _merged(choices, wanted):
+            yield from alternatives(choice, root, depth + 1)
     else:
-        untyped = {key: wanted[key] for key in wanted if key != "type"}
-        for kind in kinds if isinstance(kinds, list) and kinds else [kinds]:
-            yield untyped | ({"type": kind} if isinstance(kind, str) else {})
+        yield from _of_types(wanted)
 
 
-def _referred(reference: Any, root: dict[str, Any]) -> Any:
+def _options(wanted: Schema) -> list[Any]:
+    options = [wanted["const"]] if "const" in wanted else wanted.get("enum")
+    return options if isinstance(options, list) else []
+
+
+def _choices(wanted: Schema) -> Any:
+    return wanted.get("anyOf") or wanted.get("oneOf")
+
+
+def _merged(choices: list[Any], wanted: Schema) -> Iterator[Schema]:
+    """Yield each of ``choices`` with the keywords that stand beside them."""
+    beside = {key: value for key, value in wanted.items() if key not in ("anyOf", "oneOf")}
+    for choice in choices:
+        yield beside | choice if isinstance(choice, dict) else beside
+
+
+def _of_types(wanted: Schema) -> Iterator[Schema]:
+    untyped = {key: value for key, value in wanted.items() if key != "type"}
+    kinds = wanted.get("type")
+    for kind in kinds if isinstance(kinds, list) and kinds else [kinds]:
+        yield untyped | ({"type": kind} if isinstance(kind, str) else {})
+
+
+def _referred(reference: Any, root: Schema) -> Any:
     """Return the part of the schema that ``#/a/b`` names; True, which allows anything, if there is
     none.
     """

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from lmx_chat_formats.delimited_text import Texts
 from lmx_chat_formats.grammar import literal
-from lmx_chat_formats.schema_alternatives import simple
+from lmx_chat_formats.schema_alternatives import alternatives
 from lmx_kernel.text.formats import CallArguments
 from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
@@ -41,7 +41,7 @@ def types_of(tool: Tool | None, argument: str) -> set[str]:
         return set()
     wanted = _properties(tool).get(argument, _others(tool))
     types: set[str] = set()
-    for one in simple(wanted, tool.parameters):
+    for one in alternatives(wanted, tool.parameters):
         types |= KINDS[type(one["const"])] if "const" in one else {one.get("type", "")}
     return set() if "" in types else types
 
@@ -135,7 +135,7 @@ def _required(tool: Tool) -> list[Any]:
 
 
 def _argument(name: str, wanted: Any, tool: Tool, tags: Tags, texts: Texts) -> str:
-    values = [_value(one, tool.parameters, texts) for one in simple(wanted, tool.parameters)]
+    values = [_value(one, tool.parameters, texts) for one in alternatives(wanted, tool.parameters)]
     return f"{tags.key} {name} {tags.value} ({' | '.join(dict.fromkeys(values))}) {tags.after}"
 
 

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from lmx_chat_formats.delimited_text import Texts
 from lmx_chat_formats.grammar import literal, schema
-from lmx_chat_formats.schema_alternatives import simple
+from lmx_chat_formats.schema_alternatives import alternatives
 from lmx_kernel.types import Tool
 
 KINDS = {
@@ -75,7 +75,7 @@ class _Rules:
         return self._names[key]
 
     def _write(self, wanted: Any) -> str:
-        return " | ".join(dict.fromkeys(map(self._one, simple(wanted, self._root))))
+        return " | ".join(dict.fromkeys(map(self._one, alternatives(wanted, self._root))))
 
     def _one(self, wanted: dict[str, Any]) -> str:
         if "const" in wanted:

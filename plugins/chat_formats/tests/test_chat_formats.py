@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from lmx_constraints.grammar import GrammarWriter
 
-from lmx_kernel.text.constraints.grammar import GrammarWriter
 from lmx_kernel.text.formats import (
     CallArguments,
     CallEnded,
     CallStarted,
+    Reasoning,
     Text,
-    Thought,
     find_format,
 )
 from lmx_kernel.types import Message, TextPart, Tool, ToolCall
@@ -116,7 +116,7 @@ def joined(pieces):
     """Join neighbours of a kind."""
     out = []
     for kind, group in groupby(pieces, type):
-        if kind in (Text, Thought, CallArguments):
+        if kind in (Text, Reasoning, CallArguments):
             out.append(kind("".join(piece.text for piece in group)))
         else:
             out += group
@@ -159,7 +159,7 @@ def test_calls_one_after_the_other(name):
 def test_a_thought_then_text(name):
     opening, closing = THOUGHTS.get(name, ("<think>", "</think>"))
     pieces = read(name, [f"{opening}\nwhy <b>{closing}\n\nSo it is. <tool>"])
-    assert [type(piece) for piece in pieces] == [Thought, Text]
+    assert [type(piece) for piece in pieces] == [Reasoning, Text]
     assert pieces[0].text.strip() == "why <b>"
     assert pieces[1].text.lstrip() == "So it is. <tool>"
 
@@ -170,18 +170,28 @@ def test_a_thought_that_the_prompt_opened(name):
     if name == "harmony":
         pytest.skip("its templates open no thought")
     pieces = read(name, [f"why{closing}\n\nSo."], prompt=f"assistant\n{opening}\n")
-    assert pieces == [Thought("why"), Text("So.")]
+    assert pieces == [Reasoning("why"), Text("So.")]
     assert find_format(TEMPLATES[name]).thought(f"assistant\n{opening}\n") == ("", closing)
     assert find_format(TEMPLATES[name]).thought(f"{opening}\n\n{closing}\n\n") is None
+
+
+@names
+def test_the_option_for_reasoning_has_every_name_that_a_template_may_know(name):
+    chosen = find_format(TEMPLATES[name])
+    both = {"enable_thinking": False, "thinking": False}
+    assert chosen.template_options({"enable_thinking": False}) == both
+    given = {"enable_thinking": False, "thinking": True, "x": 1}
+    assert chosen.template_options(given) == given
+    assert chosen.template_options({"x": 1}) == {"x": 1}
 
 
 def test_models_think_first_where_their_template_knows_thoughts():
     assert find_format(TEMPLATES["glm"]).thought("<|assistant|>") == ("<think>", "</think>")
     assert find_format(TEMPLATES["generic"]).thought("<|im_start|>assistant\n") is None
     opening, closing = find_format(TEMPLATES["harmony"]).thought("<|start|>assistant")
-    assert read("harmony", [f"{opening}why{closing}So."]) == [Thought("why"), Text("So.")]
+    assert read("harmony", [f"{opening}why{closing}So."]) == [Reasoning("why"), Text("So.")]
     header = find_format(TEMPLATES["harmony"]).header("<|start|>assistant")
-    assert read("harmony", [f"{opening}why{closing}{header}So."]) == [Thought("why"), Text("So.")]
+    assert read("harmony", [f"{opening}why{closing}{header}So."]) == [Reasoning("why"), Text("So.")]
 
 
 @names
@@ -215,7 +225,7 @@ def test_arguments_stream_as_they_are_written(name):
 
 
 @names
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_what_is_read_does_not_hang_on_the_cuts(name, data):
     opening, closing = THOUGHTS.get(name, ("<think>", "</think>"))
@@ -230,7 +240,7 @@ def test_what_is_read_does_not_hang_on_the_cuts(name, data):
 
 
 @names
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(cut=st.integers(0, 400), junk=st.text(max_size=10))
 def test_a_broken_call_is_never_an_error_and_a_complete_one_is_always_valid(name, cut, junk):
     text = "".join(CALLS[name])

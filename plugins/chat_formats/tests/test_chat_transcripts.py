@@ -8,8 +8,8 @@ import re
 from array import array
 
 import pytest
+from lmx_constraints.engine import GrammarEngine
 
-from lmx_kernel.text.constraints.masks import MaskFactory
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, find_format
 from lmx_kernel.types import ChatPrompt, GenerationRequest, Message, TextPart, Tool, ToolChoice
 
@@ -74,17 +74,17 @@ def said():
     def say(family, text, *, tools=(WEATHER,), choice="auto"):
         template, controls, prompt = FAMILIES[family]
         if family not in made:
-            made[family] = MaskFactory(Vocabulary(controls), find_format(template))
+            made[family] = GrammarEngine(Vocabulary(controls), find_format(template))
         request = GenerationRequest(
             model="m",
             prompt=ChatPrompt((Message("user", (TextPart("hi"),)),), tuple(tools)),
             tool_choice=ToolChoice(mode=choice),
         )
-        return _walk(made[family].shape(request, prompt).mask(), Vocabulary(controls), text)
+        return _walk(made[family].plan(request, prompt).mask(), Vocabulary(controls), text)
 
     yield say
-    for factory in made.values():
-        factory.close()
+    for engine in made.values():
+        engine.close()
 
 
 def _walk(mask, vocabulary, text):
@@ -316,12 +316,12 @@ def test_the_call_that_is_explained_is_one_that_the_mask_allows(template):
     [system, *_] = chat_format.explain([Message("user", (TextPart("hi"),))], [tool])
     told = system.parts[0].text
     call = told[told.index(D_ALL) : told.index(D_END) + len(D_END)]
-    factory = MaskFactory(Vocabulary(()), chat_format)
+    engine = GrammarEngine(Vocabulary(()), chat_format)
     request = GenerationRequest(
         model="m", prompt=ChatPrompt((), (tool,)), tool_choice=ToolChoice(mode="required")
     )
     try:
-        mask = factory.shape(request, "").mask()
+        mask = engine.plan(request, "").mask()
         assert _walk(mask, Vocabulary(()), call) == (call, True)
     finally:
-        factory.close()
+        engine.close()

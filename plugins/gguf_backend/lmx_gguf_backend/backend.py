@@ -1,21 +1,20 @@
-"""The kernel's side of the GGUF backend: recognises, checks and measures files; no engine here."""
+"""The daemon's side of the GGUF backend: recognises, checks and measures files; no engine here."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from attrs import define, evolve
+from attrs import evolve
 
 from lmx_gguf_backend.footprint import estimate, estimate_encoder
 from lmx_gguf_backend.model_file import ModelFile, is_model_name, read_model, shard_paths
 from lmx_gguf_backend.settings import GgufSettings
-from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, SettingsSection
+from lmx_kernel.models.headers import Damaged, HeaderBackend
 from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
 
 NAME = "gguf"
@@ -47,41 +46,65 @@ def lmx_backends() -> Iterable[Backend]:
     return [GgufBackend()]
 
 
-@define
-class GgufBackend:
+class GgufBackend(HeaderBackend[ModelFile]):
     """Recognises ``*.gguf`` files that hold a language model."""
 
-    name: str = NAME
+    name = NAME
 
     def identify(self, location: Location) -> list[ModelCard]:
         """Return a card for each model at ``location``; damaged ones carry a problem."""
+        return _named(location.name, super().identify(location))
+
+    def paths(self, location: Location) -> list[Path]:
+        """Return the models' files, of several parts the first."""
         paths = [location.folder / name for name in sorted(location.files) if is_model_name(name)]
-        cards = [self._card(path, location) for path in paths if self._is_model(path)]
-        return _named(location.name, cards)
+        return [path for path in paths if self._is_model(path, location)]
 
-    def verify(self, card: ModelCard) -> None:
-        """Read the headers again.
+    def _is_model(self, path: Path, location: Location) -> bool:
+        model = self.header(path, self.files(path, location))
+        if isinstance(model, Damaged):
+            return "mmproj" not in path.name.lower()
+        return model.architecture != "clip" and model.text("general.type") not in COMPANIONS
 
-        :raises ModelUnusableError: missing, damaged, or of a kind that is not served.
+    def files(self, path: Path, location: Location) -> tuple[Path, ...]:
+        """Return the parts that are there."""
+        return tuple(shard for shard in shard_paths(path) if shard.name in location.files)
+
+    def read(self, path: Path) -> ModelFile:
+        """Read the headers of all parts.
+
+        :raises ModelUnusableError: a part is missing, or native code must not see it.
         """
-        model = read_model(card.path)
-        if problem := _problem(model):
-            raise ModelUnusableError(f"{card.id}: {problem}")
+        return read_model(path)
 
-    def estimate(
-        self, card: ModelCard, options: LoadOptions, settings: Mapping[str, Any]
+    def card(self, header: ModelFile) -> ModelCard:
+        """Return what the metadata says."""
+        return ModelCard(
+            id=header.path.stem,
+            backend=NAME,
+            path=header.path,
+            format=NAME,
+            architecture=header.architecture,
+            size_bytes=header.size_bytes,
+            context_length=header.integer(header.own("context_length")),
+            quantization=header.quantization,
+            capabilities=_capabilities(header),
+        )
+
+    def problem(self, header: ModelFile) -> str | None:
+        """Return why a kind of model is not served."""
+        if header.integer(header.own("pooling_type")) == RANKS:
+            return "models that rank texts are not served"
+        return UNSERVED.get(header.architecture)
+
+    def measure(
+        self, header: ModelFile, options: LoadOptions, settings: Mapping[str, Any]
     ) -> MemoryEstimate:
-        """Return what loading takes.
-
-        :raises ModelUnusableError: as :meth:`verify`.
-        """
-        model = _read(card.path)
-        if isinstance(model, str):
-            raise ModelUnusableError(model)
+        """Return what loading takes."""
         chosen = GgufSettings(**settings)
-        if _embeds(model):
-            return estimate_encoder(model, options, flash_attention=chosen.flash_attention)
-        return estimate(model, options, chosen.cache_type)
+        if _embeds(header):
+            return estimate_encoder(header, options, flash_attention=chosen.flash_attention)
+        return estimate(header, options, chosen.cache_type)
 
     def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
         """Return None: what a build of the library offloads to is not known without loading it."""
@@ -101,74 +124,6 @@ class GgufBackend:
         """
         return {"GGML_NO_BACKTRACE": "1", "GOMP_SPINCOUNT": "1000"}
 
-    def _is_model(self, path: Path) -> bool:
-        model = _read(path)
-        if isinstance(model, str):
-            return "mmproj" not in path.name.lower()
-        return model.architecture != "clip" and model.text("general.type") not in COMPANIONS
-
-    def _card(self, path: Path, location: Location) -> ModelCard:
-        model = _read(path)
-        files = tuple(shard for shard in shard_paths(path) if shard.name in location.files)
-        if isinstance(model, str):
-            return _damaged_card(path, files, model)
-        architecture = model.architecture
-        return ModelCard(
-            id=path.stem,
-            backend=NAME,
-            path=path,
-            format=NAME,
-            architecture=architecture,
-            size_bytes=model.size_bytes,
-            context_length=model.integer(model.own("context_length")),
-            quantization=model.quantization,
-            capabilities=_capabilities(model),
-            files=files,
-            problem=_problem(model),
-        )
-
-
-def _read(path: Path) -> ModelFile | str:
-    """Return the model at ``path`` or what is wrong with it; read again when a file changed."""
-    return _model_or_problem(path, tuple(_stamp(shard) for shard in shard_paths(path)))
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file does: its size and time of change, None if it is missing."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-@lru_cache(maxsize=4096)
-def _model_or_problem(path: Path, stamps: tuple[object, ...]) -> ModelFile | str:
-    try:
-        return read_model(path)
-    except ModelUnusableError as error:
-        return error.message
-
-
-def _damaged_card(path: Path, files: tuple[Path, ...], problem: str) -> ModelCard:
-    return ModelCard(
-        id=path.stem,
-        backend=NAME,
-        path=path,
-        format=NAME,
-        architecture="unknown",
-        size_bytes=(_stamp(path) or (0,))[0],
-        context_length=0,
-        files=files,
-        problem=problem,
-    )
-
-
-def _problem(model: ModelFile) -> str | None:
-    if model.integer(model.own("pooling_type")) == RANKS:
-        return "models that rank texts are not served"
-    return UNSERVED.get(model.architecture)
-
 
 def _embeds(model: ModelFile) -> bool:
     pools = model.integer(model.own("pooling_type")) > 0
@@ -184,18 +139,12 @@ def _capabilities(model: ModelFile) -> frozenset[str]:
 
 
 def _named(name: str, cards: list[ModelCard]) -> list[ModelCard]:
-    """Give each card the shortest id that tells it from its neighbours."""
+    """Give each card the shortest id that distinguishes it from its neighbours."""
     if len(cards) == 1:
-        return [evolve(cards[0], id=name)]
-    variants = Counter(card.quantization for card in cards)
+        return cards
+    count = Counter(card.quantization for card in cards)
+    is_only = [card.quantization is not None and count[card.quantization] == 1 for card in cards]
     return [
-        evolve(
-            card,
-            id=f"{name}@{card.quantization}" if _is_only(card, variants) else f"{name}@{card.id}",
-        )
-        for card in cards
+        evolve(card, id=f"{name}@{card.quantization if only else card.path.stem}")
+        for card, only in zip(cards, is_only, strict=True)
     ]
-
-
-def _is_only(card: ModelCard, variants: Counter[str | None]) -> bool:
-    return card.quantization is not None and variants[card.quantization] == 1

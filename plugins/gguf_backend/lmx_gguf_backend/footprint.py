@@ -7,16 +7,8 @@ SmolLM2-135M with caches of 2,000 to 32,000 tokens; the tests hold it within 15 
 from __future__ import annotations
 
 from lmx_gguf_backend.model_file import ModelFile
+from lmx_kernel.engine.footprint import PREFIX_SHARE, ROWS, TransformerShape, whole_cells
 from lmx_kernel.types import LoadOptions, MemoryEstimate
-
-CELLS_STEP = 256
-"""llama.cpp rounds the cells of a cache up to a multiple of this."""
-
-ROWS = 512
-"""Rows of one computation (n_ubatch): the compute buffer grows with them."""
-
-PARKED_SHARE = 4
-"""Parked prefixes may take one part in this many of what the cache takes."""
 
 ENCODER_ROWS = 256
 """Texts are embedded together up to so many tokens; beyond, each costs more the more there are (of
@@ -41,13 +33,36 @@ def estimate(model: ModelFile, options: LoadOptions, cache_type: str = "f16") ->
 
     The window of sliding-window layers is ignored: the engine keeps them whole.
     """
-    parallel = options.parallel
+    shape, cells = shape_of(model), whole_cells(options.cache_tokens)
+    attention_mask_bytes = ROWS * cells * 2
     return MemoryEstimate(
-        weights_bytes=sum(tensor.size_bytes for tensor in model.tensors),
-        cache_bytes=cache_bytes(model, options, cache_type) + parallel * _state_bytes(model),
-        overhead_bytes=_compute_bytes(model, _cells(options), parallel)
-        + parked_bytes(model, options, cache_type)
-        + runtime_bytes(model.vocabulary),
+        weights_bytes=shape.weights_bytes,
+        cache_bytes=shape.cells_bytes(cells, CACHE_BYTES[cache_type])
+        + shape.states_bytes(options.parallel),
+        overhead_bytes=shape.activations_bytes(6, 3, 4)
+        + attention_mask_bytes
+        + 2 * shape.logits_bytes(options.parallel + 1)
+        + parked_bytes(shape, options, cache_type)
+        + process_bytes(shape),
+    )
+
+
+def estimate_encoder(
+    model: ModelFile, options: LoadOptions, *, flash_attention: bool = True
+) -> MemoryEstimate:
+    """Return what ``model`` takes when it is loaded to embed; only causal ones have a cache."""
+    shape, rows = shape_of(model), encoder_rows(options)
+    is_causal = model.flag(model.own("attention.causal"), default=True)
+    attention_bytes = rows * rows * (2 + (0 if flash_attention else 5 * shape.heads))
+    vectors_bytes = ENCODER_SLOTS * shape.width * 4
+    return MemoryEstimate(
+        weights_bytes=shape.weights_bytes,
+        cache_bytes=shape.cells_bytes(rows, CACHE_BYTES["f16"]) if is_causal else 0,
+        overhead_bytes=shape.activations_bytes(4, 2, 4, rows)
+        + attention_bytes
+        + shape.logits_bytes(ENCODER_SLOTS)
+        + vectors_bytes
+        + process_bytes(shape),
     )
 
 
@@ -56,74 +71,38 @@ def encoder_rows(options: LoadOptions) -> int:
     return max(options.context_length, ENCODER_ROWS)
 
 
-def estimate_encoder(
-    model: ModelFile, options: LoadOptions, *, flash_attention: bool = True
-) -> MemoryEstimate:
-    """Return what ``model`` takes when it is loaded to embed; only causal ones have a cache."""
-    rows = encoder_rows(options)
-    is_causal = model.flag(model.own("attention.causal"), default=True)
-    return MemoryEstimate(
-        weights_bytes=sum(tensor.size_bytes for tensor in model.tensors),
-        cache_bytes=int(rows * _numbers_per_cell(model) * CACHE_BYTES["f16"]) if is_causal else 0,
-        overhead_bytes=_encoder_bytes(model, rows, flash_attention=flash_attention)
-        + runtime_bytes(model.vocabulary),
-    )
-
-
-def cache_bytes(model: ModelFile, options: LoadOptions, cache_type: str = "f16") -> int:
-    """Return what the keys and values of all cells take."""
-    return int(_cells(options) * _numbers_per_cell(model) * CACHE_BYTES[cache_type])
-
-
-def parked_bytes(model: ModelFile, options: LoadOptions, cache_type: str = "f16") -> int:
+def parked_bytes(shape: TransformerShape, options: LoadOptions, cache_type: str) -> int:
     """Return what parked prefixes may take beside the cache."""
-    return cache_bytes(model, options, cache_type) // PARKED_SHARE
+    cells = whole_cells(options.cache_tokens)
+    return shape.cells_bytes(cells, CACHE_BYTES[cache_type]) // PREFIX_SHARE
 
 
-def _cells(options: LoadOptions) -> int:
-    return -(-options.cache_tokens // CELLS_STEP) * CELLS_STEP
-
-
-def runtime_bytes(vocabulary: int) -> int:
+def process_bytes(shape: TransformerShape) -> int:
     """Return what a worker takes beside the library's buffers."""
-    return PROCESS_BYTES + VOCABULARY_BYTES * vocabulary
+    return shape.process_bytes(PROCESS_BYTES, VOCABULARY_BYTES)
 
 
-def _numbers_per_cell(model: ModelFile) -> int:
-    """Keys and values of one token in all layers."""
-    layers = model.integer(model.own("block_count"))
-    heads = model.integer(model.own("attention.head_count"), 1)
-    width = model.integer(model.own("embedding_length")) // max(heads, 1)
-    key = model.integer(model.own("attention.key_length"), width)
-    value = model.integer(model.own("attention.value_length"), width)
+def shape_of(model: ModelFile) -> TransformerShape:
+    """Return what the metadata says of the model's size."""
+
+    def own(key: str, default: int = 0) -> int:
+        return model.integer(model.own(key), default)
+
+    layers, width = own("block_count"), own("embedding_length")
+    heads = own("attention.head_count", 1)
+    head_width = width // max(heads, 1)
+    key_width = own("attention.key_length", head_width)
+    value_width = own("attention.value_length", head_width)
     cache_heads = model.integers(model.own("attention.head_count_kv")) or (heads,)
     if len(cache_heads) == 1:
         cache_heads *= layers
-    return sum(cache_heads) * (key + value)
-
-
-def _state_bytes(model: ModelFile) -> int:
-    """Recurrent layers keep a state for each sequence instead: f32, inner width x state size."""
-    state = model.integer(model.own("ssm.state_size"))
-    convolution = model.integer(model.own("ssm.conv_kernel"))
-    inner = model.integer(model.own("ssm.inner_size"))
-    return model.integer(model.own("block_count")) * inner * (state + convolution) * 4
-
-
-def _compute_bytes(model: ModelFile, cells: int, parallel: int) -> int:
-    """Activations and the attention mask of one computation, and the logits it gives out."""
-    width = model.integer(model.own("embedding_length"))
-    hidden = model.integer(model.own("feed_forward_length"), 4 * width)
-    activations = ROWS * (6 * width + 3 * hidden) * 4
-    mask = ROWS * cells * 2
-    logits = 2 * (parallel + 1) * model.vocabulary * 4
-    return activations + mask + logits
-
-
-def _encoder_bytes(model: ModelFile, rows: int, *, flash_attention: bool) -> int:
-    """Activations and the attention of one computation, and the vectors and logits it may give."""
-    width = model.integer(model.own("embedding_length"))
-    hidden = model.integer(model.own("feed_forward_length"), 4 * width)
-    heads = 0 if flash_attention else model.integer(model.own("attention.head_count"), 1)
-    outputs = ENCODER_SLOTS * (model.vocabulary + width) * 4
-    return rows * (4 * width + 2 * hidden) * 4 + rows * rows * (2 + 5 * heads) + outputs
+    state_width = own("ssm.state_size") + own("ssm.conv_kernel")
+    return TransformerShape(
+        weights_bytes=sum(tensor.size_bytes for tensor in model.tensors),
+        width=width,
+        hidden=own("feed_forward_length", 4 * width),
+        heads=heads,
+        cell_numbers=sum(cache_heads) * (key_width + value_width),
+        state_numbers=layers * own("ssm.inner_size") * state_width,
+        vocabulary=model.vocabulary,
+    )

@@ -1,4 +1,4 @@
-"""Which prompts a step computes, and how much of each. Pure decisions."""
+"""How much of which prompt a step computes. A pure decision."""
 
 from __future__ import annotations
 
@@ -7,24 +7,16 @@ from collections.abc import Sequence
 from lmx_gguf_backend.prefill_budget import LEAST_ROWS
 
 
-def plan_prefill(remaining: Sequence[int], rows: int, turn: int) -> list[tuple[int, int]]:
-    """Share ``rows`` among prompts with ``remaining`` tokens each, the oldest first.
+def plan_prefill(remaining: Sequence[int], rows: int) -> list[int]:
+    """Return how many of each prompt's ``remaining`` tokens to compute with ``rows`` rows in all.
 
-    Every other turn the shortest goes first, so it does not wait for long ones, and they for it
-    at most half of the time.
-
-    :returns: pairs of an index into ``remaining`` and a number of its next tokens.
+    :param remaining: of prompts in the order in which they are served.
     """
-    order = list(range(len(remaining)))
-    if turn % 2:
-        order.sort(key=lambda index: remaining[index])
-    plan: list[tuple[int, int]] = []
-    for index in order if rows else ():
-        count = remaining[index]
+    plan: list[int] = []
+    for count in remaining:
         if count > rows:
-            # a crumb of a prompt costs a row's overhead and gains nothing
-            count = 0 if plan and rows < LEAST_ROWS else rows
-        if count:
-            plan.append((index, count))
-            rows -= count
+            # a few rows of a prompt cost the overhead of a piece and gain nothing
+            count = 0 if any(plan) and rows < LEAST_ROWS else rows  # noqa: PLW2901
+        plan.append(count)
+        rows -= count
     return plan

@@ -11,11 +11,12 @@ from lmx_gguf_backend.context import Context
 from lmx_gguf_backend.embedding import EmbeddingEngine
 from lmx_gguf_backend.encoder import Encoder
 from lmx_gguf_backend.engine import GgufEngine, warm_up
-from lmx_gguf_backend.footprint import parked_bytes, runtime_bytes
+from lmx_gguf_backend.footprint import parked_bytes, process_bytes, shape_of
 from lmx_gguf_backend.library import LOG, Model, has_gpu
 from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixCache
 from lmx_gguf_backend.settings import GgufSettings
+from lmx_gguf_backend.shared_prefixes import SharedPrefixes
 from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.tokenizer import GgufTokenizer
 from lmx_kernel.engine import Engine, ProgressCallback
@@ -57,13 +58,13 @@ def lmx_measure_memory(spec: EngineSpec) -> int | None:
     with LOG.recording() as lines:
         model = Model.open(spec.card.path, settings, measure_only=True)
         context = kind.open(model, spec.options, settings, threads=1)
-    weights_bytes, vocabulary = model.size_bytes, context.vocabulary
+    weights_bytes = model.size_bytes
     context.close()
     model.close()
-    file = read_model(spec.card.path)
-    parked = 0 if _embeds(spec) else parked_bytes(file, spec.options, settings.cache_type)
+    shape = shape_of(read_model(spec.card.path))
+    parked = 0 if _embeds(spec) else parked_bytes(shape, spec.options, settings.cache_type)
     buffers_mib = sum(float(found[1]) for line in lines if (found := SIZE.search(line)))
-    return weights_bytes + int(buffers_mib * (1 << 20)) + parked + runtime_bytes(vocabulary)
+    return weights_bytes + int(buffers_mib * (1 << 20)) + parked + process_bytes(shape)
 
 
 def _embeds(spec: EngineSpec) -> bool:
@@ -89,7 +90,7 @@ def _open_continuing(
         context=context,
         budget=budget,
         threads=Threads(settings.threads or _cores(), adapts=not has_gpu()),
-        store=_store(context, spec, settings) if model.can_share else None,
+        prefixes=_prefixes(context, spec, settings) if model.can_share else None,
     )
 
 
@@ -99,7 +100,8 @@ def _open_embedding(
     encoder = Encoder.open(model, spec.options, settings, settings.threads or _cores())
     encoder.encode([[0]])  # touches the weights
     progress(1.0)
-    encoder.tell(lambda: progress(1.0))  # who says anything is not taken for stuck
+    # progress while encoding, or the watchdog would take the worker for hung
+    encoder.tell(lambda: progress(1.0))
     parallel, longest = spec.options.parallel, spec.options.context_length
     return EmbeddingEngine(
         tokenizer=GgufTokenizer.of(model),
@@ -117,8 +119,9 @@ def _cores() -> int:
     return max(min(psutil.cpu_count(logical=False) or 1, allowed or 1), 1)
 
 
-def _store(context: Context, spec: EngineSpec, settings: GgufSettings) -> PrefixCache:
-    """Return a store with a slot for each conversation that may be going on, or a few more."""
+def _prefixes(context: Context, spec: EngineSpec, settings: GgufSettings) -> SharedPrefixes:
+    """Return room for prefixes: as many as there may be conversations, or a few more."""
     slots = context.holders[: max(context.parallel, LEAST_SLOTS)]
-    budget = parked_bytes(read_model(spec.card.path), spec.options, settings.cache_type)
-    return PrefixCache(slots, budget)
+    shape = shape_of(read_model(spec.card.path))
+    budget = parked_bytes(shape, spec.options, settings.cache_type)
+    return SharedPrefixes(context, PrefixCache(slots, budget))

@@ -65,13 +65,12 @@ def test_hot_ones_cool_by_age() -> None:
     assert kept.parked_bytes == 60
 
 
-def test_pieces_go_to_the_oldest_and_the_shortest_in_turn() -> None:
-    assert plan_prefill([500, 20, 300], 64, 0) == [(0, 64)]
-    assert plan_prefill([500, 20, 300], 64, 1) == [(1, 20), (2, 44)]
-    assert plan_prefill([10, 20], 64, 0) == [(0, 10), (1, 20)]
-    assert plan_prefill([60, 500], 64, 0) == [(0, 60)], "no crumbs"
-    assert plan_prefill([60, 500], 0, 0) == []
-    assert plan_prefill([], 64, 0) == []
+def test_rows_go_to_the_first_prompts() -> None:
+    assert plan_prefill([500, 20, 300], 64) == [64, 0, 0]
+    assert plan_prefill([20, 300, 500], 64) == [20, 44, 0]
+    assert plan_prefill([10, 20], 64) == [10, 20]
+    assert plan_prefill([60, 500], 64) == [60, 0], "no pieces of a few rows"
+    assert plan_prefill([], 64) == []
 
 
 def test_a_step_carries_no_more_than_streams_can_bear() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmx_kernel.engine.numpy_sampler import Sampler, logprobs, top
-from lmx_kernel.engine.sequences import uniform
+from lmx_kernel.engine.sampling import check_sampling, uniform
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import Sampling
 
@@ -174,7 +174,7 @@ def test_logprobs_are_ordered_and_sum_to_one() -> None:
 )
 def test_meaningless_parameters_are_refused(parameters: dict) -> None:
     with pytest.raises(InvalidRequestError):
-        Sampler(Sampling(**parameters), 1000)
+        check_sampling(Sampling(**parameters), 1000)
 
 
 @pytest.mark.parametrize(

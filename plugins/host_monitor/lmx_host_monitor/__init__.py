@@ -1,1 +1,1 @@
-"""Watches the machine that LMX runs on."""
+"""Monitors the machine that LMX runs on."""

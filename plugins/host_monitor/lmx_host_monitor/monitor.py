@@ -1,4 +1,4 @@
-"""The machine and the daemon as psutil sees them."""
+"""Figures of the machine and of the daemon, from psutil."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from attrs import frozen
 
 
 class HostMonitor:
-    """Looks at the machine, and at the process it runs in."""
+    """Samples the machine, and the process that this runs in.
+
+    :param home: the folder whose disk is measured.
+    """
 
     name = "host"
 
@@ -21,7 +24,7 @@ class HostMonitor:
         self._cpu = _CpuTime.now()
 
     def sample(self) -> Mapping[str, float]:
-        """Return current figures; ``cpu_share`` is over the time since the last call."""
+        """Return current figures; ``cpu_share`` is that of the time since the last call."""
         before, self._cpu = self._cpu, _CpuTime.now()
         memory = psutil.virtual_memory()
         return {
@@ -40,8 +43,8 @@ class HostMonitor:
 class _CpuTime:
     """Seconds of all cores together since the machine started.
 
-    psutil's own percentages are over the time since the last call of the same thread, and a
-    monitor is sampled in any.
+    psutil's own percentages are those since the last call in the same thread, but a monitor may be
+    sampled in any thread.
     """
 
     idle_s: float
@@ -51,7 +54,7 @@ class _CpuTime:
     def now(cls) -> _CpuTime:
         times = psutil.cpu_times()._asdict()
         idle_s = times["idle"] + times.get("iowait", 0)
-        # Guests are counted in user and nice already.
+        # Times of guests are included in user and nice already.
         return cls(idle_s, sum(times.values()) - times.get("guest", 0) - times.get("guest_nice", 0))
 
     def busy_share_since(self, before: _CpuTime) -> float:
@@ -61,5 +64,5 @@ class _CpuTime:
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
+    """Return the folder, or the nearest parent that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())

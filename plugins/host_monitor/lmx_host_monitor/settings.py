@@ -7,9 +7,9 @@ from attrs import field, frozen, validators
 
 @frozen
 class HostMonitorSettings:
-    """How the machine is watched.
+    """How the machine is monitored.
 
-    :param interval_s: from one look to the next.
+    :param interval_s: the time between two samples.
     """
 
     interval_s: float = field(default=5.0, validator=validators.gt(0))

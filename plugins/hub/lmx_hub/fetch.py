@@ -17,8 +17,8 @@ from lmx_hub.hub import Hub, Patience
 from lmx_hub.place import Place, is_right
 from lmx_kernel.errors import DiskFullError, InternalError, UnavailableError
 from lmx_kernel.interfaces import Report
+from lmx_kernel.memory.sizes import format_bytes
 
-MIB = 1 << 20
 DAMAGED_TRIES = 3
 
 
@@ -83,8 +83,8 @@ def _check_space(place: Place, files: Sequence[RemoteFile], reserve_bytes: int) 
     free = shutil.disk_usage(place.root).free
     if needed > free:
         raise DiskFullError(
-            f"{missing / MIB:,.0f} MiB are still to come and {reserve_bytes / MIB:,.0f} MiB are to "
-            f"stay free, but the disk has only {free / MIB:,.0f} MiB"
+            f"{format_bytes(missing)} are still to come and {format_bytes(reserve_bytes)} are to "
+            f"stay free, but the disk has only {format_bytes(free)}"
         )
 
 
@@ -174,7 +174,7 @@ class _Download:
         """Leave alone what is to stay free, also where others fill the disk meanwhile."""
         if shutil.disk_usage(self.place.root).free < self.reserve_bytes:
             raise DiskFullError(
-                f"the disk has less than the {self.reserve_bytes / MIB:,.0f} MiB that are to stay "
+                f"the disk has less than the {format_bytes(self.reserve_bytes)} that are to stay "
                 "free; what has come is kept, and the download can go on"
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import frozen
+from filelock import lock_descriptor
 
 from lmx_hub.choice import RemoteFile
 from lmx_hub.names import inside
@@ -41,11 +41,13 @@ class Place:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the partial folder, and keep other processes from it."""
+        """Make the partial folder, and keep other processes from it. The lock is on the folder, so
+        there is no file of it, and it stays when the folder is renamed.
+        """
         self.partial.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.partial, os.O_RDONLY | os.O_NOFOLLOW)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lock_descriptor(handle)
             yield
         finally:
             os.close(handle)

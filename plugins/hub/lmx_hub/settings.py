@@ -6,11 +6,7 @@ from pathlib import Path
 
 from attrs import field, frozen, validators
 
-from lmx_kernel.config import find_home
-
-
-def _models() -> Path:
-    return find_home() / "models"
+from lmx_kernel.config import find_home, models_folder
 
 
 @frozen
@@ -26,7 +22,7 @@ class HubSettings:
     :param tries: how often a call is made that brings nothing before the download fails.
     """
 
-    folder: Path = field(factory=_models)
+    folder: Path = field(factory=lambda: models_folder(find_home()))
     endpoint: str = ""
     token: str = field(default="", repr=False)
     parallel: int = field(default=2, validator=validators.ge(1))

@@ -392,7 +392,7 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(
 def test_too_little_space_is_told_before_anything_comes(hub, root, pull, remote):
     hub.put("org/name", model(remote))
     free = shutil.disk_usage(root.parent).free
-    with pytest.raises(errors.DiskFullError, match="MiB are to stay free, but the disk has only"):
+    with pytest.raises(errors.DiskFullError, match="GiB are to stay free, but the disk has only"):
         pull(reserve_bytes=free)
     assert hub.got() == []
 

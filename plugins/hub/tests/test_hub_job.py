@@ -73,7 +73,7 @@ async def kill(hub, root, kind, download):
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     (child,) = (child for child in psutil.Process().children() if "lmx_hub" in str(child.cmdline()))
     child.send_signal(signal.SIGKILL)
-    with pytest.raises(errors.InternalError, match="was killed by SIGKILL"):
+    with pytest.raises(errors.InternalError, match="killed by SIGKILL"):
         await task
     return told.lines[-1][0]
 

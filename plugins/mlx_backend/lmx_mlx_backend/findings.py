@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator
 
 from lmx_kernel.interfaces import Finding
+from lmx_kernel.memory.sizes import format_bytes
 from lmx_mlx_backend.blas import blas_env, find_blas
 
 TIMEOUT_S = 20
-GIB = 1024**3
 
 LOOK = """
 import json, sys
@@ -45,8 +45,8 @@ def examine() -> Iterator[Finding]:
     seen = json.loads(done.stdout)
     yield Finding(True, "mlx", f"{seen['version']} on {seen['device']} {seen['name']}".strip())
     if seen["working_set_bytes"]:
-        limit, total = seen["working_set_bytes"] / GIB, seen["memory_bytes"] / GIB
-        yield Finding(True, "mlx memory", f"the GPU may use {limit:.1f} of {total:.1f} GiB")
+        limit, total = map(format_bytes, (seen["working_set_bytes"], seen["memory_bytes"]))
+        yield Finding(True, "mlx memory", f"the GPU may use {limit} of {total}")
     if sys.platform == "linux" and "cpu" in seen["device"]:
         yield _openblas(is_loaded=seen["has_openblas"])
 

@@ -5,7 +5,7 @@ the next are computed, and a row that leaves wastes one row of one step. On a CP
 gained: MLX takes on no more than ten operations there before it waits (measured: starting a step of
 8 rows takes 97 of its 105 ms), so the tokens would only come a step later.
 
-A batch is padded to its longest row; see :func:`plan_merge` for who shares one.
+A batch is padded to its longest row; see :mod:`~lmx_mlx_backend.groups` for which rows share one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 from attrs import define, field, frozen
 
-from lmx_kernel.engine import Progress, TokenLogprobs, TokenMask
-from lmx_kernel.engine.sequences import has_penalties, uniform
-from lmx_kernel.types import Sampling
+from lmx_kernel.engine import TokenLogprobs
+from lmx_kernel.engine.running import RunningSequence
+from lmx_kernel.engine.sampling import has_penalties, uniform
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.caches import Cache
 from lmx_mlx_backend.sampler import (
@@ -28,45 +28,24 @@ from lmx_mlx_backend.sampler import (
     logprobs,
 )
 
-MOST_FORCED = 32
-"""Tokens that a mask may force in a step."""
-
 Detail = tuple[mx.array, mx.array, mx.array]
 """Log-probabilities of one row that are being computed: the token's, ids, theirs."""
 
 
-@define(eq=False)
-class Row:
+@define(eq=False, kw_only=True)
+class Row(RunningSequence):
     """A sequence in the engine.
 
-    :param tokens: prompt and answer as far as they were given out; grows.
-    :param target: tokens when it came in: what counts as its prompt's progress.
-    :param produced: tokens of the answer that are chosen, given out or not.
-    :param done: tokens that its cache holds.
-    :param cached: tokens taken over from a kept prefix; None until it started.
     :param cache: while it is in prefill.
+    :ivar produced: tokens of the answer that are chosen, given out or not.
     """
 
-    id: int
-    tokens: list[int]
-    target: int
-    produced: int
-    sampling: Sampling
-    alternatives: int | None
-    mask: TokenMask | None = None
-    done: int = 0
-    cached: int | None = None
     cache: Cache = field(factory=list)
+    produced: int = field(init=False)
 
-    @property
-    def pending(self) -> int:
-        """Tokens to compute before the next one can be chosen."""
-        return len(self.tokens) - self.done
-
-    @property
-    def progress(self) -> Progress:
-        """How far its prompt is."""
-        return Progress(self.id, min(self.done, self.target), self.target, self.cached or 0)
+    @produced.default
+    def _produced_before(self) -> int:
+        return self.request.produced
 
     def draw(self) -> float:
         """Return the random number of the next token."""
@@ -164,7 +143,7 @@ def choose_next(
 
 
 def read_tokens(rows: Sequence[Row], chosen: Chosen) -> list[Token | None]:
-    """Return the new tokens of ``rows``, and tell their masks."""
+    """Return the new tokens of ``rows``; their masks accept them."""
     tokens = chosen.read()
     for row, token in zip(rows, tokens, strict=True):
         if row.mask is not None and token is not None:
@@ -192,7 +171,8 @@ class Group:
     :param cache: of the one row, or a batch of all.
     :param chosen: the next token of each row.
     :param counts: what penalties count, of shape (rows, vocabulary); None if no row has any.
-    :ivar forced: tokens after the chosen one that were given out already; of one row alone.
+    :ivar forced: tokens after the chosen one that were given out already. There are none in a batch
+        of several rows: the others would have to be padded.
     """
 
     rows: list[Row]
@@ -247,19 +227,6 @@ class Group:
         self.forced = []
         return logits
 
-    def take_forced(self, row: Row, room: int) -> list[int]:
-        """Return the tokens that must come after the one of ``row`` that was just given out.
-
-        Only of a row that is alone: others would have to be padded. Where log-probabilities are
-        asked for, each token needs a step.
-        """
-        if row.mask is None or row.alternatives is not None or self.rows != [row]:
-            return []
-        self.forced = row.mask.forced()[: max(min(room, MOST_FORCED), 0)]
-        row.mask.accept(self.forced)
-        row.produced += len(self.forced)
-        return self.forced
-
     def absorb(self, other: Group) -> None:
         """Take in the rows of another group."""
         if self.counts is not None or other.counts is not None:
@@ -312,32 +279,3 @@ def row_counts(rows: Sequence[Row], vocabulary: int) -> mx.array | None:
     if not any(has_penalties(row.sampling) for row in rows):
         return None
     return mx.concatenate([count_tokens(row.tokens, row.produced, vocabulary) for row in rows])
-
-
-def padding(lengths: Sequence[int]) -> int:
-    """Return the cells that a batch of rows of these lengths leaves empty."""
-    return len(lengths) * max(lengths, default=0) - sum(lengths)
-
-
-def plan_merge(
-    groups: Sequence[Sequence[int]], group_limit: int, total_limit: int
-) -> tuple[int, int] | None:
-    """Return two groups to make one of, those that need the least padding; None to leave them.
-
-    A batch reads the weights once for all rows, but every row costs as much as the longest. So two
-    are made one unless the padding would cost more than reading the weights once more.
-
-    :param groups: the lengths of the rows of each.
-    :param group_limit: padding of one batch that costs about as much as the weights, in cells.
-    :param total_limit: padding of all batches for which there is memory, in cells.
-    """
-    total = sum(map(padding, groups))
-    best: tuple[int, int, int] | None = None
-    for a in range(len(groups)):
-        for b in range(a + 1, len(groups)):
-            union = padding([*groups[a], *groups[b]])
-            added = union - padding(groups[a]) - padding(groups[b])
-            fits = union <= group_limit and total + added <= total_limit
-            if fits and (best is None or added < best[0]):
-                best = added, a, b
-    return best[1:] if best is not None else None

@@ -19,6 +19,7 @@ from lmx_kernel.engine import ProgressCallback
 from lmx_kernel.errors import ModelUnusableError
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.architectures import distribution, find_plugin
+from lmx_mlx_backend.batch_check import check_batch, prompted
 from lmx_mlx_backend.deadline import deadline
 from lmx_mlx_backend.prefill_budget import LEAST_ROWS
 
@@ -28,11 +29,6 @@ COMPUTE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, 
 
 PATIENCE_S = 60.0
 """A model may take this long to be imported and built, and as long to compute a few rows."""
-
-NEAR = {mx.float32: 0.01, mx.float16: 0.05, mx.bfloat16: 0.1}
-"""Logits that differ by less than this share of their range are the same, where the least precise
-weights are of this type. Tiny models of all families compute the very same on a CPU in each type;
-what is wrong differs by 0.24 and more."""
 
 
 @define(eq=False)
@@ -78,7 +74,7 @@ class Model:
                 progress(0.9 * share)
             with step(0.9, "computing a few tokens"):
                 vocabulary = _try_out(module)
-                can_batch, can_keep = _works(module, _batch), _works(module, _copy)
+                can_batch, can_keep = _works(module, check_batch), _works(module, _copy)
                 row_s = _warm_up(module)
         except SystemExit as error:
             raise ModelUnusableError(f"{origin}it tried to end the process") from error
@@ -148,53 +144,13 @@ def _works(module: Any, attempt: Callable[[Any], None]) -> bool:
     return True
 
 
-def _batch(module: Any) -> None:
-    """Let caches of several sequences merge, go on, and part again; and ends of prompts, of unequal
-    length, be computed together, as is done where there is no state that would take padding in.
-
-    :raises ValueError: a row computes something else than alone.
-    """
-    batch = caches.merge([_prompted(module, count) for count in (1, 3)])
-    caches.extend(batch, caches.merge([_prompted(module, 2)]))
-    _go_on(module, batch, {1: [0], 3: [0], 2: [0]})
-    caches.select(batch, [0, 2])
-    mx.eval(caches.arrays(batch), caches.arrays(caches.extract(batch, 1)))
-    rows = [_prompted(module, count) for count in (1, 3)]
-    if all(map(caches.can_trim, rows)):
-        _go_on(module, caches.merge(rows), {1: [0, 1], 3: [0]})
-
-
-def _go_on(module: Any, batch: caches.Cache, pieces: dict[int, list[int]]) -> None:
-    """Compute the rows of ``batch`` together and alone.
-
-    :param pieces: the next tokens of each row, by how many are in its cache.
-    :raises ValueError: it is not the same.
-    """
-    lengths = [len(piece) for piece in pieces.values()]
-    tokens = [piece + [0] * (max(lengths) - len(piece)) for piece in pieces.values()]
-    with caches.padded(batch, lengths):
-        together = module(mx.array(tokens), cache=batch).astype(mx.float32)
-    near = max(NEAR.get(weight.dtype, 0.0) for _, weight in tree_flatten(module.parameters()))
-    for found, (count, piece) in zip(together, pieces.items(), strict=True):
-        alone = module(mx.array([piece]), cache=_prompted(module, count))[0].astype(mx.float32)
-        difference = mx.abs(found[: len(piece)] - alone).max()
-        if not (difference / (alone.max() - alone.min() + 1e-6)).item() <= near:
-            raise ValueError("a row of a batch is not what it is alone")
-
-
 def _copy(module: Any) -> None:
     """Let a cache be copied, measured and trimmed."""
-    cache = caches.copy(_prompted(module, 3))
+    cache = caches.copy(prompted(module, 3))
     if caches.can_trim(cache):
         caches.trim(cache, 1)
     mx.eval(caches.arrays(cache))
     caches.size_bytes(cache)
-
-
-def _prompted(module: Any, count: int) -> caches.Cache:
-    cache = caches.new(module)
-    mx.eval(module(mx.array([list(range(count))]), cache=cache))
-    return cache
 
 
 def _first_line(error: Exception) -> str:

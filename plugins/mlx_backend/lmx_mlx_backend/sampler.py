@@ -1,8 +1,6 @@
 """Choosing the next tokens of a batch, all rows at once.
 
-Order, as in the GGUF backend: bias, penalties, top-k, top-p, min-p, temperature, draw. The draw for
-the n-th token of an answer depends on the seed and on n alone, so a row's text does not depend on
-its neighbours, and a sequence that was put out and comes back goes on as if undisturbed.
+See :mod:`lmx_kernel.engine.sampling` for what every sampler does.
 
 Rows are of four kinds, and each is computed for its own rows only: the likeliest token; a few or
 many candidates, the 64 or 1,024 likeliest tokens, which are all that top-k and top-p need but in
@@ -21,7 +19,8 @@ import numpy as np
 from attrs import frozen
 
 from lmx_kernel.engine import TokenMask
-from lmx_kernel.engine.sequences import has_penalties
+from lmx_kernel.engine.numpy_sampler import mask_words, read_masks
+from lmx_kernel.engine.sampling import COLD, MOST_BIAS, PROMPT_TAIL, has_penalties
 from lmx_kernel.types import Sampling
 
 FEW, MANY = 64, 1024
@@ -33,20 +32,11 @@ ALL = 2.0
 BLOCK = 64
 """Logits of one block in the search for the likeliest."""
 
-MOST_BIAS = 1e6
-"""More would only lead to infinities."""
-
 BARRED = -1e30
 """The logit of a token that a mask bars. It is finite, so that padding ranks below it."""
 
 MOST_DRAW = 1 - 2**-23
 """A share of a sum that is always below the sum: what comes after it weighs nothing."""
-
-COLD = 1e-5
-"""Below this temperature the likeliest token is all that is left."""
-
-PROMPT_TAIL = 64
-"""Tokens of the prompt that penalties look at, beside the whole answer."""
 
 
 class Kind(Enum):
@@ -174,14 +164,12 @@ class Allowed:
     @classmethod
     def of(cls, masks: Sequence[TokenMask | None], vocabulary: int) -> Allowed | None:
         """Return what ``masks`` allow; None for everything."""
-        words = np.zeros((len(masks), -(-vocabulary // 32)), np.int32)
+        words = mask_words(vocabulary, len(masks))
         pairs = enumerate(zip(masks, words, strict=True))
         rows = [row for row, (mask, bits) in pairs if mask is not None and mask.fill(bits)]
         if not rows:
             return None
-        bits = words[rows].view(np.uint8)
-        tokens = np.unpackbits(bits, axis=1, count=vocabulary, bitorder="little")
-        return cls(rows, mx.array(tokens.view(bool)))
+        return cls(rows, mx.array(read_masks(words[rows], vocabulary)))
 
     def apply(self, logits: mx.array) -> mx.array:
         """Return ``logits`` with all other tokens barred."""

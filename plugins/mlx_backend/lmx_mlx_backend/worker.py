@@ -11,6 +11,7 @@ from lmx_kernel.types import EngineLimits, EngineSpec
 from lmx_mlx_backend.engine import MlxEngine
 from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
+from lmx_mlx_backend.groups import Groups
 from lmx_mlx_backend.model import Model
 from lmx_mlx_backend.prefill_budget import PrefillBudget
 from lmx_mlx_backend.prefix import PrefixCache
@@ -33,7 +34,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
     settings = MlxSettings(**spec.settings)
     folder, options = read_folder(spec.card.path), spec.options
     on_gpu = _choose_device(settings.device)
-    footprint = Footprint(folder, options, on_cpu=not on_gpu)
+    footprint = Footprint.of(folder, options, on_cpu=not on_gpu)
     _limit_memory(footprint, spec.memory_bytes)
     model = Model.open(folder.path, folder.architecture, as_float32=not on_gpu, progress=progress)
     tokenizer = MlxTokenizer.open(folder.path, model.vocabulary)
@@ -48,8 +49,11 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
         model=model,
         budget=PrefillBudget(model.row_s),
         store=PrefixCache(footprint.kept_bytes) if model.can_keep else None,
-        padding_cells=footprint.weights_bytes // (PADDING_COST * max(footprint.token_bytes, 1)),
-        spare_cells=options.cache_tokens // PADDING_SHARE,
+        groups=Groups(
+            padding_cells=footprint.shape.weights_bytes
+            // (PADDING_COST * max(footprint.token_bytes, 1)),
+            spare_cells=options.cache_tokens // PADDING_SHARE,
+        ),
         ahead=on_gpu,
     )
 

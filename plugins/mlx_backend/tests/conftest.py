@@ -13,6 +13,10 @@ import pytest
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard
 
+pytest.register_assert_rewrite(
+    "lmx_kernel.testing.engine_checks", "lmx_kernel.testing.engine_feature_checks"
+)
+
 VOCABULARY = 300
 
 COMMON: dict[str, Any] = {
@@ -157,3 +161,26 @@ def open_model(models: Callable[[str], Path]) -> Iterator[Callable[..., Driver]]
 def driver(open_model: Callable[..., Driver]) -> Driver:
     """An engine on the tiny llama."""
     return open_model()
+
+
+class Wrapped:
+    """A model whose calls go elsewhere."""
+
+    def __init__(self, module: Any, call: Callable[..., Any]) -> None:
+        self._module, self._call = module, call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __call__(self, tokens: Any, cache: Any) -> Any:
+        return self._call(self._module, tokens, cache)
+
+
+@pytest.fixture
+def wrap_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Callable[..., Any]], None]:
+    """Lets the calls of an engine's model go to a function of (model, tokens, cache)."""
+
+    def wrap(engine: Any, call: Callable[..., Any]) -> None:
+        monkeypatch.setattr(engine._model, "module", Wrapped(engine._model.module, call))
+
+    return wrap

@@ -5,15 +5,11 @@ Models are tiny, random and in float32, so a text is the same alone and in a bat
 
 from __future__ import annotations
 
-import math
 import random
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 
-from lmx_kernel.engine import Engine, Sequence
-from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
 from lmx_kernel.types import EngineSpec, LoadOptions, Sampling
 
 GREEDY = Sampling(temperature=0, seed=1)
@@ -46,12 +42,6 @@ def driver(open_model):
 
 
 PROMPTS = [tokens_of(seed, count) for seed, count in enumerate(LENGTHS)]
-
-
-def test_is_an_engine(driver) -> None:
-    assert isinstance(driver.engine, Engine)
-    assert driver.engine.limits.max_sequences == 8
-    assert len(driver.engine.tokenizer.token_bytes) == 300
 
 
 # --- batches
@@ -105,16 +95,9 @@ def test_eight_samplers_in_one_batch_do_not_touch_each_other(open_model) -> None
     assert driver.run(*range(8), count=24) == alone
 
 
-def test_different_seeds_give_different_texts(driver) -> None:
-    texts = {
-        tuple(driver.answer(PROMPTS[0], 12, sampling=evolve(SEEDED, seed=s))) for s in range(5)
-    }
-    assert len(texts) == 5
-
-
 def test_rows_of_like_length_share_a_batch(open_model) -> None:
     driver = open_model(context=1024, cache=8192)
-    driver.engine._padding_cells = 600
+    driver.engine._groups.padding_cells = 600
     for number, length in enumerate((20, 30, 25, 900)):
         driver.add(number, tokens_of(number, length))
     driver.run(3, count=1)
@@ -152,24 +135,6 @@ def test_long_prompts_come_in_pieces_beside_running_streams(open_model) -> None:
     assert driver.run(3, count=8) == [alone]
 
 
-def test_a_short_prompt_does_not_wait_for_a_long_one(open_model) -> None:
-    driver = open_model(context=1024)
-    driver.engine._budget.row_s = 1.0
-    driver.add(1, tokens_of(1, 900))
-    driver.add(2, PROMPTS[0])
-    for _ in range(3):
-        driver.step()
-    assert driver.tokens[2]
-    assert not driver.tokens[1]
-
-
-def test_the_first_token_comes_with_the_last_piece(driver) -> None:
-    driver.add(1, PROMPTS[0])
-    step = driver.step()
-    assert [output.id for output in step.outputs] == [1]
-    assert [(p.processed, p.total, p.cached) for p in step.progress] == [(5, 5, 0)]
-
-
 def test_a_prompt_and_answer_up_to_the_last_token_of_the_context(open_model) -> None:
     driver = open_model(context=64, cache=64)
     driver.add(1, tokens_of(1, 60))
@@ -184,16 +149,15 @@ def test_a_prompt_and_answer_up_to_the_last_token_of_the_context(open_model) -> 
 
 
 @pytest.fixture
-def shapes(driver, monkeypatch) -> list[tuple[int, int]]:
+def shapes(driver, wrap_module) -> list[tuple[int, int]]:
     """What the model of the driver is called with, as (rows, tokens of each)."""
     seen: list[tuple[int, int]] = []
-    module = driver.engine._model.module
 
-    def watched(tokens, cache):
+    def watched(module, tokens, cache):
         seen.append(tokens.shape)
         return module(tokens, cache=cache)
 
-    monkeypatch.setattr(driver.engine._model, "module", Wrapped(module, watched))
+    wrap_module(driver.engine, watched)
     return seen
 
 
@@ -231,19 +195,19 @@ def test_prompts_that_began_differently_are_completed_together(driver, shapes) -
     assert driver.cached(0) >= 59
 
 
-def test_prompts_that_fail_together_are_computed_one_by_one(driver, monkeypatch) -> None:
+def test_prompts_that_fail_together_are_computed_one_by_one(driver, wrap_module) -> None:
     prompts = [tokens_of(seed, count) for seed, count in enumerate((12, 9, 15))]
     alone = [driver.answer(prompt, 8, sampling=SEEDED) for prompt in prompts]
     driver.engine.trim()
-    module, refused = driver.engine._model.module, []
+    refused = []
 
-    def lonely(tokens, cache):
+    def lonely(module, tokens, cache):
         if min(tokens.shape) > 1:
             refused.append(tokens.shape)
             raise RuntimeError("no batches of prompts")
         return module(tokens, cache=cache)
 
-    monkeypatch.setattr(driver.engine._model, "module", Wrapped(module, lonely))
+    wrap_module(driver.engine, lonely)
     for number, prompt in enumerate(prompts):
         driver.add(number, prompt, sampling=SEEDED)
     assert driver.run(0, 1, 2, count=8) == alone
@@ -263,21 +227,6 @@ def test_a_prefix_is_reused_and_changes_nothing(driver) -> None:
     driver.add(2, prompts[1])
     assert driver.run(2, count=12) == [cold[1]]
     assert [driver.cached(number) for number in (1, 2)] == [0, 121]  # both go on with a begin token
-
-
-def test_the_same_prompt_again_costs_one_token(driver) -> None:
-    first = driver.answer(PROMPTS[2], 8)
-    driver.add(1, PROMPTS[2])
-    assert driver.run(1, count=8) == [first]
-    assert driver.cached(1) == len(PROMPTS[2]) - 1
-
-
-def test_a_sequence_waits_for_a_prefix_that_is_being_computed(driver) -> None:
-    shared = tokens_of(1, 200)
-    for number in range(4):
-        driver.add(number, shared + tokens_of(number, 5))
-    driver.run(*range(4), count=4)
-    assert [driver.cached(number) for number in range(4)] == [0, 201, 201, 201]
 
 
 @pytest.mark.parametrize("name", ["gemma3_text", "mamba", "lfm2"])
@@ -309,41 +258,7 @@ def test_kept_prefixes_stay_within_their_budget(open_model) -> None:
     driver.answer(tokens_of(99, 200), 2)
 
 
-def test_nothing_of_a_cancelled_prompt_is_kept(open_model) -> None:
-    driver = open_model(context=1024)
-    driver.engine._budget.row_s = 1.0
-    driver.add(1, tokens_of(1, 500))
-    driver.step()
-    driver.engine.remove(1)
-    assert driver.engine.stats().details["kept_prefixes"] == 0
-
-
 # --- coming and going
-
-
-@pytest.mark.parametrize("sampling", [GREEDY, SEEDED, evolve(SEEDED, repetition_penalty=1.4)])
-def test_a_sequence_that_comes_back_goes_on_as_if_undisturbed(open_model, sampling) -> None:
-    driver = open_model()
-    whole = driver.answer(PROMPTS[1], 24, sampling=sampling)
-    for produced in (1, 10, 23):
-        engine = open_model()
-        tokens = PROMPTS[1] + whole[:produced]
-        rest = engine.answer(tokens, 24 - produced, produced=produced, sampling=sampling)
-        assert rest == whole[produced:]
-
-
-def test_the_youngest_is_put_out_when_the_cache_is_full(open_model) -> None:
-    whole = open_model().answer(tokens_of(2, 100), 40)
-    driver = open_model(cache=256)
-    driver.add(1, tokens_of(1, 100))
-    driver.add(2, tokens_of(2, 100))
-    while not driver.steps or not driver.steps[-1].preempted:
-        driver.step()
-    assert driver.steps[-1].preempted == (2,)
-    so_far = driver.tokens[2]
-    driver.run(1, count=60)
-    driver.add(3, tokens_of(2, 100) + so_far, produced=len(so_far))
-    assert so_far + driver.run(3, count=40 - len(so_far))[0] == whole
 
 
 def test_one_that_does_not_fit_alone_fails(open_model) -> None:
@@ -354,139 +269,24 @@ def test_one_that_does_not_fit_alone_fails(open_model) -> None:
     assert driver.steps[-1].failed == ((1, "the cache of 64 tokens is full"),)
 
 
-def test_cancelling_takes_effect_at_once(driver) -> None:
-    for number in range(3):
-        driver.add(number, PROMPTS[number])
-    driver.step()
-    driver.engine.remove(1)
-    driver.engine.remove(1)
-    driver.engine.remove(77)
-    step = driver.step()
-    assert all(output.id != 1 for output in step.outputs)
-    driver.add(1, PROMPTS[3])
-    assert len(driver.run(0, 1, 2, count=5)) == 3
-
-
-@pytest.mark.parametrize(
-    ("fields", "error", "text"),
-    [
-        ({"tokens": [300]}, InvalidRequestError, "outside the vocabulary"),
-        ({"tokens": [5, -1]}, InvalidRequestError, "outside the vocabulary"),
-        ({"tokens": [1_000_000]}, InvalidRequestError, "outside the vocabulary"),
-        ({"tokens": []}, InvalidRequestError, "at least one token"),
-        ({"tokens": [5] * 513}, ContextOverflowError, "do not fit"),
-        ({"produced": 2}, InvalidRequestError, "more tokens were produced"),
-        ({"logprobs": -1}, InvalidRequestError, "logprobs"),
-        ({"sampling": Sampling(temperature=math.nan)}, InvalidRequestError, "finite"),
-        ({"sampling": Sampling(repetition_penalty=0)}, InvalidRequestError, "above 0"),
-        ({"sampling": Sampling(logit_bias={300: 1.0})}, InvalidRequestError, "logit_bias"),
-    ],
-)
-def test_what_cannot_be_computed_is_refused(driver, fields, error, text: str) -> None:
-    given = {"id": 1, "tokens": [5], "produced": 0, "sampling": GREEDY} | fields
-    with pytest.raises(error, match=text):
-        driver.engine.add(Sequence(**given))
-    assert len(driver.answer([5], 3)) == 3
-
-
-def test_too_many_sequences_are_refused(open_model) -> None:
-    driver = open_model(parallel=1)
-    driver.add(1, [5])
-    with pytest.raises(InvalidRequestError, match="1 sequences run already"):
-        driver.engine.add(Sequence(id=2, tokens=[5], produced=0, sampling=GREEDY))
-
-
 # --- trouble inside a step
 
 
-def test_numbers_that_are_not_finite_fail_their_own_row(driver, monkeypatch) -> None:
-    import mlx.core as mx
-
-    module = driver.engine._model.module
-
-    def poisoned(tokens, cache):
-        logits = module(tokens, cache=cache)
-        return mx.where((tokens == 13)[..., None], math.nan, logits)
-
-    expected = driver.answer(PROMPTS[0], 8)
-    monkeypatch.setattr(driver.engine._model, "module", Wrapped(module, poisoned))
-    driver.add(1, PROMPTS[0])
-    driver.add(2, [5, 6, 13])
-    driver.step()
-    assert driver.steps[-1].failed == ((2, "the model computed numbers that are not finite"),)
-    assert driver.run(1, count=8) == [expected]
-
-
-class Wrapped:
-    """A model whose calls go elsewhere."""
-
-    def __init__(self, module, call) -> None:
-        self._module, self._call = module, call
-
-    def __getattr__(self, name: str):
-        return getattr(self._module, name)
-
-    def __call__(self, tokens, cache):
-        return self._call(tokens, cache)
-
-
-def test_a_step_never_raises(driver, monkeypatch) -> None:
-    module = driver.engine._model.module
+def test_a_step_never_raises(driver, wrap_module, monkeypatch) -> None:
     driver.add(1, PROMPTS[0])
     driver.add(2, PROMPTS[1])
     driver.step()
     driver.add(3, PROMPTS[2])
 
-    def broken(tokens, cache):
+    def broken(module, tokens, cache):
         raise RuntimeError("out of memory\nand more")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(driver.engine._model, "module", Wrapped(module, broken))
-        step = driver.step()
+    wrap_module(driver.engine, broken)
+    step = driver.step()
+    monkeypatch.undo()
     assert {number for number, _ in step.failed} == {1, 2, 3}
     assert step.failed[0][1] == "MLX could not compute it: out of memory"
     assert len(driver.answer(PROMPTS[3], 5)) == 5
-
-
-# --- log-probabilities
-
-
-def test_log_probabilities_are_given_to_those_that_asked(driver) -> None:
-    driver.add(1, PROMPTS[0], logprobs=5)
-    driver.add(2, PROMPTS[1])
-    driver.add(3, PROMPTS[2], logprobs=0)
-    driver.run(1, 2, 3, count=6)
-    details = {n: [] for n in (1, 2, 3)}
-    for step in driver.steps:
-        for output in step.outputs:
-            details[output.id] += output.logprobs
-    assert details[2] == []
-    for detail in details[3]:
-        assert detail.top == ()
-        assert detail.chosen < 0
-    for token, detail in zip(driver.tokens[1], details[1], strict=False):
-        numbers = [number for _, number in detail.top]
-        assert len(numbers) == 5
-        assert numbers == sorted(numbers, reverse=True)
-        assert detail.top[0] == (token, pytest.approx(detail.chosen))
-        assert sum(map(math.exp, numbers)) <= 1.0001
-
-
-def test_log_probabilities_ignore_sampling(driver) -> None:
-    biased = evolve(GREEDY, logit_bias={50: 100.0})
-    driver.add(1, PROMPTS[0], logprobs=1, sampling=biased)
-    driver.run(1, count=1)
-    detail = driver.steps[-1].outputs[0].logprobs[0]
-    assert driver.tokens[1] == [50]
-    assert detail.top[0][0] != 50
-    assert detail.chosen < detail.top[0][1]
-
-
-def test_penalties_change_the_text(driver) -> None:
-    plain = driver.answer([5, 5, 5, 5], 40)
-    penalised = driver.answer([5, 5, 5, 5], 40, sampling=evolve(GREEDY, presence_penalty=50))
-    assert len(set(plain)) < 40
-    assert len({*penalised, 5}) == 41
 
 
 # --- models that cannot be batched

@@ -273,9 +273,9 @@ def test_any_damage_gives_a_reason(llama: Path, data: st.DataObject) -> None:
 
 def test_estimates_grow_with_what_is_asked(card_of: CardOf, llama: Path) -> None:
     folder = read_folder(llama)
-    small = Footprint(folder, OPTIONS, on_cpu=True).estimate()
+    small = Footprint.of(folder, OPTIONS, on_cpu=True).estimate()
     wide = LoadOptions(context_length=1024, parallel=8, cache_tokens=4096)
-    large = Footprint(folder, wide, on_cpu=True).estimate()
+    large = Footprint.of(folder, wide, on_cpu=True).estimate()
     assert small.weights_bytes == pytest.approx(folder.size_bytes, rel=0.01)
     assert small.cache_bytes < large.cache_bytes
     assert small.total_bytes < large.total_bytes
@@ -289,7 +289,7 @@ def test_on_a_gpu_numbers_stay_as_they_are(llama: Path, dtype: str, is_wide: boo
     folder = read_folder(llama)
     tensors = tuple(evolve(tensor, dtype=dtype) for tensor in folder.tensors)
     folder = evolve(folder, tensors=tensors)
-    gpu, cpu = (Footprint(folder, OPTIONS, on_cpu=on_cpu).estimate() for on_cpu in (False, True))
+    gpu, cpu = (Footprint.of(folder, OPTIONS, on_cpu=on_cpu).estimate() for on_cpu in (False, True))
     assert gpu.weights_bytes == folder.size_bytes
     assert cpu.weights_bytes == sum(tensor.elements * 4 for tensor in tensors)
     assert gpu.cache_bytes == (cpu.cache_bytes if is_wide else cpu.cache_bytes // 2)
@@ -342,8 +342,3 @@ def test_the_kernel_side_imports_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_models_that_serve_one_at_a_time_say_so(card_of: CardOf, llama: Path) -> None:
-    change_config(llama, model_type="llama4")
-    assert "one_at_a_time" in card_of(llama).capabilities

@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 from lmx_mlx_backend.sampler import Kind, Table, choose, count_tokens, logprobs, top
 
-from lmx_kernel.engine.sequences import uniform
+from lmx_kernel.engine.sampling import uniform
 from lmx_kernel.types import Sampling
 
 PLAIN = Sampling(temperature=1, top_k=0, top_p=1, min_p=0, seed=0)

@@ -25,11 +25,11 @@ def lmx_settings() -> Iterable[SettingsSection]:
 
 @hookimpl
 def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
-    """Return the sources that the settings leave on, named as their settings are."""
+    """Return the sources that are enabled, with the names of their settings."""
     chosen = settings.get(FolderSettings)
     sources: list[ModelSource] = []
     if chosen.home:
-        sources.append(FolderSource("home", (settings.home / "models",), owned=True))
+        sources.append(FolderSource("home", (settings.models_folder,), owned=True))
     if chosen.hugging_face:
         sources.append(HuggingFaceSource("hugging_face", hugging_face_cache(os.environ)))
     if chosen.lm_studio:

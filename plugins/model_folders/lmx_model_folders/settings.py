@@ -11,8 +11,9 @@ from attrs import frozen
 class FolderSettings:
     """Where to look for models.
 
-    :param paths: more folders.
-    :param may_delete: models in ``paths`` may be deleted through LMX; others' never.
+    :param paths: further folders.
+    :param may_delete: whether models in ``paths`` may be deleted through LMX; those of other
+        programs never are.
     :param home: the folder ``models`` in LMX's own folder.
     :param hugging_face: the cache that Hugging Face's tools download to.
     :param lm_studio: the folders that LM Studio downloads to.

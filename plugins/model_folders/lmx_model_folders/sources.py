@@ -1,4 +1,4 @@
-"""The places where models lie on disk."""
+"""Sources of models on disk."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lmx_model_folders.tree import Tree, contents
 
 @define
 class FolderSource:
-    """Folders in which models lie as ``publisher/name/files``, or in any other order.
+    """Folders with models as ``publisher/name/files``, or in any other layout.
 
-    :param owned: whether they are LMX's to delete from.
+    :param owned: whether LMX may delete files there.
     """
 
     name: str
@@ -26,7 +26,7 @@ class FolderSource:
     owned: bool = False
 
     def locations(self) -> Iterator[Location]:
-        """Yield every folder with files, but each file that lies directly in a root by itself."""
+        """Yield every folder with files; each file directly in a root is a location of its own."""
         tree = Tree()
         for root in self.roots:
             for location in tree.walk(root.absolute()):
@@ -38,16 +38,16 @@ class FolderSource:
     def delete(self, card: ModelCard) -> None:
         """Delete a model's files, and the folders that are empty then.
 
-        :raises ForbiddenError: the folders belong to another program, or a file lies elsewhere.
+        :raises ForbiddenError: the folders belong to another program, or a file is outside of them.
         """
         if not self.owned:
-            raise ForbiddenError(f"{card.id} lies in a folder of another program; delete it there")
+            raise ForbiddenError(f"{card.id} is in a folder of another program; delete it there")
         roots = [root.resolve() for root in self.roots]
         for file in card.files:
-            # The folder's real place counts, and a link is deleted, not what it points to.
+            # The folder is resolved, but not the file: a link is deleted, not its target.
             folder = file.parent.resolve()
             if not any(folder.is_relative_to(root) for root in roots):
-                raise ForbiddenError(f"{card.id} has a file that lies outside of the model folders")
+                raise ForbiddenError(f"{card.id} has a file outside of the model folders")
         for file in card.files:
             file.unlink(missing_ok=True)
             _remove_empty(file.parent.resolve(), roots)
@@ -70,15 +70,15 @@ class HuggingFaceSource:
                 yield from tree.walk(snapshot, name.replace("--", "/", 1))
 
     def delete(self, card: ModelCard) -> None:
-        """Refuse: the cache has links and counts of its own.
+        """Refuse: the cache has links and reference counts of its own.
 
         :raises ForbiddenError: always.
         """
-        raise ForbiddenError(f"{card.id} lies in a cache of another program; delete it there")
+        raise ForbiddenError(f"{card.id} is in a cache of another program; delete it there")
 
 
 def hugging_face_cache(environ: Mapping[str, str]) -> Path:
-    """Return where Hugging Face's own tools keep what they download."""
+    """Return the folder that Hugging Face's own tools download to."""
     caches = environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = environ.get("HF_HOME") or f"{caches}/huggingface"
     hub = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
@@ -86,7 +86,7 @@ def hugging_face_cache(environ: Mapping[str, str]) -> Path:
 
 
 def lm_studio_folders() -> tuple[Path, ...]:
-    """Return where LM Studio keeps its models: now, and in its older versions."""
+    """Return the folders of LM Studio's models: the current one, and that of older versions."""
     return (
         Path("~/.lmstudio/models").expanduser(),
         Path("~/.cache/lm-studio/models").expanduser(),
@@ -105,7 +105,7 @@ def _singly(location: Location) -> Iterator[Location]:
 
 
 def _snapshot(repository: Path) -> Path | None:
-    """Return the snapshot that the branch ``main`` is at, or else the newest."""
+    """Return the snapshot of the branch ``main``, or else the newest."""
     folder = repository / "snapshots"
     main = _main(repository)
     newest: tuple[bool, float, Path] | None = None

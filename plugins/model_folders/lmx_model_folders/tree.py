@@ -1,4 +1,4 @@
-"""Walking trees of folders: quickly, each folder once, past whatever cannot be read."""
+"""Walks trees of folders fast, visits each folder once, and skips what cannot be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNFINISHED = (".incomplete", ".part")
 
 
 class Tree:
-    """Remembers the folders it has entered, so that links neither loop nor find a folder twice."""
+    """Remembers visited folders, so that links make no loop and no folder is found twice."""
 
     def __init__(self) -> None:
         self._entered: set[tuple[int, int]] = set()
@@ -24,7 +24,7 @@ class Tree:
     def walk(self, folder: Path, name: str = "", depth: int = DEPTH) -> Iterator[Location]:
         """Yield every folder that directly holds files, from ``folder`` downwards.
 
-        :param name: what ``folder`` is called; those in it are called ``name/theirs``.
+        :param name: the name of ``folder``; those in it are called ``name/theirs``.
         """
         if not self._enter(folder):
             return
@@ -59,7 +59,7 @@ def contents(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what may belong to a model, links last: a folder is known by its own name first."""
+    """Return entries that may belong to a model, links last, so that a folder gets its own name."""
     try:
         with os.scandir(folder) as entries:
             wanted = [entry for entry in entries if _is_wanted(entry.name)]
@@ -69,5 +69,5 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_wanted(name: str) -> bool:
-    # Names that are not Unicode could not be told to any client; printable ones always are.
+    # Names that are not valid Unicode could not be sent to clients; printable names always are.
     return name.isprintable() and not name.startswith(".") and not name.endswith(UNFINISHED)

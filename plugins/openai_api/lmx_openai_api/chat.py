@@ -17,10 +17,10 @@ class ChatCompletions:
     """Answers conversations."""
 
     def __init__(self, kernel: Kernel, settings: OpenAISettings) -> None:
-        self._replier = Responder(kernel, settings)
+        self._responder = Responder(kernel, settings)
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Answer one conversation."""
         body = await read_body(req, ChatBody)
         rendering = ChatRendering(bool(body.logprobs))
-        await self._replier.reply(resp, body, [chat_request(body)], rendering)
+        await self._responder.respond(resp, body, [chat_request(body)], rendering)

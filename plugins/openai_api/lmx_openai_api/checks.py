@@ -1,4 +1,4 @@
-"""Checks of bodies that their classes cannot say."""
+"""Checks of bodies that their classes cannot express."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def check_function(where: str, kind: str) -> None:
 
 
 def check_json(where: str, value: Any) -> None:
-    """Refuse what cannot be sent on, or would be too much for whoever walks through it later.
+    """Refuse integers of more than 64 bits, which cannot be sent to a worker (MessagePack), and
+    values nested deeper than ``MAX_DEPTH``, since the code that reads them is recursive.
 
     :raises InvalidRequestError: naming the field.
     """

@@ -1,4 +1,4 @@
-"""What a candidate said, put together from its events."""
+"""Whole answers, collected from their events."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lmx_kernel.types import (
 
 @define
 class CollectedAnswer:
-    """One candidate, as far as it has come.
+    """The output of one candidate so far.
 
-    :ivar reason: why it ended.
+    :ivar reason: why it ended; "" while it goes on.
     :ivar logprobs: of all its tokens.
     """
 
@@ -36,21 +36,21 @@ class CollectedAnswer:
 
     @property
     def text(self) -> str:
-        """What it said to the user."""
+        """The text for the user."""
         return "".join(self._text)
 
     @property
     def reasoning(self) -> str:
-        """What it thought before."""
+        """The reasoning before the text."""
         return "".join(self._reasoning)
 
     @property
     def calls(self) -> list[ToolCall]:
-        """What it called."""
+        """The calls of tools."""
         return [ToolCall(call.id, call.name, "".join(parts)) for call, parts in self._calls]
 
     def add(self, event: Event) -> None:
-        """Take in what the candidate says next."""
+        """Add the candidate's next event."""
         match event:
             case TextDelta():
                 self._text.append(event.text)
@@ -65,13 +65,13 @@ class CollectedAnswer:
                 self.reason = event.reason
 
 
-async def listen(answer: Answer) -> dict[int, CollectedAnswer]:
-    """Read ``answer`` to its end and return what each candidate said, in order.
+async def collect(answer: Answer) -> dict[int, CollectedAnswer]:
+    """Read ``answer`` to its end and return the output of each candidate, in order.
 
-    :raises LmxError: it failed.
+    :raises LmxError: the answer failed.
     """
-    heard: defaultdict[int, CollectedAnswer] = defaultdict(CollectedAnswer)
+    collected: defaultdict[int, CollectedAnswer] = defaultdict(CollectedAnswer)
     async for event in answer:
         if not isinstance(event, Admitted):
-            heard[event.candidate].add(event)
-    return dict(sorted(heard.items()))
+            collected[event.candidate].add(event)
+    return dict(sorted(collected.items()))

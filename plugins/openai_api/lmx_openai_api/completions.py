@@ -20,7 +20,7 @@ class Completions:
     """Continues prompts."""
 
     def __init__(self, kernel: Kernel, settings: OpenAISettings) -> None:
-        self._replier = Responder(kernel, settings)
+        self._responder = Responder(kernel, settings)
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Continue one prompt, or several."""
@@ -30,7 +30,7 @@ class Completions:
             with_logprobs=body.logprobs is not None,
             echoes=_echoes(requests) if body.echo else (),
         )
-        await self._replier.reply(resp, body, requests, rendering)
+        await self._responder.respond(resp, body, requests, rendering)
 
 
 def _echoes(requests: Sequence[GenerationRequest]) -> list[str]:

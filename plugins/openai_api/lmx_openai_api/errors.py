@@ -9,7 +9,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 
 def error_body(error: LmxError) -> ErrorBody:
-    """Return the body, or the frame of a stream, that tells a client of ``error``."""
+    """Return ``error`` as a body, or as the data of a stream's last frame."""
     family = "server_error" if error.status >= 500 else "invalid_request_error"
     return {
         "error": {

@@ -8,13 +8,14 @@ from contextlib import ExitStack
 
 import attrs
 
+from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Answer, Kernel
 from lmx_kernel.types import Admitted, Event, GenerationRequest, Usage
 
 MAX_WAITING_EVENTS = 256
 
 
-async def ask(kernel: Kernel, requests: Sequence[GenerationRequest]) -> Answer:
+async def generate_all(kernel: Kernel, requests: Sequence[GenerationRequest]) -> Answer:
     """Return the one answer to all of ``requests``, which ask for the same number of candidates.
 
     :raises LmxError: one of them is refused; none is left running then.
@@ -27,9 +28,12 @@ async def ask(kernel: Kernel, requests: Sequence[GenerationRequest]) -> Answer:
 
 
 class JointAnswer(Answer):
-    """Merges answers; candidate ``c`` of answer ``a`` becomes ``a * candidates + c``.
+    """Merges the answers to several prompts, as their events come.
 
-    The first failure ends it.
+    Candidate ``c`` of answer ``a`` becomes ``a * candidates + c``. Each answer has an ``Admitted``
+    of its own. The first failure ends all.
+
+    :param stack: closes the answers.
     """
 
     def __init__(self, answers: list[Answer], candidates: int, stack: ExitStack) -> None:
@@ -56,21 +60,12 @@ class JointAnswer(Answer):
             return None
 
     def usage(self) -> Usage:
-        """Return what all of them cost: tokens add up, times are those of the slowest."""
-        each = [answer.usage() for answer in self._answers]
-        firsts = [usage.first_token_s for usage in each if usage.first_token_s is not None]
-        return Usage(
-            prompt_tokens=sum(usage.prompt_tokens for usage in each),
-            cached_tokens=sum(usage.cached_tokens for usage in each),
-            completion_tokens=sum(usage.completion_tokens for usage in each),
-            reasoning_tokens=sum(usage.reasoning_tokens for usage in each),
-            queue_s=max(usage.queue_s for usage in each),
-            first_token_s=min(firsts, default=None),
-            total_s=max(usage.total_s for usage in each),
-        )
+        """Return what all of them cost so far."""
+        return Usage.joined([answer.usage() for answer in self._answers])
 
     def close(self) -> None:
         """Cancel what still runs."""
+        self.outcome = self.outcome or "cancelled"
         for pump in self._pumps:
             pump.cancel()
         self._stack.close()
@@ -79,10 +74,12 @@ class JointAnswer(Answer):
         while self._running:
             item = await self._queue.get()
             if isinstance(item, Exception):
+                self.outcome = item.code if isinstance(item, LmxError) else LmxError.code
                 raise item
             if item is not None:
                 return item
             self._running -= 1
+        self.outcome = "ok"
         raise StopAsyncIteration
 
     async def _pump(self, answer: Answer, first: int) -> None:
@@ -91,7 +88,7 @@ class JointAnswer(Answer):
                 shifted = event if isinstance(event, Admitted) else _shift(event, first)
                 await self._queue.put(shifted)
             await self._queue.put(None)
-        except Exception as error:  # noqa: BLE001 - it is raised where somebody waits
+        except Exception as error:  # noqa: BLE001 - raised where the answer is read
             await self._queue.put(error)
 
 

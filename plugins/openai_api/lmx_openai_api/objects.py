@@ -7,7 +7,7 @@ from typing import Literal, NotRequired, TypedDict
 Done = Literal["[DONE]"]
 
 
-# --- what a request cost ---
+# --- usage ---
 
 
 class PromptDetails(TypedDict):
@@ -23,7 +23,7 @@ class AnswerDetails(TypedDict):
 
 
 class UsageObject(TypedDict):
-    """What an answer cost. Tokens are counted over all choices, the prompt once."""
+    """The tokens of an answer. They are counted over all choices, the prompt once."""
 
     prompt_tokens: int
     completion_tokens: int

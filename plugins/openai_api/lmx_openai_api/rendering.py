@@ -25,7 +25,7 @@ from lmx_openai_api.collected import CollectedAnswer
 from lmx_openai_api.objects import Head, UsageObject
 
 JsonObject = Mapping[str, Any]
-Aside = ReasoningDelta | ToolCallStarted | ToolCallDelta
+NonText = ReasoningDelta | ToolCallStarted | ToolCallDelta
 LEAST_LOGPROB = -9999.0  # JSON has no -inf
 
 
@@ -44,21 +44,21 @@ class Rendering(Protocol):
         """Return the choice of a chunk with more text."""
         ...
 
-    def aside(self, index: int, event: Aside) -> JsonObject | None:
-        """Return the choice of a chunk with more of what is no text."""
+    def non_text(self, index: int, event: NonText) -> JsonObject | None:
+        """Return the choice of a chunk with more reasoning, or more of a call."""
         ...
 
     def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> JsonObject:
         """Return the choice of a chunk that says why the text ends."""
         ...
 
-    def whole(self, index: int, said: CollectedAnswer) -> JsonObject:
+    def whole(self, index: int, answer: CollectedAnswer) -> JsonObject:
         """Return the choice of a complete object."""
         ...
 
 
 def finite(logprob: float) -> float:
-    """Return ``logprob``, or the least that stands for none at all."""
+    """Return ``logprob``, or :data:`LEAST_LOGPROB` for minus infinity."""
     return max(logprob, LEAST_LOGPROB)
 
 
@@ -136,6 +136,6 @@ class Chunker:
         elif isinstance(event, Finished):
             logprobs = self._held.pop(event.candidate, [])
             return self.rendering.finish(event.candidate, event.reason, logprobs)
-        elif isinstance(event, Aside):
-            return self.rendering.aside(event.candidate, event)
+        elif isinstance(event, NonText):
+            return self.rendering.non_text(event.candidate, event)
         return None

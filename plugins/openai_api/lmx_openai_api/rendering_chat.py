@@ -1,4 +1,4 @@
-"""What is said in a conversation, as ``chat.completion`` and its chunks."""
+"""Answers to conversations, as ``chat.completion`` and its chunks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lmx_openai_api.objects import (
     FunctionObject,
     Token,
 )
-from lmx_openai_api.rendering import Aside, finite
+from lmx_openai_api.rendering import NonText, finite
 
 
 @frozen
@@ -39,14 +39,14 @@ class ChatRendering:
     chunk_kind = "chat.completion.chunk"
 
     def opening(self, index: int) -> ChatChunkChoice:
-        """Say who speaks."""
+        """Return the choice with the role."""
         return self._chunk(index, {"role": "assistant", "content": ""}, None, None)
 
     def delta(self, index: int, text: str, logprobs: Sequence[Logprobs]) -> ChatChunkChoice:
         """Add text."""
         return self._chunk(index, {"content": text}, None, self._logprobs(logprobs))
 
-    def aside(self, index: int, event: Aside) -> ChatChunkChoice:
+    def non_text(self, index: int, event: NonText) -> ChatChunkChoice:
         """Add to the reasoning, or to a call."""
         return self._chunk(index, _delta(event), None, None)
 
@@ -54,13 +54,13 @@ class ChatRendering:
         """End a choice."""
         return self._chunk(index, {}, reason, self._logprobs(logprobs) if logprobs else None)
 
-    def whole(self, index: int, said: CollectedAnswer) -> ChatChoice:
+    def whole(self, index: int, answer: CollectedAnswer) -> ChatChoice:
         """Return a message."""
         return {
             "index": index,
-            "message": _message(said),
-            "logprobs": self._logprobs(said.logprobs),
-            "finish_reason": said.reason,
+            "message": _message(answer),
+            "logprobs": self._logprobs(answer.logprobs),
+            "finish_reason": answer.reason,
         }
 
     def _chunk(
@@ -80,11 +80,11 @@ class ChatRendering:
         }
 
 
-def _message(said: CollectedAnswer) -> AnswerMessage:
-    calls = list(map(_call, said.calls))
-    content = said.text or (None if calls else "")
+def _message(answer: CollectedAnswer) -> AnswerMessage:
+    calls = list(map(_call, answer.calls))
+    content = answer.text or (None if calls else "")
     message: AnswerMessage = {"role": "assistant", "content": content, "refusal": None}
-    if reasoning := said.reasoning:
+    if reasoning := answer.reasoning:
         message["reasoning_content"] = reasoning
     if calls:
         message["tool_calls"] = calls
@@ -96,7 +96,7 @@ def _call(call: ToolCall) -> CallObject:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _delta(event: Aside) -> Delta:
+def _delta(event: NonText) -> Delta:
     if isinstance(event, ReasoningDelta):
         return {"reasoning_content": event.text}
     return {"tool_calls": [_call_delta(event)]}

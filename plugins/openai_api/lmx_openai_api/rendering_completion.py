@@ -11,7 +11,7 @@ from attrs import define, field
 from lmx_kernel.types import Logprobs, TokenLogprob
 from lmx_openai_api.collected import CollectedAnswer
 from lmx_openai_api.objects import CompletionChoice, CompletionLogprobs
-from lmx_openai_api.rendering import Aside, finite
+from lmx_openai_api.rendering import NonText, finite
 
 
 @define
@@ -52,17 +52,18 @@ class CompletionRendering:
         """Add text."""
         return _choice(index, text, None, self._logprobs(index, logprobs))
 
-    def aside(self, index: int, event: Aside) -> None:
-        """Say nothing: in plain text everything is text."""
+    def non_text(self, index: int, event: NonText) -> None:
+        """Return None: a continued prompt has neither reasoning nor calls."""
 
     def finish(self, index: int, reason: str, logprobs: Sequence[Logprobs]) -> CompletionChoice:
         """End a choice."""
         return _choice(index, "", reason, self._logprobs(index, logprobs) if logprobs else None)
 
-    def whole(self, index: int, said: CollectedAnswer) -> CompletionChoice:
+    def whole(self, index: int, answer: CollectedAnswer) -> CompletionChoice:
         """Return all of a choice."""
         echo = self._echoes[index] if self._echoes else ""
-        return _choice(index, echo + said.text, said.reason, self._logprobs(index, said.logprobs))
+        logprobs = self._logprobs(index, answer.logprobs)
+        return _choice(index, echo + answer.text, answer.reason, logprobs)
 
     def _logprobs(self, index: int, logprobs: Sequence[Logprobs]) -> CompletionLogprobs | None:
         if not self._with_logprobs:

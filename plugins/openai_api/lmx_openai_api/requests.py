@@ -125,7 +125,7 @@ def _check_echo(body: CompletionBody, prompts: list[TextPrompt | TokenPrompt]) -
 
 
 def _options(body: ChatBody) -> dict[str, Any]:
-    """Return what the chat template is told beside the messages."""
+    """Return the names that the chat template gets beside the messages."""
     effort, given = body.reasoning_effort, body.chat_template_kwargs or {}
     check_json("chat_template_kwargs", given)
     options: dict[str, Any] = {}

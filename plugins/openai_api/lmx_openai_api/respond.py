@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from attrs import frozen
 from falcon.asgi import Response
 
 from lmx_kernel.http.json_body import send
-from lmx_kernel.interfaces import Answer, Kernel
+from lmx_kernel.http.sse import stream_answer
+from lmx_kernel.interfaces import Kernel
 from lmx_kernel.types import GenerationRequest
-from lmx_openai_api.collected import listen
-from lmx_openai_api.multi_prompt import ask
+from lmx_openai_api.collected import collect
+from lmx_openai_api.multi_prompt import generate_all
 from lmx_openai_api.rendering import Envelope, Rendering
 from lmx_openai_api.schema import GenerationBody
 from lmx_openai_api.settings import OpenAISettings
-from lmx_openai_api.sse import EventStream, read_admission
+from lmx_openai_api.sse import ChunkWriter
 
 
 @frozen
 class Responder:
-    """Answers requests of which the body is understood."""
+    """Answers requests whose bodies are parsed."""
 
     kernel: Kernel
     settings: OpenAISettings
 
-    async def reply(
+    async def respond(
         self,
         resp: Response,
         body: GenerationBody,
@@ -35,47 +35,22 @@ class Responder:
     ) -> None:
         """Fill ``resp`` with the answer to ``requests``, the prompts of one ``body``.
 
-        :raises LmxError: a request is refused, or fails before the reply begins.
+        :raises LmxError: a request is refused, or fails before the response begins.
         """
-        answer = await ask(self.kernel, requests)
+        answer = await generate_all(self.kernel, requests)
         envelope = Envelope.of(answer, rendering)
         if body.stream:
-            await self._stream(resp, body, requests, answer, envelope)
-        else:
-            with answer:
-                heard = await listen(answer)
-                choices = [rendering.whole(*item) for item in heard.items()]
-                whole = envelope.whole(choices, answer.usage())
-            send(resp, whole)
-
-    async def _stream(
-        self,
-        resp: Response,
-        body: GenerationBody,
-        requests: Sequence[GenerationRequest],
-        answer: Answer,
-        envelope: Envelope,
-    ) -> None:
-        _close_with_task(answer)
-        early = await read_admission(answer, len(requests), self.settings.heartbeat_s)
-        stream = EventStream(
-            answer=answer,
-            early=early,
-            envelope=envelope,
-            choices=sum(request.candidates for request in requests),
-            heartbeat_s=self.settings.heartbeat_s,
-            include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        )
-        resp.content_type = "text/event-stream"
-        resp.set_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
-        resp.stream = stream.frames()
-
-
-def _close_with_task(answer: Answer) -> None:
-    """Close ``answer`` when the running task ends, in whatever way.
-
-    The stream could not do it: falcon never starts it when the headers cannot be sent.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    task.add_done_callback(lambda _: answer.close())
+            options = body.stream_options
+            writer = ChunkWriter(
+                envelope=envelope,
+                choices=sum(request.candidates for request in requests),
+                include_usage=bool(options and options.include_usage),
+            )
+            heartbeat_s, prompts = self.settings.heartbeat_s, len(requests)
+            await stream_answer(resp, answer, writer, heartbeat_s=heartbeat_s, admissions=prompts)
+            return
+        with answer:
+            collected = await collect(answer)
+            choices = [rendering.whole(*item) for item in collected.items()]
+            whole = envelope.whole(choices, answer.usage())
+        send(resp, whole)

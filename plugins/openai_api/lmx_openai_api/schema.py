@@ -90,7 +90,7 @@ class ChatMessage:
     """One turn of a conversation.
 
     :ivar role: ``function`` is refused.
-    :ivar name: of who speaks, or of the tool that answers.
+    :ivar name: the speaker's, or the name of the tool that returned the content.
     :ivar tool_calls: what an assistant called.
     :ivar tool_call_id: the call that a tool's message answers.
     :ivar reasoning_content: what an assistant thought before it spoke.
@@ -168,7 +168,7 @@ class ResponseFormat:
 
 @frozen
 class StreamOptions:
-    """``include_usage``: whether a stream ends with a chunk that tells what it cost."""
+    """``include_usage``: whether a stream ends with a chunk that has the usage."""
 
     include_usage: bool | None = None
 

@@ -38,6 +38,49 @@ _COUNTED: tuple[tuple[str, Parsing[Any]], ...] = (
 )
 
 
+_GENERATING = (
+    Operation(
+        method="POST",
+        path="/v1/chat/completions",
+        summary="Answer a conversation",
+        body=ChatBody,
+        result=ChatCompletion,
+        streams=True,
+        event=ChatChunk | Done,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/completions",
+        summary="Continue one prompt, or several",
+        body=CompletionBody,
+        result=Completion,
+        streams=True,
+        event=CompletionChunk | Done,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/embeddings",
+        summary="Turn texts into vectors",
+        body=EmbeddingBody,
+        result=EmbeddingList,
+    ),
+)
+_LISTING = (
+    Operation(
+        method="GET",
+        path="/v1/models",
+        summary="List the models that can be asked",
+        result=ModelList,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/models/{name:path}",
+        summary="Show one model",
+        result=ModelObject,
+    ),
+)
+
+
 class OpenAISurface:
     """Everything below ``/v1``."""
 
@@ -62,46 +105,7 @@ class OpenAISurface:
 
     def operations(self) -> Iterable[Operation]:
         """Return what each route takes and gives."""
-        return [
-            Operation(
-                method="POST",
-                path="/v1/chat/completions",
-                summary="Answer a conversation",
-                body=ChatBody,
-                result=ChatCompletion,
-                streams=True,
-                event=ChatChunk | Done,
-            ),
-            Operation(
-                method="POST",
-                path="/v1/completions",
-                summary="Continue one prompt, or several",
-                body=CompletionBody,
-                result=Completion,
-                streams=True,
-                event=CompletionChunk | Done,
-            ),
-            Operation(
-                method="POST",
-                path="/v1/embeddings",
-                summary="Turn texts into vectors",
-                body=EmbeddingBody,
-                result=EmbeddingList,
-            ),
-            *(_counting(path, body) for path, (body, _) in _COUNTED),
-            Operation(
-                method="GET",
-                path="/v1/models",
-                summary="List the models that can be asked",
-                result=ModelList,
-            ),
-            Operation(
-                method="GET",
-                path="/v1/models/{name:path}",
-                summary="Show one model",
-                result=ModelObject,
-            ),
-        ]
+        return [*_GENERATING, *(_counting(path, body) for path, (body, _) in _COUNTED), *_LISTING]
 
     def render_error(self, error: LmxError) -> Mapping[str, Any]:
         """Return the only error body whose message the OpenAI clients show."""

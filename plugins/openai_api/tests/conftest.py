@@ -116,8 +116,7 @@ class StubKernel:
     async def generate(self, request: GenerationRequest) -> LiveAnswer:
         if self.refusal:
             raise self.refusal
-        answer = LiveAnswer(request, self.find(request.model).id)
-        answer.on_close = self._close
+        answer = LiveAnswer(request, self.find(request.model).id, on_close=self._close)
         self.answers.append(answer)
         self.play(answer)
         self.asked.set()

@@ -8,7 +8,7 @@ from lmx_openai_api.collected import CollectedAnswer
 from lmx_openai_api.rendering_completion import CompletionRendering
 
 from lmx_kernel.errors import ContextOverflowError, EngineFailedError, QueueFullError
-from lmx_kernel.types import Finished, TextDelta, TextPrompt, TokenPrompt
+from lmx_kernel.types import Finished, TextDelta, TextPrompt, TokenPrompt, Usage
 
 MODEL = "acme/Tiny-1B"
 
@@ -121,6 +121,28 @@ def test_offsets_count_characters_not_bytes(logprob):
     logprobs = rendering.whole(0, CollectedAnswer("stop", pieces))["logprobs"]
     assert logprobs["text_offset"] == [0, 0, 1]
     assert logprobs["tokens"] == ["bytes:\\xe2\\x82", "bytes:\\xac", "x"]
+
+
+def test_usage_of_several_answers_has_the_times_of_the_slowest():
+    quick, slow, waiting = (
+        Usage(
+            prompt_tokens=2,
+            cached_tokens=1,
+            completion_tokens=tokens,
+            queue_s=queue_s,
+            first_token_s=first_token_s,
+            total_s=total_s,
+        )
+        for tokens, queue_s, first_token_s, total_s in [
+            (5, 0.1, 0.2, 2.0),
+            (7, 0.3, 0.9, 1.5),
+            (0, 0.2, None, 1.0),
+        ]
+    )
+    joined = Usage.joined([quick, slow, waiting])
+    assert (joined.prompt_tokens, joined.cached_tokens, joined.completion_tokens) == (6, 3, 12)
+    assert (joined.queue_s, joined.first_token_s, joined.total_s) == (0.3, 0.9, 2.0)
+    assert Usage.joined([waiting]) == waiting
 
 
 # --- several prompts share their fate ---

@@ -7,9 +7,10 @@ import openai
 import pytest
 from lmx_openai_api.rendering import Envelope
 from lmx_openai_api.rendering_chat import ChatRendering
-from lmx_openai_api.sse import EventStream
+from lmx_openai_api.sse import ChunkWriter
 
 from lmx_kernel.errors import EngineCrashedError, ModelUnusableError
+from lmx_kernel.http.sse import AnswerStream
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.testing.harness import ask
 from lmx_kernel.types import Finished, PromptProgress, TextDelta
@@ -18,11 +19,10 @@ MODEL = "acme/Tiny-1B"
 HI = [{"role": "user", "content": "Hi"}]
 
 
-def make_stream(answer, **fields):
-    fields = {"early": [], "choices": 1, "heartbeat_s": 10.0, "include_usage": False, **fields}
-    return EventStream(
-        answer=answer, envelope=Envelope.of(answer, ChatRendering(False)), **fields
-    ).frames()
+def make_stream(answer, heartbeat_s=10.0, include_usage=False):
+    envelope = Envelope.of(answer, ChatRendering(False))
+    writer = ChunkWriter(envelope=envelope, choices=1, include_usage=include_usage)
+    return AnswerStream(answer, writer, heartbeat_s).frames()
 
 
 async def test_the_frames_of_a_stream(api, chunks):

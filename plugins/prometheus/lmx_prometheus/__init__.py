@@ -1,1 +1,1 @@
-"""Figures of LMX for Prometheus."""
+"""Metrics of LMX for Prometheus."""

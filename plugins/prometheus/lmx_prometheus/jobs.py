@@ -10,7 +10,7 @@ ENDED = ("done", "failed", "cancelled")
 
 
 class Jobs:
-    """How many are in each state now, and how many ended which way."""
+    """Counts the open jobs by state, and the ended jobs by outcome."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ["kind", "state"]
@@ -19,7 +19,7 @@ class Jobs:
         self._known: dict[str, tuple[str, str]] = {}
 
     def changed(self, event: JobChanged) -> None:
-        """Move a job from its former state to its present one."""
+        """Move a job from its previous state to its new one."""
         labels = (event.kind, event.state)
         if before := self._known.pop(event.id, None):
             self._now.labels(*before).dec()

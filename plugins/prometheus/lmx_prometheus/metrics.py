@@ -1,4 +1,4 @@
-"""What happened since the start."""
+"""Counts the events since the start."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lmx_prometheus.workers import Workers
 
 
 class Metrics:
-    """Counts events. Models are told apart by their catalogue ids, so a series goes on when its
-    model is unloaded and loaded again, and a name that no model has makes none.
+    """Counts events. Models are labelled by their catalogue ids, so a series continues when its
+    model is unloaded and loaded again, and unknown names make no series.
 
-    :ivar registry: all that is counted, to be shown.
+    :ivar registry: the metrics.
     """
 
     def __init__(self) -> None:
@@ -26,11 +26,11 @@ class Metrics:
         self._workers = Workers(self.registry)
         self._jobs = Jobs(self.registry)
         self._samples = Samples(self.registry)
-        build = Info("lmx_build", "What runs here.", registry=self.registry)
+        build = Info("lmx_build", "Versions of LMX and Python.", registry=self.registry)
         build.info({"version": __version__, "python": platform.python_version()})
 
-    def take(self, event: events.KernelEvent) -> None:
-        """Count an event; those that mean nothing here are passed over."""
+    def count(self, event: events.KernelEvent) -> None:
+        """Count an event; those without a metric are ignored."""
         match event:
             case events.RequestFinished():
                 self._requests.ended(event)

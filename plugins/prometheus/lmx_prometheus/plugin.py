@@ -11,25 +11,25 @@ from lmx_prometheus.surface import MetricsSurface
 
 
 class Plugin:
-    """The hooks of one kernel: what one of them counts, the other shows."""
+    """The hooks of one kernel: one counts events, the other serves the metrics."""
 
     def __init__(self) -> None:
         self._metrics = Metrics()
 
     @hookimpl
     def lmx_event(self, event: KernelEvent) -> None:
-        """Count it."""
-        self._metrics.take(event)
+        """Count an event."""
+        self._metrics.count(event)
 
     @hookimpl
     def lmx_api_surfaces(self, kernel: Kernel) -> list[ApiSurface]:
-        """Return the page ``/metrics``."""
+        """Return the surface that serves ``/metrics``."""
         self._metrics.registry.register(StatusCollector(kernel.status))
         return [MetricsSurface(self._metrics.registry)]
 
 
 def __getattr__(name: str) -> Plugin:
-    """Return a new plugin each time that the entry point is loaded: each kernel has its own."""
+    """Return a new plugin each time the entry point is loaded, so that each kernel has its own."""
     if name == "plugin":
         return Plugin()
     raise AttributeError(name)

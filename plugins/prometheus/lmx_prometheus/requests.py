@@ -1,4 +1,4 @@
-"""Requests and their tokens."""
+"""Metrics of requests and their tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class Requests:
-    """How many there were, how they ended, and how long they took."""
+    """Counts requests by outcome, and measures their times."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -26,26 +26,30 @@ class Requests:
             "outcome",
         )
         self._prompt = counter("lmx_prompt_tokens", "Tokens of prompts, cached ones included.")
-        self._cached = counter("lmx_cached_tokens", "Tokens of prompts that needed no work.")
+        self._cached = counter(
+            "lmx_cached_tokens", "Tokens of prompts that were in the prefix cache."
+        )
         self._generated = counter("lmx_generated_tokens", "Tokens of answers.")
         self._queue = histogram(
-            "lmx_queue_time_seconds", "From a request to its start.", WAIT_BUCKETS_S
+            "lmx_queue_time_seconds", "From the arrival of a request to its start.", WAIT_BUCKETS_S
         )
         self._first = histogram(
-            "lmx_time_to_first_token_seconds", "From a request to its first token.", WAIT_BUCKETS_S
+            "lmx_time_to_first_token_seconds",
+            "From the arrival of a request to its first token.",
+            WAIT_BUCKETS_S,
         )
         self._next = histogram(
             "lmx_time_per_output_token_seconds",
-            "From one token to the next, on average over the answer.",
+            "From one token to the next, averaged over the answer.",
             TOKEN_BUCKETS_S,
         )
 
     def refused(self, event: RequestRefused) -> None:
-        """Count a request that was not even queued."""
+        """Count a request that was refused before it was queued."""
         self._ended.labels(event.model, event.code).inc()
 
     def ended(self, event: RequestFinished) -> None:
-        """Count a request, whatever became of it."""
+        """Count a request that ended in any way."""
         model, usage = event.model, event.usage
         self._ended.labels(model, event.outcome).inc()
         self._prompt.labels(model).inc(usage.prompt_tokens)

@@ -1,4 +1,4 @@
-"""What monitors saw last."""
+"""The last samples of monitors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from lmx_kernel.events import Sampled
 
 
 class Samples(Collector):
-    """The last sample of each monitor. A figure that is not in it is not shown any more."""
+    """The last sample of each monitor. Figures that are not in it are not exported any more."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._last: dict[str, dict[str, float]] = {}
         registry.register(self)
 
     def sampled(self, event: Sampled) -> None:
-        """Keep a sample in place of the one before."""
+        """Replace the monitor's previous sample."""
         self._last[event.monitor] = event.values
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Return the figures of all monitors."""
         family = GaugeMetricFamily(
-            "lmx_monitor_value", "What a monitor saw last.", labels=["monitor", "name"]
+            "lmx_monitor_value",
+            "Figures of the last sample of a monitor.",
+            labels=["monitor", "name"],
         )
         for monitor, values in self._last.copy().items():
             for name, value in values.items():

@@ -1,4 +1,4 @@
-"""How the kernel is at the moment of a scrape."""
+"""The state of the kernel at the time of a scrape."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from lmx_kernel.interfaces import KernelStatus, ModelStatus
 
 
 class StatusCollector(Collector):
-    """Asks for the kernel's status whenever it is collected."""
+    """Reads the kernel's status at each scrape.
+
+    :param status: returns the status.
+    """
 
     def __init__(self, status: Callable[[], KernelStatus]) -> None:
         self._status = status
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return gauges of the kernel, and of every model that was asked for since the start."""
+        """Return gauges of the kernel, and of every model that was requested since the start."""
         status = self._status()
         yield from _kernel(status)
         yield from _models(status.models)
@@ -26,16 +29,24 @@ class StatusCollector(Collector):
 def _kernel(status: KernelStatus) -> Iterator[GaugeMetricFamily]:
     for name, text, value in (
         ("lmx_uptime_seconds", "Since the daemon started.", status.uptime_s),
-        ("lmx_safe_mode", "1 after starts that ended badly.", status.safe_mode),
-        ("lmx_memory_machine_bytes", "What the machine has.", status.memory_machine_bytes),
-        ("lmx_memory_budget_bytes", "What all models may take.", status.memory_budget_bytes),
-        ("lmx_memory_reserved_bytes", "What is held for workers.", status.memory_reserved_bytes),
-        ("lmx_memory_available_bytes", "What a load may take.", status.memory_available_bytes),
-        ("lmx_memory_observed_bytes", "What workers really take.", status.memory_observed_bytes),
+        ("lmx_safe_mode", "1 in safe mode, after unclean starts.", status.safe_mode),
+        ("lmx_memory_machine_bytes", "Memory of the machine.", status.memory_machine_bytes),
+        ("lmx_memory_budget_bytes", "Memory that all models may use.", status.memory_budget_bytes),
+        ("lmx_memory_reserved_bytes", "Memory reserved for workers.", status.memory_reserved_bytes),
+        (
+            "lmx_memory_available_bytes",
+            "Memory that a load may use.",
+            status.memory_available_bytes,
+        ),
+        (
+            "lmx_memory_observed_bytes",
+            "Memory that workers really use.",
+            status.memory_observed_bytes,
+        ),
     ):
         yield GaugeMetricFamily(name, text, value)
     pressure = GaugeMetricFamily(
-        "lmx_memory_pressure", "1 for the level it is at: ease, soft or hard.", labels=["level"]
+        "lmx_memory_pressure", "1 for the current level: ease, soft or hard.", labels=["level"]
     )
     pressure.add_metric([status.memory_pressure], 1)
     yield pressure
@@ -45,13 +56,13 @@ def _models(models: Iterable[ModelStatus]) -> Iterator[GaugeMetricFamily]:
     def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(name, text, labels=["model", *labels])
 
-    state = gauge("lmx_model_state", "1 for the state that a model is in.", "state")
-    running = gauge("lmx_requests_running", "Requests that an engine works on.")
-    waiting = gauge("lmx_requests_waiting", "Requests that wait for their turn.")
-    reserved = gauge("lmx_worker_reserved_bytes", "What is held for a worker.")
-    observed = gauge("lmx_worker_observed_bytes", "What a worker was last seen to take.")
-    engine = gauge("lmx_engine_memory_bytes", "What an engine's own allocator holds.")
-    cache = gauge("lmx_engine_cache_tokens", "Tokens of running requests and kept prompts.")
+    state = gauge("lmx_model_state", "1 for the current state of a model.", "state")
+    running = gauge("lmx_requests_running", "Requests that run.")
+    waiting = gauge("lmx_requests_waiting", "Requests that are queued.")
+    reserved = gauge("lmx_worker_reserved_bytes", "Memory reserved for a worker.")
+    observed = gauge("lmx_worker_observed_bytes", "Last measured memory of a worker.")
+    engine = gauge("lmx_engine_memory_bytes", "Memory held by the engine's own allocator.")
+    cache = gauge("lmx_engine_cache_tokens", "Tokens of running requests and of the prefix cache.")
     details = gauge("lmx_engine_value", "Figures of an engine's own.", "name")
     for model in models:
         state.add_metric([model.id, model.state], 1)

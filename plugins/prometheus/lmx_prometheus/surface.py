@@ -1,4 +1,4 @@
-"""The page that Prometheus reads."""
+"""The HTTP surface that Prometheus scrapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH = "/metrics"
 
 
 class MetricsSurface:
-    """Everything at ``/metrics``."""
+    """Serves ``/metrics``."""
 
     name = "prometheus"
     prefix = PATH
@@ -26,20 +26,20 @@ class MetricsSurface:
         self._registry = registry
 
     def routes(self) -> Iterable[tuple[str, object]]:
-        """Return the one page."""
+        """Return the one route."""
         return [(PATH, _Page(self._registry))]
 
     def operations(self) -> Iterable[Operation]:
-        """Return what it takes (nothing) and gives."""
-        summary = "Figures in the text format of Prometheus"
+        """Return its documentation: no parameters, and text."""
+        summary = "Metrics in the text format of Prometheus"
         return [Operation(method="GET", path=PATH, summary=summary, result=str)]
 
     def render_error(self, error: LmxError) -> Mapping[str, Any]:
-        """Return code and message."""
+        """Return the error's code and message."""
         return {"error": {"code": error.code, "message": error.message}}
 
     def example(self, url: str, model: str) -> str:
-        """Return a line to try in a shell."""
+        """Return an example for a shell."""
         return f"curl {url}{PATH}"
 
 

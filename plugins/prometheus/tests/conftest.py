@@ -62,7 +62,7 @@ def page_after() -> Callable[..., Page]:
     def page(*told: KernelEvent) -> Page:
         metrics = Metrics()
         for event in told:
-            metrics.take(event)
+            metrics.count(event)
         return Page(generate_latest(metrics.registry).decode())
 
     return page

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import translate
 
+from lmx_kernel.config.days import DAYS
 from lmx_router_rules.request_facts import RequestFacts
-from lmx_router_rules.settings import DAYS, Rule
+from lmx_router_rules.settings import Rule
 
 Condition = Callable[[RequestFacts], bool]
 DAY_MINUTES = 24 * 60
@@ -30,45 +31,45 @@ def conditions(rule: Rule) -> Iterator[Condition]:
     if rule.days or rule.hours:
         yield _times(rule)
     if rule.pressure:
-        yield lambda shown: shown.context.memory_pressure in rule.pressure
+        yield lambda facts: facts.context.memory_pressure in rule.pressure
     if rule.keys:
         is_key = matcher(rule.keys)
-        yield lambda shown: is_key(shown.key)
+        yield lambda facts: is_key(facts.key)
     if rule.clients:
         is_client = matcher(rule.clients)
-        yield lambda shown: any(map(is_client, shown.clients))
+        yield lambda facts: any(map(is_client, facts.clients))
     for name, glob in rule.headers.items():
         yield _header(name.lower(), matcher([glob]))
     if rule.min_prompt_tokens or rule.max_prompt_tokens is not None:
-        yield lambda shown: _is_between(
-            shown.tokens, rule.min_prompt_tokens, rule.max_prompt_tokens
+        yield lambda facts: _is_between(
+            facts.tokens, rule.min_prompt_tokens, rule.max_prompt_tokens
         )
     if rule.task:
-        yield lambda shown: shown.task in rule.task
+        yield lambda facts: facts.task in rule.task
 
 
 def _flags(rule: Rule) -> Iterator[Condition]:
     if rule.structured is not None:
-        yield lambda shown: shown.is_structured is rule.structured
+        yield lambda facts: facts.is_structured is rule.structured
     if rule.tools is not None:
-        yield lambda shown: shown.has_tools is rule.tools
+        yield lambda facts: facts.has_tools is rule.tools
     if rule.images is not None:
-        yield lambda shown: shown.has_images is rule.images
+        yield lambda facts: facts.has_images is rule.images
     if rule.system is not None:
-        yield lambda shown: shown.has_system is rule.system
+        yield lambda facts: facts.has_system is rule.system
 
 
 def _header(name: str, is_value: Callable[[str], bool]) -> Condition:
-    return lambda shown: name in shown.headers and is_value(shown.headers[name])
+    return lambda facts: name in facts.headers and is_value(facts.headers[name])
 
 
 def _times(rule: Rule) -> Condition:
     days = {DAYS.index(day) for day in rule.days or DAYS}
     spans = [_span(text) for text in rule.hours] or [(0, DAY_MINUTES)]
 
-    def is_time(shown: RequestFacts) -> bool:
-        today = shown.context.now.weekday()
-        return any(_day_of(today, shown.minute, *span) in days for span in spans)
+    def is_time(facts: RequestFacts) -> bool:
+        today = facts.context.now.weekday()
+        return any(_day_of(today, facts.minute, *span) in days for span in spans)
 
     return is_time
 

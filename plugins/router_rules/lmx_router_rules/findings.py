@@ -30,7 +30,8 @@ def examine(settings: Settings, models: Sequence[ModelCard]) -> Iterator[Finding
 
 
 def _unasked(settings: Settings) -> Iterator[str]:
-    if NAME not in settings.get(RoutingSettings).order:
+    order = settings.get(RoutingSettings).order
+    if order and NAME not in order:
         yield f'"{NAME}" is not in routing.order, so no rule is asked'
 
 

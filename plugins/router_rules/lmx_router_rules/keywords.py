@@ -1,4 +1,4 @@
-"""The marks of ``marks.toml``, all of them found in a text at one go."""
+"""The keywords of ``keywords.toml``, all of them found in one pass over a text."""
 
 from __future__ import annotations
 
@@ -30,51 +30,51 @@ class Keyword:
     is_language: bool = False
 
 
-class Marks:
-    """Finds the marks in a text."""
+class Keywords:
+    """Finds the keywords in a text."""
 
     def __init__(self, tables: dict[str, Any]) -> None:
         self._automaton = Automaton()
         for entry in tables["votes"]:
             vote = entry["task"], float(entry["votes"])
             for word in entry.get("words", "").split():
-                self._mark(word, is_word=True).votes.append(vote)
+                self._keyword(word, is_word=True).votes.append(vote)
             for phrase in entry.get("phrases", ()):
-                self._mark(phrase).votes.append(vote)
+                self._keyword(phrase).votes.append(vote)
         for text in tables["code"]:
-            self._mark(text).is_code = True
+            self._keyword(text).is_code = True
         for text in tables["sums"]:
-            self._mark(text).is_sum = True
+            self._keyword(text).is_sum = True
         for language in tables["languages"].split():
-            mark = self._mark(language, is_word=True)
-            mark.is_language = True
-            mark.votes.append(("translation", 1.0))
+            keyword = self._keyword(language, is_word=True)
+            keyword.is_language = True
+            keyword.votes.append(("translation", 1.0))
         self._automaton.make_automaton()
 
     def find(self, text: str) -> Iterator[tuple[int, Keyword]]:
-        """Yield where each mark begins, in the order of their ends. ``text`` is in lower case."""
+        """Yield where keywords begin, in the order of their ends. ``text`` is in lower case."""
         padded = f"\n{text}\n"
-        for last, mark in self._automaton.iter(padded):
-            begin = last - mark.length  # in text, so one before that in padded
-            if mark.begins and _is_letter(padded[begin]):
+        for last, keyword in self._automaton.iter(padded):
+            begin = last - keyword.length  # in text, so one before that in padded
+            if keyword.begins and _is_letter(padded[begin]):
                 continue
-            if mark.ends and _is_letter(padded[last + 1]):
+            if keyword.ends and _is_letter(padded[last + 1]):
                 continue
-            yield begin, mark
+            yield begin, keyword
 
-    def _mark(self, text: str, *, is_word: bool = False) -> Keyword:
+    def _keyword(self, text: str, *, is_word: bool = False) -> Keyword:
         piece = text.removesuffix("*")
         if piece not in self._automaton:
             self._automaton.add_word(piece, Keyword(len(piece), begins=is_word, ends=is_word))
-        mark: Keyword = self._automaton.get(piece)
-        mark.ends &= piece == text
-        return mark
+        keyword: Keyword = self._automaton.get(piece)
+        keyword.ends &= piece == text
+        return keyword
 
 
-def load_marks() -> Marks:
-    """Return the marks that come with this package."""
-    text = (files("lmx_router_rules") / "marks.toml").read_text(encoding="utf-8")
-    return Marks(tomllib.loads(text))
+def load_keywords() -> Keywords:
+    """Return the keywords that come with this package."""
+    text = (files("lmx_router_rules") / "keywords.toml").read_text(encoding="utf-8")
+    return Keywords(tomllib.loads(text))
 
 
 def _is_letter(char: str) -> bool:

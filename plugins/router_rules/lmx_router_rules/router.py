@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from attrs import evolve
 
 from lmx_kernel.config import Settings
 from lmx_kernel.interfaces import RoutingContext
 from lmx_kernel.types import Decision, GenerationRequest, ModelCard, Skipped
-from lmx_router_rules.choice import choose
+from lmx_router_rules.choice import Choice, choose
 from lmx_router_rules.compiled_rules import CompiledRule, CompiledRules
 from lmx_router_rules.request_facts import RequestFacts
-from lmx_router_rules.settings import Rule, RulesSettings
+from lmx_router_rules.settings import RulesSettings
 
 NAME = "rules"
 STRICT_HEADER = "x-lmx-strict"
@@ -26,55 +28,57 @@ class RulesRouter:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models: tuple[ModelCard, ...] = ()
-        self._book: CompiledRules | None = None
+        self._compiled: CompiledRules | None = None
 
     def route(
         self, request: GenerationRequest, models: Sequence[ModelCard], context: RoutingContext
     ) -> Decision | None:
-        """Return what the first rule says that holds and has a model that fits; None if none is for
-        such a request.
+        """Return the decision of the first rule that holds and has a model that fits, or of the
+        last one that holds if no model fits; None if no rule holds.
         """
-        book = self._open(tuple(models))
-        shown = RequestFacts(request, context, book.rules.long_tokens)
-        is_strict = shown.headers.get(STRICT_HEADER, "").lower() in YES
-        if is_strict and book.is_installed(request.model):
+        rules = self._compile(tuple(models))
+        facts = RequestFacts(request, context, rules.settings.long_tokens)
+        is_strict = facts.headers.get(STRICT_HEADER, "").lower() in YES
+        if is_strict and rules.is_installed(request.model):
             return Decision((request.model,), "asked for by name", strict=True)
-        return _decide(book.for_name(request.model), shown, is_strict=is_strict)
-
-    def _open(self, models: tuple[ModelCard, ...]) -> CompiledRules:
-        rules = self._settings.get(RulesSettings)
-        if self._book is None or rules is not self._book.rules or models != self._models:
-            self._book = CompiledRules(rules, models)
-        self._models = models  # the same objects are quick to compare
-        return self._book
-
-
-def _decide(
-    book: Sequence[CompiledRule], shown: RequestFacts, *, is_strict: bool
-) -> Decision | None:
-    passed: dict[str, str] = {}
-    decided: tuple[Rule, tuple[str, ...]] | None = None
-    may_pass = False
-    for ready in book:
-        if ready.holds(shown):
-            is_only = is_strict or ready.rule.strict
-            choice = choose(ready.rule, ready.best if is_only else ready.chain, shown)
-            passed = choice.misfits | passed
-            may_pass |= choice.may_pass
-            found = choice.models
-            if is_only and not found and not choice.may_pass:
-                found = tuple(ready.best)[:1]  # no other will do, so its own error is answered
-            decided = ready.rule, found
-            if found:
+        decided: Choice | None = None
+        for choice in _choices(rules.for_name(request.model), facts, is_strict=is_strict):
+            decided = choice.after(decided)
+            if decided.models:
                 break
-    if decided is None:
-        return None
-    rule, found = decided
+        return decided and _decision(decided, facts, is_strict=is_strict)
+
+    def _compile(self, models: tuple[ModelCard, ...]) -> CompiledRules:
+        settings, compiled = self._settings.get(RulesSettings), self._compiled
+        if compiled is None or settings is not compiled.settings or models != self._models:
+            self._compiled = compiled = CompiledRules(settings, models)
+        self._models = models  # the same objects are quick to compare
+        return compiled
+
+
+def _choices(
+    rules: Sequence[CompiledRule], facts: RequestFacts, *, is_strict: bool
+) -> Iterator[Choice]:
+    """Yield what each rule that holds makes of its models."""
+    for one in rules:
+        if one.holds(facts):
+            is_only = is_strict or one.rule.strict
+            choice = choose(one.rule, one.best if is_only else one.chain, facts)
+            if is_only and not choice.models and not choice.may_pass:
+                # No other model may take the request, so this one's own error is answered.
+                choice = evolve(choice, models=tuple(one.best)[:1])
+            yield choice
+
+
+def _decision(choice: Choice, facts: RequestFacts, *, is_strict: bool) -> Decision:
+    rule, models = choice.rule, choice.models
     return Decision(
-        found,
-        f"task {shown.task}" if rule.task else f"asked for {shown.request.model}",
+        models,
+        f"task {facts.task}" if rule.task else f"asked for {facts.request.model}",
         rule=rule.name,
         strict=rule.strict or is_strict,
-        skipped=tuple(Skipped(name, why) for name, why in passed.items() if name not in found),
-        retry_after_s=RETRY_AFTER_S if may_pass else None,
+        skipped=tuple(
+            Skipped(name, why) for name, why in choice.misfits.items() if name not in models
+        ),
+        retry_after_s=RETRY_AFTER_S if choice.may_pass else None,
     )

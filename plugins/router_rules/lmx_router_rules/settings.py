@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from attrs import field, frozen, validators
 from cattrs import IterableValidationError, IterableValidationNote
 
 from lmx_kernel.config import LIVE
+from lmx_kernel.config.days import Day
 from lmx_router_rules.task import Task
 
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-DAYS: tuple[Day, ...] = get_args(Day)
 Pressure = Literal["ease", "soft", "hard"]
 _SPAN = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 

@@ -1,9 +1,9 @@
-"""What a request is about, from the request alone: the same request always gives the same task.
+"""The task of a request, from the request alone: the same request always has the same task.
 
 What a request carries comes first, since a model must be able to take it: texts to embed, images,
 tools, a form that the answer must have, and length, in this order. Else its text decides: the words
-and phrases of ``marks.toml``, and how much of it looks like code or sums. Each is a vote for a
-task; the most votes win, and a text that says little is chat.
+and phrases of ``keywords.toml``, and how much of it looks like code or sums. Each is a vote for a
+task; the task with the most votes wins, and a text with few votes is chat.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lmx_kernel.types import (
     TextPart,
     TextPrompt,
 )
-from lmx_router_rules.keywords import Keyword, load_marks
+from lmx_router_rules.keywords import Keyword, load_keywords
 
 Task = Literal[
     "chat",
@@ -171,20 +171,20 @@ class _Count:
 
 
 def _count(text: str) -> _Count:
-    """Return what the marks in ``text`` say; of those that stand there twice, one vote counts."""
+    """Return the votes of the keywords in ``text``; one that is there twice votes once."""
     wish_end, wish_begin = _wish(text)
     count = _Count(defaultdict(float), has_data=wish_end < wish_begin)
     found: dict[Keyword, float] = {}
-    for begin, mark in _MARKS.find(text):
-        count.code_marks += mark.is_code
-        count.sum_marks += mark.is_sum
+    for begin, keyword in _KEYWORDS.find(text):
+        count.code_marks += keyword.is_code
+        count.sum_marks += keyword.is_sum
         is_wish = begin < wish_end or begin >= wish_begin
-        if is_wish or mark not in found:
-            found[mark] = 1.0 if is_wish else DATA_SHARE
-        if mark.is_language:
-            count.votes["translation"] += _language_votes(text, begin, begin + mark.length)
-    for mark, share in found.items():
-        for task, votes in mark.votes:
+        if is_wish or keyword not in found:
+            found[keyword] = 1.0 if is_wish else DATA_SHARE
+        if keyword.is_language:
+            count.votes["translation"] += _language_votes(text, begin, begin + keyword.length)
+    for keyword, share in found.items():
+        for task, votes in keyword.votes:
             count.votes[task] += votes * share
     return count
 
@@ -212,4 +212,4 @@ def _language_votes(text: str, begin: int, end: int) -> int:
     return 0
 
 
-_MARKS = load_marks()
+_KEYWORDS = load_keywords()

@@ -118,7 +118,7 @@ def test_a_model_that_comes_later_is_found(desk, ask, card):
 
 
 def test_doctor_warns_of_models_that_are_not_there(config):
-    path = config('[routing]\norder = []\n[router_rules.aliases]\na = ["nowhere", "*"]')
+    path = config('[routing]\norder = ["length"]\n[router_rules.aliases]\na = ["nowhere", "*"]')
     booted = boot(path)
     findings = booted.plugins.findings(booted.settings, [])
     assert all(finding.is_ok for finding in findings)

@@ -8,9 +8,10 @@ from datetime import datetime, time, timedelta
 
 import structlog
 
+from lmx_kernel.config.days import DAYS
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Kernel
-from lmx_kernel.runtime.settings import DAYS, ModelSettings, ScheduledChange
+from lmx_kernel.runtime.settings import ModelSettings, ScheduledChange
 from lmx_kernel.types import LoadOverrides
 
 LOOK_S = 10.0

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 from cyclopts import App, Parameter
-from lmx_service.launchd import Launchd
-from lmx_service.supervisor import Supervisor, plan_launch
-from lmx_service.systemd import Systemd
 
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.kernel.boot import boot
+from lmx_service.launchd import Launchd
+from lmx_service.supervisor import Supervisor, plan_launch
+from lmx_service.systemd import Systemd
 
 SUPERVISORS: dict[str, type[Supervisor]] = {"darwin": Launchd, "linux": Systemd}
 app = App(name="service", help="Run LMX as a service of yours, which starts again when it fails.")

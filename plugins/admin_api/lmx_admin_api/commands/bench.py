@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.table import Table
 
-from lmx_admin_api.commands.options import given
-from lmx_admin_api.commands.progress import follow_job
+from lmx_admin_api.benchmark import Benchmarks
 from lmx_kernel.cli.client import Client
-from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, print_json
+from lmx_kernel.cli.progress import follow_job
+from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, given, print_json
 
 
 def bench(
@@ -33,7 +36,6 @@ def bench(
     rounds
         The median of so many counts.
     """
-    client = Client.find(config)
     spec = given(
         model=model,
         prompt_tokens=prompt_tokens,
@@ -41,10 +43,13 @@ def bench(
         parallel=parallel,
         rounds=rounds,
     )
-    job = follow_job(client, "/admin/benchmark", spec, f"lmx bench {model}", quiet=json)
-    if json:
-        print_json(job)
-        return
+    body = {"kind": Benchmarks.name, "spec": spec}
+    client, again = Client.find(config), f"lmx bench {model}"
+    job = follow_job(client, "/admin/jobs", body, again, quiet=json)
+    print_json(job) if json else console.print(_table(job))
+
+
+def _table(job: Mapping[str, Any]) -> Table:
     result = job["result"]
     table = Table("model", "first token", "prompt", "one answer", "together", box=None)
     table.add_row(
@@ -54,4 +59,4 @@ def bench(
         f"{result['tokens_per_s']:.1f} tok/s",
         f"{result['parallel_tokens_per_s']:.1f} tok/s ({job['spec']['parallel']})",
     )
-    console.print(table)
+    return table

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
-from lmx_admin_api.commands.options import Flag, given, seconds
-from lmx_admin_api.commands.progress import follow_load
+from lmx_admin_api.commands.loading import follow_load
 from lmx_kernel.cli.client import Client
-from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, gib, print_json
+from lmx_kernel.cli.terminal import (
+    AsJson,
+    ConfigPath,
+    Flag,
+    console,
+    format_seconds,
+    given,
+    print_json,
+)
+from lmx_kernel.memory.sizes import format_bytes
 
 
 def load(
@@ -36,24 +46,17 @@ def load(
     backend
         Where several could run it.
     """
-    client = Client.find(config)
-    body = given(
-        model=model,
-        context_length=context_length,
-        parallel=parallel,
-        ttl_s=ttl,
-        pin=pin,
-        backend=backend,
-    )
-    status = follow_load(client, body, quiet=json)
+    wanted = {"context_length": context_length, "parallel": parallel, "ttl_s": ttl, "pin": pin}
+    body = given(model=model, backend=backend, **wanted)
+    status = follow_load(Client.find(config), body, quiet=json)
     if json:
         print_json(status)
-    else:
-        console.print(
-            f"{status['id']} is ready: context {status['context_length']}, "
-            f"{status['parallel']} at once, {gib(status['memory_bytes'])}"
-            + (f", unloaded after {seconds(ttl)} without a request." if ttl else ".")
-        )
+        return
+    console.print(
+        f"{status['id']} is ready: context {status['context_length']}, "
+        f"{status['parallel']} at once, {format_bytes(status['memory_bytes'])}"
+        + (f", unloaded after {format_seconds(ttl)} without a request." if ttl else ".")
+    )
 
 
 def unload(model: str, *, json: AsJson = False, config: ConfigPath = None) -> None:
@@ -93,17 +96,25 @@ def estimate(
     if json:
         print_json(found)
     else:
-        parts, options = found["estimate"], found["options"]
-        console.print(
-            f"{found['model']}: {gib(found['needed_bytes'])} for context "
-            f"{options['context_length']}, {options['parallel']} at once\n"
-            f"weights {gib(parts['weights_bytes'])}, cache {gib(parts['cache_bytes'])}, "
-            f"overhead {gib(parts['overhead_bytes'])}\n"
-            f"{gib(found['available_bytes'])} of {gib(found['budget_bytes'])} are free"
-            + (f"; unloads {', '.join(found['unloads'])}" if found["unloads"] else "")
-        )
-        console.print("It fits." if found["fits"] else f"It does not fit: {found['problem']}.")
+        _print_estimate(found)
     sys.exit(0 if found["fits"] else 1)
+
+
+def _print_estimate(found: Mapping[str, Any]) -> None:
+    options = found["options"]
+    weights, cache, overhead = (
+        format_bytes(found["estimate"][f"{part}_bytes"])
+        for part in ("weights", "cache", "overhead")
+    )
+    available, budget = map(format_bytes, (found["available_bytes"], found["budget_bytes"]))
+    console.print(
+        f"{found['model']}: {format_bytes(found['needed_bytes'])} for context "
+        f"{options['context_length']}, {options['parallel']} at once\n"
+        f"weights {weights}, cache {cache}, overhead {overhead}\n"
+        f"{available} of {budget} are free"
+        + (f"; unloads {', '.join(found['unloads'])}" if found["unloads"] else "")
+    )
+    console.print("It fits." if found["fits"] else f"It does not fit: {found['problem']}.")
 
 
 def _tell(state: dict[str, str], *, as_json: bool) -> None:

@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from lmx_admin_api.commands.options import Flag, seconds
 from lmx_kernel.cli.client import Client
-from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, gib, print_json
+from lmx_kernel.cli.terminal import AsJson, ConfigPath, Flag, console, format_seconds, print_json
+from lmx_kernel.memory.sizes import format_bytes
 
 LOOK_S = 1.0
 MAX_JOBS = 8
@@ -57,12 +57,14 @@ def _screen(client: Client) -> RenderableType:
 
 def _heading(found: Mapping[str, Any]) -> str:
     notes = [name for name in ("draining", "safe_mode") if found[name]]
+    reserved, observed, budget = (
+        format_bytes(found[f"memory_{what}_bytes"]) for what in ("reserved", "observed", "budget")
+    )
     return (
-        f"LMX {found['version']}, up {seconds(found['uptime_s'])}"
+        f"LMX {found['version']}, up {format_seconds(found['uptime_s'])}"
         + "".join(f", {note}" for note in notes)
-        + f"\nmemory: {gib(found['memory_reserved_bytes'])} reserved and "
-        f"{gib(found['memory_observed_bytes'])} seen of {gib(found['memory_budget_bytes'])}, "
-        f"pressure {found['memory_pressure']}\ndisk: {gib(found['disk_free_bytes'])} free"
+        + f"\nmemory: {reserved} reserved and {observed} seen of {budget}, "
+        f"pressure {found['memory_pressure']}\ndisk: {format_bytes(found['disk_free_bytes'])} free"
     )
 
 
@@ -72,7 +74,7 @@ def _models(models: list[dict[str, Any]]) -> Table:
         box=None,
     )
     for model in models:
-        figures, expires_s = model["figures"], model["expires_in_s"]
+        figures = model["figures"]
         first_s = figures["first_token_p50_s"]
         table.add_row(
             model["id"],
@@ -81,11 +83,18 @@ def _models(models: list[dict[str, Any]]) -> Table:
             str(model["waiting"]),
             f"{figures['tokens_per_s']:.1f}" if figures["tokens_per_s"] else "-",
             f"{first_s * 1000:.0f} ms" if first_s is not None else "-",
-            gib(model["memory_bytes"]),
-            "pinned" if model["pinned"] else "-" if expires_s is None else seconds(expires_s),
+            format_bytes(model["memory_bytes"]),
+            _unload_in(model),
             str(figures["crashes"]),
         )
     return table
+
+
+def _unload_in(model: Mapping[str, Any]) -> str:
+    if model["pinned"]:
+        return "pinned"
+    expires_s = model["expires_in_s"]
+    return "-" if expires_s is None else format_seconds(expires_s)
 
 
 def _jobs(jobs: list[dict[str, Any]]) -> Table:

@@ -1,4 +1,4 @@
-"""``/admin/events``: what happens, as it happens."""
+"""``/admin/events``: the kernel's events as a stream."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection
+from contextlib import ExitStack
 from typing import get_args
 
 import msgspec
@@ -17,9 +18,9 @@ from lmx_admin_api.schema import EventFrame, EventsQuery
 from lmx_admin_api.settings import AdminSettings
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.events import KernelEvent, Stopping, event_name
+from lmx_kernel.http.sse import COMMENT, close_with_request, encode_event, send_stream
 from lmx_kernel.interfaces import Kernel
 
-HEARTBEAT = b": keep-alive\n\n"
 TYPES = sorted(map(event_name, get_args(KernelEvent)))
 
 
@@ -31,28 +32,24 @@ class Events:
     settings: AdminSettings
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Tell what happens until the client leaves, or the daemon stops."""
+        """Send each event until the client leaves, or the daemon stops."""
         backlog = Backlog(_types(read_query(req, EventsQuery).types), self.settings.backlog)
-        listening = self.kernel.listen(backlog.put)
-        listening.__enter__()
-        # The stream could not leave it: falcon never starts it when the headers cannot be sent.
-        task = asyncio.current_task()
-        assert task is not None
-        task.add_done_callback(lambda _: listening.__exit__(None, None, None))
-        resp.content_type = "text/event-stream"
-        resp.set_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
-        resp.stream = self._frames(backlog)
+        stack = ExitStack()
+        close_with_request(stack.close)
+        stack.enter_context(self.kernel.listen(backlog.put))
+        send_stream(resp, self._frames(backlog))
 
     async def _frames(self, backlog: Backlog) -> AsyncIterator[bytes]:
-        yield HEARTBEAT
+        yield COMMENT
         number = 0
         while not (self.kernel.draining and backlog.is_empty):
-            told = await backlog.take(self.settings.heartbeat_s)
-            for kind, at, data in told:
+            taken = await backlog.take(self.settings.heartbeat_s)
+            for kind, at, data in taken:
                 number += 1
-                yield _frame(EventFrame(id=number, type=kind, at=at, data=data))
-            if not told:
-                yield HEARTBEAT
+                frame = EventFrame(id=number, type=kind, at=at, data=data)
+                yield encode_event(msgspec.json.encode(frame), event=kind, id=number)
+            if not taken:
+                yield COMMENT
 
 
 Item = tuple[str, float, dict[str, object]]
@@ -70,11 +67,11 @@ class Backlog:
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything was taken."""
+        """Whether no event waits."""
         return not self._items
 
     def put(self, event: KernelEvent) -> None:
-        """Keep an event for the reader if it is of a type that he wants."""
+        """Keep an event for the reader if it is of one of its types."""
         kind = event_name(type(event))
         if kind in self.types:
             if len(self._items) == self.limit:
@@ -85,7 +82,9 @@ class Backlog:
             self._changed.set()
 
     async def take(self, limit_s: float) -> list[Item]:
-        """Return what waits, after a note of what was lost; nothing if nothing came for so long."""
+        """Return the events that wait, after a ``dropped`` with the number of those that were lost;
+        none if none came within ``limit_s``.
+        """
         try:
             async with asyncio.timeout(limit_s):
                 await self._changed.wait()
@@ -107,8 +106,3 @@ def _types(text: str) -> Collection[str]:
             f"types: {unknown[0][:64]} is unknown; there are: {', '.join(TYPES)}", param="types"
         )
     return wanted or TYPES
-
-
-def _frame(told: EventFrame) -> bytes:
-    data = msgspec.json.encode(told)
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (told.id, told.type.encode(), data)

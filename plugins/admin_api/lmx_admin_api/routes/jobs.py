@@ -1,4 +1,4 @@
-"""``/admin/jobs``, and the paths that start jobs of one kind."""
+"""``/admin/jobs``, and the paths of single kinds of jobs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from attrs import frozen
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.audit import audited
-from lmx_admin_api.parsing import read_body, read_query
-from lmx_admin_api.schema import JobList, JobsQuery, LimitQuery
+from lmx_admin_api.parsing import convert, read_body, read_query
+from lmx_admin_api.schema import JobList, JobsQuery, LimitQuery, StartBody
 from lmx_kernel.errors import NotFoundError
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Job, Kernel
@@ -28,6 +28,12 @@ class AllJobs:
         """List them, or those of one kind."""
         query = read_query(req, JobsQuery)
         send(resp, _listed(self.kernel, query.kind, query.limit))
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Start one, or return the one that does the same already."""
+        body: StartBody = await read_body(req, StartBody)
+        spec = convert(body.spec, self.kernel.jobs.kind(body.kind).spec)
+        await _start(self.kernel, body.kind, spec, req, resp)
 
 
 @frozen
@@ -96,11 +102,8 @@ class ChangeJob:
 
 async def start_job(kernel: Kernel, kind_name: str, req: Request, resp: Response) -> None:
     """Start what the body describes."""
-    kind = kernel.jobs.kind(kind_name)
-    spec = await read_body(req, kind.spec)
-    with audited(req, kind_name, _told(spec)):
-        job = await kernel.jobs.start(kind_name, spec)
-    send(resp, job, 202)
+    spec = await read_body(req, kernel.jobs.kind(kind_name).spec)
+    await _start(kernel, kind_name, spec, req, resp)
 
 
 def find_job(kernel: Kernel, job_id: str, kind: str | None) -> Job:
@@ -114,9 +117,15 @@ def find_job(kernel: Kernel, job_id: str, kind: str | None) -> Job:
     return job
 
 
+async def _start(kernel: Kernel, kind: str, spec: Any, req: Request, resp: Response) -> None:
+    with audited(req, kind, _summary(spec)):
+        job = await kernel.jobs.start(kind, spec)
+    send(resp, job, 202)
+
+
 def _listed(kernel: Kernel, kind: str | None, limit: int) -> JobList:
     return JobList(jobs=tuple(kernel.jobs.select(kind, limit)))
 
 
-def _told(spec: Any) -> str:
+def _summary(spec: Any) -> str:
     return " ".join(f"{name}={value}" for name, value in attrs.asdict(spec).items() if value)

@@ -72,12 +72,12 @@ class Load:
         body: LoadBody = await read_body(req, LoadBody)
         with audited(req, "load", body.model):
             if body.wait:
-                send(resp, await self.kernel.load(body.model, body.wish, body.backend))
+                send(resp, await self.kernel.load(body.model, body.overrides, body.backend))
                 return
-            admission = await self.kernel.admission(body.model, body.wish, body.backend)
+            admission = await self.kernel.admission(body.model, body.overrides, body.backend)
             if admission.problem is not None:
                 raise InsufficientMemoryError(admission.problem)
-            task = asyncio.create_task(self.kernel.load(body.model, body.wish, body.backend))
+            task = asyncio.create_task(self.kernel.load(body.model, body.overrides, body.backend))
             self.begun.add(task)
             task.add_done_callback(self._ended)
             # What is refused outright, by a model that cools down for instance, is so in the first
@@ -116,7 +116,7 @@ class Estimates:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Say it."""
         body: EstimateBody = await read_body(req, EstimateBody)
-        send(resp, _estimate(await self.kernel.admission(body.model, body.wish, body.backend)))
+        send(resp, _estimate(await self.kernel.admission(body.model, body.overrides, body.backend)))
 
 
 @frozen

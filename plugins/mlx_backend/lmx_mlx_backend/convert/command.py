@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from lmx_kernel.config import find_home
+from lmx_kernel.config import find_home, models_folder
 from lmx_kernel.errors import LmxError
+from lmx_kernel.memory.sizes import MIB, format_bytes
 
 if TYPE_CHECKING:
     from lmx_mlx_backend.convert.report import Report
 
-MIB = 1024**2
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 app = App(
@@ -91,13 +91,13 @@ def _converted(console: Console, file: Path, output: Path, dtype: str, is_plain:
 
 
 def _print(console: Console, report: Report) -> None:
-    sizes = f"{report.size_before / MIB:,.0f} MiB to {report.size_after / MIB:,.0f} MiB"
+    sizes = f"{format_bytes(report.size_before)} to {format_bytes(report.size_after)}"
     console.print(f"{report.target}: {report.architecture}, {report.tensors} tensors, {sizes}")
     if not report.costs:
         console.print("Every number is the file's, bit for bit.")
         return
     console.print(
-        "CachedPrefix bit for bit, but for these:"
+        "Kept bit for bit, but for these:"
         if not report.is_lossless
         else "Every number is the file's, but these lie unpacked:"
     )
@@ -117,7 +117,7 @@ def _print(console: Console, report: Report) -> None:
 
 
 def _default_output(file: Path) -> Path:
-    return find_home() / "models" / f"{file.stem}-mlx"
+    return models_folder(find_home()) / f"{file.stem}-mlx"
 
 
 def _fail(message: str) -> NoReturn:

@@ -6,10 +6,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmx_admin_api.commands.options import given
-from lmx_admin_api.commands.progress import follow_job
+from lmx_hub.kind import Downloads
 from lmx_kernel.cli.client import Client
-from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, gib, print_json
+from lmx_kernel.cli.progress import follow_job
+from lmx_kernel.cli.terminal import AsJson, ConfigPath, command, console, given, print_json
+from lmx_kernel.memory.sizes import format_bytes
 
 
 def pull(
@@ -36,9 +37,13 @@ def pull(
     """
     client = Client.find(config)
     spec = given(repo=repo, quantization=quantization, revision=revision, files=files)
-    job = follow_job(client, "/admin/downloads", spec, f"lmx pull {repo}", quiet=json)
+    body = {"kind": Downloads.name, "spec": spec}
+    job = follow_job(client, "/admin/jobs", body, f"lmx pull {repo}", quiet=json)
     if json:
         print_json(job)
         return
     size_bytes = (job["result"] or {}).get("bytes")
-    console.print(f"{repo} is here" + (f" ({gib(size_bytes)})." if size_bytes else "."))
+    console.print(f"{repo} is here" + (f" ({format_bytes(size_bytes)})." if size_bytes else "."))
+
+
+app = command(pull)

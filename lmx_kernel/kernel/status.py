@@ -1,4 +1,4 @@
-"""The daemon at a glance."""
+"""Builds the status of the daemon and of its models."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 from lmx_kernel import __version__
 from lmx_kernel.interfaces import KernelStatus, ModelStatus
 from lmx_kernel.memory.budget import machine_bytes
-from lmx_kernel.observe.statistics import Statistics, Throughput
-from lmx_kernel.runtime.instance import Instance, State
+from lmx_kernel.observe.statistics import Statistics
+from lmx_kernel.routing.wait import expected_wait_s
+from lmx_kernel.runtime.instance import Instance
 from lmx_kernel.runtime.lifecycle import Lifecycle
 
 
 def kernel_status(lifecycle: Lifecycle, statistics: Statistics, **others: Any) -> KernelStatus:
     """Return the state of everything that runs.
 
-    :param others: the fields that are known elsewhere.
+    :param others: the fields that the caller knows.
     """
     instances, ledger = lifecycle.instances.values(), lifecycle.ledger
     return KernelStatus(
@@ -46,7 +47,7 @@ def model_status(instance: Instance, statistics: Statistics) -> ModelStatus:
         loaded_share=instance.loaded_share,
         running=instance.requests.running,
         waiting=instance.requests.waiting,
-        wait_s=wait_s(instance, statistics.throughput(instance.model)),
+        wait_s=expected_wait_s(instance, statistics.throughput(instance.model)),
         pinned=instance.pinned,
         ttl_s=instance.ttl_s,
         expires_in_s=instance.expires_in_s(time.monotonic()),
@@ -57,14 +58,7 @@ def model_status(instance: Instance, statistics: Statistics) -> ModelStatus:
     )
 
 
-def wait_s(instance: Instance, throughput: Throughput) -> float:
-    """Return how long a new request would wait to begin, as far as anybody can know."""
-    ahead = instance.requests.waiting / instance.spec.options.parallel
-    load_s = 0.0 if instance.state is State.READY else throughput.load_s
-    return ahead * throughput.answer_s + load_s
-
-
 def free_disk_bytes(folder: Path) -> int:
-    """Return what is free where ``folder`` is, or will be."""
+    """Return the free space on the disk of ``folder``, which need not exist yet."""
     place = next(place for place in (folder, *folder.parents) if place.exists())
     return shutil.disk_usage(place).free

@@ -1,11 +1,11 @@
-"""Grammars are compiled elsewhere first: in a child process that may be killed.
+"""Trying grammars in a child process, which may be killed, before they are compiled beside a model.
 
-A grammar comes from a client, and some cost minutes or gigabytes before they turn out to be wrong.
-So a child builds each one first, with the bytes for a vocabulary, and takes the first steps in it.
-Only one that got through is built where the model is.
+A grammar comes from a client, and some take minutes or gigabytes before they turn out to be wrong.
+So a child compiles each one first, for a vocabulary of single bytes, and takes its first steps.
+Only a grammar that passes is compiled in the worker.
 
-Run as ``python -m lmx_kernel.text.constraints.checker``: it gets a line of JSON with the control
-tokens, and then a line with a grammar for each line with a verdict.
+Run as ``python -m lmx_constraints.checker``: it reads one line of JSON with the control tokens, and
+then answers each line with a grammar by a line with a verdict.
 """
 
 from __future__ import annotations
@@ -26,49 +26,49 @@ from typing import Any
 from lmx_kernel.errors import UnavailableError
 
 DEADLINE_S = 1.5
-"""Of one grammar, from its line to the verdict."""
+"""For one grammar, from its line to the verdict."""
 
 START_S = 20.0
-"""Of the child, until it is ready: a machine may be busy."""
+"""Until the child is ready: a machine may be busy."""
 
 MEMORY_BYTES = 1 << 30
 STEPS, STEPS_S = 512, 0.3
-"""What the child writes, at most: many faults of a grammar show no earlier."""
+"""How far the child follows a grammar, at most: many faults show no earlier."""
 
 STEP_S = 0.01
-"""On average: streams beside it wait for each of its steps."""
+"""The average step may take so long: in the worker, other streams wait for each step."""
 
-MOST_STATES = 50_000
-"""Of a grammar's lexer, 1 to 2 kB each."""
+MAX_STATES = 50_000
+"""Of a grammar's lexer; each takes 1 to 2 kB."""
 
 CLOSERS = frozenset(b'"}],')
-"""Bytes that lead on in JSON."""
+"""Bytes that close something in JSON."""
 
-VERDICTS = 256
-"""That are remembered."""
+MAX_VERDICTS = 256
+"""Verdicts that are remembered."""
 
 REASON_CHARS = 300
 
 
-class Compiler:
-    """Tells which grammars are safe to build. Its calls may come from any thread.
+class GrammarChecker:
+    """Finds out which grammars are safe to compile. Its calls may come from any thread.
 
     :param size: of the vocabulary.
-    :param controls: texts of control tokens by their ids.
+    :param controls: the texts of control tokens by their ids.
     """
 
     def __init__(self, size: int, controls: Mapping[int, str]) -> None:
         self._hello = json.dumps({"size": size, "controls": controls})
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
-        self._verdict = lru_cache(VERDICTS)(self._ask)
+        self._verdict = lru_cache(MAX_VERDICTS)(self._ask)
 
-    def fault(self, grammar: str) -> str:
-        """Return why a grammar cannot be followed, or costs too much; "" if it is safe to build.
+    def problem_with(self, grammar: str) -> str:
+        """Return why a grammar cannot be followed, or costs too much; "" if it is safe to compile.
 
-        What cost too much is tried again when it comes again: it may have been the machine.
+        A grammar that cost too much is tried again the next time: the machine may have been busy.
 
-        :raises UnavailableError: there can be no child now.
+        :raises UnavailableError: no child process can be started now.
         """
         try:
             return self._verdict(grammar)
@@ -85,7 +85,7 @@ class Compiler:
     def _ask(self, grammar: str) -> str:
         with self._lock:
             if self._child is not None:
-                with suppress(ConnectionError):  # it may be dead since the grammar before
+                with suppress(ConnectionError):  # the grammar before may have killed it
                     return self._exchange(grammar, DEADLINE_S)
             self._start()
             return self._exchange(grammar, DEADLINE_S)
@@ -105,9 +105,9 @@ class Compiler:
             ) from error
 
     def _exchange(self, line: str, deadline_s: float) -> str:
-        """Send a line and return the answer to it; a child that gives none is ended.
+        """Send a line and return the answer to it; a child that gives none is killed.
 
-        :raises TimeoutError: none came in time.
+        :raises TimeoutError: no answer came in time.
         :raises ConnectionError: the child is dead.
         """
         assert self._child
@@ -119,7 +119,7 @@ class Compiler:
             if not select.select([self._child.stdout], [], [], deadline_s)[0]:
                 raise TimeoutError(f"no answer within {deadline_s:g} seconds")
             if not (answer := self._child.stdout.readline()):
-                raise ConnectionError("the compiler died")
+                raise ConnectionError("the child process died")
         except OSError:
             self.close()
             raise
@@ -140,7 +140,7 @@ def first_line(message: str) -> str:
 
 
 class ByteVocabulary:
-    """Control tokens at their own ids, nothing at all others, and the bytes after these.
+    """Control tokens at their own ids, empty tokens at all other ids, and all bytes after these.
 
     :ivar first: the id of the first byte.
     """
@@ -159,14 +159,14 @@ class ByteVocabulary:
 
 
 def limits() -> Any:
-    """Return what one grammar may cost the library; the rest are its own limits."""
-    from llguidance import LLParserLimits  # noqa: PLC0415 - none of the kernel's process
+    """Return what one grammar may cost; all other limits are the library's defaults."""
+    from llguidance import LLParserLimits  # noqa: PLC0415 - takes 60 ms, and few requests need it
 
-    return LLParserLimits(verbose_errors=False, max_lexer_states=MOST_STATES)
+    return LLParserLimits(verbose_errors=False, max_lexer_states=MAX_STATES)
 
 
-def first_fault(tokenizer: Any, first: int, grammar: str) -> str:
-    """Return what is wrong with a grammar, as far as its first steps tell; "" for nothing.
+def first_problem(tokenizer: Any, first: int, grammar: str) -> str:
+    """Return what is wrong with a grammar, as far as its first steps show; "" for nothing.
 
     :param first: the id of the first byte.
     """
@@ -189,7 +189,7 @@ def first_fault(tokenizer: Any, first: int, grammar: str) -> str:
 
 
 def _choose(mask: bytes, first: int, dice: random.Random) -> int:
-    """Return one of the allowed tokens, often one that leads on."""
+    """Return one of the allowed tokens, half of the time one that closes something."""
     at = first // 8
     others, bits = mask[:at], int.from_bytes(mask[at : at + 32], "little")
     allowed = [byte for byte in range(256) if bits >> byte & 1]
@@ -203,7 +203,7 @@ def _choose(mask: bytes, first: int, dice: random.Random) -> int:
 
 
 def main() -> None:
-    """Answer grammars with verdicts until nobody asks any more."""
+    """Answer grammars with verdicts until the input ends."""
     from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 - as above
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
@@ -213,7 +213,7 @@ def main() -> None:
     _answer("")
     for line in lines:
         _limit_time()
-        _answer(first_fault(tokenizer, vocabulary.first, line.decode()))
+        _answer(first_problem(tokenizer, vocabulary.first, line.decode()))
 
 
 def _answer(text: str) -> None:
@@ -222,7 +222,7 @@ def _answer(text: str) -> None:
 
 
 def _limit_time() -> None:
-    """End by oneself where nobody is left to kill one."""
+    """Limit CPU time, so that this child ends even if its parent has died."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(usage.ru_utime + usage.ru_stime + DEADLINE_S) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))

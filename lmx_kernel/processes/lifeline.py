@@ -1,0 +1,39 @@
+"""How a child process ends when its parent is gone, however the parent ended.
+
+There are two ways, since neither is enough. A *lifeline* is a pipe or socket that the parent holds
+open: its end of file means that the parent is gone. That works on every system, but not while the
+child is stopped, or holds the interpreter in native code. There only the system can end it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent() -> None:
+    """Let the system kill this process when its parent ends; does nothing outside Linux.
+
+    Linux takes the *thread* that started the child for its parent (``man 2 prctl``,
+    PR_SET_PDEATHSIG): not for a child of a thread that may end before its process does.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def watch_lifeline(file: int) -> None:
+    """End this process when the file descriptor ``file`` is at its end. What comes through it
+    before is thrown away.
+    """
+    threading.Thread(target=_exit_at_end, args=(file,), daemon=True).start()
+
+
+def _exit_at_end(file: int) -> None:
+    while os.read(file, 4096):
+        pass
+    os._exit(0)

@@ -1,0 +1,73 @@
+"""Events between one writer and one reader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from lmx_kernel.errors import LmxError
+from lmx_kernel.types import Event, ReasoningDelta, TextDelta, ToolCallDelta
+
+MAX_EVENTS = 1024
+MAX_CHARS = 256 * 1024
+
+
+class EventBuffer:
+    """Holds events until they are read. It takes any number of them: it is the writer who stops
+    when it is full.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._chars = 0
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._error: LmxError | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the reader is so far behind that the writer should pause."""
+        return len(self._events) >= MAX_EVENTS or self._chars >= MAX_CHARS
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the reader is so far that a writer that paused may go on."""
+        return len(self._events) <= MAX_EVENTS // 2
+
+    def push(self, event: Event) -> None:
+        """Append an event."""
+        self._chars += _chars(event)
+        self._events.append(event)
+        self._changed.set()
+
+    def close(self, error: LmxError | None) -> None:
+        """End the events; the reader gets those that are left, then ``error`` or the end."""
+        self._closed, self._error = True, error
+        self._changed.set()
+
+    async def next(self, timeout_s: float | None) -> Event | None:
+        """Return the next event, or None if none came within ``timeout_s``.
+
+        :raises LmxError: what the buffer was closed with.
+        :raises StopAsyncIteration: it was closed without an error.
+        """
+        if not self._events and not self._closed:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return None
+        if self._events:
+            event = self._events.popleft()
+            self._chars -= _chars(event)
+            return event
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+
+def _chars(event: Event) -> int:
+    if isinstance(event, TextDelta | ReasoningDelta):
+        return len(event.text)
+    return len(event.arguments) if isinstance(event, ToolCallDelta) else 0

@@ -1,0 +1,1 @@
+"""Structured output: token masks from schemas, patterns and grammars."""

@@ -1,0 +1,156 @@
+"""Prefixes that sequences share: a new one begins with the longest that the context holds.
+
+:class:`~lmx_gguf_backend.prefix.PrefixCache` decides what is kept; here it is carried out.
+"""
+
+from __future__ import annotations
+
+from attrs import define
+
+from lmx_gguf_backend.context import Context, Piece
+from lmx_gguf_backend.prefix import CachedPrefix, PrefixCache
+from lmx_kernel.engine.numpy_sampler import Sampler
+from lmx_kernel.engine.running import RunningSequence, RunningSet
+from lmx_kernel.engine.sequences import common
+
+WORTH_WAITING = 32
+"""A prompt waits for another that is being computed if it shares this many tokens more with it than
+with anything that is complete."""
+
+WORTH_KEEPING = 8
+"""Tokens that a finished sequence must have for its cells to be kept."""
+
+
+@define(eq=False, kw_only=True)
+class SlotSequence(RunningSequence):
+    """A sequence and its slot of the context."""
+
+    slot: int
+    sampler: Sampler
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether it waits for nothing but the token that was chosen and those forced with it."""
+        return self.pending == 1 or not self.in_prefill
+
+    def piece(self, count: int) -> Piece:
+        """Return its next ``count`` tokens, to be computed."""
+        end = self.done + count
+        return Piece(self.slot, self.tokens[self.done : end], self.done, end == len(self.tokens))
+
+
+Source = CachedPrefix | SlotSequence
+
+
+@define(eq=False)
+class SharedPrefixes:
+    """The prefixes that a context holds for later sequences.
+
+    :ivar rows: computed so far; the clock by which unused prefixes age.
+    """
+
+    context: Context
+    store: PrefixCache
+    rows: int = 0
+
+    def start(self, new: SlotSequence, running: RunningSet[SlotSequence]) -> None:
+        """Let ``new`` begin with the longest prefix there is; ``cached`` is set to its length.
+
+        One that shares much more with a prompt that is being computed does not start yet.
+        """
+        length, source = self._longest(new, running)
+        if _is_worth_waiting(new, running, length, source):
+            return
+        if source is None or not self._copy(new, source, length):
+            length = 0
+        new.done = new.cached = length
+
+    def keep(self, running: SlotSequence) -> None:
+        """Keep what a sequence that leaves has computed."""
+        if running.in_prefill or running.done < WORTH_KEEPING:
+            return
+        tokens = running.tokens[: running.done]
+        for kept in self.store.redundant(tokens):
+            self._forget(kept)
+        if self.store.is_full:
+            self.park_oldest()
+        new = self.store.keep(tokens, self.rows)
+        if new is not None and new.slot is not None:
+            self.context.copy(running.slot, new.slot, running.done)
+
+    def park_idle(self) -> None:
+        """Park a prefix that was not used for long."""
+        if self.store.cold(self.rows):
+            self.park_oldest(must_free=False)
+
+    def park_oldest(self, *, must_free: bool = True) -> bool:
+        """Park the oldest hot prefix, or forget it if it ``must_free`` its cells and is too big.
+
+        :returns: whether there was one.
+        """
+        kept = self.store.oldest_hot()
+        if kept is None or kept.slot is None:
+            return False
+        slot = kept.slot
+        state = self.context.save(slot, len(kept.tokens), self.store.budget_bytes)
+        if state is not None:
+            self.store.park(kept, state)
+            self.context.drop(slot)
+        elif must_free:
+            self._forget(kept)
+        else:
+            kept.used = self.rows  # it stays hot; asked again after as many rows
+        return True
+
+    def clear(self) -> None:
+        """Forget all prefixes."""
+        for kept in self.store:
+            self._forget(kept)
+
+    def _longest(
+        self, new: SlotSequence, running: RunningSet[SlotSequence]
+    ) -> tuple[int, Source | None]:
+        """Return the longest prefix that is held for another, and by what."""
+        limit = len(new.tokens) - 1  # the last one must be computed: its logits are needed
+        length: int = 0
+        source: Source | None = None
+        for other in running:
+            shared = min(common(new.tokens, other.tokens), other.done, limit)
+            if shared > length:
+                length, source = shared, other
+        kept = self.store.best(new.tokens)
+        if kept is not None and min(kept[0], limit) > length:
+            return min(kept[0], limit), kept[1]
+        return length, source
+
+    def _copy(self, new: SlotSequence, source: Source, length: int) -> bool:
+        """Let ``new`` hold ``length`` tokens of ``source``; False if there is no room."""
+        if isinstance(source, CachedPrefix):
+            source.used = self.rows
+            if source.state is not None:
+                return self._restore(new, source.state, length)
+        if source.slot is None:
+            return False
+        self.context.copy(source.slot, new.slot, length)
+        return True
+
+    def _restore(self, new: SlotSequence, state: memoryview, length: int) -> bool:
+        while not self.context.restore(new.slot, state, length):
+            if not self.park_oldest():
+                return False
+        return True
+
+    def _forget(self, kept: CachedPrefix) -> None:
+        if kept.slot is not None:
+            self.context.drop(kept.slot)
+        self.store.forget(kept)
+
+
+def _is_worth_waiting(
+    new: SlotSequence, running: RunningSet[SlotSequence], length: int, source: Source | None
+) -> bool:
+    """Return whether an older prompt will soon hold much more of ``new`` than ``source`` does."""
+    return any(
+        shared > other.done and (other is source or shared >= length + WORTH_WAITING)
+        for other, shared in running.older_prompts(new)
+    )

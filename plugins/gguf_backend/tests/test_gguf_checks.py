@@ -1,0 +1,33 @@
+"""The checks that every engine passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmx_kernel.engine import Engine
+from lmx_kernel.testing.driver import Driver
+from lmx_kernel.testing.engine_checks import EngineChecks, OpenEngine
+from lmx_kernel.testing.engine_feature_checks import MaskChecks, PrefixChecks, SamplingChecks
+
+
+class TestGgufEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks):
+    is_exact = False
+
+    @pytest.fixture
+    def open_engine(self, open_tiny: Callable[..., Driver]) -> OpenEngine:
+        return lambda **options: open_tiny(**options).engine
+
+    @pytest.fixture
+    def nan_engine(self, tiny, tmp_path: Path, open_tiny: Callable[..., Driver]) -> Engine:
+        shape, kind, data = tiny.tensors["token_embd.weight"]
+        size = 4 * shape[0]
+        row = bytes.fromhex("0000c07f") * shape[0]  # NaN, for token 10 only
+        data = data[: 10 * size] + row + data[11 * size :]
+        tiny.tensors["token_embd.weight"] = shape, kind, data
+        return open_tiny(path=tiny.write(tmp_path / "nan.gguf")).engine
+
+    def slow_down(self, engine: Engine) -> None:
+        engine._budget.row_s = engine._budget.tile_row_s = 0.0039

@@ -1,0 +1,96 @@
+"""The command line: whose commands there are, and what a wrong config leaves of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PLUGIN = """
+from cyclopts import App
+from lmx_kernel.hookspecs import hookimpl
+
+class Surface:
+    name, prefix, scope = "sound", "/sound", "sound"
+
+def app(name):
+    made = App(name=name)
+    made.default(lambda: print("by a plugin"))
+    return made
+
+@hookimpl
+def lmx_commands():
+    return [app("mine"), app("ls")]
+
+@hookimpl
+def lmx_api_surfaces(kernel):
+    return [Surface()]
+"""
+
+
+@pytest.fixture
+def lmx(tmp_path):
+    """Return a function that runs `lmx`, with the home's config."""
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "lmx_kernel", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "LMX_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Make the config a wrong one."""
+    (tmp_path / "config.toml").write_text("[server]\nport = 'x'\n")
+
+
+@pytest.fixture
+def extended(tmp_path):
+    """Add a plugin with commands and a surface."""
+    (tmp_path / "sound.py").write_text(PLUGIN)
+    (tmp_path / "config.toml").write_text('[plugins]\ndiscover = false\nmodules = ["sound"]\n')
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_command_of_a_plugin_needs_a_good_config(lmx):
+    for command in (("service", "status"), ("nonsense",)):
+        outcome = lmx(*command)
+        assert outcome.returncode == 78
+        assert "config.toml:2: server.port" in outcome.stderr
+
+
+@pytest.mark.usefixtures("broken")
+def test_the_kernels_own_commands_need_none(lmx):
+    assert lmx("key", "list").returncode == 0
+    assert lmx("--version").stdout.strip()
+    helped = lmx("--help")
+    assert helped.returncode == 0
+    assert "serve" in helped.stdout
+    assert "lmx config check" in helped.stderr
+    added = lmx("key", "add", "bot", "--scope", "admin")
+    assert added.returncode == 0
+    assert "not checked" in added.stderr
+
+
+@pytest.mark.usefixtures("extended")
+def test_a_plugin_adds_commands_but_takes_none_over(lmx):
+    assert lmx("mine").stdout == "by a plugin\n"
+    assert "by a plugin" not in lmx("ls").stdout
+    assert "left out" in lmx("--help").stderr
+
+
+@pytest.mark.usefixtures("extended")
+def test_a_key_is_good_for_what_surfaces_ask_for(lmx):
+    assert lmx("key", "add", "bot", "--scope", "sound").returncode == 0
+    refused = lmx("key", "add", "other", "--scope", "sound", "--scope", "admin")
+    assert refused.returncode == 1
+    assert refused.stderr == "no scope is called 'admin'; there are: sound\n"
