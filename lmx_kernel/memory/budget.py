@@ -22,8 +22,8 @@ class MemorySettings:
         this container, or of the device that models are loaded into), less the reserve.
     :ivar reserve_share: the share of the machine that is left to everything else, 0..1.
     :ivar guard: watch what workers really take, and act on the limits that follow.
-    :ivar soft_share: above this share of the budget nobody new starts, and caches are given back;
-        above the whole budget the worker that is worst is ended.
+    :ivar soft_share: above this share of the budget no request starts, and caches are freed; above
+        the whole budget the worker that exceeds its reservation most is ended.
     :ivar soft_free_share: the same when less than this share of the machine is free.
     :ivar hard_free_share: below this share of the machine the worst worker is ended, too.
     """

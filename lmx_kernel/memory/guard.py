@@ -1,7 +1,7 @@
-"""Watching what workers really take, and acting before the machine runs out of memory.
+"""Watches the memory that workers really take, and acts before the machine runs out of it.
 
-Estimates decide what is loaded; this is for what they cannot know: leaks, other programs, and
-estimates that were wrong.
+Estimates decide what is loaded. The guard is for what they cannot foresee: leaks, other programs,
+and estimates that were wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Level(StrEnum):
 
 
 class Holder(Protocol):
-    """Whose worker takes memory: see :class:`lmx_kernel.runtime.instance.Instance`."""
+    """A model whose worker takes memory: see :class:`lmx_kernel.runtime.instance.Instance`."""
 
     model: str
     memory_bytes: int
@@ -47,7 +47,7 @@ class Holder(Protocol):
 
 @frozen(kw_only=True)
 class MemorySample:
-    """One look at the machine, in bytes."""
+    """The use of memory at one time, in bytes."""
 
     used_bytes: int
     reserved_bytes: int
@@ -56,26 +56,26 @@ class MemorySample:
     machine_bytes: int
 
 
-def level_of(reading: MemorySample, settings: MemorySettings) -> Level:
+def level_of(sample: MemorySample, settings: MemorySettings) -> Level:
     """Return how scarce memory is: against the budget, and against what the machine has left.
 
-    Workers that take no more than was reserved for them are no reason to worry, since that fits.
+    Below the hard limits, workers that take no more than was reserved for them are normal.
     """
     if (
-        reading.used_bytes > reading.budget_bytes
-        or reading.free_bytes < settings.hard_free_share * reading.machine_bytes
+        sample.used_bytes > sample.budget_bytes
+        or sample.free_bytes < settings.hard_free_share * sample.machine_bytes
     ):
         return Level.HARD
     if (
-        reading.used_bytes > max(settings.soft_share * reading.budget_bytes, reading.reserved_bytes)
-        or reading.free_bytes < settings.soft_free_share * reading.machine_bytes
+        sample.used_bytes > max(settings.soft_share * sample.budget_bytes, sample.reserved_bytes)
+        or sample.free_bytes < settings.soft_free_share * sample.machine_bytes
     ):
         return Level.SOFT
     return Level.NORMAL
 
 
 def worst(holders: Iterable[Holder]) -> Holder | None:
-    """Return whose worker to end: the one that takes most beyond what was reserved for it."""
+    """Return the holder whose worker takes most beyond its reservation; that one is ended."""
     return max(
         (holder for holder in holders if holder.pid),
         key=lambda holder: (holder.observed_bytes - holder.memory_bytes, holder.observed_bytes),
@@ -84,13 +84,13 @@ def worst(holders: Iterable[Holder]) -> Holder | None:
 
 
 class Guard:
-    """Looks twice a second. Soft: nobody new starts, and what only serves later requests is given
-    back. Hard: the worst worker is ended; its streams are resumed, as after a crash.
+    """Samples the use of memory twice a second. Soft: no request starts, and caches for later
+    requests are freed. Hard: the worst worker is ended; its streams are resumed, as after a crash.
 
-    :param holders: asks who may have a worker.
-    :param settings: asks for the limits.
-    :param budget_bytes: asks what all workers together may take.
-    :ivar level: what was seen last.
+    :param holders: returns the models that may have a worker.
+    :param settings: returns the limits.
+    :param budget_bytes: returns what all workers together may take.
+    :ivar level: of the last sample.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class Guard:
         self.level = Level.NORMAL
 
     async def watch(self) -> None:
-        """Look and act, for ever."""
+        """Sample and act, for ever."""
         while True:
             await self.look()
             await asyncio.sleep(WATCH_S)
 
     async def look(self) -> None:
-        """Look once, and act."""
+        """Take one sample, and act on it."""
         holders = [(holder, holder.pid) for holder in self._holders()]
         running = [(holder, pid) for holder, pid in holders if pid]
         taken, free = await asyncio.to_thread(
@@ -133,10 +133,10 @@ class Guard:
             )
         )
 
-    def act(self, reading: MemorySample) -> None:
-        """Do what ``reading`` asks for, and tell when something changed."""
+    def act(self, sample: MemorySample) -> None:
+        """Act on ``sample``, and publish an event when the level changes or a worker is ended."""
         holders = list(self._holders())
-        level, before = level_of(reading, self._settings()), self.level
+        level, before = level_of(sample, self._settings()), self.level
         self.level = level
         victim = worst(holders) if level is Level.HARD else None
         if victim is not None:
@@ -149,8 +149,8 @@ class Guard:
             self._publish(
                 MemoryPressed(
                     level=level.value,
-                    used_bytes=reading.used_bytes,
-                    budget_bytes=reading.budget_bytes,
+                    used_bytes=sample.used_bytes,
+                    budget_bytes=sample.budget_bytes,
                     worker=victim.model if victim else "",
                 )
             )
@@ -165,7 +165,7 @@ def taken_bytes(pid: int) -> int:
 
 
 def _swapped_bytes(pid: int) -> int:
-    """Return what lies in swap, where the system tells; psutil takes much longer to know."""
+    """Return what lies in swap, on Linux; psutil takes much longer to find it out."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

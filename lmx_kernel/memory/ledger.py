@@ -1,4 +1,4 @@
-"""Who holds how much memory: every byte that is promised to a worker is in here."""
+"""The memory that is reserved for workers, against the budget for all of them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ MIB, GIB = 1024**2, 1024**3
 class Ledger:
     """Reservations against a budget.
 
-    :param budget: asks what all workers together may take, in bytes.
-    :param free_bytes: asks the machine what is free right now, whoever uses the rest.
+    :param budget: returns what all workers together may take, in bytes.
+    :param free_bytes: returns what is free on the machine right now.
+    :ivar held: the reserved bytes by owner.
     """
 
     budget: Callable[[], int]
@@ -61,7 +62,7 @@ class Ledger:
 
 
 def format_bytes(size_bytes: int) -> str:
-    """Return a size for people."""
+    """Return a size as text, in MiB or GiB."""
     return f"{size_bytes / GIB:.2f} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:.0f} MiB"
 
 

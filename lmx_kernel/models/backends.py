@@ -18,11 +18,11 @@ log = structlog.get_logger(__name__)
 
 @define
 class Backends:
-    """What can be loaded at all.
+    """Finds backends by name.
 
-    :param all: asks for the backends there are now, in the order of their plugins.
+    :param all: returns the backends there are now, in the order of their plugins.
     :param sections: of the config.
-    :ivar device_bytes: the memory of the smallest device with its own, once it was looked at; None
+    :ivar device_bytes: the memory of the smallest device with its own, once it was queried; None
         where models take the machine's.
     """
 
@@ -32,7 +32,7 @@ class Backends:
     device_bytes: int | None = field(default=None, init=False)
 
     def look_at_devices(self) -> None:
-        """Ask each backend for its device; call in a thread."""
+        """Query the device of each backend. Blocks; call in a thread."""
         sizes = []
         for backend in self.all():
             try:

@@ -15,7 +15,7 @@ from lmx_kernel.interfaces import Backend, ModelSource
 from lmx_kernel.types import Location, ModelCard
 
 MAX_LISTED = 50
-MAX_SCANNING = 0.1  # the share of the time that scans may take, however often somebody asks
+MAX_SCANNING = 0.1  # the share of the time that scans may take, however often they are requested
 log = structlog.get_logger(__name__)
 
 _Cards = tuple[ModelCard, ...]
@@ -23,10 +23,10 @@ _Known = tuple[tuple[int, ...], _Cards]
 
 
 class Catalogue:
-    """What the sources hold, as the backends see it. Read freely; refreshed in a thread.
+    """The models that the sources hold and the backends recognise. Scans run in a thread.
 
-    :param sources: asks for the sources there are now.
-    :param backends: asks for the backends there are now.
+    :param sources: returns the sources there are now.
+    :param backends: returns the backends there are now.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Catalogue:
         self._found: tuple[tuple[ModelCard, ModelSource], ...] = ()
         self._rested = 0.0  # when the next scan may begin
         self._coming: asyncio.Task[None] | None = None
-        self._disk = asyncio.Lock()  # of those who look at it or change it
+        self._disk = asyncio.Lock()  # held by scans and deletions
 
     @property
     def cards(self) -> list[ModelCard]:
@@ -50,11 +50,11 @@ class Catalogue:
 
     @property
     def is_scanned(self) -> bool:
-        """Whether the disk was looked at already."""
+        """Whether the disk was scanned already."""
         return bool(self._rested)
 
     def scan(self) -> None:
-        """Look at the disk, now."""
+        """Scan the disk. Blocks; call in a thread."""
         begun = time.monotonic()
         before, self._known = self._known, {}
         self._show(
@@ -66,7 +66,7 @@ class Catalogue:
         self._rested = ended + (ended - begun) / MAX_SCANNING
 
     async def refresh(self) -> None:
-        """Look at the disk again, once for all who ask before that begins."""
+        """Scan the disk again. Calls that come before the scan begins share it."""
         if self._coming is None:
             self._coming = asyncio.ensure_future(self._scan_alone())
         await asyncio.shield(self._coming)
@@ -103,7 +103,7 @@ class Catalogue:
     async def delete(self, name: str, check: Callable[[ModelCard], None]) -> ModelCard:
         """Delete a model's files.
 
-        :param check: raises if the model is in use; once it does not, nobody finds the model.
+        :param check: raises if the model is in use; after it, the model is not found any more.
         :raises ModelNotFoundError: names the models there are.
         :raises ForbiddenError: it lies in a place that belongs to another program.
         """
@@ -119,8 +119,8 @@ class Catalogue:
         return card
 
     async def find_fresh(self, name: str, backend: str | None = None) -> ModelCard:
-        """Like :meth:`find`, but look at the disk again before saying that a model is not there or
-        cannot be used: its file, or the package that it needs, may just have come.
+        """Like :meth:`find`, but scan the disk again before reporting that a model is missing or
+        unusable: its file, or the package that it needs, may just have been installed.
 
         :raises ModelNotFoundError: names the models there are.
         """
@@ -158,8 +158,8 @@ class Catalogue:
                 log.exception("model_source_failed", source=source.name)
 
     def _cards_at(self, location: Location, known: Mapping[Location, _Known]) -> _Cards:
-        """Return the cards of a location; what was fine is not looked into while its files stay as
-        they are.
+        """Return the cards of a location. Those of a location whose files did not change are kept,
+        except for models that have a problem.
         """
         stamp = (*map(id, self._backends()), *_stamp(location))
         before = known.get(location)
@@ -178,7 +178,7 @@ class Catalogue:
 
 
 def _stamp(location: Location) -> Iterator[int]:
-    """Yield what changes when a file of the location does."""
+    """Yield the sizes and times of a location's files."""
     for name in location.files:
         with suppress(OSError):
             status = os.stat(f"{location.folder}/{name}")  # noqa: PTH116 - a thousand times a scan
