@@ -1,4 +1,4 @@
-"""One request that is being answered: what its reader sees, and how its dispatcher goes on."""
+"""One request and its answer: events for the reader, and state for the dispatcher."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ResumeState:
         return [candidate for candidate in self.candidates if not candidate.finished]
 
     def lose_worker(self) -> None:
-        """Note that whoever prepared the prompt is gone."""
+        """Note that the worker that prepared the prompt is gone."""
         if self.phase is Phase.PREPARED:
             self.phase = Phase.UNCHECKED
 

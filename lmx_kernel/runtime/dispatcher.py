@@ -159,7 +159,7 @@ class Dispatcher:
         return len(inflight) - len(doomed), len(doomed)
 
     def receive(self, message: wire.Message) -> None:
-        """Take what the worker says of its requests; unknown ids were dropped meanwhile."""
+        """Handle a message about requests; those with unknown ids were dropped meanwhile."""
         answers = self._queue.answers
         if isinstance(message, wire.Stepped):
             for routed in message.events:
@@ -245,7 +245,7 @@ class Dispatcher:
         self._prepare(answer)
 
     def _pump(self) -> None:
-        """Start whoever may start now. A turn is also over when nobody may start any more."""
+        """Start the candidates that may start. A turn is also over when none of them may."""
         if self._worker is None:
             return
         if not self._hold:

@@ -65,7 +65,7 @@ class Ending:
 
 
 class Instance:
-    """Loads one model when it is asked for, keeps its worker alive, and ends it.
+    """Loads one model when it is needed, and unloads it.
 
     :ivar spec: what is loaded, and how.
     :ivar model: its id in the catalogue.
@@ -91,7 +91,7 @@ class Instance:
         self._ending: Ending | None = None
         self._loads: set[asyncio.Future[None]] = set()
 
-    # --- what is seen ---
+    # --- state ---
 
     @property
     def state(self) -> State:
@@ -143,7 +143,7 @@ class Instance:
             return None
         return tenure.expires_in_s(now, ttl_s=self.ttl_s, ready_at=ready_at, last_used=last_used)
 
-    # --- what is asked of it ---
+    # --- control ---
 
     def submit(self, request: GenerationRequest) -> LiveAnswer:
         """Queue a request; loads the model if need be.
@@ -240,7 +240,7 @@ class Instance:
         return tenure.rest_of_turn_s(now, turn_s=turn_s, ready_at=ready_at, idle_since=idle_since)
 
     def _settle_loads(self, error: errors.LmxError | None = None) -> None:
-        """Wake whoever waits for the load, with its error if it failed."""
+        """Wake the callers that wait for the load, with its error if it failed."""
         loads, self._loads = self._loads, set()
         for waiter in loads:
             if not waiter.done():
@@ -280,8 +280,8 @@ class Instance:
                 await self._worker.keep_worker(spec, self._stop, self._settle_loads)
         except errors.LmxError as error:
             self._give_up(error)
-        # A plugin's backend may fail in any way, and the system may refuse a process; whoever
-        # waits here must hear of it.
+        # A plugin's backend may fail in any way, and the system may refuse a process; those who
+        # wait for the model get the error.
         except Exception as error:
             log.exception("load_failed", model=self.model)
             self._give_up(errors.InternalError(f"{self.model} cannot be loaded: {error!r}"))
@@ -289,7 +289,7 @@ class Instance:
             self._over(asyncio.current_task())
 
     def _over(self, life: asyncio.Task[None] | None) -> None:
-        """Prepare for the next life and begin it if somebody waits, once for each life."""
+        """Reset after a life, and begin the next one if requests or loads wait."""
         if self._life is not life:
             return
         self._life, self.memory_bytes = None, 0

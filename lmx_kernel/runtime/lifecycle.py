@@ -1,4 +1,4 @@
-"""Which models are loaded: one instance a model, and room for those that are asked for."""
+"""Which models are loaded: one instance for each, and room for the one that is needed next."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Lifecycle:
         self._settings = settings
         self._backends = backends
         self._overrides: dict[str, LoadOverrides] = {}
-        self._turn = asyncio.Lock()  # fair: those who wait for memory are served in order
+        self._turn = asyncio.Lock()  # fair: loads that wait for memory get it in order
         self._services = InstanceServices(
             settings=settings,
             spec=self._overridden_spec,
@@ -75,8 +75,8 @@ class Lifecycle:
     # --- loading and unloading ---
 
     async def load(self, card: ModelCard, overrides: LoadOverrides) -> Instance:
-        """Load a model and return when it is ready. One that is loaded in another way finishes what
-        it was asked so far, and is loaded anew. Overrides that cannot be met change nothing.
+        """Load a model and return when it is ready. One that is loaded with other options first
+        finishes its requests. Overrides that cannot be met change nothing.
 
         :raises ModelUnusableError: its files are unusable.
         :raises InsufficientMemoryError: it does not fit.
@@ -99,8 +99,8 @@ class Lifecycle:
         return instance
 
     async def unload(self, model: str, reason: str = "asked") -> None:
-        """Unload a model; what it is doing may go on for ``models.drain_s``, new requests are
-        refused meanwhile. The next request loads it as the config says.
+        """Unload a model. Its requests may go on for ``models.drain_s``, new ones are refused
+        meanwhile. The next request loads it with the options of the config.
         """
         self._overrides.pop(model, None)
         if instance := self.instances.get(model):
