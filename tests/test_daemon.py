@@ -92,7 +92,7 @@ async def test_without_any_plugin_the_kernel_starts_and_says_so(tmp_path):
 GUARD = """
 import asyncio, sys
 from pathlib import Path
-import lmx_kernel.daemon.serve
+import lmx_kernel.daemon.start
 from lmx_kernel.kernel.assembly import assemble
 from lmx_kernel.kernel.boot import boot
 

@@ -15,17 +15,20 @@ from lmx_kernel.cli.install import InstallError, install, registrations
 from lmx_kernel.cli.keys import app as key_app
 from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, gib, print_json
 from lmx_kernel.config import ConfigError
+from lmx_kernel.daemon.exit_status import ExitStatus
 from lmx_kernel.errors import LmxError
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.kernel.assembly import scan
 from lmx_kernel.kernel.boot import boot
 from lmx_kernel.plugins.manager import RequiredPluginError
 
-EX_CONFIG = 78  # sysexits.h: the config is wrong
-
 Supervised = Annotated[
     bool,
-    Parameter(negative="", help="Exit 0 if the config is wrong, since a new start cannot help."),
+    Parameter(
+        negative="",
+        help="For a supervisor that knows only success and failure, and has no watchdog (launchd): "
+        "exit 0 if the config is wrong, and end when the event loop is stuck.",
+    ),
 ]
 app = App(name="lmx", help="A private LLM inference server that runs without a human.")
 app.version = __version__
@@ -43,7 +46,7 @@ def main() -> None:
                     app.command(command)
         app()
     except (ConfigError, RequiredPluginError) as error:
-        _fail(str(error), EX_CONFIG)
+        _fail(str(error), ExitStatus.CONFIG)
     except LmxError as error:
         _fail(error.message, 1)
 
@@ -51,10 +54,10 @@ def main() -> None:
 @app.command
 def serve(config: ConfigPath = None, supervised: Supervised = False) -> None:
     """Serve until told to stop (SIGTERM or Ctrl-C)."""
-    from lmx_kernel.daemon.serve import run  # noqa: PLC0415 - the other commands need no server
+    from lmx_kernel.daemon.start import run  # noqa: PLC0415 - the other commands need no server
 
-    status = run(config)
-    sys.exit(0 if supervised and status == EX_CONFIG else status)
+    status = run(config, is_supervised=supervised)
+    sys.exit(0 if supervised and status == ExitStatus.CONFIG else status)
 
 
 @app.command

@@ -25,6 +25,7 @@ import attrs
 
 from lmx_kernel.errors import InternalError, LmxError, from_code
 from lmx_kernel.interfaces import Report
+from lmx_kernel.worker.oom_score import raise_oom_score
 
 LINE_BYTES = 2**24
 STOP_S = 3.0
@@ -170,6 +171,7 @@ class _Teller:
 
 def main() -> None:
     """Run the function that the command line names."""
+    raise_oom_score()
     teller = _Teller(os.dup(1))
     os.dup2(2, 1)  # what libraries print is no message
     spec = json.loads(sys.stdin.buffer.readline())

@@ -56,6 +56,10 @@ class RequiredPluginError(Exception):
     """A plugin that the config requires is not active."""
 
 
+class RequiredPluginLateError(RequiredPluginError):
+    """A plugin that the config requires did not answer in time, and may at the next start."""
+
+
 class Plugins:
     """The loaded plugins, as typed questions. Every list is in the order of plugin names, and each
     plugin is asked once: asked again after plugins came or went, only those that came are.
@@ -68,6 +72,7 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(KernelSpecs)
         self._statuses: dict[str, PluginStatus] = {}
+        self._late: set[str] = set()
         self._offers: dict[str, dict[str, dict[str, Any]]] = {}  # by hook, by plugin, by name
         found = discover(settings)
         self._load(without_third_parties(found, settings) if safe_mode else found)
@@ -80,15 +85,18 @@ class Plugins:
     def check_required(self) -> None:
         """Make sure that what the config requires is there.
 
+        :raises RequiredPluginLateError: with the reasons; nothing is wrong but that some are slow.
         :raises RequiredPluginError: with the reasons.
         """
-        missing = [
-            f"{name}: {status.reason or status.state}" if status else f"{name}: not installed"
+        missing = {
+            name: (status.reason or status.state) if status else "not installed"
             for name in self._settings.required
             if not (status := self._statuses.get(name)) or status.state is not PluginState.ACTIVE
-        ]
+        }
         if missing:
-            raise RequiredPluginError("required plugins are not active: " + "; ".join(missing))
+            kind = RequiredPluginLateError if missing.keys() <= self._late else RequiredPluginError
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+            raise kind(f"required plugins are not active: {reasons}")
 
     # --- while the daemon runs ---
 
@@ -245,6 +253,8 @@ class Plugins:
     def _fail(self, name: str, error: BaseException) -> None:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         self._statuses[name] = evolve(self._statuses[name], state=PluginState.FAILED, reason=reason)
+        if isinstance(error, TimeoutError):
+            self._late.add(name)
         self._take_out(name)
         log.error("plugin_failed", plugin=name, reason=reason, exc_info=error)
 

@@ -22,6 +22,7 @@ from lmx_kernel.types import EngineSpec
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.loop import Loop
+from lmx_kernel.worker.oom_score import raise_oom_score
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_parent()
+    raise_oom_score()
     channel = Channel.from_stdin()
     first = channel.receive()
     if isinstance(first, wire.Measure):
