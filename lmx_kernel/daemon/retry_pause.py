@@ -26,7 +26,7 @@ def next_pause_s(home: Path, now: float | None = None) -> float:
     pause_s = 0.0
     with suppress(OSError, ValueError):
         if abs(now - file.stat().st_mtime) < FORGET_S:
-            pause_s = min(max(float(file.read_text()), 0.0), LONGEST_S)
+            pause_s = min(max(0.0, float(file.read_text())), LONGEST_S)  # 0 for NaN
     with suppress(OSError):
         write_private(file, str(max(FIRST_S, 2 * pause_s)).encode())
     return pause_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -50,6 +51,7 @@ def run(config: Path | None = None, *, is_supervised: bool = False) -> ExitStatu
         is_supervised or "NOTIFY_SOCKET" in os.environ
     ):
         pause_s = next_pause_s(home)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the event loop left a handler of its own
         print(f"The next attempt follows in {pause_s:g} s.", flush=True)  # noqa: T201
         time.sleep(pause_s)
     return status
