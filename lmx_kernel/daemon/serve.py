@@ -76,10 +76,15 @@ async def serve(
         for task in tasks:  # or one of them would load a model while the others are unloaded
             task.cancel()
         await _first(server.drain(settings.drain_s), now.wait())
-        await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
-        await server.drain(LAST_WORDS_S)
-        await server.stop()
-        await assembly.jobs.close()
+        await _end(server, assembly)
+
+
+async def _end(server: HttpServer, assembly: Assembly) -> None:
+    """Cut off what still runs, with an error for each client."""
+    await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
+    await server.drain(LAST_WORDS_S)
+    await server.stop()
+    await assembly.jobs.close()
 
 
 def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:

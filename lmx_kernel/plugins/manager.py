@@ -6,7 +6,7 @@ This is the only module that touches pluggy's plugin manager in the kernel proce
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,7 +53,14 @@ log = structlog.get_logger(__name__)
 
 
 class RequiredPluginError(Exception):
-    """A plugin that the config requires is not active."""
+    """A plugin that the config requires is not active.
+
+    :param reasons: why not, by plugin.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        super().__init__(f"required plugins are not active: {told}")
 
 
 class RequiredPluginLateError(RequiredPluginError):
@@ -72,7 +79,6 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(KernelSpecs)
         self._statuses: dict[str, PluginStatus] = {}
-        self._late: set[str] = set()
         self._offers: dict[str, dict[str, dict[str, Any]]] = {}  # by hook, by plugin, by name
         found = discover(settings)
         self._load(without_third_parties(found, settings) if safe_mode else found)
@@ -85,18 +91,16 @@ class Plugins:
     def check_required(self) -> None:
         """Make sure that what the config requires is there.
 
-        :raises RequiredPluginLateError: with the reasons; nothing is wrong but that some are slow.
-        :raises RequiredPluginError: with the reasons.
+        :raises RequiredPluginError: with the reasons; RequiredPluginLateError if all are slow.
         """
         missing = {
-            name: (status.reason or status.state) if status else "not installed"
+            name: (status.reason or status.state.value) if status else "not installed"
             for name in self._settings.required
             if not (status := self._statuses.get(name)) or status.state is not PluginState.ACTIVE
         }
         if missing:
-            kind = RequiredPluginLateError if missing.keys() <= self._late else RequiredPluginError
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-            raise kind(f"required plugins are not active: {reasons}")
+            are_late = all(reason.startswith(TimeoutError.__name__) for reason in missing.values())
+            raise (RequiredPluginLateError if are_late else RequiredPluginError)(missing)
 
     # --- while the daemon runs ---
 
@@ -253,8 +257,6 @@ class Plugins:
     def _fail(self, name: str, error: BaseException) -> None:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         self._statuses[name] = evolve(self._statuses[name], state=PluginState.FAILED, reason=reason)
-        if isinstance(error, TimeoutError):
-            self._late.add(name)
         self._take_out(name)
         log.error("plugin_failed", plugin=name, reason=reason, exc_info=error)
 
