@@ -20,6 +20,7 @@ from lmx_kernel.daemon.connections import Connections
 from lmx_kernel.daemon.retry_pause import forget_failures
 from lmx_kernel.daemon.run_file import Running, local_url, published, url_of
 from lmx_kernel.daemon.sd_notify import feed_watchdog, notify
+from lmx_kernel.daemon.supervision import TaskSupervisor
 from lmx_kernel.errors import UnavailableError
 from lmx_kernel.http.app import build_app
 from lmx_kernel.http.error_rendering import ErrorRenderer
@@ -49,13 +50,15 @@ async def serve(
     """
     assembly = assemble(booted)
     settings = booted.settings.get(ServerSettings)
-    health = _health(assembly)
+    supervisor = TaskSupervisor()
+    health = _health(assembly, supervisor)
     shell = _shell(booted, assembly.surfaces, keys, health)
     stop, now = _catch_signals()
     async with AsyncExitStack() as stack:
+        stack.callback(supervisor.stop_all)
         if needs_liveness:
-            stack.callback(asyncio.ensure_future(liveness.stay_armed()).cancel)
-        connections = Connections(booted, assembly, shell, health, stack)
+            supervisor.start("liveness", liveness.stay_armed)
+        connections = Connections(booted, assembly, shell, health, supervisor, stack)
         connections.connect_surfaces()
         server = HttpServer(settings, shell)
         server.bind()
@@ -66,15 +69,15 @@ async def serve(
         stack.enter_context(_published(booted, keys, server.port))
         await asyncio.to_thread(assembly.backends.probe_devices)
         await assembly.catalogue.refresh()
-        stack.callback(asyncio.ensure_future(feed_watchdog()).cancel)
-        tasks = [asyncio.ensure_future(work) for work in background(booted, assembly)]
+        supervisor.start("service watchdog", feed_watchdog)
+        for name, work in background(booted, assembly).items():
+            supervisor.start(name, work)
         _announce(booted, assembly, server.port)
         notify("READY=1", f"STATUS=serves on port {server.port}")
         await stop.wait()
         notify("STOPPING=1")
         assembly.kernel.begin_drain()
-        for task in tasks:  # or one of them would load a model while the others are unloaded
-            task.cancel()
+        supervisor.stop(*background(booted, assembly))  # or one would load a model meanwhile
         await _first(server.drain(settings.drain_s), now.wait())
         await _end(server, assembly)
 
@@ -93,14 +96,14 @@ def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManag
     return published(booted.settings.home, running)
 
 
-def _health(assembly: Assembly) -> Health:
+def _health(assembly: Assembly, supervisor: TaskSupervisor) -> Health:
     kernel = assembly.kernel
     return Health(
         name=NAME,
         version=__version__,
         docs="see the README of lmx-kernel",
         is_ready=lambda: not kernel.draining and assembly.catalogue.is_scanned,
-        status=lambda: attrs.asdict(kernel.status()),
+        status=lambda: attrs.asdict(kernel.status()) | {"task_problems": supervisor.problems},
     )
 
 
