@@ -6,7 +6,7 @@ This is the only module that touches pluggy's plugin manager in the kernel proce
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,7 +52,18 @@ log = structlog.get_logger(__name__)
 
 
 class RequiredPluginError(Exception):
-    """A plugin that the config requires is not active."""
+    """A plugin that the config requires is not active.
+
+    :param reasons: why not, by plugin.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        super().__init__(f"required plugins are not active: {told}")
+
+
+class RequiredPluginLateError(RequiredPluginError):
+    """A plugin that the config requires did not answer in time, and may at the next start."""
 
 
 class Plugins:
@@ -80,15 +91,17 @@ class Plugins:
     def check_required(self) -> None:
         """Check that the plugins that the config requires are active.
 
-        :raises RequiredPluginError: some are not, with the reasons.
+        :raises RequiredPluginError: some are not, with the reasons; RequiredPluginLateError if all
+            of these are slow.
         """
-        missing = [
-            f"{name}: {status.reason or status.state}" if status else f"{name}: not installed"
+        missing = {
+            name: (status.reason or status.state.value) if status else "not installed"
             for name in self._settings.required
             if not (status := self._statuses.get(name)) or status.state is not PluginState.ACTIVE
-        ]
+        }
         if missing:
-            raise RequiredPluginError("required plugins are not active: " + "; ".join(missing))
+            are_late = all(reason.startswith(TimeoutError.__name__) for reason in missing.values())
+            raise (RequiredPluginLateError if are_late else RequiredPluginError)(missing)
 
     # --- while the daemon runs ---
 
