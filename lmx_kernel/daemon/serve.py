@@ -69,15 +69,15 @@ async def serve(
         stack.enter_context(_published(booted, keys, server.port))
         await asyncio.to_thread(assembly.backends.probe_devices)
         await assembly.catalogue.refresh()
-        supervisor.start("service watchdog", feed_watchdog)
-        for name, work in background(booted, assembly).items():
+        tasks = background(booted, assembly)
+        for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
             supervisor.start(name, work)
         _announce(booted, assembly, server.port)
         notify("READY=1", f"STATUS=serves on port {server.port}")
         await stop.wait()
         notify("STOPPING=1")
         assembly.kernel.begin_drain()
-        supervisor.stop(*background(booted, assembly))  # or one would load a model meanwhile
+        supervisor.stop(*tasks)  # or one would load a model meanwhile
         await _first(server.drain(settings.drain_s), now.wait())
         await _end(server, assembly)
 

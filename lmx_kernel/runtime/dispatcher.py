@@ -20,7 +20,7 @@ from lmx_kernel.runtime.admission import plan_admissions
 from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
 from lmx_kernel.runtime.request_queue import RequestQueue
 from lmx_kernel.runtime.settings import QueueSettings
-from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
+from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest
 from lmx_kernel.worker import messages as wire
 
 Send = Callable[[wire.Message], None]
@@ -165,6 +165,10 @@ class Dispatcher:
             for routed in message.events:
                 if answer := answers.get(routed.id):
                     self._route(answer, routed.event)
+            # Not before: the rest of the step belongs to tokens that are counted already.
+            for wire_id in {routed.id for routed in message.events}:
+                if (answer := answers.get(wire_id)) and answer.is_full:
+                    self._park(answer)
         elif isinstance(message, wire.Prepared):
             if answer := answers.get(message.id):
                 answer.admit(message.prompt_tokens)
@@ -197,8 +201,6 @@ class Dispatcher:
             answer.receive(event)
             if isinstance(event, Finished):
                 self._candidate_done(answer, answer.resume.candidates[event.candidate])
-            elif isinstance(event, TextDelta) and answer.is_full:
-                self._park(answer)
 
     def _candidate_done(self, answer: LiveAnswer, candidate: Candidate) -> None:
         self._queue.running.remove(candidate)
