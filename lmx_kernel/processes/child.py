@@ -16,8 +16,10 @@ DRAIN_S = 1.0
 
 
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command that runs a Python module in an interpreter like this one."""
-    return (sys.executable, "-m", module, *arguments)
+    """Return the command that runs a Python module in an interpreter like this one. It imports
+    nothing from the current folder, which may hold anybody's files.
+    """
+    return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def describe_exit(status: int) -> str:

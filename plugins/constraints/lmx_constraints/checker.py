@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import select
 import subprocess
 import sys
@@ -23,7 +22,11 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+import psutil
+
 from lmx_kernel.errors import UnavailableError
+from lmx_kernel.processes.child import module_command
+from lmx_kernel.processes.limits import limit_cpu, limit_memory
 
 DEADLINE_S = 1.5
 """For one grammar, from its line to the verdict."""
@@ -32,6 +35,9 @@ START_S = 20.0
 """Until the child is ready: a machine may be busy."""
 
 MEMORY_BYTES = 1 << 30
+LOOK_S = 0.05
+"""Between two looks at the memory of a child that has not answered."""
+
 STEPS, STEPS_S = 512, 0.3
 """How far the child follows a grammar, at most: many faults show no earlier."""
 
@@ -48,6 +54,10 @@ MAX_VERDICTS = 256
 """Verdicts that are remembered."""
 
 REASON_CHARS = 300
+
+
+class ChildMemoryError(OSError):
+    """The child uses more memory than it may."""
 
 
 class GrammarChecker:
@@ -93,7 +103,7 @@ class GrammarChecker:
     def _start(self) -> None:
         try:
             self._child = subprocess.Popen(  # noqa: S603 - itself
-                (sys.executable, "-m", __name__),
+                module_command(__name__),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -116,14 +126,27 @@ class GrammarChecker:
         try:
             self._child.stdin.write(line.encode() + b"\n")
             self._child.stdin.flush()
-            if not select.select([self._child.stdout], [], [], deadline_s)[0]:
-                raise TimeoutError(f"no answer within {deadline_s:g} seconds")
+            self._wait(self._child, deadline_s)
             if not (answer := self._child.stdout.readline()):
                 raise ConnectionError("the child process died")
         except OSError:
             self.close()
             raise
         return str(json.loads(answer))
+
+    def _wait(self, child: subprocess.Popen[bytes], deadline_s: float) -> None:
+        """Wait until the child answers or ends, and watch what it uses meanwhile.
+
+        :raises TimeoutError: no answer came in time.
+        :raises ChildMemoryError: it uses more than it may.
+        """
+        until_s = time.monotonic() + deadline_s
+        while not select.select([child.stdout], [], [], LOOK_S)[0]:
+            if time.monotonic() > until_s:
+                raise TimeoutError(f"no answer within {deadline_s:g} seconds")
+            with suppress(psutil.Error):
+                if psutil.Process(child.pid).memory_info().rss > MEMORY_BYTES:
+                    raise ChildMemoryError(f"more than {MEMORY_BYTES} bytes are in use")
 
 
 def first_line(message: str) -> str:
@@ -206,26 +229,19 @@ def main() -> None:
     """Answer grammars with verdicts until the input ends."""
     from llguidance import LLTokenizer, TokenizerWrapper  # noqa: PLC0415 - as above
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    limit_memory(MEMORY_BYTES)  # where that cannot be, the parent watches
     lines: Iterable[bytes] = sys.stdin.buffer
     vocabulary = ByteVocabulary(**json.loads(next(iter(lines))))
     tokenizer = LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=len(vocabulary.tokens))
     _answer("")
     for line in lines:
-        _limit_time()
+        limit_cpu(DEADLINE_S + 1)  # so that this child ends even if its parent has died
         _answer(first_problem(tokenizer, vocabulary.first, line.decode()))
 
 
 def _answer(text: str) -> None:
     sys.stdout.write(json.dumps(text) + "\n")
     sys.stdout.flush()
-
-
-def _limit_time() -> None:
-    """Limit CPU time, so that this child ends even if its parent has died."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(usage.ru_utime + usage.ru_stime + DEADLINE_S) + 2
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":
