@@ -18,6 +18,9 @@ from lmx_kernel.types import (
     TokenPrompt,
 )
 
+NORMALISED = 4
+"""Characters of a text for each that its tokens have: a tokenizer may join spaces and accents."""
+
 
 class PromptEncoder:
     """Turns the requests of one model into tokens. Its calls may come from any thread.
@@ -32,6 +35,8 @@ class PromptEncoder:
         self._limits = limits
         self._format = chat_format or find_format(tokenizer.chat_template)
         self._template = _template(tokenizer)
+        longest = max(map(len, tokenizer.token_bytes), default=1)
+        self._max_chars = NORMALISED * longest * limits.context_length
 
     def encode(self, request: GenerationRequest) -> list[int]:
         """Return the prompt's tokens.
@@ -43,7 +48,7 @@ class PromptEncoder:
         if isinstance(request.prompt, ChatPrompt):
             tokens = self._chat_tokens(request.prompt, request)
         else:
-            tokens = self._tokens(request.prompt)
+            tokens = self._tokens(request.prompt, request, "prompt")
         self._check_ids("prompt", tokens)
         self._check_ids("logit_bias", request.sampling.logit_bias)
         if not tokens:
@@ -67,7 +72,7 @@ class PromptEncoder:
         """
         if not inputs:
             raise InvalidRequestError("there is nothing to embed", param="input")
-        encoded = [self._tokens(one) for one in inputs]
+        encoded = [self._tokens(one, request, "input") for one in inputs]
         for index, tokens in enumerate(encoded):
             self._check_ids("input", tokens)
             if not tokens:
@@ -86,14 +91,25 @@ class PromptEncoder:
         text = self._template.render(
             prompt.messages, offered_tools(request), prompt.options, self._format
         )
+        self._check_size(text, request, "messages")
         return self._tokenizer.encode(text, add_special=False, parse_special=True)
 
-    def _tokens(self, prompt: Prompt) -> list[int]:
+    def _tokens(self, prompt: Prompt, request: GenerationRequest, param: str) -> list[int]:
         if isinstance(prompt, TextPrompt):
+            self._check_size(prompt.text, request, param)
             return self._tokenizer.encode(prompt.text, add_special=True, parse_special=False)
         if isinstance(prompt, TokenPrompt):
             return list(prompt.tokens)
         raise InvalidRequestError("this model continues text; it embeds none", param="model")
+
+    def _check_size(self, text: str, request: GenerationRequest, param: str) -> None:
+        """Refuse a text that cannot fit before it is tokenised, which may take long."""
+        if request.max_tokens != 0 and len(text) > self._max_chars:
+            raise ContextOverflowError(
+                f"the prompt is too long: {len(text)} characters cannot fit the context length of "
+                f"{self._limits.context_length} tokens",
+                param=param,
+            )
 
     def _check_ids(self, param: str, ids: object) -> None:
         size = len(self._tokenizer.token_bytes)

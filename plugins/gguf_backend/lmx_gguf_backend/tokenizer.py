@@ -10,15 +10,19 @@ import llama_cpp as llama
 from attrs import define
 
 from lmx_gguf_backend.library import Model
+from lmx_gguf_backend.text_pieces import split_text
 from lmx_kernel.errors import InvalidRequestError
 
-MAX_TEXT_BYTES = 1 << 28
+MAX_TEXT_CHARS = 1 << 26
 HIDDEN = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
 
 
 @define(eq=False)
 class GgufTokenizer:
-    """A vocabulary; its tables are made once, and calls keep no state, so any thread may call."""
+    """A vocabulary; its tables are made once, and calls keep no state, so any thread may call.
+
+    :ivar splits_by_regex: the library splits texts into words by regular expressions.
+    """
 
     vocabulary: int
     token_bytes: Sequence[bytes]
@@ -26,6 +30,7 @@ class GgufTokenizer:
     end_ids: frozenset[int]
     chat_template: str | None
     template_texts: dict[str, str]
+    splits_by_regex: bool
 
     @classmethod
     def of(cls, model: Model) -> GgufTokenizer:
@@ -42,6 +47,7 @@ class GgufTokenizer:
             end_ids=_end_ids(vocabulary, ids),
             chat_template=model.metadata("tokenizer.chat_template"),
             template_texts=_template_texts(vocabulary, pieces),
+            splits_by_regex=llama.llama_vocab_type(vocabulary) == llama.LLAMA_VOCAB_TYPE_BPE,
         )
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
@@ -49,9 +55,16 @@ class GgufTokenizer:
 
         :raises InvalidRequestError: the text is longer than any context.
         """
-        data = text.encode("utf-8", errors="replace")
-        if len(data) > MAX_TEXT_BYTES:
+        if len(text) > MAX_TEXT_CHARS:
             raise InvalidRequestError("the text is too long")
+        first, *others = split_text(text) if self.splits_by_regex else (text,)
+        tokens = self._encode(first, add_special=add_special, parse_special=parse_special)
+        for piece in others:
+            tokens += self._encode(piece, add_special=False, parse_special=parse_special)
+        return tokens
+
+    def _encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        data = text.encode("utf-8", errors="replace")
         size = len(data) + 8
         while True:
             buffer = (llama.llama_token * size)()
