@@ -73,7 +73,6 @@ async def serve(
         for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
             supervisor.start(name, work)
         _announce(booted, assembly, server.port)
-        notify("READY=1", f"STATUS=serves on port {server.port}")
         await stop.wait()
         notify("STOPPING=1")
         assembly.kernel.begin_drain()
@@ -140,7 +139,7 @@ async def _first(*waits: Awaitable[object]) -> None:
 
 
 def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
-    """Tell whoever started the daemon where it is and what to try."""
+    """Tell whoever started the daemon, and the service manager, where it is and what to try."""
     host = booted.settings.get(ServerSettings).host
     url = url_of(host, port)
     models = [card.id for card in assembly.catalogue.cards if not card.problem]
@@ -155,3 +154,4 @@ def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
         lines.append("No API plugin is active: only /health answers.")
     lines += [surface.example(url, models[0]) for surface in surfaces if models]
     print("\n".join(lines), flush=True)  # noqa: T201 - for whoever started the daemon
+    notify("READY=1", f"STATUS=serves on port {port}")

@@ -32,6 +32,7 @@ from lmx_kernel.interfaces import (
     Router,
     SettingsSection,
 )
+from lmx_kernel.plugins.authorisers import AbsentAuthorisers
 from lmx_kernel.plugins.discovery import (
     Found,
     PluginSettings,
@@ -80,8 +81,12 @@ class Plugins:
         self._manager.add_hookspecs(KernelSpecs)
         self._statuses: dict[str, PluginStatus] = {}
         self._results: dict[str, dict[str, dict[str, Any]]] = {}  # by hook, by plugin, by name
+        self._absent_authorisers = AbsentAuthorisers()
         found = discover(settings)
         self._load(without_third_parties(found, settings) if safe_mode else found)
+        for plugin in found:  # safe mode disables an authoriser as well
+            if plugin.status.state is not self._statuses[plugin.status.name].state:
+                self._absent_authorisers.lost(plugin.status.name)
 
     @property
     def statuses(self) -> list[PluginStatus]:
@@ -91,8 +96,7 @@ class Plugins:
     def check_required(self) -> None:
         """Check that the plugins that the config requires are active.
 
-        :raises RequiredPluginError: some are not, with the reasons; RequiredPluginLateError if all
-            of these are slow.
+        :raises RequiredPluginError: some are not; RequiredPluginLateError if these are just slow.
         """
         missing = {
             name: (status.reason or status.state.value) if status else "not installed"
@@ -100,8 +104,8 @@ class Plugins:
             if not (status := self._statuses.get(name)) or status.state is not PluginState.ACTIVE
         }
         if missing:
-            are_late = all(reason.startswith(TimeoutError.__name__) for reason in missing.values())
-            raise (RequiredPluginLateError if are_late else RequiredPluginError)(missing)
+            late = all(reason.startswith(TimeoutError.__name__) for reason in missing.values())
+            raise (RequiredPluginLateError if late else RequiredPluginError)(missing)
 
     # --- while the daemon runs ---
 
@@ -187,9 +191,8 @@ class Plugins:
 
     def findings(self, settings: Settings, models: Sequence[ModelCard]) -> list[Finding]:
         """Results of plugins' checks of the machine and its models."""
-        found = self._call(
-            "lmx_findings", list, FINDINGS_TIMEOUT_S, settings=settings, models=models
-        )
+        arguments: dict[str, Any] = {"settings": settings, "models": models}
+        found = self._call("lmx_findings", list, FINDINGS_TIMEOUT_S, **arguments)
         return [finding for _, findings in found for finding in findings]
 
     def commands(self) -> list[App]:
@@ -202,7 +205,11 @@ class Plugins:
         return [(impl.plugin_name, cast("Observer", impl.function)) for impl in impls]
 
     def authorize(self, request: HttpRequest) -> LmxError | None:
-        """Return why a request is refused, or None. Fails closed if an authoriser raises."""
+        """Return why a request is refused, or None. Fails closed: if an authoriser raises, or is
+        installed but could not be loaded, every request is refused.
+        """
+        if self._absent_authorisers:
+            return UnauthorizedError("the server cannot check keys at the moment")
         try:
             refusal: LmxError | None = self._manager.hook.lmx_authorize(request=request)
         # Plugins may fail in any way, and then the request must be refused.
@@ -223,11 +230,11 @@ class Plugins:
         wanted = []
         for plugin in found:
             self._statuses[plugin.status.name] = plugin.status
+            self._absent_authorisers.found(plugin.status.name, plugin.module)
             if plugin.status.state is PluginState.ACTIVE:
                 wanted.append(plugin)
-        outcomes = call_all(
-            {plugin.status.name: plugin.load for plugin in wanted}, self._settings.timeout_s
-        )
+        calls = {plugin.status.name: plugin.load for plugin in wanted}
+        outcomes = call_all(calls, self._settings.timeout_s)
         for name, outcome in outcomes.items():
             self._register(name, outcome)
         return [name for name in outcomes if self._statuses[name].state is PluginState.ACTIVE]
@@ -238,25 +245,18 @@ class Plugins:
                 raise outcome
             self._manager.register(outcome, name=name)
             self._manager.check_pending()
-            hooks = self._hooks_of(name)
+            hooks = _hooks_of(self._manager, name)
         # Plugins may fail in any way, including sys.exit() at import.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             self._fail(name, error)
         else:
             self._statuses[name] = evolve(self._statuses[name], hooks=hooks)
 
-    def _hooks_of(self, name: str) -> tuple[str, ...]:
-        callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
-        for caller in callers:
-            for impl in caller.get_hookimpls():
-                if impl.plugin_name == name and inspect.iscoroutinefunction(impl.function):
-                    raise TypeError(f"{caller.name} is a coroutine function; hooks are plain")
-        return tuple(sorted(caller.name for caller in callers))
-
     def _fail(self, name: str, error: BaseException) -> None:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         self._statuses[name] = evolve(self._statuses[name], state=PluginState.FAILED, reason=reason)
         self._unregister(name)
+        self._absent_authorisers.lost(name)
         log.error("plugin_failed", plugin=name, reason=reason, exc_info=error)
 
     def _call(
@@ -326,6 +326,15 @@ def commands_of(modules: Iterable[object]) -> list[App]:
         manager.register(module)
     manager.check_pending()
     return [app for apps in manager.hook.lmx_commands() for app in apps]
+
+
+def _hooks_of(manager: pluggy.PluginManager, name: str) -> tuple[str, ...]:
+    callers = manager.get_hookcallers(manager.get_plugin(name)) or []
+    for caller in callers:
+        for impl in caller.get_hookimpls():
+            if impl.plugin_name == name and inspect.iscoroutinefunction(impl.function):
+                raise TypeError(f"{caller.name} is a coroutine function; hooks are plain")
+    return tuple(sorted(caller.name for caller in callers))
 
 
 def _by_name(objects: Iterable[Any]) -> dict[str, Any]:
