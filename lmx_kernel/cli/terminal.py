@@ -60,8 +60,8 @@ def print_json(value: Any) -> None:
 
 
 def print_error(message: str) -> None:
-    """Print a line to standard error."""
-    print(message, file=sys.stderr)  # noqa: T201 - this is the command line
+    """Print a line to standard error, without control characters."""
+    print(CONTROL.sub("\ufffd", message), file=sys.stderr)  # noqa: T201 - this is the command line
 
 
 def format_seconds(value_s: float) -> str:
