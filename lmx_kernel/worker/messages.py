@@ -144,17 +144,19 @@ class Failed:
 
 @frozen
 class Routed:
-    """An event and the request that it belongs to."""
+    """All that one candidate of a request gave in one step. It is taken as a whole or not at all:
+    a token and what it says must not be separated.
+    """
 
     id: int
-    event: Event | Preempted | Failed
+    events: tuple[Event | Preempted | Failed, ...]
 
 
 @frozen
 class Stepped:
-    """All events of one engine step; empty if only time passed."""
+    """All that one engine step gave; empty if only time passed."""
 
-    events: tuple[Routed, ...] = field(factory=tuple)
+    routed: tuple[Routed, ...] = field(factory=tuple)
 
 
 @frozen
