@@ -181,9 +181,11 @@ class Loop:
             run = self._running[output.id]
             given[output.id] += self._read(run, output.tokens, output.logprobs)
         for sequence_id in step.preempted:
-            given[sequence_id].append(wire.Preempted(self._running[sequence_id].candidate))
+            if not (run := self._running[sequence_id]).is_over:
+                given[sequence_id].append(wire.Preempted(run.candidate))
         for sequence_id, reason in step.failed:
-            given[sequence_id].append(wire.Failed(self._running[sequence_id].candidate, reason))
+            if not (run := self._running[sequence_id]).is_over:
+                given[sequence_id].append(wire.Failed(run.candidate, reason))
         routed = tuple(
             wire.Routed(self._running[sequence_id].id, tuple(events))
             for sequence_id, events in given.items()
