@@ -21,7 +21,7 @@ from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
 from lmx_kernel.runtime.request_queue import RequestQueue
 from lmx_kernel.runtime.settings import QueueSettings
 from lmx_kernel.runtime.suspects import Suspects, Verdict
-from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest
+from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
 
 Send = Callable[[wire.Message], None]
@@ -202,7 +202,7 @@ class Dispatcher:
                 self._worker.prepare(answer)
 
     def _route(self, answer: LiveAnswer, given: Sequence[Given]) -> None:
-        """Take all that a candidate gave in one step, and only then see whether to park."""
+        """Take all of a candidate's step, and only then park it, but never within its prompt."""
         for event in given:
             if isinstance(event, wire.Failed):
                 self._fail(answer, errors.EngineFailedError(event.message))
@@ -213,7 +213,8 @@ class Dispatcher:
                 if isinstance(event, Finished):
                     self._queue.running.remove(answer.resume.candidates[event.candidate])
                     self._pump() if answer.resume.unfinished else self._finish(answer, "ok")
-        if answer.is_full and answer.outcome is None:
+        has_token = any(isinstance(event, TextDelta) for event in given)
+        if answer.is_full and has_token and answer.outcome is None:
             self._park(answer)
 
     def _finish(
