@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lmx_kernel.engine.protocol import Tokenizer
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
@@ -18,6 +18,15 @@ from lmx_kernel.types import (
     TokenPrompt,
 )
 
+MOST_COUNTED_BYTES = 4 << 20
+"""Of a text that is just counted, where the context holds less."""
+
+LEAST_LONGEST_BYTES = 128
+"""Taken for the longest token's where the vocabulary has none as long: some tokenizers drop white
+space and accents, so that a text may have more bytes than its tokens."""
+
+TYPICAL_TOKEN_BYTES = 4
+
 
 class PromptEncoder:
     """Turns the requests of one model into tokens. Its calls may come from any thread.
@@ -32,6 +41,8 @@ class PromptEncoder:
         self._limits = limits
         self._format = chat_format or find_format(tokenizer.chat_template)
         self._template = _template(tokenizer)
+        longest = max(map(len, tokenizer.token_bytes), default=0)
+        self._most_bytes = limits.context_length * max(longest, LEAST_LONGEST_BYTES)
 
     def encode(self, request: GenerationRequest) -> list[int]:
         """Return the prompt's tokens.
@@ -40,6 +51,7 @@ class PromptEncoder:
             counted.
         :raises InvalidRequestError: no chat template, a token id outside the vocabulary, no prompt.
         """
+        self._check_size(request, "the prompt", request.prompt)
         if isinstance(request.prompt, ChatPrompt):
             tokens = self._chat_tokens(request.prompt, request)
         else:
@@ -53,7 +65,7 @@ class PromptEncoder:
                 # Some clients know this error by these words, not by its code.
                 f"the prompt is too long: {len(tokens)} tokens, and the context length is "
                 f"{self._limits.context_length} tokens",
-                param="messages" if isinstance(request.prompt, ChatPrompt) else "prompt",
+                param=_param(request.prompt),
             )
         return tokens
 
@@ -67,6 +79,8 @@ class PromptEncoder:
         """
         if not inputs:
             raise InvalidRequestError("there is nothing to embed", param="input")
+        for index, one in enumerate(inputs):
+            self._check_size(request, f"input {index}", one, "input")
         encoded = [self._tokens(one) for one in inputs]
         for index, tokens in enumerate(encoded):
             self._check_ids("input", tokens)
@@ -79,6 +93,25 @@ class PromptEncoder:
                     param="input",
                 )
         return encoded
+
+    def _check_size(
+        self, request: GenerationRequest, what: str, prompt: Prompt, param: str = ""
+    ) -> None:
+        """Refuse what cannot fit before a template or a tokenizer sees it.
+
+        :raises ContextOverflowError: its texts are longer than a context of the longest tokens.
+        """
+        most_bytes = self._most_bytes
+        if request.max_tokens == 0:
+            most_bytes = max(most_bytes, MOST_COUNTED_BYTES)
+        size_bytes = sum(len(text.encode(errors="replace")) for text in _texts(prompt))
+        if size_bytes > most_bytes:
+            raise ContextOverflowError(
+                f"{what} is too long: {size_bytes // TYPICAL_TOKEN_BYTES} tokens (estimated from "
+                f"{size_bytes} bytes), and the context length is {self._limits.context_length} "
+                "tokens",
+                param=param or _param(prompt),
+            )
 
     def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
         if isinstance(self._template, str):
@@ -102,6 +135,21 @@ class PromptEncoder:
                 raise InvalidRequestError(
                     f"token {token} is not in the vocabulary of {size} tokens", param=param
                 )
+
+
+def _param(prompt: Prompt) -> str:
+    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
+
+
+def _texts(prompt: Prompt) -> Iterable[str]:
+    """Yield the texts of a prompt that somebody wrote."""
+    if isinstance(prompt, TextPrompt):
+        yield prompt.text
+    if isinstance(prompt, ChatPrompt):
+        for message in prompt.messages:
+            yield from (part.text for part in message.parts)
+            yield from (call.arguments for call in message.tool_calls)
+            yield message.reasoning or ""
 
 
 def _template(tokenizer: Tokenizer) -> ChatTemplate | str:
