@@ -20,7 +20,16 @@ CONSTANT_FILTERS = frozenset(
 )
 TEXT_FILTERS = frozenset(
     {
-        *("capitalize", "e", "escape", "filesizeformat", "float", "forceescape", "format", "indent"),
+        *(
+            "capitalize",
+            "e",
+            "escape",
+            "filesizeformat",
+            "float",
+            "forceescape",
+            "format",
+            "indent",
+        ),
         *("int", "lower", "replace", "round", "string", "title", "tojson", "trim", "truncate"),
         *("upper", "urlencode", "wordcount"),
     }

@@ -24,7 +24,6 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from lmx_kernel.text.costs import (
-    FORBIDDEN_FILTERS,
     compare,
     metered_filters,
     metered_tests,
@@ -82,7 +81,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters |= {"join": _join, "replace": _replace, "sum": _sum, "tojson": _tojson}
         self.filters |= {"indent": _indent, "format": _format, "round": _round}
         self.filters = metered_filters(self.filters)
-        self.tests = metered_tests(self.tests)
+        self.tests = metered_tests(dict(self.tests))  # type: ignore[assignment, arg-type]
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         self.globals["namespace"] = _Namespace
 

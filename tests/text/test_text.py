@@ -181,13 +181,18 @@ LONG = "x" * 10_000_000
         (TextPrompt(LONG), "prompt"),
         (ChatPrompt(tuple(messages(LONG))), "messages"),
         (ChatPrompt((Message("assistant", (), reasoning=LONG),)), "messages"),
-        (ChatPrompt((Message("assistant", (), tool_calls=(ToolCall("", "f", LONG),)),)), "messages"),
+        (
+            ChatPrompt((Message("assistant", (), tool_calls=(ToolCall("", "f", LONG),)),)),
+            "messages",
+        ),
     ],
 )
 @pytest.mark.parametrize("max_tokens", [1, 0])
 def test_what_cannot_fit_reaches_neither_template_nor_tokenizer(prompt, param, max_tokens):
     encoder = PromptEncoder(UnusedTokenizer(chat_template="{{ nothing.here }}"), LIMITS)
-    with pytest.raises(ContextOverflowError, match=r"too long: 2500000 tokens .* 8 tokens") as caught:
+    with pytest.raises(
+        ContextOverflowError, match=r"too long: 2500000 tokens .* 8 tokens"
+    ) as caught:
         encoder.encode(GenerationRequest(model="m", prompt=prompt, max_tokens=max_tokens))
     assert caught.value.param == param
 

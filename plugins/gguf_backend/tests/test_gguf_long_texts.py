@@ -14,14 +14,63 @@ from lmx_gguf_backend.pieces import MAX_PIECE_CHARS, split
 
 DOCS = Path(__file__).parents[3] / "docs"
 
-KINDS = (
-    "default minicpm5 llama3 deepseek-llm deepseek-coder deepseek-v3 youtu falcon mpt starcoder"
-    " gpt-2 jais-2 gemma4 sarvam-moe whitespace refact command-r qwen2 qwen35 stablelm2 olmo dbrx"
-    " smaug-bpe poro-chat glm4 viking jais tekken smollm codeshell bloom gpt3-finnish exaone"
-    " exaone-moe chameleon minerva-7b gpt-4o granite-embed-multi-97m tiny_aya superbpe trillion"
-    " granite-docling bailingmoe seed-coder hunyuan hunyuan-dense joyai-llm kimi-k2 grok-2 afmoe"
-    " laguna minimax-m2 solar-open mellum2 k2-horizon"
-).split()
+KINDS = [
+    "default",
+    "minicpm5",
+    "llama3",
+    "deepseek-llm",
+    "deepseek-coder",
+    "deepseek-v3",
+    "youtu",
+    "falcon",
+    "mpt",
+    "starcoder",
+    "gpt-2",
+    "jais-2",
+    "gemma4",
+    "sarvam-moe",
+    "whitespace",
+    "refact",
+    "command-r",
+    "qwen2",
+    "qwen35",
+    "stablelm2",
+    "olmo",
+    "dbrx",
+    "smaug-bpe",
+    "poro-chat",
+    "glm4",
+    "viking",
+    "jais",
+    "tekken",
+    "smollm",
+    "codeshell",
+    "bloom",
+    "gpt3-finnish",
+    "exaone",
+    "exaone-moe",
+    "chameleon",
+    "minerva-7b",
+    "gpt-4o",
+    "granite-embed-multi-97m",
+    "tiny_aya",
+    "superbpe",
+    "trillion",
+    "granite-docling",
+    "bailingmoe",
+    "seed-coder",
+    "hunyuan",
+    "hunyuan-dense",
+    "joyai-llm",
+    "kimi-k2",
+    "grok-2",
+    "afmoe",
+    "laguna",
+    "minimax-m2",
+    "solar-open",
+    "mellum2",
+    "k2-horizon",
+]
 """A name of each rule that ``llama_vocab`` of llama.cpp knows, in its order (src/llama-vocab.cpp);
 a library that does not know one refuses the file."""
 
@@ -37,13 +86,14 @@ from lmx_gguf_backend import pieces
 from lmx_gguf_backend.library import Model
 from lmx_gguf_backend.tokenizer import GgufTokenizer
 
-wide, prose = pieces.STACK_BYTES, Path(sys.argv[2]).read_text()
+wide = pieces.STACK_BYTES
 texts = [(one * int(sys.argv[3]))[: int(sys.argv[3])] for one in json.loads(sys.argv[4])]
 letters = sorted(set("".join(texts)))
 texts.append("".join(random.Random(7).choices(letters, k=len(texts[0]))))
 params = llama.llama_model_default_params()
 params.vocab_only = True
 for path in map(Path, sys.argv[5:]):
+    prose = Path(sys.argv[2]).read_text()
     handle = llama.llama_model_load_from_file(str(path).encode(), params)
     if not handle:
         continue
@@ -51,6 +101,8 @@ for path in map(Path, sys.argv[5:]):
     for text in texts:
         print(path.stem, ascii(text[:9]), file=sys.stderr, flush=True)
         tokenizer.encode(text, add_special=False, parse_special=True)
+    if path.stem == "whitespace":  # the library aborts at two white spaces
+        prose = " ".join(prose.split())
     in_pieces = tokenizer.encode(prose, add_special=False, parse_special=True)
     pieces.STACK_BYTES = 1 << 29
     as_one = pieces.with_wide_stack(lambda: tokenizer._native(prose, False, True))
@@ -89,9 +141,9 @@ def vocabularies(demo_path: Path, tmp_path: Path) -> Path:
 def prose(tmp_path: Path) -> Path:
     """A text of several pieces with words, tables, code and other scripts."""
     pages = "\n".join(page.read_text() for page in sorted(DOCS.glob("*.md")))
-    other = "日本語の文章です。これは、とても長い文です。\nПривет, мир! Это текст.\n" * 100
+    other = "日本語の文章です。これは、とても長い文です。\n안녕하세요 세계.\n" * 100
     path = tmp_path / "prose.txt"
-    path.write_text((other + pages)[: 4 * MAX_PIECE_CHARS])
+    path.write_text((other + pages)[: 5 * MAX_PIECE_CHARS // 2])
     return path
 
 
