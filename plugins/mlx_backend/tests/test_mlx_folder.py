@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 import subprocess
 import sys
@@ -266,6 +267,41 @@ def test_any_damage_gives_a_reason(llama: Path, data: st.DataObject) -> None:
     copy.write_bytes(content)
     with suppress(ModelUnusableError):
         read_tensors(copy)
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "size_bytes", "words"),
+    [
+        ("config.json", 64 << 20, "larger than 1048576 bytes"),
+        ("chat_template.jinja", 600 << 20, "larger than 1048576 bytes"),
+        ("tokenizer_config.json", 64 << 20, "larger than"),
+        ("model.safetensors.index.json", 64 << 20, "larger than"),
+    ],
+)
+def test_a_file_that_is_too_large_is_a_problem_and_is_not_read(
+    card_of: CardOf, llama: Path, name: str, size_bytes: int, words: str
+) -> None:
+    with (llama / name).open("wb") as file:
+        file.truncate(size_bytes)  # a hole: it takes no room
+    assert f"{name}: {words}" in str(card_of(llama).problem)
+
+
+def test_a_header_of_the_formats_own_limit_is_not_read(card_of: CardOf, llama: Path) -> None:
+    with (llama / "model.safetensors").open("wb") as file:
+        file.write((100_000_000).to_bytes(8, "little"))
+        file.truncate(200_000_000)
+    assert "model.safetensors" in str(card_of(llama).problem)
+
+
+def test_only_what_is_used_of_a_config_is_kept(llama: Path) -> None:
+    usual = len(pickle.dumps(read_folder(llama)))
+    config = json.loads((llama / "config.json").read_text())
+    config |= {f"key {number}": [number] * 9 for number in range(9999)}
+    (llama / "config.json").write_text(json.dumps(config))
+    assert len(pickle.dumps(read_folder(llama))) == usual
 
 
 # --- memory
