@@ -4,8 +4,7 @@ jinja2's immutable sandbox keeps a template from everything that is not data. Wh
 a meter (:mod:`lmx_kernel.text.meter`): whatever a template makes is paid for by its size, and so is
 each iteration of a loop; what filters, tests and comparisons do is paid for before they run
 (:mod:`lmx_kernel.text.costs`). So a template that multiplies texts or loops for ever is stopped
-wherever it is, without a thread or a process of its own. A chat of 100 messages takes 4 ms, without
-a meter 1.7.
+wherever it is, without a thread or a process of its own. Rendering 100 messages takes 4 ms.
 """
 
 from __future__ import annotations
