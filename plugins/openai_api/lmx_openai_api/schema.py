@@ -209,6 +209,23 @@ class GenerationBody:
     structured_outputs: Annotated[Raw, refused()] = ABSENT
     json_schema: Annotated[Raw, refused()] = ABSENT
     grammar: Annotated[Raw, refused("")] = ABSENT
+    min_tokens: Annotated[Raw, refused(0)] = ABSENT
+    ignore_eos: Annotated[Raw, refused(False)] = ABSENT
+
+
+@frozen(kw_only=True)
+class ReasoningOptions:
+    """How an answer is reasoned about.
+
+    :ivar effort: as ``reasoning_effort``.
+    :ivar max_tokens: as ``reasoning_budget``.
+    """
+
+    effort: Effort | None = None
+    max_tokens: TokenBudget | None = None
+    enabled: Annotated[Raw, refused(True)] = ABSENT
+    exclude: Annotated[Raw, refused(False)] = ABSENT
+    summary: Annotated[Raw, refused()] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -219,6 +236,7 @@ class ChatBody(GenerationBody):
     :ivar reasoning_effort: what the chat template makes of it; ``none`` for no reasoning at all.
     :ivar reasoning_budget: so many tokens of reasoning at most; -1 for no limit.
     :ivar thinking_budget: another name of ``reasoning_budget``.
+    :ivar reasoning: the same in one object, which may not contradict them.
     :ivar chat_template_kwargs: more names for the chat template, such as ``enable_thinking``.
     """
 
@@ -232,7 +250,10 @@ class ChatBody(GenerationBody):
     reasoning_effort: Effort | None = None
     reasoning_budget: TokenBudget | None = None
     thinking_budget: TokenBudget | None = None
+    reasoning: ReasoningOptions | None = None
     chat_template_kwargs: JsonObject | None = None
+    continue_final_message: Annotated[Raw, refused(False)] = ABSENT
+    add_generation_prompt: Annotated[Raw, refused(True)] = ABSENT
     functions: Annotated[Raw, refused([])] = ABSENT
     function_call: Annotated[Raw, refused("none", "auto")] = ABSENT
     modalities: Annotated[Raw, refused([], ["text"])] = ABSENT
