@@ -17,6 +17,7 @@ INSTRUCTING = frozenset({"system", "developer"})
 BLANK_LINE = TextPart("\n\n")
 LATE_SYSTEM = TextPart("[System message]\n")
 OPENING = Message("user", (TextPart("(The conversation begins.)"),))
+CONTINUATION = Message("user", (TextPart("(Go on.)"),))
 ACKNOWLEDGEMENT = Message("assistant", (TextPart("(The result is noted.)"),))
 
 Step = Callable[[Sequence[Message]], Sequence[Message]]
@@ -143,6 +144,17 @@ def split_text_from_calls(messages: Sequence[Message]) -> Sequence[Message]:
     return split
 
 
+def continue_before_calls(messages: Sequence[Message]) -> Sequence[Message]:
+    """Let the user speak between an assistant's text and the calls that follow it."""
+    continued: list[Message] = []
+    for message in messages:
+        last = continued[-1] if continued else None
+        if message.tool_calls and last and last.role == "assistant" and not last.tool_calls:
+            continued.append(CONTINUATION)
+        continued.append(message)
+    return continued
+
+
 def open_with_user(messages: Sequence[Message]) -> Sequence[Message]:
     """Let the user begin."""
     count = leading_systems(messages)
@@ -198,8 +210,9 @@ STEPS: tuple[Step, ...] = (
     system_to_user,
     split_parallel_calls,
     split_text_from_calls,
+    continue_before_calls,
     open_with_user,
     acknowledge_results,
     join_equal_roles,
 )
-PLAINEST: frozenset[Step] = frozenset(STEPS) - {split_parallel_calls, split_text_from_calls}
+PLAINEST: frozenset[Step] = frozenset(STEPS)

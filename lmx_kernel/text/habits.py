@@ -19,6 +19,7 @@ from lmx_kernel.text.folding import (
     Step,
     acknowledge_results,
     calls_to_text,
+    continue_before_calls,
     join_equal_roles,
     late_systems_to_user,
     leading_systems,
@@ -72,7 +73,13 @@ class Habits:
     @property
     def attempts(self) -> tuple[frozenset[Step], ...]:
         """The steps to try for a conversation, the least first."""
-        return self.steps, self.steps | {system_to_user}, PLAINEST
+        more: tuple[set[Step], ...] = (
+            set(),
+            {continue_before_calls},
+            {system_to_user},
+            {continue_before_calls, system_to_user},
+        )
+        return *(self.steps | each for each in more), PLAINEST
 
 
 def probe_habits(attempt: Try) -> Habits:

@@ -130,7 +130,7 @@ def _options(body: ChatBody) -> dict[str, Any]:
     effort, given = _effort(body), body.chat_template_kwargs or {}
     check_json("chat_template_kwargs", given)
     for name, harmless in _FIXED_OPTIONS.items():
-        if given.get(name, harmless) is not harmless:
+        if given.get(name) not in (None, harmless):
             where = f"chat_template_kwargs.{name}"
             raise UnsupportedFieldError(f"{where}: not supported yet", param=where)
     options: dict[str, Any] = {}

@@ -19,8 +19,10 @@ UINT64_MAX = 2**64 - 1
 
 def refused(*harmless: Any) -> Meta:
     """Mark a field that is refused, unless it is absent, null or one of ``harmless``."""
+    # The values are named in the description also because typing would take 0 and False for equal.
+    values = " or ".join(msgspec.json.encode(value).decode() for value in (None, *harmless))
     return Meta(
-        description="Not served: takes only what asks for nothing.",
+        description=f"Not served: takes only {values}.",
         extra_json_schema={"enum": [None, *harmless]},
     )
 
@@ -211,6 +213,13 @@ class GenerationBody:
     grammar: Annotated[Raw, refused("")] = ABSENT
     min_tokens: Annotated[Raw, refused(0)] = ABSENT
     ignore_eos: Annotated[Raw, refused(False)] = ABSENT
+    stop_token_ids: Annotated[Raw, refused([])] = ABSENT
+    allowed_token_ids: Annotated[Raw, refused([])] = ABSENT
+    bad_words: Annotated[Raw, refused([])] = ABSENT
+    use_beam_search: Annotated[Raw, refused(False)] = ABSENT
+    prompt_logprobs: Annotated[Raw, refused()] = ABSENT
+    truncate_prompt_tokens: Annotated[Raw, refused()] = ABSENT
+    include_stop_str_in_output: Annotated[Raw, refused(False)] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -254,6 +263,9 @@ class ChatBody(GenerationBody):
     chat_template_kwargs: JsonObject | None = None
     continue_final_message: Annotated[Raw, refused(False)] = ABSENT
     add_generation_prompt: Annotated[Raw, refused(True)] = ABSENT
+    chat_template: Annotated[Raw, refused("")] = ABSENT
+    documents: Annotated[Raw, refused([])] = ABSENT
+    echo: Annotated[Raw, refused(False)] = ABSENT
     functions: Annotated[Raw, refused([])] = ABSENT
     function_call: Annotated[Raw, refused("none", "auto")] = ABSENT
     modalities: Annotated[Raw, refused([], ["text"])] = ABSENT
