@@ -11,6 +11,8 @@ from lmx_kernel.types import ChatPrompt
 
 SAMPLE = "x"
 LINE_END = "\n"
+MAX_LEAD = 16
+SENTENCEPIECE_SPACE = "\u2581".encode()  # in vocabularies that write it as bytes
 
 
 class ChatEncoder:
@@ -34,7 +36,7 @@ class ChatEncoder:
         tokens = self._plain(first)
         for piece in others:
             tokens += self._continued(piece)
-        return tokens if self._begins(tokens) else [*self._begin, *tokens]
+        return tokens if self._begins(tokens) else self._begin + tokens
 
     def _pieces(self, prompt: ChatPrompt) -> list[str]:
         """Return the pieces of the prompt's text that are to be encoded one by one."""
@@ -80,15 +82,16 @@ class ChatEncoder:
         return self._tokenizer.encode(text, add_special=False, parse_special=True)
 
     def _bytes(self, tokens: list[int]) -> bytes:
-        return b"".join(self._tokenizer.token_bytes[token] for token in tokens)
+        written = b"".join(self._tokenizer.token_bytes[token] for token in tokens)
+        return written.replace(SENTENCEPIECE_SPACE, b" ")
 
     def _begins(self, tokens: list[int]) -> bool:
         """Return whether the begin token is there already, behind white space at most."""
-        pieces = self._tokenizer.token_bytes
-        for index, token in enumerate(tokens):
-            if pieces[token].strip():
-                return tokens[index : index + len(self._begin)] == self._begin
-        return not self._begin
+        if not self._begin:
+            return True
+        size = len(self._begin)
+        starts = (at for at in range(MAX_LEAD) if tokens[at : at + size] == self._begin)
+        return any(not self._bytes(tokens[:at]).strip() for at in starts)
 
 
 def _begin(tokenizer: Tokenizer) -> list[int]:
