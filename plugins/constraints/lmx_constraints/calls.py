@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 
 from lmx_constraints.alternatives import CallGrammar
-from lmx_constraints.checker import GrammarChecker
-from lmx_constraints.grammar import GrammarWriter, json_grammar
+from lmx_constraints.checker import Budget, GrammarChecker
+from lmx_constraints.grammar import MAX_SOURCE_CHARS, GrammarWriter, json_grammar
 from lmx_constraints.json_schema import (
     with_any_parameters,
     without_absurd_bounds,
@@ -64,14 +64,15 @@ class CallGrammars:
 
         :raises InvalidSchemaError: the schema of a strict tool cannot be followed.
         """
-        followed = [self._loosened(tool) for tool in tools]
+        budget = Budget()
+        followed = [self._loosened(tool, budget) for tool in tools]
         if followed:
             yield followed
             yield [tool if tool.strict else with_any_parameters(tool) for tool in followed]
 
-    def _loosened(self, tool: Tool) -> Tool:
-        """Return a tool with as much of its schema as can be followed."""
-        problem = self._problem_with(tool)
+    def _loosened(self, tool: Tool, budget: Budget) -> Tool:
+        """Return a tool with as much of its schema as can be followed within the budget."""
+        problem = self._problem_with(tool, budget)
         if not problem:
             return tool
         if tool.strict:
@@ -79,8 +80,10 @@ class CallGrammars:
                 f"the parameters of {tool.name} cannot be followed: {problem}", param="tools"
             )
         looser = without_patterns(tool)
-        return with_any_parameters(tool) if self._problem_with(looser) else looser
+        return with_any_parameters(tool) if self._problem_with(looser, budget) else looser
 
-    def _problem_with(self, tool: Tool) -> str:
+    def _problem_with(self, tool: Tool, budget: Budget) -> str:
         grammar = json_grammar(tool.parameters, is_lenient=not tool.strict)
-        return self._checker.problem_with(grammar)
+        if len(grammar) > MAX_SOURCE_CHARS:
+            return f"it is longer than {MAX_SOURCE_CHARS} characters"
+        return self._checker.problem_with(grammar, budget)
