@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lmx_constraints.alternatives import CallGrammar
 from lmx_constraints.checker import Budget, GrammarChecker
@@ -16,6 +16,7 @@ from lmx_constraints.json_schema import (
 )
 from lmx_kernel.errors import InvalidRequestError, InvalidSchemaError
 from lmx_kernel.text.formats import Format, offered_tools
+from lmx_kernel.text.formats.json_schema import arguments_schema
 from lmx_kernel.types import GenerationRequest, Tool
 
 
@@ -26,6 +27,7 @@ class CallGrammars:
     _format: Format
     _writer: GrammarWriter
     _checker: GrammarChecker
+    _is_open: bool = False
 
     def find(self, request: GenerationRequest, text: str | None, header: str) -> CallGrammar | None:
         """Return how the tools of a request are called; None if no call can be constrained.
@@ -72,14 +74,18 @@ class CallGrammars:
 
     def _loosened(self, tool: Tool, budget: Budget) -> Tool:
         """Return a tool with as much of its schema as can be followed within the budget."""
-        problem = self._problem_with(tool, budget)
+        try:
+            exact = evolve(tool, parameters=arguments_schema(tool, is_open=self._is_open))
+            problem = self._problem_with(exact, budget)
+        except InvalidSchemaError as error:
+            exact, problem = with_any_parameters(tool), error.message
         if not problem:
-            return tool
+            return exact
         if tool.strict:
             raise InvalidSchemaError(
                 f"the parameters of {tool.name} cannot be followed: {problem}", param="tools"
             )
-        looser = without_patterns(tool)
+        looser = without_patterns(exact)
         return with_any_parameters(tool) if self._problem_with(looser, budget) else looser
 
     def _problem_with(self, tool: Tool, budget: Budget) -> str:
