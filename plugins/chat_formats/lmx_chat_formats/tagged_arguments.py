@@ -24,6 +24,7 @@ from lmx_kernel.types import Tool
 
 WORDS = {"True": "true", "False": "false", "None": "null"}
 MAX_VALUE_CHARS = 1 << 20
+MAX_NAME_CHARS = 64
 
 
 @frozen
@@ -148,7 +149,7 @@ class _Rules:
         parts = [*row.get("patternProperties", {}).values(), row.get("additionalProperties", {})]
         if others := [part for part in parts if part is not False]:
             names = f" & ~({' | '.join(map(literal, known))})" if known else ""
-            line = f"OTHER_{prefix}: /[^<>\\s]+/{names}"
+            line = f"OTHER_{prefix}: /[^<>\\s]{{1,{MAX_NAME_CHARS}}}/{names}"
             found = " | ".join(f"({self._argument(f'OTHER_{prefix}', part)})" for part in others)
             yield f"({found})*", [line]
 

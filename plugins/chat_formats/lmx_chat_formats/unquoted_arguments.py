@@ -18,7 +18,7 @@ from lmx_chat_formats.grammar import literal
 from lmx_kernel.text.formats.json_schema import alternatives, arguments_schema
 from lmx_kernel.types import Tool
 
-KEY = r"/[A-Za-z_][\w-]*/"
+KEY = r"/[A-Za-z_][\w-]{0,63}/"
 VALUES = [
     {"type": "object", "additionalProperties": {}},
     {"type": "array", "items": {}},
@@ -118,19 +118,17 @@ class _Rules:
     def _list(self, wanted: dict[str, Any]) -> str:
         low, high = wanted.get("minItems", 0), wanted.get("maxItems")
         items = [self.part(part) for part in wanted.get("prefixItems", ())]
-        rest = '""'
-        if wanted["items"] is not False and (high is None or high > len(items)):
+        further = ""
+        if wanted["items"] is not False:
             item = self.part(wanted["items"])
-            more = max(low - len(items) - (not items), 0)
-            most = "" if high is None else max(high - len(items) - (not items), 0)
-            rest = f'("," {item}){{{more},{most}}}'
-            if not items:
-                items = [item]
-        listed = ' "," '.join(items)
-        empty = '"[" "]"'
+            items = items or [item]
+            more = max(low - len(items), 0)
+            most = "" if high is None else max(high - len(items), more)
+            further = f'("," {item}){{{more},{most}}}' if most != 0 else ""
         if not items or high == 0:
-            return empty
-        return f'"[" {listed} {rest} "]"' + ("" if low else f" | {empty}")
+            return '"[" "]"'
+        listed = ' "," '.join(items)
+        return f'"[" {listed} {further} "]"' + ("" if low else ' | "[" "]"')
 
     def _constant(self, value: Any) -> str:
         if isinstance(value, str):
