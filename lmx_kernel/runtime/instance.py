@@ -79,7 +79,7 @@ class Instance:
         self.spec = spec
         self.model = spec.card.id
         self.requests = Dispatcher(
-            self.model, services.settings, services.publish, self._begin, self._stop_worker
+            self.model, services.settings, services.publish, self.begin, self._stop_worker
         )
         self.memory_bytes = 0
         self.ttl_s: float | None = None
@@ -163,8 +163,18 @@ class Instance:
         if self.state is not State.READY:
             waiter = asyncio.get_running_loop().create_future()
             self._loads.add(waiter)
-            self._begin()
-            await waiter
+            self.begin()
+            try:
+                await waiter
+            finally:
+                self._loads.discard(waiter)
+
+    def begin(self) -> None:
+        """Begin to load; how that goes is published."""
+        if self._life is None:
+            self._stop = asyncio.get_running_loop().create_future()
+            self._life = asyncio.ensure_future(self._live())
+            self._life.add_done_callback(self._over)  # also if it is cancelled before it begins
 
     async def yield_memory(self, turn_s: float) -> None:
         """Unload for another model that waits for memory: as soon as this one is out of use, or
@@ -246,12 +256,6 @@ class Instance:
             if not waiter.done():
                 waiter.set_result(None) if error is None else waiter.set_exception(error)
 
-    def _begin(self) -> None:
-        if self._life is None:
-            self._stop = asyncio.get_running_loop().create_future()
-            self._life = asyncio.ensure_future(self._live())
-            self._life.add_done_callback(self._over)  # also if it is cancelled before it begins
-
     def _stop_worker(self) -> None:
         if not self._stop.done():
             self._stop.set_result(self._ending.reason if self._ending else "")
@@ -297,7 +301,7 @@ class Instance:
             self._ending = None
         self.requests.reopen()
         if self.requests.waiting or self._loads:
-            self._begin()
+            self.begin()
 
     def _give_up(self, error: errors.LmxError) -> None:
         self._services.publish(

@@ -342,3 +342,61 @@ async def test_scarce_memory_hinders_nothing_that_gives_some_back(tmp_path):
         stage.instance("b").hold("memory is scarce")
         await stage.kernel.unload("b")
         assert loaded(stage) == set()
+
+
+# --- who waits for room, and who does not ---------------------------------------------------------
+
+
+async def test_a_model_that_fits_does_not_wait_behind_one_that_does_not(tmp_path):
+    scripts = {"a": FakeModel(memory_bytes=600, tokens_per_s=20), "b": MOST, "c": HALF}
+    async with running_kernel(tmp_path, scripts, f"{ROOMY}[models]\nturn_s = 60") as stage:
+        with await stage.kernel.generate(ask("a")) as running:
+            await running.next()
+            waiting = asyncio.ensure_future(stage.kernel.load("b", LoadOverrides()))
+            while "b" not in stage.assembly.lifecycle.instances:
+                await asyncio.sleep(0)
+            await answer(stage.kernel, "c")
+            assert loaded(stage) == {"a", "c"}
+            assert not waiting.done()
+        await waiting
+        assert loaded(stage) == {"b"}
+
+
+async def test_a_large_model_gets_its_turn_however_many_small_ones_come(tmp_path):
+    slow = FakeModel(memory_bytes=600, tokens_per_s=100)
+    scripts = {"a": slow, "b": slow, "large": MOST, "c": HALF}
+    async with running_kernel(tmp_path, scripts, f"{ROOMY}[models]\nturn_s = 0") as stage:
+        streams = [
+            asyncio.ensure_future(answer(stage.kernel, "a", 20)),
+            asyncio.ensure_future(answer(stage.kernel, "b", 60)),
+        ]
+        await stage.until(ModelLoaded, 2)
+        large = asyncio.ensure_future(stage.kernel.load("large", LoadOverrides()))
+        await stage.until(ModelUnloaded)  # one is gone: there would be room for a small one
+        small = [asyncio.ensure_future(answer(stage.kernel, name)) for name in ("a", "c")]
+        await asyncio.gather(large, *streams, *small)
+        assert [event.model for event in stage.seen(ModelLoaded)][2] == "large"
+
+
+async def test_a_pin_ends_with_the_unload(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        await stage.kernel.load("m", LoadOverrides(pinned=True))
+        await stage.kernel.unload("m")
+        await answer(stage.kernel, "m")
+        [model] = stage.kernel.status().models
+        assert not model.pinned
+
+
+async def test_a_load_that_the_caller_gives_up_leaves_no_wish_behind(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel(load_s=0.3)}) as stage:
+        wish = LoadOverrides(parallel=2, pinned=True)
+        load = asyncio.ensure_future(stage.kernel.load("m", wish))
+        await stage.until(LoadStarted)
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        await answer(stage.kernel, "m")
+        await stage.instance("m").retire("idle")
+        await answer(stage.kernel, "m")
+        [model] = stage.kernel.status().models
+        assert (model.parallel, model.pinned) == (8, False)
