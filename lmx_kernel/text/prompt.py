@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lmx_kernel.engine.protocol import Tokenizer
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
@@ -18,8 +18,14 @@ from lmx_kernel.types import (
     TokenPrompt,
 )
 
-NORMALISED = 4
-"""Characters of a text for each that its tokens have: a tokenizer may join spaces and accents."""
+MOST_COUNTED_BYTES = 4 << 20
+"""Of a text that is just counted, where the context holds less."""
+
+LEAST_LONGEST_BYTES = 128
+"""Taken for the longest token's where the vocabulary has none as long: some tokenizers drop white
+space and accents, so that a text may have more bytes than its tokens."""
+
+TYPICAL_TOKEN_BYTES = 4
 
 
 class PromptEncoder:
@@ -35,8 +41,8 @@ class PromptEncoder:
         self._limits = limits
         self._format = chat_format or find_format(tokenizer.chat_template)
         self._template = _template(tokenizer)
-        longest = max(map(len, tokenizer.token_bytes), default=1)
-        self._max_chars = NORMALISED * longest * limits.context_length
+        longest = max(map(len, tokenizer.token_bytes), default=0)
+        self._most_bytes = limits.context_length * max(longest, LEAST_LONGEST_BYTES)
 
     def encode(self, request: GenerationRequest) -> list[int]:
         """Return the prompt's tokens.
@@ -45,10 +51,11 @@ class PromptEncoder:
             counted.
         :raises InvalidRequestError: no chat template, a token id outside the vocabulary, no prompt.
         """
+        self._check_size(request, "the prompt", request.prompt)
         if isinstance(request.prompt, ChatPrompt):
             tokens = self._chat_tokens(request.prompt, request)
         else:
-            tokens = self._tokens(request.prompt, request, "prompt")
+            tokens = self._tokens(request.prompt)
         self._check_ids("prompt", tokens)
         self._check_ids("logit_bias", request.sampling.logit_bias)
         if not tokens:
@@ -58,7 +65,7 @@ class PromptEncoder:
                 # Some clients know this error by these words, not by its code.
                 f"the prompt is too long: {len(tokens)} tokens, and the context length is "
                 f"{self._limits.context_length} tokens",
-                param="messages" if isinstance(request.prompt, ChatPrompt) else "prompt",
+                param=_param(request.prompt),
             )
         return tokens
 
@@ -72,7 +79,9 @@ class PromptEncoder:
         """
         if not inputs:
             raise InvalidRequestError("there is nothing to embed", param="input")
-        encoded = [self._tokens(one, request, "input") for one in inputs]
+        for index, one in enumerate(inputs):
+            self._check_size(request, f"input {index}", one, "input")
+        encoded = [self._tokens(one) for one in inputs]
         for index, tokens in enumerate(encoded):
             self._check_ids("input", tokens)
             if not tokens:
@@ -85,31 +94,39 @@ class PromptEncoder:
                 )
         return encoded
 
+    def _check_size(
+        self, request: GenerationRequest, what: str, prompt: Prompt, param: str = ""
+    ) -> None:
+        """Refuse what cannot fit before a template or a tokenizer sees it.
+
+        :raises ContextOverflowError: its texts are longer than a context of the longest tokens.
+        """
+        most_bytes = self._most_bytes
+        if request.max_tokens == 0:
+            most_bytes = max(most_bytes, MOST_COUNTED_BYTES)
+        size_bytes = sum(len(text.encode(errors="replace")) for text in _texts(prompt))
+        if size_bytes > most_bytes:
+            raise ContextOverflowError(
+                f"{what} is too long: {size_bytes // TYPICAL_TOKEN_BYTES} tokens (estimated from "
+                f"{size_bytes} bytes), and the context length is {self._limits.context_length} "
+                "tokens",
+                param=param or _param(prompt),
+            )
+
     def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
         if isinstance(self._template, str):
             raise InvalidRequestError(self._template, param="messages")
         text = self._template.render(
             prompt.messages, offered_tools(request), prompt.options, self._format
         )
-        self._check_size(text, request, "messages")
         return self._tokenizer.encode(text, add_special=False, parse_special=True)
 
-    def _tokens(self, prompt: Prompt, request: GenerationRequest, param: str) -> list[int]:
+    def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, TextPrompt):
-            self._check_size(prompt.text, request, param)
             return self._tokenizer.encode(prompt.text, add_special=True, parse_special=False)
         if isinstance(prompt, TokenPrompt):
             return list(prompt.tokens)
         raise InvalidRequestError("this model continues text; it embeds none", param="model")
-
-    def _check_size(self, text: str, request: GenerationRequest, param: str) -> None:
-        """Refuse a text that cannot fit before it is tokenised, which may take long."""
-        if request.max_tokens != 0 and len(text) > self._max_chars:
-            raise ContextOverflowError(
-                f"the prompt is too long: {len(text)} characters cannot fit the context length of "
-                f"{self._limits.context_length} tokens",
-                param=param,
-            )
 
     def _check_ids(self, param: str, ids: object) -> None:
         size = len(self._tokenizer.token_bytes)
@@ -118,6 +135,21 @@ class PromptEncoder:
                 raise InvalidRequestError(
                     f"token {token} is not in the vocabulary of {size} tokens", param=param
                 )
+
+
+def _param(prompt: Prompt) -> str:
+    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
+
+
+def _texts(prompt: Prompt) -> Iterable[str]:
+    """Yield the texts of a prompt that somebody wrote."""
+    if isinstance(prompt, TextPrompt):
+        yield prompt.text
+    if isinstance(prompt, ChatPrompt):
+        for message in prompt.messages:
+            yield from (part.text for part in message.parts)
+            yield from (call.arguments for call in message.tool_calls)
+            yield message.reasoning or ""
 
 
 def _template(tokenizer: Tokenizer) -> ChatTemplate | str:
