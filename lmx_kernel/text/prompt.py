@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from attrs import evolve
+
 from lmx_kernel.engine.protocol import Tokenizer
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
+from lmx_kernel.text.chat_encoder import ChatEncoder
 from lmx_kernel.text.formats.protocol import Format, find_format, offered_tools
 from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import (
@@ -40,7 +43,7 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._limits = limits
         self._format = chat_format or find_format(tokenizer.chat_template)
-        self._template = _template(tokenizer)
+        self._chat = _chat(tokenizer, self._format)
         longest = max(map(len, tokenizer.token_bytes), default=0)
         self._most_bytes = limits.context_length * max(longest, LEAST_LONGEST_BYTES)
 
@@ -114,12 +117,9 @@ class PromptEncoder:
             )
 
     def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
-        if isinstance(self._template, str):
-            raise InvalidRequestError(self._template, param="messages")
-        text = self._template.render(
-            prompt.messages, offered_tools(request), prompt.options, self._format
-        )
-        return self._tokenizer.encode(text, add_special=False, parse_special=True)
+        if isinstance(self._chat, str):
+            raise InvalidRequestError(self._chat, param="messages")
+        return self._chat.encode(evolve(prompt, tools=offered_tools(request)))
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, TextPrompt):
@@ -152,11 +152,12 @@ def _texts(prompt: Prompt) -> Iterable[str]:
             yield message.reasoning or ""
 
 
-def _template(tokenizer: Tokenizer) -> ChatTemplate | str:
-    """Return the model's chat template, or why it cannot chat."""
+def _chat(tokenizer: Tokenizer, chat_format: Format) -> ChatEncoder | str:
+    """Return what encodes conversations, or why the model cannot chat."""
     if not tokenizer.chat_template:
         return "this model has no chat template; ask it for a plain completion instead"
     try:
-        return ChatTemplate(tokenizer.chat_template, tokenizer.template_texts)
+        template = ChatTemplate(tokenizer.chat_template, tokenizer.template_texts)
     except InvalidRequestError as error:
         return error.message
+    return ChatEncoder(tokenizer, template, chat_format)

@@ -238,11 +238,11 @@ def test_a_model_whose_template_is_broken_still_continues_text():
 
 
 def test_tools_are_in_the_prompt_unless_none_may_be_called():
-    template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{{ messages|length }}"
-    template += "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+    template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}"
+    template += "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
     template += "{{ c.function.arguments|tojson }}{% endfor %}{% endfor %}"
     encoder = PromptEncoder(ByteTokenizer(chat_template=template), LIMITS, PlainFormat())
     prompt = ChatPrompt(tuple(messages("a")), (Tool(name="f"),))
-    assert encoder.encode(request(prompt)) == [*b"f1"]
+    assert encoder.encode(request(prompt)) == [*b"fa"]
     none = evolve(request(prompt), tool_choice=ToolChoice(mode="none"))
-    assert encoder.encode(none) == [*b"1"]
+    assert encoder.encode(none) == [*b"a"]
