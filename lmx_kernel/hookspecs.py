@@ -138,9 +138,10 @@ class KernelSpecs(Protocol):
 
     @hookspec
     def lmx_commands(self) -> Iterable[App]:
-        """Commands for the ``lmx`` command line (cyclopts apps).
+        """Commands for the ``lmx`` command line (cyclopts apps), as the kernel's own are.
 
-        Called once, in the command line's own process. On error: skipped.
+        Called once, in the command line's own process, unless the command is the kernel's own.
+        On error: skipped; so is a command whose name is taken.
         """
 
 

@@ -405,6 +405,45 @@ def test_other_variables_are_ignored(tmp_path: Path, variable: str) -> None:
     assert settings_of(tmp_path, environ={variable: "x"}).get(Server) == Server()
 
 
+# What Kubernetes sets for a service called lmx-server.
+SERVICE = {
+    "LMX_SERVER_PORT": "tcp://10.0.0.7:1234",
+    "LMX_SERVER_SERVICE_HOST": "10.0.0.7",
+    "LMX_SERVER_SERVICE_PORT": "1234",
+    "LMX_SERVER_SERVICE_PORT_HTTP_API": "1234",
+    "LMX_SERVER_PORT_1234_TCP": "tcp://10.0.0.7:1234",
+    "LMX_SERVER_PORT_1234_TCP_PROTO": "tcp",
+    "LMX_SERVER_PORT_1234_TCP_PORT": "1234",
+    "LMX_SERVER_PORT_1234_TCP_ADDR": "10.0.0.7",
+}
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored(tmp_path: Path) -> None:
+    environ = SERVICE | {"LMX_SERVER_TLS": "true"}
+    assert settings_of(tmp_path, environ=environ).get(Server) == Server(tls=True)
+    assert read(tmp_path, "", environ).ignored_variables == tuple(sorted(SERVICE))
+
+
+@pytest.mark.parametrize("address", ["udp://10.0.0.7:1", "sctp://[fd00::7]:1", "tcp://h:65535"])
+def test_a_service_may_have_any_protocol(tmp_path: Path, address: str) -> None:
+    assert settings_of(tmp_path, environ={"LMX_SERVER_PORT": address}).get(Server) == Server()
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"LMX_SERVER_SERVICE_HOST": "10.0.0.7"},  # without a service beside it
+        {"LMX_SERVER_PORT": "tcp://10.0.0.7"},
+        {"LMX_SERVER_PORT": "http://10.0.0.7:1234"},
+        SERVICE | {"LMX_SERVER_SERVICE": "x"},
+        {"LMX_ROUTING_PORT": "tcp://10.0.0.7:1234", "LMX_SERVER_SERVICE_PORT": "1234"},
+    ],
+)
+def test_other_variables_are_as_wrong_as_before(tmp_path: Path, environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="LMX_SERVER_"):
+        settings_of(tmp_path, environ=environ)
+
+
 def test_longest_section_name_owns_a_variable(tmp_path: Path) -> None:
     sections = [*SECTIONS, SettingsSection("server_window", Window)]
     document = read(tmp_path, "", {"LMX_SERVER_WINDOW_LOW": "3"})

@@ -35,6 +35,7 @@ from lmx_kernel.types import (
 HOME = Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser()
 GGUF = HOME / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = "smollm2-135m-instruct"
+ONE_THREAD = "[mlx]\nthreads = 1\n"  # on a busy machine more of them wait for each other
 PLUGINS = (
     "lmx_model_folders.plugin",
     "lmx_gguf_backend.backend",
@@ -149,7 +150,7 @@ def model(request):
 async def serving(tmp_path, folder, config=""):
     folders = f'[model_folders]\nhome = false\nhugging_face = false\npaths = ["{folder}"]\n'
     async with running_kernel(
-        tmp_path, {}, f"{folders}lm_studio = false\n{config}", PLUGINS
+        tmp_path, {}, f"{folders}lm_studio = false\n{ONE_THREAD}{config}", PLUGINS
     ) as stage:
         yield stage.kernel, stage
 

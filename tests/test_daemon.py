@@ -92,7 +92,7 @@ async def test_without_any_plugin_the_kernel_starts_and_says_so(tmp_path):
 GUARD = """
 import asyncio, sys
 from pathlib import Path
-import lmx_kernel.daemon.serve
+import lmx_kernel.daemon.start
 from lmx_kernel.kernel.assembly import assemble
 from lmx_kernel.kernel.boot import boot
 
@@ -153,6 +153,15 @@ def test_a_missing_required_plugin_stops_the_start(tmp_path):
     result = run_lmx("serve", LMX_HOME=str(tmp_path))
     assert result.returncode == 78
     assert "nowhere: not installed" in result.stderr
+
+
+def test_a_service_of_kubernetes_does_not_stop_the_start(tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    variables = {"LMX_SERVER_PORT": "tcp://10.0.0.7:1234", "LMX_SERVER_SERVICE_HOST": "10.0.0.7"}
+    result = run_lmx("config", "check", LMX_HOME=str(tmp_path), **variables)
+    assert result.returncode == 0
+    for name in variables:
+        assert f'"variable":"{name}"' in result.stderr
 
 
 def test_a_bind_to_the_network_without_a_key_is_refused(tmp_path):

@@ -166,8 +166,10 @@ async def test_23_whatever_is_loaded_and_unloaded_no_answer_is_broken(tmp_path, 
         model = dice.choice("abcd")
         match dice.randrange(5):
             case 0:
-                wish = LoadOverrides(parallel=dice.choice((None, 2)), pinned=dice.random() < 0.2)
-                await kernel.load(model, wish)
+                overrides = LoadOverrides(
+                    parallel=dice.choice((None, 2)), pinned=dice.random() < 0.2
+                )
+                await kernel.load(model, overrides)
             case 1:
                 await kernel.unload(model)
             case _:

@@ -169,6 +169,26 @@ def test_an_authoriser_may_refuse_and_a_broken_one_refuses(install):
     assert isinstance(load(install(broken=broken)).authorize(REQUEST), errors.UnauthorizedError)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "raise RuntimeError('no database')",
+        "import time; time.sleep(60)",
+        "@hookimpl\ndef lmx_settings(): return 7",
+    ],
+)
+def test_an_authoriser_that_is_installed_but_absent_refuses_everybody(install, fault):
+    body = f"{HEAD}def lmx_authorize(request): return None\n{fault}"
+    plugins = load(install(door=body))
+    plugins.settings_sections()
+    assert plugins.statuses[0].state is PluginState.FAILED
+    assert isinstance(plugins.authorize(REQUEST), errors.UnauthorizedError)
+
+
+def test_a_plugin_without_an_authoriser_that_fails_refuses_nobody(install):
+    assert load(install(other="raise RuntimeError")).authorize(REQUEST) is None
+
+
 class Reader:
     """An observer that can be waited for."""
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from cyclopts import App
+from rich.text import Text
 
 from lmx_kernel import __version__
 from lmx_kernel.cli.terminal import ConfigPath, command, console
@@ -28,8 +29,8 @@ def doctor(config: ConfigPath = None) -> None:
     booted = boot(config)
     findings = run_diagnostics(booted, scan(booted))
     for finding in findings:
-        mark = "[green]ok[/green]  " if finding.is_ok else "[red]FAIL[/red]"
-        console.print(f"{mark} {finding.subject}: {finding.text}", highlight=False)
+        mark = Text("ok  ", "green") if finding.is_ok else Text("FAIL", "red")
+        console.print(mark, f"{finding.subject}: {finding.text}")
     sys.exit(0 if all(finding.is_ok for finding in findings) else 1)
 
 

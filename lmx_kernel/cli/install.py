@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 from attrs import frozen
 
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.plugins.entry_points import entry_points
+from lmx_kernel.processes.child import module_command
 
 
 @frozen(order=True)
@@ -44,7 +44,7 @@ def install(requirements: list[str]) -> list[Registration]:
     :raises InstallError: pip failed.
     """
     before = registrations()
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *requirements]
+    pip = [*module_command("pip"), "--disable-pip-version-check", "install", *requirements]
     if subprocess.run(pip, check=False).returncode != 0:  # noqa: S603 - what the user asked for
         raise InstallError(f"pip could not install {' '.join(requirements)}")
     return sorted(registrations() - before)

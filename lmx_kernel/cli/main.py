@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
@@ -13,6 +12,7 @@ from lmx_kernel import __version__
 from lmx_kernel.cli import config, doctor, keys, models, plugins, serve
 from lmx_kernel.cli.terminal import print_error
 from lmx_kernel.config import ConfigError
+from lmx_kernel.daemon.exit_status import ExitStatus
 from lmx_kernel.errors import LmxError
 from lmx_kernel.kernel.boot import boot
 from lmx_kernel.plugins.manager import RequiredPluginError, commands_of
@@ -27,7 +27,7 @@ def main() -> None:
     try:
         command_line(sys.argv[1:])()
     except (ConfigError, RequiredPluginError) as error:
-        _fail(str(error), os.EX_CONFIG)
+        _fail(str(error), ExitStatus.CONFIG)
     except LmxError as error:
         _fail(error.message, 1)
 

@@ -8,18 +8,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lmx_kernel.cli.client import Client
-from lmx_kernel.cli.terminal import format_seconds, print_error
+from lmx_kernel.cli.terminal import PlainConsole, format_seconds, print_error
 from lmx_kernel.errors import ConflictError, from_code
 from lmx_kernel.interfaces import PENDING
 
 LOOK_S = 0.3
 INTERRUPTED = 130  # as shells have it: 128 and SIGINT
-_COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+_COLUMNS = (
+    TextColumn("{task.description}", markup=False),
+    BarColumn(),
+    TextColumn("{task.fields[text]}", markup=False),
+)
 
 
 def follow_job(
@@ -57,7 +60,7 @@ def progress_bar(title: str, *, quiet: bool) -> Progress:
 
     :param quiet: show nothing.
     """
-    terminal = Console(stderr=True)
+    terminal = PlainConsole(stderr=True)
     is_off = quiet or not terminal.is_terminal
     bars = Progress(*_COLUMNS, console=terminal, transient=True, disable=is_off)
     bars.add_task(title, total=None, text="")

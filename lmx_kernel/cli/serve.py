@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from typing import Annotated
@@ -10,20 +9,25 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from lmx_kernel.cli.terminal import ConfigPath, command
+from lmx_kernel.daemon.exit_status import ExitStatus
 from lmx_kernel.hookspecs import hookimpl
 
 Supervised = Annotated[
     bool,
-    Parameter(negative="", help="Exit 0 if the config is wrong, since a new start cannot help."),
+    Parameter(
+        negative="",
+        help="For a supervisor that knows only success and failure, and has no watchdog (launchd): "
+        "exit 0 if the config is wrong, and end when the event loop is stuck.",
+    ),
 ]
 
 
 def serve(config: ConfigPath = None, supervised: Supervised = False) -> None:
     """Serve until told to stop (SIGTERM or Ctrl-C)."""
-    from lmx_kernel.daemon.serve import run  # noqa: PLC0415 - the other commands need no server
+    from lmx_kernel.daemon.start import run  # noqa: PLC0415 - the other commands need no server
 
-    status = run(config)
-    sys.exit(0 if supervised and status == os.EX_CONFIG else status)
+    status = run(config, is_supervised=supervised)
+    sys.exit(0 if supervised and status == ExitStatus.CONFIG else status)
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.text import Text
 
 ConfigPath = Annotated[
     Path | None, Parameter(name="--config", help="Config file; default: config.toml in LMX_HOME.")
@@ -17,7 +19,23 @@ ConfigPath = Annotated[
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for programs.")]
 Flag = Annotated[bool, Parameter(negative="")]
 
-console = Console(highlight=False)
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class PlainConsole(Console):
+    """A console that shows texts as they are: names of files and of models may hold anything. No
+    markup is read in them, and control characters, which terminals obey, are replaced.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return ``text`` without control characters."""
+        return super().render_str(CONTROL.sub("\ufffd", text), **options)
+
+
+console = PlainConsole()
 
 
 def command(function: Callable[..., None], name: str | None = None) -> App:
@@ -42,8 +60,8 @@ def print_json(value: Any) -> None:
 
 
 def print_error(message: str) -> None:
-    """Print a line to standard error."""
-    print(message, file=sys.stderr)  # noqa: T201 - this is the command line
+    """Print a line to standard error, without control characters."""
+    print(CONTROL.sub("\ufffd", message), file=sys.stderr)  # noqa: T201 - this is the command line
 
 
 def format_seconds(value_s: float) -> str:

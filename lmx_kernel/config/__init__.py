@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import attrs
 from cattrs.errors import CattrsError
 
+from lmx_kernel.config.service_variables import service_variables
 from lmx_kernel.config.strict import STRICT, Fault, find_faults, unknown
 from lmx_kernel.config.toml_lines import Key, key_lines, nearest_line, statement_ends
 from lmx_kernel.interfaces import SettingsSection
@@ -70,12 +71,18 @@ class ConfigError(Exception):
         return "; ".join(map(str, places))
 
 
+class ConfigMissingError(ConfigError):
+    """The file that was asked for is not there, or not yet: its disk may come later."""
+
+
 @attrs.frozen(kw_only=True)
 class Document:
     """A config as it was read, before it is structured.
 
     :param home: LMX's own folder.
     :param tables: the content of the file, without overrides by environment variables.
+    :param environ: where the overrides are.
+    :param ignored_variables: of the environment, left out of ``environ``: Kubernetes set them.
     """
 
     home: Path
@@ -83,6 +90,7 @@ class Document:
     text: str
     tables: dict[str, Any]
     environ: Mapping[str, str]
+    ignored_variables: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -130,12 +138,20 @@ class Settings:
 def read_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Document:
     """Read ``path``, or else ``config.toml`` in LMX's own folder, which may be missing.
 
+    :raises ConfigMissingError: there is no such file.
     :raises ConfigError: the file cannot be read, or is not TOML.
     """
-    home = find_home(environ)
+    home, foreign = find_home(environ), service_variables(environ)
     file = path or home / "config.toml"
     text = _read_text(file, optional=path is None)
-    return Document(home=home, path=file, text=text, tables=_parse(file, text), environ=environ)
+    return Document(
+        home=home,
+        path=file,
+        text=text,
+        tables=_parse(file, text),
+        environ={name: value for name, value in environ.items() if name not in foreign},
+        ignored_variables=tuple(sorted(foreign)),
+    )
 
 
 def find_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -187,7 +203,8 @@ def _read_text(file: Path, *, optional: bool) -> str:
     except OSError as error:
         if optional and isinstance(error, FileNotFoundError):
             return ""
-        raise _refusal(file, None, f"cannot be read: {error.strerror}") from error
+        kind = ConfigMissingError if isinstance(error, FileNotFoundError) else ConfigError
+        raise _refusal(file, None, f"cannot be read: {error.strerror}", kind) from error
 
 
 def _parse(file: Path, text: str) -> dict[str, Any]:
@@ -202,8 +219,10 @@ def _parse(file: Path, text: str) -> dict[str, Any]:
         raise _refusal(file, line, f"not valid TOML: {why}") from error
 
 
-def _refusal(file: Path, line: int | None, why: str) -> ConfigError:
-    return ConfigError([Problem(str(file), line, "", why)])
+def _refusal(
+    file: Path, line: int | None, why: str, kind: type[ConfigError] = ConfigError
+) -> ConfigError:
+    return kind([Problem(str(file), line, "", why)])
 
 
 # --- the environment -----------------------------------------------------------------------------

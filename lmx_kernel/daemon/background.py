@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
@@ -21,17 +22,17 @@ from lmx_kernel.types import LoadOverrides
 log = structlog.get_logger(__name__)
 
 
-def background(booted: Booted, assembly: Assembly) -> list[Coroutine[None, None, None]]:
-    """Return everything that runs beside the requests."""
-    settings, catalogue, lifecycle = booted.settings, assembly.catalogue, assembly.lifecycle
-    tasks = [
-        rescan(catalogue, settings),
-        lifecycle.run_maintenance(),
-        autoload(assembly, settings, booted.verdict),
-    ]
+def background(booted: Booted, assembly: Assembly) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Return everything that runs beside the requests, by name."""
+    settings = booted.settings
+    work: dict[str, Callable[[], Awaitable[None]]] = {
+        "rescan": partial(rescan, assembly.catalogue, settings),
+        "maintenance": assembly.lifecycle.run_maintenance,
+        "autoload": partial(autoload, assembly, settings, booted.verdict),
+    }
     if settings.get(MemorySettings).guard:
-        tasks.append(assembly.guard.watch())
-    return tasks
+        work["memory guard"] = assembly.guard.watch
+    return work
 
 
 async def rescan(catalogue: Catalogue, settings: Settings) -> None:

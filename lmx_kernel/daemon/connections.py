@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
+from lmx_kernel.daemon.supervision import TaskSupervisor
 from lmx_kernel.errors import ConflictError
 from lmx_kernel.http.app import RouteClashError, build_app
 from lmx_kernel.http.health import Health
@@ -30,14 +32,16 @@ class Connections:
         assembly: Assembly,
         shell: Shell,
         health: Health,
+        supervisor: TaskSupervisor,
         stack: AsyncExitStack,
     ) -> None:
         self._booted = booted
         self._assembly = assembly
         self._shell = shell
         self._health = health
+        self._supervisor = supervisor
         self._stack = stack
-        self._monitors: dict[str, asyncio.Task[None]] = {}
+        self._monitors: set[str] = set()
         assembly.extensions.follow(self._reconnect)
 
     def connect_surfaces(self) -> None:
@@ -78,9 +82,12 @@ class Connections:
 
     def _watch_monitors(self) -> None:
         monitors = {m.name: m for m in self._booted.plugins.monitors(self._booted.settings)}
-        for name in self._monitors.keys() - monitors.keys():
-            self._monitors.pop(name).cancel()
-        for name in monitors.keys() - self._monitors.keys():
-            task = asyncio.ensure_future(watch(monitors[name], self._assembly.bus.publish))
-            self._stack.callback(task.cancel)
-            self._monitors[name] = task
+        self._supervisor.stop(*map(_task_name, self._monitors - monitors.keys()))
+        for name in monitors.keys() - self._monitors:
+            work = partial(watch, monitors[name], self._assembly.bus.publish)
+            self._supervisor.start(_task_name(name), work)
+        self._monitors = set(monitors)
+
+
+def _task_name(monitor: str) -> str:
+    return f"monitor {monitor}"

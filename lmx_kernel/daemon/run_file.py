@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 
 import msgspec
@@ -17,6 +20,7 @@ from lmx_kernel.config.private_file import write_private
 from lmx_kernel.http.settings import ServerSettings
 
 FILE = Path("run", "daemon.json")
+ANSWER_S = 2.0
 _log = structlog.get_logger(__name__)
 
 
@@ -45,6 +49,19 @@ def find_daemon(settings: Settings, environ: Mapping[str, str] = os.environ) -> 
     if running is not None:
         return running.url, environ.get("LMX_API_KEY") or running.token
     return local_url(server.host, server.port), environ.get("LMX_API_KEY") or server.api_key
+
+
+def answers(running: Running) -> bool:
+    """Return whether the daemon lets its own token in, within seconds. Blocks meanwhile."""
+    request = urllib.request.Request(  # noqa: S310 - the URL is of http, from the owner's own file
+        f"{running.url}/health/status", headers={"authorization": f"Bearer {running.token}"}
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=ANSWER_S) as response:
+            return bool(response.status == HTTPStatus.OK)
+    except (OSError, HTTPException):
+        return False
 
 
 def local_url(host: str, port: int) -> str:

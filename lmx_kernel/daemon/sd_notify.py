@@ -27,19 +27,29 @@ def notify(*assignments: str) -> None:
         log.warning("notify_failed", reason=str(error))
 
 
+def is_journal(descriptor: int) -> bool:
+    """Return whether an output of this process goes to systemd's journal (systemd.exec(5))."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
 async def feed_watchdog() -> None:
     """Send signs of life from the event loop, twice as often as the service manager wants them.
 
     If the loop is stuck they fail to come, and the service manager starts the daemon anew. Returns
     at once where nobody waits for them.
     """
-    interval_s = _watchdog_s() / 2
+    interval_s = watchdog_s() / 2
     while interval_s:
         notify("WATCHDOG=1")
         await asyncio.sleep(interval_s)
 
 
-def _watchdog_s() -> float:
+def watchdog_s() -> float:
+    """Return how often the service manager wants a sign of life at least; 0 for never."""
     limit_us, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID")
     is_ours = pid in (None, str(os.getpid()))
     return int(limit_us) / 1e6 if is_ours and limit_us.isdecimal() else 0.0

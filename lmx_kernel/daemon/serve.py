@@ -1,109 +1,92 @@
-"""The daemon: from a config to an exit status."""
+"""The daemon: what it does from the config being read to the last answer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager, AsyncExitStack
-from pathlib import Path
 
 import attrs
 import structlog
-import uvloop
 
 from lmx_kernel import __version__
-from lmx_kernel.access.door import Door, UnsafeBindError, check_bind
-from lmx_kernel.access.keys import KeyFile, Keyring
-from lmx_kernel.config import ConfigError, find_home
+from lmx_kernel.access.door import Door
+from lmx_kernel.access.keys import Keyring
+from lmx_kernel.daemon import liveness
 from lmx_kernel.daemon.background import background
 from lmx_kernel.daemon.connections import Connections
+from lmx_kernel.daemon.retry_pause import forget_failures
 from lmx_kernel.daemon.run_file import Running, local_url, published, url_of
 from lmx_kernel.daemon.sd_notify import feed_watchdog, notify
+from lmx_kernel.daemon.supervision import TaskSupervisor
 from lmx_kernel.errors import UnavailableError
-from lmx_kernel.http.app import RouteClashError, build_app
+from lmx_kernel.http.app import build_app
 from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.health import Health
-from lmx_kernel.http.port import ListenError, PortInUseError, greeting_at
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.kernel.assembly import Assembly, assemble
-from lmx_kernel.kernel.boot import Booted, boot
+from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.safe_mode import CrashLoopGuard
-from lmx_kernel.plugins.manager import RequiredPluginError
 
 NAME = "LMX"
-EX_PORT = 98  # EADDRINUSE on Linux
 SAFE_MODE = "Safe mode, since the last starts ended badly: no third-party plugins, no auto-load."
 LAST_WORDS_S = 1.0  # for the error frames of what was cut off
 log = structlog.get_logger(__name__)
 
 
-REFUSALS = (ConfigError, RequiredPluginError, UnsafeBindError, RouteClashError, ListenError)
+async def serve(
+    booted: Booted, guard: CrashLoopGuard, keys: Keyring, *, needs_liveness: bool
+) -> None:
+    """Serve until a signal comes.
 
-
-def run(config: Path | None = None) -> int:
-    """Serve until told to stop; return the exit status."""
-    guard = CrashLoopGuard(find_home())
-    try:
-        booted = boot(config, guard.begin(), log_to_file=True)
-        server = booted.settings.get(ServerSettings)
-        keys = Keyring(KeyFile(booted.settings.home), server.api_key)
-        check_bind(server.host, keys)
-        uvloop.run(_serve(booted, guard, keys))
-    except REFUSALS as error:
-        guard.withdraw()
-        print(error, file=sys.stderr)  # noqa: T201 - for whoever started the daemon
-        return _busy(error) if isinstance(error, PortInUseError) else os.EX_CONFIG
-    guard.end()
-    return 0
-
-
-def _busy(error: PortInUseError) -> int:
-    """Return the exit status for a port that is in use: 0 if that is by a healthy LMX."""
-    greeting = greeting_at(error.host, error.port)
-    if greeting is None or greeting.name != NAME:
-        return EX_PORT
-    print(f"LMX {greeting.version} serves there already: nothing to do.")  # noqa: T201
-    notify("READY=1", "STATUS=another LMX serves")  # to end without it would count as a failure
-    return 0
-
-
-async def _serve(booted: Booted, guard: CrashLoopGuard, keys: Keyring) -> None:
+    :param needs_liveness: nobody else ends this process if its event loop is stuck.
+    :raises RouteClashError: two dialects want the same path.
+    :raises ListenError: as :meth:`HttpServer.bind`.
+    """
     assembly = assemble(booted)
     settings = booted.settings.get(ServerSettings)
-    health = _health(assembly)
+    supervisor = TaskSupervisor()
+    health = _health(assembly, supervisor)
     shell = _shell(booted, assembly.surfaces, keys, health)
     stop, now = _catch_signals()
     async with AsyncExitStack() as stack:
-        connections = Connections(booted, assembly, shell, health, stack)
+        stack.callback(supervisor.stop_all)
+        if needs_liveness:
+            supervisor.start("liveness", liveness.stay_armed)
+        connections = Connections(booted, assembly, shell, health, supervisor, stack)
         connections.connect_surfaces()
         server = HttpServer(settings, shell)
         server.bind()
         stack.enter_context(assembly.bus.listen(guard.on_event))
         await connections.connect()
         await server.start()
+        forget_failures(booted.settings.home)
         stack.enter_context(_published(booted, keys, server.port))
         await asyncio.to_thread(assembly.backends.probe_devices)
         await assembly.catalogue.refresh()
-        stack.callback(asyncio.ensure_future(feed_watchdog()).cancel)
-        tasks = [asyncio.ensure_future(work) for work in background(booted, assembly)]
+        tasks = background(booted, assembly)
+        for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
+            supervisor.start(name, work)
         _announce(booted, assembly, server.port)
-        notify("READY=1", f"STATUS=serves on port {server.port}")
         await stop.wait()
         notify("STOPPING=1")
         assembly.kernel.begin_drain()
-        for task in tasks:  # or one of them would load a model while the others are unloaded
-            task.cancel()
+        supervisor.stop(*tasks)  # or one would load a model meanwhile
         await _first(server.drain(settings.drain_s), now.wait())
-        await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
-        await server.drain(LAST_WORDS_S)
-        await server.stop()
-        await assembly.jobs.close()
+        await _end(server, assembly)
+
+
+async def _end(server: HttpServer, assembly: Assembly) -> None:
+    """Cut off what still runs, with an error for each client."""
+    await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
+    await server.drain(LAST_WORDS_S)
+    await server.stop()
+    await assembly.jobs.close()
 
 
 def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:
@@ -112,14 +95,14 @@ def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManag
     return published(booted.settings.home, running)
 
 
-def _health(assembly: Assembly) -> Health:
+def _health(assembly: Assembly, supervisor: TaskSupervisor) -> Health:
     kernel = assembly.kernel
     return Health(
         name=NAME,
         version=__version__,
         docs="see the README of lmx-kernel",
         is_ready=lambda: not kernel.draining and assembly.catalogue.is_scanned,
-        status=lambda: attrs.asdict(kernel.status()),
+        status=lambda: attrs.asdict(kernel.status()) | {"task_problems": supervisor.problems},
     )
 
 
@@ -130,14 +113,21 @@ def _shell(booted: Booted, surfaces: SurfaceTable, keys: Keyring, health: Health
 
 
 def _catch_signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """Return what the first signal sets (finish and stop) and what a second one sets (stop now)."""
+    """Return what the first signal sets (finish and stop) and what a second one sets (stop now).
+
+    A closed terminal stops the daemon, unless nohup(1) started it. It may send SIGHUP twice, so
+    that never counts as a second signal.
+    """
     stop, now = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         (now if stop.is_set() else stop).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     return stop, now
 
 
@@ -149,7 +139,7 @@ async def _first(*waits: Awaitable[object]) -> None:
 
 
 def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
-    """Tell whoever started the daemon where it is and what to try."""
+    """Tell whoever started the daemon, and the service manager, where it is and what to try."""
     host = booted.settings.get(ServerSettings).host
     url = url_of(host, port)
     models = [card.id for card in assembly.catalogue.cards if not card.problem]
@@ -164,3 +154,4 @@ def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
         lines.append("No API plugin is active: only /health answers.")
     lines += [surface.example(url, models[0]) for surface in surfaces if models]
     print("\n".join(lines), flush=True)  # noqa: T201 - for whoever started the daemon
+    notify("READY=1", f"STATUS=serves on port {port}")

@@ -242,3 +242,27 @@ class RunningSet(Generic[S]):
         for running in claimants:
             self.fail(running, f"the cache of {self.limits.cache_tokens} tokens is full")
         return False
+
+    def fit_cache(self) -> None:
+        """Preempt the youngest sequences until the others fit the cache in this step.
+
+        For engines whose cache has no fixed cells; where it has, the library reports that there are
+        no more, which is the time for :meth:`make_room`.
+        """
+        while self._cells_needed() > self.limits.cache_tokens:
+            if not self.make_room([running for running in self if running.done]):
+                return
+
+    def has_room_for(self, new: S) -> bool:
+        """Return whether a sequence fits the cache beside those that started; the oldest always may
+        start.
+        """
+        if new is next(iter(self)):
+            return True
+        return self._cells_needed() + len(new.tokens) <= self.limits.cache_tokens
+
+    def _cells_needed(self) -> int:
+        """Return what this step needs: of a prompt that began, the whole is counted."""
+        limit = self.limits.context_length  # after the last token that fits, none is computed
+        started = (running for running in self if running.done)
+        return sum(min(max(one.done + 1, len(one.tokens)), limit) for one in started)

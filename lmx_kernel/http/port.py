@@ -26,6 +26,12 @@ class ListenError(LmxError):
     code = "cannot_listen"
 
 
+class AddressNotReadyError(ListenError):
+    """The address is not up, or its name does not resolve; both may be otherwise soon."""
+
+    code = "address_not_ready"
+
+
 class PortInUseError(ListenError):
     """Another process listens there.
 
@@ -55,14 +61,17 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens on ``host``, at ``port`` or at a free one if that is 0.
 
     :raises PortInUseError: someone else listens there.
-    :raises ListenError: no such address, or not allowed.
+    :raises AddressNotReadyError: no such address now.
+    :raises ListenError: not allowed, or no name that could ever be one.
     """
     try:
         family, address = _resolve(host, port)
+        # Named, since asyncio sets TCP_NODELAY only where the protocol is TCP by its number.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except UnicodeError as exc:
+        raise ListenError(f"Cannot listen on {host}: this is no host name.") from exc
     except OSError as exc:
-        raise ListenError(f"Cannot listen on {host}: {exc.strerror}.") from exc
-    # Named, since asyncio sets TCP_NODELAY only where the protocol is TCP by its number.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        raise AddressNotReadyError(f"Cannot listen on {host}: {exc.strerror}.") from exc
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -74,7 +83,8 @@ def listen(host: str, port: int) -> socket.socket:
         sock.close()
         if exc.errno == errno.EADDRINUSE:
             raise PortInUseError(host, port, find_listener(port)) from exc
-        raise ListenError(f"Cannot listen on {host} port {port}: {exc.strerror}.") from exc
+        kind = ListenError if isinstance(exc, PermissionError) else AddressNotReadyError
+        raise kind(f"Cannot listen on {host} port {port}: {exc.strerror}.") from exc
     sock.setblocking(False)
     return sock
 

@@ -42,7 +42,8 @@ class HttpServer:
         """Take the port. Clients that connect from now on wait for :meth:`start`.
 
         :raises PortInUseError: says who holds it.
-        :raises ListenError: no such address, or not allowed.
+        :raises AddressNotReadyError: no such address now.
+        :raises ListenError: not allowed.
         """
         self._socket = listen(self._settings.host, self._settings.port)
         self.port = self._socket.getsockname()[1]

@@ -1,4 +1,4 @@
-"""How fast something moves, seen over the last seconds."""
+"""The rate of a progress, over the last seconds."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class JobTable:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="jobs")
 
     async def open(self) -> None:
-        """Read the jobs on disk, once; without a disk that can be read there are none."""
+        """Read the jobs on disk, once; after a failure the next call tries again."""
         if self._store is None:
             self._store = await self._on_disk(partial(JobStore, self._path))
             stored = await self._on_disk(self._store.read) if self._store else None
@@ -80,7 +80,7 @@ class JobTable:
         return next((job for job in jobs if job.state in states), None)
 
     def put(self, job: Job) -> None:
-        """Keep a job in memory alone, and tell nobody."""
+        """Keep a job in memory only, without an event."""
         self._jobs[job.id] = job
 
     async def save(self, job: Job) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
+import structlog
 from attrs import frozen
 
 from lmx_kernel.config import Document, Settings, read_config, structure
@@ -30,6 +31,7 @@ KERNEL_SECTIONS = (
     SettingsSection("server", ServerSettings),
 )
 FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in ("log", "plugins"))
+log = structlog.get_logger(__name__)
 
 
 @frozen
@@ -68,6 +70,7 @@ def boot(
     verdict: BootVerdict = NORMAL,
     *,
     log_to_file: bool = False,
+    is_supervised: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Booted:
     """Read the config, load the plugins, and structure the sections of both.
@@ -78,13 +81,18 @@ def boot(
     :param config: the file; None for the one in LMX's own folder.
     :param verdict: how to start; in safe mode unknown sections are ignored.
     :param log_to_file: also log to LMX's own folder, if the config allows it.
+    :param is_supervised: a supervisor keeps standard error; of what goes to the file, only warnings
+        go there too.
     :raises ConfigError: with every problem in the config.
     :raises RequiredPluginError: a plugin that the config requires is not active.
     """
     read = partial(read_config, config, environ)
     document = read()
     first = structure(document, FIRST_SECTIONS, ignored=document.tables)
-    configure(first.get(LogSettings), document.home if log_to_file else None)
+    home = document.home if log_to_file else None
+    configure(first.get(LogSettings), home, is_supervised=is_supervised)
+    for variable in document.ignored_variables:
+        log.warning("variable_ignored", variable=variable, reason="set by Kubernetes")
     plugins = Plugins(first.get(PluginSettings), safe_mode=verdict.safe_mode)
     plugins.check_required()
     sections = [*KERNEL_SECTIONS, *plugins.settings_sections()]

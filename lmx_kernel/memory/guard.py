@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
+import structlog
 from attrs import frozen
 
 from lmx_kernel.events import KernelEvent, MemoryPressed
 from lmx_kernel.memory.budget import MemorySettings, free_bytes, machine_bytes
 
 WATCH_S = 0.5
+log = structlog.get_logger(__name__)
 
 
 class Level(StrEnum):
@@ -105,6 +107,7 @@ class Guard:
         self._budget_bytes = budget_bytes
         self._publish = publish
         self.level = Level.NORMAL
+        self._is_blind = False  # the last measurement failed
 
     async def watch(self) -> None:
         """Measure and act regularly, until cancelled."""
@@ -116,9 +119,17 @@ class Guard:
         """Measure once, and act."""
         holders = [(holder, holder.pid) for holder in self._holders()]
         running = [(holder, pid) for holder, pid in holders if pid]
-        taken, free = await asyncio.to_thread(
-            lambda: ([taken_bytes(pid) for _, pid in running], free_bytes())
-        )
+        try:
+            taken, free = await asyncio.to_thread(
+                lambda: ([taken_bytes(pid) for _, pid in running], free_bytes())
+            )
+        # No file or no thread is left. Both are scarce when memory is, so the guard must go on.
+        except (OSError, RuntimeError) as error:
+            if not self._is_blind:
+                log.warning("memory_not_measured", reason=str(error))
+            self._is_blind = True
+            return
+        self._is_blind = False
         for (holder, pid), bytes_ in zip(running, taken, strict=True):
             if holder.pid == pid:
                 holder.observe(bytes_)

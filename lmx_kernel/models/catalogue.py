@@ -67,6 +67,7 @@ class Catalogue:
         """Scan the disk again; calls before a scan starts share it."""
         if self._pending_scan is None:
             self._pending_scan = asyncio.ensure_future(self._scan_alone())
+            self._pending_scan.add_done_callback(self._forget_scan)
         await asyncio.shield(self._pending_scan)
 
     def find(self, name: str, backend: str | None = None) -> ModelCard:
@@ -137,6 +138,11 @@ class Catalogue:
                 f'Backend "{name[:200]}" was not found. Backends here: {", ".join(names)}.',
                 param="backend",
             )
+
+    def _forget_scan(self, scan: asyncio.Task[None]) -> None:
+        """Let the next refresh begin a scan of its own, also if this one was cancelled."""
+        if self._pending_scan is scan:
+            self._pending_scan = None
 
     async def _scan_alone(self) -> None:
         await asyncio.sleep(self._next_scan_at - time.monotonic())

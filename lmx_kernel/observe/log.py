@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
@@ -64,9 +65,14 @@ class LogSettings:
     backups: int = attrs.field(default=5, validator=attrs.validators.ge(1))
 
 
-def configure(settings: LogSettings, home: Path | None = None) -> None:
+def configure(
+    settings: LogSettings, home: Path | None = None, *, is_supervised: bool = False
+) -> None:
     """Write the log to standard error, and to a file below ``home`` if that is given and the
     settings allow it. If the file cannot be written there is one warning.
+
+    :param is_supervised: a supervisor keeps standard error: beside a file only warnings go there,
+        so that nothing is kept twice or without limit.
     """
     as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     structlog.configure(
@@ -77,9 +83,21 @@ def configure(settings: LogSettings, home: Path | None = None) -> None:
     for handler in [one for one in logging.root.handlers if _is_ours(one)]:
         logging.root.removeHandler(handler)
         handler.close()
-    _add(logging.StreamHandler(sys.stderr), _text if as_text else _json)
+    stream = logging.StreamHandler(sys.stderr)
+    _add(stream, _text if as_text else _json)
     if home and settings.file:
+        stream.setLevel(logging.WARNING if is_supervised else logging.NOTSET)
         _add(LogFile(home / FOLDER / FILE, settings.max_bytes, settings.backups), _json)
+
+
+def empty_full_output(descriptor: int, limit_bytes: int) -> None:
+    """Empty the file that an output of this process goes to if it is longer than ``limit_bytes``:
+    launchd appends to one file for ever. An output that is no file is left alone.
+    """
+    with suppress(OSError):
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_size > limit_bytes:
+            os.ftruncate(descriptor, 0)
 
 
 def set_level(level: Level) -> None:

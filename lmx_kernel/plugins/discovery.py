@@ -39,9 +39,13 @@ class PluginSettings:
 
 @define
 class Found:
-    """A plugin that was found; it may be loaded if its state is active."""
+    """A plugin that was found; it may be loaded if its state is active.
+
+    :ivar module: its import path.
+    """
 
     status: PluginStatus
+    module: str
     load: Callable[[], object]
 
 
@@ -76,7 +80,7 @@ def _from_entries(name: str, entries: Sequence[EntryPoint], settings: PluginSett
         state=state,
         reason=reason,
     )
-    return Found(status, entry.load)
+    return Found(status, entry.module, entry.load)
 
 
 def _origin(entry: EntryPoint) -> str:
@@ -85,7 +89,7 @@ def _origin(entry: EntryPoint) -> str:
 
 def _from_module(path: str) -> Found:
     status = PluginStatus(name=path, distribution=path, version="module", state=PluginState.ACTIVE)
-    return Found(status, lambda: importlib.import_module(path))
+    return Found(status, path, lambda: importlib.import_module(path))
 
 
 def without_third_parties(found: Iterable[Found], settings: PluginSettings) -> list[Found]:

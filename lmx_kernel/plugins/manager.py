@@ -6,7 +6,7 @@ This is the only module that touches pluggy's plugin manager in the kernel proce
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +32,7 @@ from lmx_kernel.interfaces import (
     Router,
     SettingsSection,
 )
+from lmx_kernel.plugins.authorisers import AbsentAuthorisers
 from lmx_kernel.plugins.discovery import (
     Found,
     PluginSettings,
@@ -52,7 +53,18 @@ log = structlog.get_logger(__name__)
 
 
 class RequiredPluginError(Exception):
-    """A plugin that the config requires is not active."""
+    """A plugin that the config requires is not active.
+
+    :param reasons: why not, by plugin.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        super().__init__(f"required plugins are not active: {told}")
+
+
+class RequiredPluginLateError(RequiredPluginError):
+    """A plugin that the config requires did not answer in time, and may at the next start."""
 
 
 class Plugins:
@@ -69,8 +81,12 @@ class Plugins:
         self._manager.add_hookspecs(KernelSpecs)
         self._statuses: dict[str, PluginStatus] = {}
         self._results: dict[str, dict[str, dict[str, Any]]] = {}  # by hook, by plugin, by name
+        self._absent_authorisers = AbsentAuthorisers()
         found = discover(settings)
         self._load(without_third_parties(found, settings) if safe_mode else found)
+        for plugin in found:  # safe mode disables an authoriser as well
+            if plugin.status.state is not self._statuses[plugin.status.name].state:
+                self._absent_authorisers.lost(plugin.status.name)
 
     @property
     def statuses(self) -> list[PluginStatus]:
@@ -80,15 +96,16 @@ class Plugins:
     def check_required(self) -> None:
         """Check that the plugins that the config requires are active.
 
-        :raises RequiredPluginError: some are not, with the reasons.
+        :raises RequiredPluginError: some are not; RequiredPluginLateError if these are just slow.
         """
-        missing = [
-            f"{name}: {status.reason or status.state}" if status else f"{name}: not installed"
+        missing = {
+            name: (status.reason or status.state.value) if status else "not installed"
             for name in self._settings.required
             if not (status := self._statuses.get(name)) or status.state is not PluginState.ACTIVE
-        ]
+        }
         if missing:
-            raise RequiredPluginError("required plugins are not active: " + "; ".join(missing))
+            late = all(reason.startswith(TimeoutError.__name__) for reason in missing.values())
+            raise (RequiredPluginLateError if late else RequiredPluginError)(missing)
 
     # --- while the daemon runs ---
 
@@ -174,9 +191,8 @@ class Plugins:
 
     def findings(self, settings: Settings, models: Sequence[ModelCard]) -> list[Finding]:
         """Results of plugins' checks of the machine and its models."""
-        found = self._call(
-            "lmx_findings", list, FINDINGS_TIMEOUT_S, settings=settings, models=models
-        )
+        arguments: dict[str, Any] = {"settings": settings, "models": models}
+        found = self._call("lmx_findings", list, FINDINGS_TIMEOUT_S, **arguments)
         return [finding for _, findings in found for finding in findings]
 
     def commands(self) -> list[App]:
@@ -189,7 +205,11 @@ class Plugins:
         return [(impl.plugin_name, cast("Observer", impl.function)) for impl in impls]
 
     def authorize(self, request: HttpRequest) -> LmxError | None:
-        """Return why a request is refused, or None. Fails closed if an authoriser raises."""
+        """Return why a request is refused, or None. Fails closed: if an authoriser raises, or is
+        installed but could not be loaded, every request is refused.
+        """
+        if self._absent_authorisers:
+            return UnauthorizedError("the server cannot check keys at the moment")
         try:
             refusal: LmxError | None = self._manager.hook.lmx_authorize(request=request)
         # Plugins may fail in any way, and then the request must be refused.
@@ -210,11 +230,11 @@ class Plugins:
         wanted = []
         for plugin in found:
             self._statuses[plugin.status.name] = plugin.status
+            self._absent_authorisers.found(plugin.status.name, plugin.module)
             if plugin.status.state is PluginState.ACTIVE:
                 wanted.append(plugin)
-        outcomes = call_all(
-            {plugin.status.name: plugin.load for plugin in wanted}, self._settings.timeout_s
-        )
+        calls = {plugin.status.name: plugin.load for plugin in wanted}
+        outcomes = call_all(calls, self._settings.timeout_s)
         for name, outcome in outcomes.items():
             self._register(name, outcome)
         return [name for name in outcomes if self._statuses[name].state is PluginState.ACTIVE]
@@ -225,25 +245,18 @@ class Plugins:
                 raise outcome
             self._manager.register(outcome, name=name)
             self._manager.check_pending()
-            hooks = self._hooks_of(name)
+            hooks = _hooks_of(self._manager, name)
         # Plugins may fail in any way, including sys.exit() at import.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             self._fail(name, error)
         else:
             self._statuses[name] = evolve(self._statuses[name], hooks=hooks)
 
-    def _hooks_of(self, name: str) -> tuple[str, ...]:
-        callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
-        for caller in callers:
-            for impl in caller.get_hookimpls():
-                if impl.plugin_name == name and inspect.iscoroutinefunction(impl.function):
-                    raise TypeError(f"{caller.name} is a coroutine function; hooks are plain")
-        return tuple(sorted(caller.name for caller in callers))
-
     def _fail(self, name: str, error: BaseException) -> None:
         reason = f"{type(error).__name__}: {error}".strip(": ")
         self._statuses[name] = evolve(self._statuses[name], state=PluginState.FAILED, reason=reason)
         self._unregister(name)
+        self._absent_authorisers.lost(name)
         log.error("plugin_failed", plugin=name, reason=reason, exc_info=error)
 
     def _call(
@@ -313,6 +326,15 @@ def commands_of(modules: Iterable[object]) -> list[App]:
         manager.register(module)
     manager.check_pending()
     return [app for apps in manager.hook.lmx_commands() for app in apps]
+
+
+def _hooks_of(manager: pluggy.PluginManager, name: str) -> tuple[str, ...]:
+    callers = manager.get_hookcallers(manager.get_plugin(name)) or []
+    for caller in callers:
+        for impl in caller.get_hookimpls():
+            if impl.plugin_name == name and inspect.iscoroutinefunction(impl.function):
+                raise TypeError(f"{caller.name} is a coroutine function; hooks are plain")
+    return tuple(sorted(caller.name for caller in callers))
 
 
 def _by_name(objects: Iterable[Any]) -> dict[str, Any]:

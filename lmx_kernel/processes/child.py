@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 STDERR_BYTES = 2000
+UNKNOWN_STATUS = 255
 DRAIN_S = 1.0
 """How long standard error is read after the exit: a grandchild may keep it open."""
 
 
 def module_command(module: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command that runs a Python module in an interpreter like this one."""
-    return (sys.executable, "-m", module, *arguments)
+    """Return the command that runs a Python module in an interpreter like this one. It imports
+    nothing from the current folder, which may hold anybody's files.
+    """
+    return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def describe_exit(status: int) -> str:
@@ -119,10 +122,13 @@ class ChildProcess:
 
     async def _watch(self) -> None:
         stderr = asyncio.ensure_future(self._read_stderr())
-        status = await self._process.wait()
-        await asyncio.wait({stderr}, timeout=DRAIN_S)
-        stderr.cancel()
-        self.exited.set_result(status)
+        status = UNKNOWN_STATUS
+        try:
+            status = await self._process.wait()
+            await asyncio.wait({stderr}, timeout=DRAIN_S)
+        finally:  # whoever waits for the exit must hear of it, whatever went wrong here
+            stderr.cancel()
+            self.exited.set_result(status)
 
     async def _read_stderr(self) -> None:
         assert self._process.stderr is not None

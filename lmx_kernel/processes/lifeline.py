@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -24,6 +25,19 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def exit_if_closed(file: int) -> None:
+    """End this process if the other end of the socket ``file`` is closed already, also if there is
+    still something to read from it.
+
+    The system does not kill a child whose parent ended before :func:`die_with_parent` was called,
+    so that is called first, and this then.
+    """
+    poll = select.poll()
+    poll.register(file, 0)  # a hang-up is reported whatever was asked for
+    if any(event & select.POLLHUP for _, event in poll.poll(0)):
+        os._exit(0)
 
 
 def watch_lifeline(file: int) -> None:

@@ -1,4 +1,4 @@
-"""Who may run next: pure decisions over what waits and what runs."""
+"""Which candidates may start: pure decisions over those that wait and those that run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from lmx_kernel.types import EngineLimits
 
 
 def reserved_tokens(candidate: Candidate, limits: EngineLimits, expected_tokens: int) -> int:
-    """Return the cache room that a candidate is admitted with: prompt, answer so far, and more."""
+    """Return the tokens of cache that a candidate is admitted with: its prompt, and the larger of
+    its answer so far and what an answer is expected to need.
+    """
     prompt = candidate.answer.prompt_tokens or 0
     wanted = candidate.answer.request.max_tokens
     more = expected_tokens if wanted is None else min(wanted, expected_tokens)
@@ -26,8 +28,8 @@ def plan_admissions(
 ) -> list[Candidate]:
     """Return the candidates at the head of ``waiting`` that fit beside ``running``.
 
-    Strictly first come, first served: nobody overtakes one that waits for room. A candidate alone
-    always fits, so the queue cannot get stuck.
+    Strictly first come, first served: a candidate that waits for room is not overtaken. A candidate
+    alone always fits, so the queue cannot get stuck.
     """
     active = list(running)
     slots = limits.max_sequences - len(active)

@@ -1,4 +1,4 @@
-"""One request that is being answered: what its reader sees, and how its dispatcher goes on."""
+"""One request and its answer: events for the reader, and state for the dispatcher."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ from lmx_kernel.types import (
 )
 
 MAX_SEED = 2**63 - 1
-MAX_SURVIVED_CRASHES = 1
 
 
 class Phase(Enum):
     """What a dispatcher may do with an answer."""
 
     UNCHECKED = auto()
-    """The attached worker, if any, has not prepared its prompt yet: its candidates wait."""
+    """The attached worker, if any, was not asked to prepare its prompt yet: its candidates wait."""
+
+    PREPARING = auto()
+    """The worker prepares its prompt, or will."""
 
     PREPARED = auto()
     """Its candidates may run."""
@@ -61,7 +63,7 @@ class ResumeState:
 
     :ivar number: grows in the order in which the requests of one dispatcher came.
     :ivar wire_id: what the worker calls the request; another one after it was parked.
-    :ivar crashes: of workers that it ran on.
+    :ivar crashes: of workers in which nothing else was in flight.
     """
 
     candidates: list[Candidate]
@@ -76,8 +78,8 @@ class ResumeState:
         return [candidate for candidate in self.candidates if not candidate.finished]
 
     def lose_worker(self) -> None:
-        """Note that whoever prepared the prompt is gone."""
-        if self.phase is Phase.PREPARED:
+        """Note that the worker that prepared the prompt is gone."""
+        if self.phase is not Phase.PARKED:
             self.phase = Phase.UNCHECKED
 
     def park(self, wire_id: int) -> None:
@@ -85,11 +87,6 @@ class ResumeState:
         sent more under the old id already.
         """
         self.phase, self.wire_id = Phase.PARKED, wire_id
-
-    def survive_crash(self) -> bool:
-        """Count a crash of the worker that ran it; return whether it may be tried once more."""
-        self.crashes += 1
-        return self.crashes <= MAX_SURVIVED_CRASHES
 
 
 def _ignore(answer: LiveAnswer) -> None:
@@ -187,7 +184,9 @@ class LiveAnswer(Answer):
         self._disarm()
 
     def receive(self, event: Event) -> None:
-        """Take an event of the worker: keep what a resume needs, and pass it to the reader."""
+        """Take an event of the worker: keep what a resume needs, and pass it to the reader. Between
+        the events of one step of a candidate nothing else may happen to the answer.
+        """
         if isinstance(event, TextDelta):
             self.resume.candidates[event.candidate].tokens.extend(event.tokens)
             self._stopwatch.token()

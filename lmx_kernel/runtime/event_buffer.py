@@ -32,7 +32,7 @@ class EventBuffer:
     @property
     def is_drained(self) -> bool:
         """Whether the reader is so far that a writer that paused may go on."""
-        return len(self._events) <= MAX_EVENTS // 2
+        return len(self._events) <= MAX_EVENTS // 2 and self._chars <= MAX_CHARS // 2
 
     def push(self, event: Event) -> None:
         """Append an event."""

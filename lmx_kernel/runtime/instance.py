@@ -65,7 +65,7 @@ class Ending:
 
 
 class Instance:
-    """Loads one model when it is asked for, keeps its worker alive, and ends it.
+    """Loads one model when it is needed, and unloads it.
 
     :ivar spec: what is loaded, and how.
     :ivar model: its id in the catalogue.
@@ -79,7 +79,7 @@ class Instance:
         self.spec = spec
         self.model = spec.card.id
         self.requests = Dispatcher(
-            self.model, services.settings, services.publish, self._begin, self._stop_worker
+            self.model, services.settings, services.publish, self.begin, self._stop_worker
         )
         self.memory_bytes = 0
         self.ttl_s: float | None = None
@@ -91,7 +91,7 @@ class Instance:
         self._ending: Ending | None = None
         self._loads: set[asyncio.Future[None]] = set()
 
-    # --- what is seen ---
+    # --- state ---
 
     @property
     def state(self) -> State:
@@ -143,7 +143,7 @@ class Instance:
             return None
         return tenure.expires_in_s(now, ttl_s=self.ttl_s, ready_at=ready_at, last_used=last_used)
 
-    # --- what is asked of it ---
+    # --- control ---
 
     def submit(self, request: GenerationRequest) -> LiveAnswer:
         """Queue a request; loads the model if need be.
@@ -163,8 +163,18 @@ class Instance:
         if self.state is not State.READY:
             waiter = asyncio.get_running_loop().create_future()
             self._loads.add(waiter)
-            self._begin()
-            await waiter
+            self.begin()
+            try:
+                await waiter
+            finally:
+                self._loads.discard(waiter)
+
+    def begin(self) -> None:
+        """Begin to load; how that goes is published."""
+        if self._life is None:
+            self._stop = asyncio.get_running_loop().create_future()
+            self._life = asyncio.ensure_future(self._live())
+            self._life.add_done_callback(self._over)  # also if it is cancelled before it begins
 
     async def yield_memory(self, turn_s: float) -> None:
         """Unload for another model that waits for memory: as soon as this one is out of use, or
@@ -240,17 +250,11 @@ class Instance:
         return tenure.rest_of_turn_s(now, turn_s=turn_s, ready_at=ready_at, idle_since=idle_since)
 
     def _settle_loads(self, error: errors.LmxError | None = None) -> None:
-        """Wake whoever waits for the load, with its error if it failed."""
+        """Wake the callers that wait for the load, with its error if it failed."""
         loads, self._loads = self._loads, set()
         for waiter in loads:
             if not waiter.done():
                 waiter.set_result(None) if error is None else waiter.set_exception(error)
-
-    def _begin(self) -> None:
-        if self._life is None:
-            self._stop = asyncio.get_running_loop().create_future()
-            self._life = asyncio.ensure_future(self._live())
-            self._life.add_done_callback(self._over)  # also if it is cancelled before it begins
 
     def _stop_worker(self) -> None:
         if not self._stop.done():
@@ -280,8 +284,8 @@ class Instance:
                 await self._worker.keep_worker(spec, self._stop, self._settle_loads)
         except errors.LmxError as error:
             self._give_up(error)
-        # A plugin's backend may fail in any way, and the system may refuse a process; whoever
-        # waits here must hear of it.
+        # A plugin's backend may fail in any way, and the system may refuse a process; those who
+        # wait for the model get the error.
         except Exception as error:
             log.exception("load_failed", model=self.model)
             self._give_up(errors.InternalError(f"{self.model} cannot be loaded: {error!r}"))
@@ -289,7 +293,7 @@ class Instance:
             self._over(asyncio.current_task())
 
     def _over(self, life: asyncio.Task[None] | None) -> None:
-        """Prepare for the next life and begin it if somebody waits, once for each life."""
+        """Reset after a life, and begin the next one if requests or loads wait."""
         if self._life is not life:
             return
         self._life, self.memory_bytes = None, 0
@@ -297,7 +301,7 @@ class Instance:
             self._ending = None
         self.requests.reopen()
         if self.requests.waiting or self._loads:
-            self._begin()
+            self.begin()
 
     def _give_up(self, error: errors.LmxError) -> None:
         self._services.publish(

@@ -1,11 +1,11 @@
-"""Which models are loaded: one instance a model, and room for those that are asked for."""
+"""Which models are loaded: one instance for each, and room for the one that is needed next."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
@@ -15,7 +15,8 @@ from lmx_kernel.models.backends import Backends
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import Ending, Instance, InstanceServices, State
 from lmx_kernel.runtime.measure import measure_memory
-from lmx_kernel.runtime.room import Refusal, Room, plan_room
+from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
+from lmx_kernel.runtime.room_line import RoomLine
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import (
     Admission,
@@ -48,7 +49,7 @@ class Lifecycle:
         self._settings = settings
         self._backends = backends
         self._overrides: dict[str, LoadOverrides] = {}
-        self._turn = asyncio.Lock()  # fair: those who wait for memory are served in order
+        self._line = RoomLine(self._plan_room, lambda: self._models.turn_s)
         self._services = InstanceServices(
             settings=settings,
             spec=self._overridden_spec,
@@ -76,8 +77,8 @@ class Lifecycle:
     # --- loading and unloading ---
 
     async def load(self, card: ModelCard, overrides: LoadOverrides) -> Instance:
-        """Load a model and return when it is ready. One that is loaded in another way finishes what
-        it was asked so far, and is loaded anew. Overrides that cannot be met change nothing.
+        """Load a model and return when it is ready. One that is loaded with other options first
+        finishes its requests. Overrides that cannot be met change nothing.
 
         :raises ModelUnusableError: its files are unusable.
         :raises InsufficientMemoryError: it does not fit.
@@ -86,22 +87,25 @@ class Lifecycle:
         instance = self._instance(card)
         spec = self._spec(card, overrides)
         if instance.memory_bytes and instance.spec != spec:
-            self._require_room(instance, await self._needed_bytes(spec))
+            room = self._plan_reload(instance, await self._needed_bytes(spec))
+            if isinstance(room, Refusal):
+                raise errors.InsufficientMemoryError(room.reason)
         before, self._overrides[card.id] = self._overrides.get(card.id), overrides
         try:
             if instance.spec != spec:
                 await instance.retire("asked")
             await self._instance(card).load()
-        except errors.LmxError:
+        except BaseException:  # also if the caller is cancelled
             if self._overrides.get(card.id) is overrides:
                 self._restore_overrides(card.id, before)
+                self._apply_overrides(instance)
             raise
         instance.ttl_s, instance.pinned = overrides.ttl_s, overrides.pinned
         return instance
 
     async def unload(self, model: str, reason: str = "asked") -> None:
-        """Unload a model; what it is doing may go on for ``models.drain_s``, new requests are
-        refused meanwhile. The next request loads it as the config says.
+        """Unload a model. Its requests may go on for ``models.drain_s``, new ones are refused
+        meanwhile. The next request loads it with the options of the config.
         """
         self._overrides.pop(model, None)
         if instance := self.instances.get(model):
@@ -115,7 +119,7 @@ class Lifecycle:
         """
         spec = self._spec(card, overrides)
         estimate = await self._estimate(spec)
-        room = self._plan_room(self.instances.get(card.id), estimate.total_bytes)
+        room = self._plan_reload(self.instances.get(card.id), estimate.total_bytes)
         evictions = room.evictions if isinstance(room, Room) else ()
         return Admission(
             model=card.id,
@@ -152,8 +156,7 @@ class Lifecycle:
     async def _recycle(self, instance: Instance) -> None:
         await instance.retire("recycled")
         if instance.model in self._overrides:
-            with suppress(errors.LmxError):  # published as an event
-                await instance.load()
+            instance.begin()  # others need not wait for how that goes
 
     @property
     def _models(self) -> ModelSettings:
@@ -176,7 +179,7 @@ class Lifecycle:
         if overrides is not None:
             instance.ttl_s, instance.pinned = overrides.ttl_s, overrides.pinned
         else:
-            instance.ttl_s = self._models.ttl_s or None
+            instance.ttl_s, instance.pinned = self._models.ttl_s or None, False
 
     def _restore_overrides(self, model: str, before: LoadOverrides | None) -> None:
         if before is None:
@@ -201,33 +204,22 @@ class Lifecycle:
 
     @asynccontextmanager
     async def _reserve(self, instance: Instance) -> AsyncIterator[int]:
-        with ExitStack() as reservation:
-            async with self._turn:
-                needed_bytes = await self._needed_bytes(instance.spec)
-                await self._make_room(instance, needed_bytes)
-                reservation.enter_context(self.ledger.reserve(instance.model, needed_bytes))
-            yield needed_bytes
+        needed_bytes = await self._needed_bytes(instance.spec)
+        await self._line.wait_for_room(instance, needed_bytes)
+        try:
+            with self.ledger.reserve(instance.model, needed_bytes):
+                yield needed_bytes
+        finally:
+            self._line.look_again()
 
-    def _plan_room(self, instance: Instance | None, needed_bytes: int) -> Room | Refusal:
-        """Return how a model gets room, given that it gives back what it holds itself."""
+    def _plan_room(self, instance: Instance | None, claim: Claim) -> Room | Refusal:
         others = [other for other in self.instances.values() if other is not instance]
+        return plan_room(others, claim, self.ledger, self._models.max_loaded)
+
+    def _plan_reload(self, instance: Instance | None, needed_bytes: int) -> Room | Refusal:
+        """Return how a model gets room, given that it gives back what it holds itself."""
         held_bytes = instance.memory_bytes if instance else 0
-        return plan_room(others, needed_bytes - held_bytes, self.ledger, self._models.max_loaded)
-
-    def _require_room(self, instance: Instance, needed_bytes: int) -> Room:
-        """Return how a model gets room.
-
-        :raises InsufficientMemoryError: it gets none, with the reason.
-        """
-        room = self._plan_room(instance, needed_bytes)
-        if isinstance(room, Refusal):
-            raise errors.InsufficientMemoryError(room.reason)
-        return room
-
-    async def _make_room(self, instance: Instance, needed_bytes: int) -> None:
-        """Unload other models until there is room; plans anew after each, since that took time."""
-        while evictions := self._require_room(instance, needed_bytes).evictions:
-            await evictions[0].yield_memory(self._models.turn_s)
+        return self._plan_room(instance, Claim(needed_bytes - held_bytes))
 
     async def _needed_bytes(self, spec: EngineSpec) -> int:
         backend = self._backends.get(spec.card.backend)

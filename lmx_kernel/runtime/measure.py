@@ -1,4 +1,4 @@
-"""The exact memory a load would take, asked of a child process that loads nothing."""
+"""The exact memory that a load would take, measured by a worker process that loads nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT_S = 60.0
 
 
 async def measure_memory(spec: EngineSpec, env: Mapping[str, str]) -> int | None:
-    """Return the bytes that opening ``spec`` takes, or None if the backend cannot tell."""
+    """Return the bytes that opening ``spec`` takes, or None if the backend cannot measure it."""
     measured: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     def receive(message: wire.Message) -> None:

@@ -7,8 +7,12 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from lmx_kernel.processes.child import ChildProcess, describe_exit, module_command
 from lmx_kernel.worker.messages import HEADER_BYTES, Message, decode, encode, length_of
+
+log = structlog.get_logger(__name__)
 
 CLOSE_TIMEOUT_S = 3.0
 DRAIN_S = 1.0
@@ -42,10 +46,14 @@ class WorkerProcess:
     ) -> WorkerProcess:
         """Start a worker; ``on_message`` is called for each of its messages."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            command = module_command("lmx_kernel.worker")
-            child = await ChildProcess.start(*command, stdin=theirs.fileno(), env=env)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        try:
+            with theirs:
+                command = module_command("lmx_kernel.worker")
+                child = await ChildProcess.start(*command, stdin=theirs.fileno(), env=env)
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:
+            ours.close()  # a child that was started ends with it
+            raise
         return cls(child, reader, writer, on_message)
 
     @property
@@ -70,11 +78,17 @@ class WorkerProcess:
 
     async def _watch(self, reader: asyncio.StreamReader) -> None:
         frames = asyncio.ensure_future(self._read_frames(reader))
-        status = await self._child.exited
-        await asyncio.wait({frames}, timeout=DRAIN_S)
-        frames.cancel()
-        self._writer.close()
-        self.exited.set_result(f"{describe_exit(status)} {self._child.stderr_tail}".strip())
+        reason = "ended in an unknown way"
+        try:
+            status = await self._child.exited
+            reason = f"{describe_exit(status)} {self._child.stderr_tail}".strip()
+            await asyncio.wait({frames}, timeout=DRAIN_S)
+        except Exception:
+            log.exception("worker_end_unknown", pid=self.pid)
+        finally:  # whoever waits for the end must hear of it, whatever went wrong here
+            frames.cancel()
+            self._writer.close()
+            self.exited.set_result(reason)
 
     async def _read_frames(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -87,5 +101,7 @@ class WorkerProcess:
                 await asyncio.sleep(0)
         except (asyncio.IncompleteReadError, ConnectionError):
             return
+        except Exception:
+            log.exception("worker_frame_failed", pid=self.pid)
         finally:  # without its channel, or with a kernel that cannot read it, it is of no use
             self.kill()

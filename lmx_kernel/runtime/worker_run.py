@@ -19,7 +19,14 @@ PROGRESS_SHARE = 0.1  # of a load, between two events
 
 
 class WorkerLostError(Exception):
-    """The worker died or hung; the message says how."""
+    """The worker died or hung; the message says how.
+
+    :ivar killed: LMX ended it, for its memory or its silence.
+    """
+
+    def __init__(self, reason: str, *, killed: bool = False) -> None:
+        super().__init__(reason)
+        self.killed = killed
 
 
 class WorkerRun:
@@ -166,12 +173,15 @@ class WorkerRun:
             if goal.done() or stop.done():
                 return
             if process.exited.done():
-                raise WorkerLostError(self._killed_for or self._loss(process.exited.result()))
+                if self._killed_for:
+                    raise WorkerLostError(self._killed_for, killed=True)
+                raise WorkerLostError(self._loss(process.exited.result()))
             silent = 0 if process.frames != frames else silent + 1
             frames = process.frames
             if silent >= TICKS // 2:
                 process.send(wire.Ping())
-        raise WorkerLostError(self._loss(f"no sign of life for {timeout_s:g} seconds"))
+        silence = self._loss(f"no sign of life for {timeout_s:g} seconds")
+        raise WorkerLostError(silence, killed=True)
 
     def _loss(self, end: str) -> str:
         """Return how the worker was lost, with what it was doing if it loads."""

@@ -71,10 +71,13 @@ class FakeTokenizer:
     end_ids = frozenset({END})
     template_texts: dict[str, str] = {}  # noqa: RUF012 - constant
 
-    def __init__(self, chat_template: str = TEMPLATE) -> None:
+    def __init__(self, chat_template: str = TEMPLATE, poison: str = "") -> None:
         self.chat_template = chat_template
+        self._poison = poison
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        if self._poison and self._poison in text:
+            os.abort()
         return list(text.encode())
 
 
@@ -94,7 +97,8 @@ class FakeEngine:
     """Implements :class:`lmx_kernel.engine.Engine` by the script."""
 
     def __init__(self, script: FakeModel, spec: EngineSpec, memory: bytearray) -> None:
-        self.tokenizer = FakeTokenizer(script.template or TEMPLATE)
+        poison = script.poison if script.poison_in == "prepare" else ""
+        self.tokenizer = FakeTokenizer(script.template or TEMPLATE, poison)
         self.limits = EngineLimits(
             context_length=spec.options.context_length,
             max_sequences=spec.options.parallel,
@@ -118,9 +122,7 @@ class FakeEngine:
 
     def step(self) -> Step:
         self._running.begin_step()
-        while sum(len(run.tokens) for run in self._running) > self.limits.cache_tokens:
-            if not self._running.make_room(list(self._running)):
-                break
+        self._running.fit_cache()
         for run in self._running:
             self._prefill(run)
         ready = [run for run in self._running if not run.in_prefill]
@@ -152,11 +154,13 @@ class FakeEngine:
         return [math.cos(angle), math.sin(angle)]
 
     def _prefill(self, run: _Run) -> None:
-        if not run.in_prefill:
+        if not run.in_prefill or not (run.done or self._running.has_room_for(run)):
             return
         chunk = min(CHUNK, run.pending)
         if self._script.prefill_tokens_per_s:
             time.sleep(chunk / self._script.prefill_tokens_per_s)
+        if self._script.poison_in == "prefill" and _has_text(run.tokens, self._script.poison):
+            os.abort()
         run.done += chunk
         self._running.report_progress(run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from attrs import frozen
 from cattrs import Converter
@@ -31,7 +32,8 @@ class FakeModel:
     :ivar hang_at: the process stops itself (SIGSTOP) when it has made this many tokens; 0 is never.
     :ivar times: how often it crashes or hangs in all, over all processes.
     :ivar embeds: it makes embeddings instead of answers; each counts as a token.
-    :ivar poison: a prompt with this text crashes the process at its first token.
+    :ivar poison: a prompt with this text crashes the process.
+    :ivar poison_in: where it does: when it is prepared, in prefill, or at its first token (decode).
     :ivar sour: a prompt with this text fails alone, at its third token.
     """
 
@@ -53,6 +55,7 @@ class FakeModel:
     times: int = 1
     embeds: bool = False
     poison: str = ""
+    poison_in: Literal["prepare", "prefill", "decode"] = "decode"
     sour: str = ""
 
     @classmethod

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from attrs import evolve
 
 from lmx_kernel.engine.protocol import Tokenizer
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
+from lmx_kernel.text.chat_encoder import ChatEncoder
 from lmx_kernel.text.formats.protocol import Format, find_format, offered_tools
 from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import (
@@ -17,6 +20,15 @@ from lmx_kernel.types import (
     TextPrompt,
     TokenPrompt,
 )
+
+MOST_COUNTED_BYTES = 4 << 20
+"""Of a text that is just counted, where the context holds less."""
+
+LEAST_LONGEST_BYTES = 128
+"""Taken for the longest token's where the vocabulary has none as long: some tokenizers drop white
+space and accents, so that a text may have more bytes than its tokens."""
+
+TYPICAL_TOKEN_BYTES = 4
 
 
 class PromptEncoder:
@@ -31,7 +43,9 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._limits = limits
         self._format = chat_format or find_format(tokenizer.chat_template)
-        self._template = _template(tokenizer)
+        self._chat = _chat(tokenizer, self._format)
+        longest = max(map(len, tokenizer.token_bytes), default=0)
+        self._most_bytes = limits.context_length * max(longest, LEAST_LONGEST_BYTES)
 
     def encode(self, request: GenerationRequest) -> list[int]:
         """Return the prompt's tokens.
@@ -40,6 +54,7 @@ class PromptEncoder:
             counted.
         :raises InvalidRequestError: no chat template, a token id outside the vocabulary, no prompt.
         """
+        self._check_size(request, "the prompt", request.prompt)
         if isinstance(request.prompt, ChatPrompt):
             tokens = self._chat_tokens(request.prompt, request)
         else:
@@ -53,7 +68,7 @@ class PromptEncoder:
                 # Some clients know this error by these words, not by its code.
                 f"the prompt is too long: {len(tokens)} tokens, and the context length is "
                 f"{self._limits.context_length} tokens",
-                param="messages" if isinstance(request.prompt, ChatPrompt) else "prompt",
+                param=_param(request.prompt),
             )
         return tokens
 
@@ -67,6 +82,8 @@ class PromptEncoder:
         """
         if not inputs:
             raise InvalidRequestError("there is nothing to embed", param="input")
+        for index, one in enumerate(inputs):
+            self._check_size(request, f"input {index}", one, "input")
         encoded = [self._tokens(one) for one in inputs]
         for index, tokens in enumerate(encoded):
             self._check_ids("input", tokens)
@@ -80,13 +97,29 @@ class PromptEncoder:
                 )
         return encoded
 
+    def _check_size(
+        self, request: GenerationRequest, what: str, prompt: Prompt, param: str = ""
+    ) -> None:
+        """Refuse what cannot fit before a template or a tokenizer sees it.
+
+        :raises ContextOverflowError: its texts are longer than a context of the longest tokens.
+        """
+        most_bytes = self._most_bytes
+        if request.max_tokens == 0:
+            most_bytes = max(most_bytes, MOST_COUNTED_BYTES)
+        size_bytes = sum(len(text.encode(errors="replace")) for text in _texts(prompt))
+        if size_bytes > most_bytes:
+            raise ContextOverflowError(
+                f"{what} is too long: {size_bytes // TYPICAL_TOKEN_BYTES} tokens (estimated from "
+                f"{size_bytes} bytes), and the context length is {self._limits.context_length} "
+                "tokens",
+                param=param or _param(prompt),
+            )
+
     def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
-        if isinstance(self._template, str):
-            raise InvalidRequestError(self._template, param="messages")
-        text = self._template.render(
-            prompt.messages, offered_tools(request), prompt.options, self._format
-        )
-        return self._tokenizer.encode(text, add_special=False, parse_special=True)
+        if isinstance(self._chat, str):
+            raise InvalidRequestError(self._chat, param="messages")
+        return self._chat.encode(evolve(prompt, tools=offered_tools(request)))
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, TextPrompt):
@@ -104,11 +137,27 @@ class PromptEncoder:
                 )
 
 
-def _template(tokenizer: Tokenizer) -> ChatTemplate | str:
-    """Return the model's chat template, or why it cannot chat."""
+def _param(prompt: Prompt) -> str:
+    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
+
+
+def _texts(prompt: Prompt) -> Iterable[str]:
+    """Yield the texts of a prompt that somebody wrote."""
+    if isinstance(prompt, TextPrompt):
+        yield prompt.text
+    if isinstance(prompt, ChatPrompt):
+        for message in prompt.messages:
+            yield from (part.text for part in message.parts)
+            yield from (call.arguments for call in message.tool_calls)
+            yield message.reasoning or ""
+
+
+def _chat(tokenizer: Tokenizer, chat_format: Format) -> ChatEncoder | str:
+    """Return what encodes conversations, or why the model cannot chat."""
     if not tokenizer.chat_template:
         return "this model has no chat template; ask it for a plain completion instead"
     try:
-        return ChatTemplate(tokenizer.chat_template, tokenizer.template_texts)
+        template = ChatTemplate(tokenizer.chat_template, tokenizer.template_texts)
     except InvalidRequestError as error:
         return error.message
+    return ChatEncoder(tokenizer, template, chat_format)

@@ -41,6 +41,11 @@ class Message:
     name: str | None = None
     reasoning: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return "".join(part.text for part in self.parts)
+
 
 @frozen(kw_only=True)
 class Tool:

@@ -144,17 +144,19 @@ class Failed:
 
 @frozen
 class Routed:
-    """An event and the request that it belongs to."""
+    """All that one candidate of a request gave in one step. It is taken as a whole or not at all:
+    a token and what it says must not be separated.
+    """
 
     id: int
-    event: Event | Preempted | Failed
+    events: tuple[Event | Preempted | Failed, ...]
 
 
 @frozen
 class Stepped:
-    """All events of one engine step; empty if only time passed."""
+    """All that one engine step gave; empty if only time passed."""
 
-    events: tuple[Routed, ...] = field(factory=tuple)
+    routed: tuple[Routed, ...] = field(factory=tuple)
 
 
 @frozen
@@ -198,6 +200,16 @@ def _make_converter() -> Converter:
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     for union in (EmbeddingInput, Prompt, Event | Preempted | Failed, Message):
         configure_tagged_union(union, converter, tag_name="")
+    # What each token passes through; the general code for tuples takes a third longer.
+    given: Any = Event | Preempted | Failed
+    event = converter.get_structure_hook(given)
+    converter.register_structure_hook_func(
+        lambda kind: kind == tuple[given, ...],
+        lambda values, _: tuple([event(value, given) for value in values]),
+    )
+    converter.register_structure_hook_func(
+        lambda kind: kind == tuple[int, ...], lambda values, _: tuple(values)
+    )
     return converter
 
 

@@ -64,6 +64,22 @@ def test_the_youngest_leaves_when_the_cache_is_full_and_the_last_one_fails(runni
     assert len(running) == 0
 
 
+def test_the_youngest_leave_until_the_others_fit_the_cache(running, add):
+    oldest, second = add(1, [5] * 50, done=50), add(2, [5] * 40, done=10)
+    assert not running.has_room_for(add(3, [5] * 10))
+    assert running.has_room_for(oldest), "which always may"
+    running.begin_step()
+    running.fit_cache()
+    running.give_out(oldest, (7,) * 12)
+    assert running.end_step().preempted == ()
+    running.begin_step()
+    running.fit_cache()
+    assert running.end_step().preempted == (2,)
+    assert next(iter(running)) is oldest
+    assert running.has_room_for([*running][1])
+    assert second not in running
+
+
 def test_a_full_context_fails_and_nothing_fails_twice(running, released, add):
     full, other = add(1, [5] * 65), add(2, [5] * 64)
     running.begin_step()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from asyncio.subprocess import PIPE
 from contextlib import asynccontextmanager
@@ -83,22 +82,24 @@ async def test_a_port_that_something_else_holds_stops_the_start(tmp_path, answer
     assert f"process {os.getpid()} (" in said
 
 
-@pytest.mark.parametrize("home", ["same", "other"])
-async def test_a_daemon_that_serves_there_already_is_as_good(tmp_path, home):
+async def claims_to_be_ours(writer):
+    body = b'{"name":"LMX","version":"1"}'
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+
+async def test_a_greeting_is_no_proof_of_being_this_homes_daemon(tmp_path):
+    async with holder(claims_to_be_ours) as port:
+        status, said = await serve_at(port, tmp_path)
+    assert status == 98
+    assert "LMX of another home" in said
+
+
+async def test_a_port_of_another_homes_daemon_says_so(tmp_path):
     folder = tmp_path / "other"
     folder.mkdir()
     async with running_daemon(write_config(tmp_path)) as daemon:
-        port = daemon.url.rpartition(":")[2]
-        status, said = await serve_at(port, tmp_path if home == "same" else folder)
-        assert status == 0
-        assert f"process {daemon.process.pid} (" in said
-        assert "serves there already" in said
-        assert await daemon.stop() == 0
-
-
-async def test_a_daemon_that_hangs_is_not(tmp_path):
-    async with running_daemon(write_config(tmp_path)) as daemon:
-        os.kill(daemon.process.pid, signal.SIGSTOP)
-        status, said = await serve_at(daemon.url.rpartition(":")[2], tmp_path)
+        status, said = await serve_at(daemon.url.rpartition(":")[2], folder)
         assert status == 98
         assert f"process {daemon.process.pid} (" in said
+        assert "LMX of another home" in said
+        assert await daemon.stop() == 0

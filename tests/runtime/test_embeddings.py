@@ -168,7 +168,7 @@ async def test_what_cannot_begin_in_time_is_refused(tmp_path):
 
 async def test_a_model_that_embeds_is_not_evicted_for_another(tmp_path):
     scripts = {
-        "m": FakeModel(embeds=True, tokens_per_s=50, memory_bytes=60 << 20),
+        "m": FakeModel(embeds=True, tokens_per_s=10, memory_bytes=60 << 20),
         "other": FakeModel(memory_bytes=60 << 20, answer_tokens=3),
     }
     config = "[memory]\nbudget_bytes = 100000000\n[models]\nturn_s = 0\nhang_timeout_s = 100\n"

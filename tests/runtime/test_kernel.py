@@ -11,6 +11,7 @@ import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelLoaded, WorkerCrashed
+from lmx_kernel.runtime import process
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
@@ -139,7 +140,7 @@ async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
 # --- faults 1, 2, 4: workers that die or hang ----------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL, 36])
 async def test_streams_go_on_after_their_worker_died(tmp_path, number):
     async with running_kernel(tmp_path, {"m": SLOW, "other": SLOW}) as stage:
         kernel = stage.kernel
@@ -159,6 +160,17 @@ async def test_streams_go_on_after_their_worker_died(tmp_path, number):
         assert answers[0][0] == undisturbed
         assert_counts((await others)[0][0], 60)
         assert stage.instance("m").state is State.READY
+
+
+async def test_an_error_where_a_worker_s_end_is_noticed_loses_no_stream(tmp_path, monkeypatch):
+    def fail(_):
+        monkeypatch.undo()
+        raise ValueError
+
+    async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=100, crash_at=10)}) as stage:
+        await stage.kernel.load("m", LoadOverrides())
+        monkeypatch.setattr(process, "describe_exit", fail)
+        assert_counts((await generate(stage.kernel, "m", max_tokens=20))[0][0], 20)
 
 
 async def test_usage_is_right_after_a_resume(tmp_path):
@@ -195,12 +207,23 @@ async def test_a_told_request_that_meets_two_crashes_is_not_retryable(tmp_path):
         assert not caught.value.retryable
 
 
-async def test_three_crashes_leave_the_model_alone(tmp_path):
-    script = FakeModel(tokens_per_s=100, poison="POISON")
-    async with running_kernel(tmp_path, {"m": script}) as stage:
-        for _ in range(2):
-            with pytest.raises(errors.EngineCrashedError):
-                await generate(stage.kernel, "m", "POISON", max_tokens=5)
+async def test_three_crashes_of_unknown_cause_leave_the_model_alone(tmp_path):
+    async with running_kernel(tmp_path, {"m": SLOW}) as stage:
+        seen = 0
+
+        def kill_now_and_then(_):  # whenever both have run together for a while
+            nonlocal seen
+            seen += 1
+            if seen % 20 == 0:
+                os.kill(pid_of(stage, "m"), signal.SIGABRT)
+
+        results = await asyncio.gather(
+            generate(stage.kernel, "m", "a", max_tokens=500, on_token=kill_now_and_then),
+            generate(stage.kernel, "m", "b", max_tokens=500),
+            return_exceptions=True,
+        )
+        assert {type(result) for result in results} == {errors.EngineCrashedError}
+        assert len(stage.seen(WorkerCrashed)) == 3
         assert stage.instance("m").state is State.COOLING
         with pytest.raises(errors.UnavailableError) as caught:
             await stage.kernel.generate(ask("m"))

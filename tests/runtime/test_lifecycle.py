@@ -1,4 +1,4 @@
-"""Which models are loaded, and for how long: wishes, time to live, pins, turns, and room."""
+"""Which models are loaded, and for how long: overrides, time to live, pins, turns, and room."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def loaded(stage):
     return {model.id for model in stage.kernel.status().models if model.pid}
 
 
-async def test_a_wish_loads_a_model_and_tells_how_it_goes(tmp_path):
+async def test_a_load_takes_overrides_and_publishes_its_progress(tmp_path):
     async with running_kernel(tmp_path, {"m": FakeModel(load_s=0.05)}) as stage:
-        wish = LoadOverrides(context_length=512, parallel=2, ttl_s=60, pinned=True)
-        status = await stage.kernel.load("m", wish)
+        overrides = LoadOverrides(context_length=512, parallel=2, ttl_s=60, pinned=True)
+        status = await stage.kernel.load("m", overrides)
         assert (status.state, status.context_length, status.parallel) == ("ready", 512, 2)
         assert (status.pinned, status.ttl_s, status.loaded_share) == (True, 60, 1)
         assert 0 < status.expires_in_s <= 60
@@ -42,7 +42,7 @@ async def test_a_wish_loads_a_model_and_tells_how_it_goes(tmp_path):
         assert LoadProgressed in kinds
 
 
-async def test_the_same_wish_again_changes_nothing_and_another_loads_anew(tmp_path):
+async def test_the_same_overrides_again_change_nothing_and_others_load_anew(tmp_path):
     async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
         await asyncio.gather(*(stage.kernel.load("m", LoadOverrides()) for _ in range(20)))
         assert len(stage.seen(ModelLoaded)) == 1
@@ -97,7 +97,7 @@ async def test_unloading_while_it_loads_tells_whoever_waits(tmp_path):
             await load
 
 
-async def test_models_go_when_nobody_asks_for_them_unless_somebody_wished_for_them(tmp_path):
+async def test_unused_models_expire_unless_they_were_loaded_by_request_of_the_user(tmp_path):
     config = "[models]\nttl_s = 0.2"
     async with running_kernel(tmp_path, {"a": FakeModel(), "b": FakeModel()}, config) as stage:
         house = asyncio.ensure_future(stage.assembly.lifecycle.run_maintenance())
@@ -249,7 +249,7 @@ async def test_models_are_loaded_at_the_start_but_not_what_killed_the_last_one(
         assert loaded(stage) == expected
 
 
-# --- wishes that cannot be met, and what happens meanwhile --------------------------------------
+# --- loads that fail, and what happens meanwhile ------------------------------------------------
 
 
 async def test_a_load_that_is_refused_leaves_the_model_as_it_is(tmp_path):
@@ -342,3 +342,61 @@ async def test_scarce_memory_hinders_nothing_that_gives_some_back(tmp_path):
         stage.instance("b").hold("memory is scarce")
         await stage.kernel.unload("b")
         assert loaded(stage) == set()
+
+
+# --- who waits for room, and who does not ---------------------------------------------------------
+
+
+async def test_a_model_that_fits_does_not_wait_behind_one_that_does_not(tmp_path):
+    scripts = {"a": FakeModel(memory_bytes=600, tokens_per_s=20), "b": MOST, "c": HALF}
+    async with running_kernel(tmp_path, scripts, f"{ROOMY}[models]\nturn_s = 60") as stage:
+        with await stage.kernel.generate(ask("a")) as running:
+            await running.next()
+            waiting = asyncio.ensure_future(stage.kernel.load("b", LoadOverrides()))
+            while "b" not in stage.assembly.lifecycle.instances:
+                await asyncio.sleep(0)
+            await answer(stage.kernel, "c")
+            assert loaded(stage) == {"a", "c"}
+            assert not waiting.done()
+        await waiting
+        assert loaded(stage) == {"b"}
+
+
+async def test_a_large_model_gets_its_turn_however_many_small_ones_come(tmp_path):
+    slow = FakeModel(memory_bytes=600, tokens_per_s=100)
+    scripts = {"a": slow, "b": slow, "large": MOST, "c": HALF}
+    async with running_kernel(tmp_path, scripts, f"{ROOMY}[models]\nturn_s = 0") as stage:
+        streams = [
+            asyncio.ensure_future(answer(stage.kernel, "a", 20)),
+            asyncio.ensure_future(answer(stage.kernel, "b", 60)),
+        ]
+        await stage.until(ModelLoaded, 2)
+        large = asyncio.ensure_future(stage.kernel.load("large", LoadOverrides()))
+        await stage.until(ModelUnloaded)  # one is gone: there would be room for a small one
+        small = [asyncio.ensure_future(answer(stage.kernel, name)) for name in ("a", "c")]
+        await asyncio.gather(large, *streams, *small)
+        assert [event.model for event in stage.seen(ModelLoaded)][2] == "large"
+
+
+async def test_a_pin_ends_with_the_unload(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        await stage.kernel.load("m", LoadOverrides(pinned=True))
+        await stage.kernel.unload("m")
+        await answer(stage.kernel, "m")
+        [model] = stage.kernel.status().models
+        assert not model.pinned
+
+
+async def test_a_load_that_the_caller_gives_up_leaves_no_wish_behind(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel(load_s=0.3)}) as stage:
+        wish = LoadOverrides(parallel=2, pinned=True)
+        load = asyncio.ensure_future(stage.kernel.load("m", wish))
+        await stage.until(LoadStarted)
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        await answer(stage.kernel, "m")
+        await stage.instance("m").retire("idle")
+        await answer(stage.kernel, "m")
+        [model] = stage.kernel.status().models
+        assert (model.parallel, model.pinned) == (8, False)

@@ -15,6 +15,7 @@ from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.text.stops import StopScanner
 from lmx_kernel.types import (
     ChatPrompt,
+    EmbeddingPrompt,
     EngineLimits,
     Finished,
     GenerationRequest,
@@ -25,6 +26,7 @@ from lmx_kernel.types import (
     TextPrompt,
     TokenPrompt,
     Tool,
+    ToolCall,
     ToolChoice,
 )
 
@@ -163,6 +165,52 @@ def test_a_prompt_may_fill_the_context_and_not_more():
         encode(TextPrompt("123456789"))
 
 
+class UnusedTokenizer(ByteTokenizer):
+    """A tokenizer, and a template, that must not see the text."""
+
+    def encode(self, text, *, add_special, parse_special):
+        assert len(text) < 100, "the text is longer than anything that fits"
+        return super().encode(text, add_special=add_special, parse_special=parse_special)
+
+
+LONG = "x" * 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        (TextPrompt(LONG), "prompt"),
+        (ChatPrompt(tuple(messages(LONG))), "messages"),
+        (ChatPrompt((Message("assistant", (), reasoning=LONG),)), "messages"),
+        (
+            ChatPrompt((Message("assistant", (), tool_calls=(ToolCall("", "f", LONG),)),)),
+            "messages",
+        ),
+    ],
+)
+@pytest.mark.parametrize("max_tokens", [1, 0])
+def test_what_cannot_fit_reaches_neither_template_nor_tokenizer(prompt, param, max_tokens):
+    encoder = PromptEncoder(UnusedTokenizer(chat_template="{{ nothing.here }}"), LIMITS)
+    with pytest.raises(
+        ContextOverflowError, match=r"too long: 2500000 tokens .* 8 tokens"
+    ) as caught:
+        encoder.encode(GenerationRequest(model="m", prompt=prompt, max_tokens=max_tokens))
+    assert caught.value.param == param
+
+
+def test_an_embedding_input_that_cannot_fit_does_not_reach_the_tokenizer():
+    encoder = PromptEncoder(UnusedTokenizer(), LIMITS)
+    inputs = (TextPrompt("x"), TextPrompt(LONG))
+    with pytest.raises(ContextOverflowError, match="input 1 is too long") as caught:
+        encoder.encode_inputs(request(EmbeddingPrompt(inputs)), inputs)
+    assert caught.value.param == "input"
+
+
+def test_a_text_that_is_only_counted_may_be_longer_than_the_context():
+    counted = GenerationRequest(model="m", prompt=TextPrompt("x" * 100_000), max_tokens=0)
+    assert len(PromptEncoder(ByteTokenizer(), LIMITS).encode(counted)) == 100_000
+
+
 @pytest.mark.parametrize(
     ("prompt", "sampling", "param"),
     [
@@ -191,11 +239,11 @@ def test_a_model_whose_template_is_broken_still_continues_text():
 
 
 def test_tools_are_in_the_prompt_unless_none_may_be_called():
-    template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{{ messages|length }}"
-    template += "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+    template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}"
+    template += "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
     template += "{{ c.function.arguments|tojson }}{% endfor %}{% endfor %}"
     encoder = PromptEncoder(ByteTokenizer(chat_template=template), LIMITS, PlainFormat())
     prompt = ChatPrompt(tuple(messages("a")), (Tool(name="f"),))
-    assert encoder.encode(request(prompt)) == [*b"f1"]
+    assert encoder.encode(request(prompt)) == [*b"fa"]
     none = evolve(request(prompt), tool_choice=ToolChoice(mode="none"))
-    assert encoder.encode(none) == [*b"1"]
+    assert encoder.encode(none) == [*b"a"]

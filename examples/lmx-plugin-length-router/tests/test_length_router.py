@@ -12,7 +12,8 @@ async def decided(folder, order, text):
     config = f"{RULE}[routing]\norder = {order}"
     async with running_kernel(folder, MODELS, config, PLUGINS) as stage:
         with await stage.kernel.generate(ask("auto", text, max_tokens=1)) as answer:
-            return answer.model, answer.route.router, answer.route.rule
+            route = stage.kernel.decisions()[0]
+            return answer.model, route.router, route.rule
 
 
 async def test_long_prompts_go_where_the_context_is(tmp_path):

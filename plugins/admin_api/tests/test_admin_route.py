@@ -31,7 +31,7 @@ async def test_a_model_that_would_refuse_is_skipped_with_the_reason(serve):
     async with serve(SCRIPTS, config="[queue]\nmax_waiting = 0\n") as api:
         for model, reason in [
             ("none", "not installed"),
-            ("vectors", "vectors makes embeddings only; it does not answer"),
+            ("vectors", "vectors makes embeddings only; it does not generate text"),
             ("m", "its queue is full"),
         ]:
             found = await route(api, model)

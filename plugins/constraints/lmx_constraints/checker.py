@@ -42,6 +42,10 @@ class Budget:
     left_s: float = BUDGET_S
 
 
+class ChildMemoryError(OSError):
+    """The child uses more memory than it may."""
+
+
 class GrammarChecker:
     """Finds out which grammars are safe to compile. Its calls may come from any thread.
 

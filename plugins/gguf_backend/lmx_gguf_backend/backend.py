@@ -50,6 +50,7 @@ class GgufBackend(HeaderBackend[ModelFile]):
     """Recognises ``*.gguf`` files that hold a language model."""
 
     name = NAME
+    header_type = ModelFile
 
     def identify(self, location: Location) -> list[ModelCard]:
         """Return a card for each model at ``location``; damaged ones carry a problem."""

@@ -61,6 +61,7 @@ class MlxBackend(HeaderBackend[ModelFolder]):
     """Recognises folders with a ``config.json`` and safetensors files."""
 
     name = NAME
+    header_type = ModelFolder
 
     def paths(self, location: Location) -> list[Path]:
         """Return the folder, if it is a model's."""

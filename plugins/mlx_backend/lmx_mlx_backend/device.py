@@ -1,9 +1,7 @@
-"""Which device MLX will compute on, as far as installed packages tell: no engine is imported."""
+"""Which device MLX will compute on, as far as packages and drivers tell: no engine is imported."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -22,20 +20,26 @@ def is_cpu(wanted: str) -> bool:
 
 
 def device_bytes(wanted: str) -> int | None:
-    """Return the memory of the smallest GPU that has its own; None where there is none, or its
-    driver's tool does not tell.
+    """Return the memory of the smallest GPU that has its own; None where there is none, or where
+    its driver does not tell.
 
     :param wanted: the setting ``mlx.device``.
     """
-    tool = shutil.which("nvidia-smi")
-    if tool is None or is_cpu(wanted):
+    if is_cpu(wanted):
         return None
-    asked = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]  # in MiB
+    import pynvml  # noqa: PLC0415 - most machines have no such driver
+
     try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-        return min(int(line) << 20 for line in told.stdout.split())
-    except (OSError, subprocess.SubprocessError, ValueError):
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver, or none that works
         return None
+    try:
+        gpus = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return min((pynvml.nvmlDeviceGetMemoryInfo(gpu).total for gpu in gpus), default=None)
+    except pynvml.NVMLError:  # such as a GPU that shares the machine's memory
+        return None
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def _is_installed(name: str) -> bool:

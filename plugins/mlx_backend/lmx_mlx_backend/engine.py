@@ -85,10 +85,11 @@ class MlxEngine:
         """Advance everything once: one decode of each batch, and a piece of prefill beside it."""
         started_s = time.perf_counter()
         self._running.begin_step()
-        self._make_room()
-        for group in self._groups:
+        self._running.fit_cache()
+        for group in list(self._groups.all):
             self._decode(group)
-        self._groups.merge_again()
+        if self._groups.is_split:
+            self._groups.merge()
         rows = self._prefill()
         if rows:
             self._budget.observe(rows, time.perf_counter() - started_s)
@@ -99,7 +100,7 @@ class MlxEngine:
         try:
             tokens = group.advance(self._model.module, ahead=self._ahead)
         except COMPUTE_ERRORS as error:
-            self._groups.remove(group)
+            self._groups.all.remove(group)
             for row in rows:
                 self._running.fail(row, _reason(error))
             return
@@ -116,18 +117,6 @@ class MlxEngine:
             group.forced = self._running.take_forced(row)
             row.produced += len(group.forced)
         self._running.give_out(row, (token.id, *group.forced), details)
-
-    def _make_room(self) -> None:
-        """Preempt the youngest sequences while the cache is too small for this step."""
-        while self._cells_needed() > self.limits.cache_tokens:
-            if not self._running.make_room([row for row in self._running if row.done]):
-                return
-
-    def _cells_needed(self) -> int:
-        """Return what this step needs: of a prompt that began, the whole is counted."""
-        limit = self.limits.context_length  # after the last token that fits, none is computed
-        started = (row for row in self._running if row.done)
-        return sum(min(max(row.done + 1, len(row.tokens)), limit) for row in started)
 
     # --- prompts
 
@@ -158,8 +147,7 @@ class MlxEngine:
         return row.cached is not None or self._start(row)
 
     def _start(self, new: Row) -> bool:
-        oldest = next(iter(self._running))
-        if new is not oldest and self._cells_needed() + len(new.tokens) > self.limits.cache_tokens:
+        if not self._running.has_room_for(new):
             return False
         found = None
         if self._store is not None:
@@ -214,7 +202,7 @@ class MlxEngine:
         chosen = choose_next(rows, Table.of([row.sampling for row in rows]), logits, counts)
         tokens = read_tokens(rows, chosen)
         group = Group(list(rows), cache, chosen.given_out(), vocabulary, counts)
-        self._groups.add(group)
+        self._groups.all.append(group)
         for row, token in zip(rows, tokens, strict=True):
             row.done, row.cache = len(row.tokens), []
             self._running.report_progress(row)
@@ -249,7 +237,7 @@ class MlxEngine:
             cache_tokens_used=sum(row.done for row in self._running),
             memory_bytes=active_bytes + cached_bytes,
             details={
-                "batches": len(self._groups),
+                "batches": len(self._groups.all),
                 "kept_prefixes": len(store),
                 "kept_bytes": store.size_bytes,
                 "active_bytes": active_bytes,
@@ -261,7 +249,7 @@ class MlxEngine:
     def close(self) -> None:
         """Free caches and weights."""
         self._running.clear()
-        self._groups.clear()
+        self._groups.all.clear()
         self._store = None
         self._model.close()
 

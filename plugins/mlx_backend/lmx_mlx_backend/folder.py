@@ -11,9 +11,12 @@ from attrs import frozen
 
 from lmx_kernel.errors import ModelUnusableError
 from lmx_mlx_backend import strict_json
+from lmx_mlx_backend.safetensors import BITS as TYPE_BITS
 from lmx_mlx_backend.safetensors import Tensor, read_tensors
 
-MAX_JSON_BYTES = 1 << 26
+MAX_CONFIG_BYTES = MAX_TEMPLATE_BYTES = 1 << 20
+MAX_JSON_BYTES = 1 << 25
+"""Of an index or a tokenizer's config: the largest real ones have 10 to 20 MB."""
 MAX_TOKENIZER_BYTES = 1 << 28
 MAX_LAYERS = 4096
 MAX_NUMBER = 1 << 40
@@ -26,6 +29,13 @@ SHARD = re.compile(r"(?P<stem>model.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.sa
 CODE_KEYS = ("auto_map", "model_file")
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length",
                 "max_sequence_length", "model_max_length")  # fmt: skip
+NUMBER_KEYS = (
+    *("hidden_size", "n_embd", "d_model", "num_attention_heads", "n_head", "num_key_value_heads"),
+    *("intermediate_size", "vocab_size", "num_hidden_layers", "n_layer", "head_dim"),
+    *("kv_lora_rank", "qk_rope_head_dim", "state_size", "ssm_state_size", "mamba_d_state"),
+    "linear_key_head_dim",
+)
+MAX_NAME_CHARS = 100
 MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 METHODS = ("awq", "bitnet", "compressed-tensors", "fp8", "gptq", "modelopt", "mxfp4", "mxfp8")
 """What mlx-lm reads beside its own ``quantization``; any other it would take for plain weights."""
@@ -37,26 +47,31 @@ DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 @frozen
 class ModelFolder:
-    """A model's config and headers, read and checked.
+    """What is used of a model's config and headers, after they were checked.
 
-    :param config: of the language model: nested keys of ``text_config`` are on top.
+    :param architecture: the ``model_type``, such as llama.
+    :param numbers: of the config of the language model.
+    :param quantized: such as 4-bit or mxfp4; None if the config names none.
+    :param elements: of all tensors, by the name of their type.
     :param has_chat_template: in whichever file.
     """
 
     path: Path
-    config: dict[str, Any]
-    tensors: tuple[Tensor, ...]
+    architecture: str
+    numbers: dict[str, int]
+    quantized: str | None
+    elements: dict[str, int]
     has_chat_template: bool
 
     @property
-    def architecture(self) -> str:
-        """The ``model_type``, such as llama."""
-        return str(self.config["model_type"])
+    def sizes(self) -> dict[str, int]:
+        """The bytes of all tensors on disk, by the name of their type."""
+        return {dtype: count * TYPE_BITS[dtype] // 8 for dtype, count in self.elements.items()}
 
     @property
     def size_bytes(self) -> int:
         """Of the tensors on disk."""
-        return sum(tensor.size_bytes for tensor in self.tensors)
+        return sum(self.sizes.values())
 
     @property
     def context_length(self) -> int:
@@ -67,23 +82,13 @@ class ModelFolder:
     @property
     def quantization(self) -> str:
         """Such as 4-bit, mxfp4 or float32."""
-        entry = self.config.get("quantization")
-        if isinstance(entry, dict):
-            mode = str(entry.get("mode", "affine"))
-            return f"{entry['bits']}-bit" if mode == "affine" else mode
-        foreign = self.config.get("quantization_config")
-        if isinstance(foreign, dict) and "quant_method" in foreign:
-            return str(foreign["quant_method"])
-        sizes: Counter[str] = Counter()
-        for tensor in self.tensors:
-            sizes[tensor.dtype] += tensor.size_bytes
+        sizes = self.sizes
         dtype = max(sizes, key=lambda key: sizes[key])
-        return DTYPE_NAMES.get(dtype, dtype.lower())
+        return self.quantized or DTYPE_NAMES.get(dtype, dtype.lower())
 
     def integer(self, key: str, default: int = 0) -> int:
         """Return a number of the config; ``default`` where it is missing or counts nothing."""
-        value = self.config.get(key)
-        return value if type(value) is int and 0 <= value <= MAX_NUMBER else default
+        return self.numbers.get(key, default)
 
 
 def read_folder(path: Path) -> ModelFolder:
@@ -91,16 +96,40 @@ def read_folder(path: Path) -> ModelFolder:
 
     :raises ModelUnusableError: missing, damaged or unsafe; the message names the file.
     """
-    config = read_json(path / "config.json")
+    config = read_json(path / "config.json", MAX_CONFIG_BYTES)
     _check_config(config)
     tensors = _tensors(path)
     read_json(path / "tokenizer.json", MAX_TOKENIZER_BYTES, parse=False)
+    elements: Counter[str] = Counter()
+    for tensor in tensors:
+        elements[tensor.dtype] += tensor.elements
     return ModelFolder(
         path=path,
-        config=config | _nested(config),
-        tensors=tensors,
+        architecture=config["model_type"],
+        numbers=_numbers(config | _nested(config)),
+        quantized=_quantized(config | _nested(config)),
+        elements=dict(elements),
         has_chat_template=chat_template(path) is not None,
     )
+
+
+def _numbers(config: dict[str, Any]) -> dict[str, int]:
+    given = {key: config.get(key) for key in (*NUMBER_KEYS, *CONTEXT_KEYS)}
+    return {
+        key: value
+        for key, value in given.items()
+        if type(value) is int and 0 <= value <= MAX_NUMBER
+    }
+
+
+def _quantized(config: dict[str, Any]) -> str | None:
+    entry, foreign = config.get("quantization"), config.get("quantization_config")
+    if isinstance(entry, dict):
+        mode = str(entry.get("mode", "affine"))
+        return f"{entry['bits']}-bit" if mode == "affine" else mode
+    if isinstance(foreign, dict) and "quant_method" in foreign:
+        return str(foreign["quant_method"])
+    return None
 
 
 def read_json(path: Path, limit_bytes: int = MAX_JSON_BYTES, *, parse: bool = True) -> Any:
@@ -135,13 +164,24 @@ def chat_template(path: Path) -> str | None:
     """
     own = path / "chat_template.jinja"
     if own.is_file():
-        return own.read_text(encoding="utf-8", errors="replace")
+        return _template_text(own)
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (path / name).is_file():
             found = _default_template(read_json(path / name).get("chat_template"))
             if found is not None:
                 return found
     return None
+
+
+def _template_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TEMPLATE_BYTES + 1)
+    except OSError as error:
+        raise ModelUnusableError(f"{path.name}: {error.strerror or 'cannot be read'}") from error
+    if len(data) > MAX_TEMPLATE_BYTES:
+        raise ModelUnusableError(f"{path.name}: larger than {MAX_TEMPLATE_BYTES} bytes")
+    return data.decode("utf-8", errors="replace")
 
 
 def _default_template(value: object) -> str | None:
@@ -169,7 +209,8 @@ def _check_config(config: dict[str, Any]) -> None:
     for key in CODE_KEYS:
         if config.get(key) or _nested(config).get(key):
             raise ModelUnusableError(f"config.json: it asks to run its own code ({key})")
-    if not isinstance(config.get("model_type"), str):
+    name = config.get("model_type")
+    if not isinstance(name, str) or len(name) > MAX_NAME_CHARS:
         raise ModelUnusableError("config.json: it names no model_type")
     layers = config.get("num_hidden_layers")
     if isinstance(layers, int) and layers > MAX_LAYERS:

@@ -7,7 +7,7 @@ weights once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from attrs import define, field
 
@@ -17,61 +17,39 @@ from lmx_mlx_backend.group import Group, Row
 
 @define(eq=False)
 class Groups:
-    """The batches of an engine. Iterating yields a snapshot.
+    """The batches of an engine.
 
     :param padding_cells: padding of one batch that costs as much as reading the weights once more.
     :param spare_cells: padding of all batches for which there is memory.
+    :ivar is_split: a batch was left out when they were merged, since it had forced tokens.
     """
 
     padding_cells: int
     spare_cells: int
-    _groups: list[Group] = field(factory=list, init=False)
-    _is_split: bool = field(default=False, init=False)
-
-    def __iter__(self) -> Iterator[Group]:
-        return iter(tuple(self._groups))
-
-    def __len__(self) -> int:
-        return len(self._groups)
-
-    def add(self, group: Group) -> None:
-        """Add a batch."""
-        self._groups.append(group)
-
-    def remove(self, group: Group) -> None:
-        """Take a batch out."""
-        self._groups.remove(group)
-
-    def clear(self) -> None:
-        """Take all out."""
-        self._groups.clear()
+    all: list[Group] = field(factory=list, init=False)
+    is_split: bool = field(default=False, init=False)
 
     def take_out(self, row: Row) -> Cache | None:
         """Take a row out of its batch and return its cache; None if it is in none."""
-        group = next((group for group in self._groups if row in group.rows), None)
+        group = next((group for group in self.all if row in group.rows), None)
         if group is None:
             return None
         if len(group.rows) > 1:
             return group.drop(row)
-        self._groups.remove(group)
+        self.all.remove(group)
         return group.cache
-
-    def merge_again(self) -> None:
-        """Merge again if a batch was left out the last time."""
-        if self._is_split:
-            self.merge()
 
     def merge(self) -> None:
         """Make one batch of those that cost less together; one with forced tokens has to wait."""
         while True:
-            groups = [group for group in self._groups if not group.forced]
-            self._is_split = len(groups) < len(self._groups)
+            groups = [group for group in self.all if not group.forced]
+            self.is_split = len(groups) < len(self.all)
             lengths = [[row.done for row in group.rows] for group in groups]
             pair = plan_merge(lengths, self.padding_cells, self.spare_cells)
             if pair is None:
                 return
             group, other = groups[pair[0]], groups[pair[1]]
-            self._groups.remove(other)
+            self.all.remove(other)
             group.absorb(other)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 import subprocess
 import sys
@@ -268,6 +269,41 @@ def test_any_damage_gives_a_reason(llama: Path, data: st.DataObject) -> None:
         read_tensors(copy)
 
 
+# --- sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "size_bytes", "words"),
+    [
+        ("config.json", 64 << 20, "larger than 1048576 bytes"),
+        ("chat_template.jinja", 600 << 20, "larger than 1048576 bytes"),
+        ("tokenizer_config.json", 64 << 20, "larger than"),
+        ("model.safetensors.index.json", 64 << 20, "larger than"),
+    ],
+)
+def test_a_file_that_is_too_large_is_a_problem_and_is_not_read(
+    card_of: CardOf, llama: Path, name: str, size_bytes: int, words: str
+) -> None:
+    with (llama / name).open("wb") as file:
+        file.truncate(size_bytes)  # a hole: it takes no room
+    assert f"{name}: {words}" in str(card_of(llama).problem)
+
+
+def test_a_header_of_the_formats_own_limit_is_not_read(card_of: CardOf, llama: Path) -> None:
+    with (llama / "model.safetensors").open("wb") as file:
+        file.write((100_000_000).to_bytes(8, "little"))
+        file.truncate(200_000_000)
+    assert "model.safetensors" in str(card_of(llama).problem)
+
+
+def test_only_what_is_used_of_a_config_is_kept(llama: Path) -> None:
+    usual = len(pickle.dumps(read_folder(llama)))
+    config = json.loads((llama / "config.json").read_text())
+    config |= {f"key {number}": [number] * 9 for number in range(9999)}
+    (llama / "config.json").write_text(json.dumps(config))
+    assert len(pickle.dumps(read_folder(llama))) == usual
+
+
 # --- memory
 
 
@@ -287,11 +323,11 @@ def test_estimates_grow_with_what_is_asked(card_of: CardOf, llama: Path) -> None
 @pytest.mark.parametrize(("dtype", "is_wide"), [("BF16", False), ("F32", True)])
 def test_on_a_gpu_numbers_stay_as_they_are(llama: Path, dtype: str, is_wide: bool) -> None:
     folder = read_folder(llama)
-    tensors = tuple(evolve(tensor, dtype=dtype) for tensor in folder.tensors)
-    folder = evolve(folder, tensors=tensors)
+    [count] = folder.elements.values()
+    folder = evolve(folder, elements={dtype: count})
     gpu, cpu = (Footprint.of(folder, OPTIONS, on_cpu=on_cpu).estimate() for on_cpu in (False, True))
     assert gpu.weights_bytes == folder.size_bytes
-    assert cpu.weights_bytes == sum(tensor.elements * 4 for tensor in tensors)
+    assert cpu.weights_bytes == 4 * count
     assert gpu.cache_bytes == (cpu.cache_bytes if is_wide else cpu.cache_bytes // 2)
 
 

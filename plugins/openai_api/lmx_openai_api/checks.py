@@ -11,17 +11,20 @@ from lmx_openai_api.schema import (
     ChatBody,
     ChatMessage,
     CompletionBody,
+    ReasoningOptions,
     refused_fields,
 )
 
 MAX_DEPTH = 128
 _SPACE = b" \t\r\n"
 _REFUSED: dict[type, dict[str, frozenset[bytes]]] = {
-    cls: refused_fields(cls) for cls in (ChatMessage, ChatBody, CompletionBody)
+    cls: refused_fields(cls) for cls in (ChatMessage, ReasoningOptions, ChatBody, CompletionBody)
 }
 
 
-def check_supported(body: ChatMessage | ChatBody | CompletionBody, path: str = "") -> None:
+def check_supported(
+    body: ChatMessage | ReasoningOptions | ChatBody | CompletionBody, path: str = ""
+) -> None:
     """Refuse fields of ``body`` that LMX does not do.
 
     :raises UnsupportedFieldError: naming the field.

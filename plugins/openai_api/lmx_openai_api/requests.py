@@ -23,6 +23,7 @@ from lmx_openai_api.tools import tool, tool_choice
 LEAST_TOP_P = 1e-6  # 0 keeps the likeliest token only
 MAX_PROMPTS = 32
 MAX_EMBEDDED = 2048
+_FIXED_OPTIONS = {"add_generation_prompt": True, "continue_final_message": False}
 
 
 def chat_request(body: ChatBody) -> GenerationRequest:
@@ -126,8 +127,12 @@ def _check_echo(body: CompletionBody, prompts: list[TextPrompt | TokenPrompt]) -
 
 def _options(body: ChatBody) -> dict[str, Any]:
     """Return the names that the chat template gets beside the messages."""
-    effort, given = body.reasoning_effort, body.chat_template_kwargs or {}
+    effort, given = _effort(body), body.chat_template_kwargs or {}
     check_json("chat_template_kwargs", given)
+    for name, harmless in _FIXED_OPTIONS.items():
+        if given.get(name) not in (None, harmless):
+            where = f"chat_template_kwargs.{name}"
+            raise UnsupportedFieldError(f"{where}: not supported yet", param=where)
     options: dict[str, Any] = {}
     if effort is not None:
         options["enable_thinking"] = effort != "none"
@@ -136,11 +141,25 @@ def _options(body: ChatBody) -> dict[str, Any]:
     return options | given
 
 
+def _effort(body: ChatBody) -> str | None:
+    if body.reasoning is None:
+        return body.reasoning_effort
+    check_supported(body.reasoning, "reasoning.")
+    if body.reasoning.effort is None:
+        return body.reasoning_effort
+    if body.reasoning_effort not in (None, body.reasoning.effort):
+        raise InvalidRequestError(
+            "reasoning.effort: contradicts reasoning_effort", param="reasoning.effort"
+        )
+    return body.reasoning.effort
+
+
 def _reasoning_tokens(body: ChatBody) -> int | None:
-    for budget in (body.reasoning_budget, body.thinking_budget):
+    nested = body.reasoning.max_tokens if body.reasoning else None
+    for budget in (body.reasoning_budget, body.thinking_budget, nested):
         if budget is not None:
             return None if budget == -1 else budget
-    return 0 if body.reasoning_effort == "none" else None
+    return 0 if _effort(body) == "none" else None
 
 
 def _sampling(body: GenerationBody) -> Sampling:

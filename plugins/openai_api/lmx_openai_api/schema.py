@@ -19,8 +19,10 @@ UINT64_MAX = 2**64 - 1
 
 def refused(*harmless: Any) -> Meta:
     """Mark a field that is refused, unless it is absent, null or one of ``harmless``."""
+    # The values are named in the description also because typing would take 0 and False for equal.
+    values = " or ".join(msgspec.json.encode(value).decode() for value in (None, *harmless))
     return Meta(
-        description="Not served: takes only what asks for nothing.",
+        description=f"Not served: takes only {values}.",
         extra_json_schema={"enum": [None, *harmless]},
     )
 
@@ -209,6 +211,30 @@ class GenerationBody:
     structured_outputs: Annotated[Raw, refused()] = ABSENT
     json_schema: Annotated[Raw, refused()] = ABSENT
     grammar: Annotated[Raw, refused("")] = ABSENT
+    min_tokens: Annotated[Raw, refused(0)] = ABSENT
+    ignore_eos: Annotated[Raw, refused(False)] = ABSENT
+    stop_token_ids: Annotated[Raw, refused([])] = ABSENT
+    allowed_token_ids: Annotated[Raw, refused([])] = ABSENT
+    bad_words: Annotated[Raw, refused([])] = ABSENT
+    use_beam_search: Annotated[Raw, refused(False)] = ABSENT
+    prompt_logprobs: Annotated[Raw, refused()] = ABSENT
+    truncate_prompt_tokens: Annotated[Raw, refused()] = ABSENT
+    include_stop_str_in_output: Annotated[Raw, refused(False)] = ABSENT
+
+
+@frozen(kw_only=True)
+class ReasoningOptions:
+    """How an answer is reasoned about.
+
+    :ivar effort: as ``reasoning_effort``.
+    :ivar max_tokens: as ``reasoning_budget``.
+    """
+
+    effort: Effort | None = None
+    max_tokens: TokenBudget | None = None
+    enabled: Annotated[Raw, refused(True)] = ABSENT
+    exclude: Annotated[Raw, refused(False)] = ABSENT
+    summary: Annotated[Raw, refused()] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -219,6 +245,7 @@ class ChatBody(GenerationBody):
     :ivar reasoning_effort: what the chat template makes of it; ``none`` for no reasoning at all.
     :ivar reasoning_budget: so many tokens of reasoning at most; -1 for no limit.
     :ivar thinking_budget: another name of ``reasoning_budget``.
+    :ivar reasoning: the same in one object, which may not contradict them.
     :ivar chat_template_kwargs: more names for the chat template, such as ``enable_thinking``.
     """
 
@@ -232,7 +259,13 @@ class ChatBody(GenerationBody):
     reasoning_effort: Effort | None = None
     reasoning_budget: TokenBudget | None = None
     thinking_budget: TokenBudget | None = None
+    reasoning: ReasoningOptions | None = None
     chat_template_kwargs: JsonObject | None = None
+    continue_final_message: Annotated[Raw, refused(False)] = ABSENT
+    add_generation_prompt: Annotated[Raw, refused(True)] = ABSENT
+    chat_template: Annotated[Raw, refused("")] = ABSENT
+    documents: Annotated[Raw, refused([])] = ABSENT
+    echo: Annotated[Raw, refused(False)] = ABSENT
     functions: Annotated[Raw, refused([])] = ABSENT
     function_call: Annotated[Raw, refused("none", "auto")] = ABSENT
     modalities: Annotated[Raw, refused([], ["text"])] = ABSENT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -16,6 +17,11 @@ from lmx_service.supervisor import Supervisor, plan_launch
 from lmx_service.systemd import Systemd
 
 SUPERVISORS: dict[str, type[Supervisor]] = {"darwin": Launchd, "linux": Systemd}
+# What the daemon, its downloads and its libraries read from the environment, beside LMX_...
+VARIABLES = re.compile(
+    r"HF_\w+|(DY)?LD_LIBRARY_PATH|(CUDA|HIP|ROCR)_VISIBLE_DEVICES|SSL_CERT_(FILE|DIR)"
+    r"|(HTTPS?|ALL|NO)_PROXY|(https?|all|no)_proxy"
+)
 app = App(name="service", help="Run LMX as a service of yours, which starts again when it fails.")
 
 
@@ -33,10 +39,7 @@ def install(
         return
     problem = supervisor.install(launch)
     _say(f"Wrote {supervisor.file}.")
-    overrides = tuple(f"LMX_{section.name.upper()}_" for section in booted.sections)
-    for name in sorted(os.environ):
-        if name.startswith(overrides):
-            _say(f"The service does not see {name}: set it in the config.")
+    _warn_of_variables(tuple(f"LMX_{section.name.upper()}_" for section in booted.sections))
     if problem:
         _fail(f"It is not started: {problem}\nStart it by hand: {supervisor.by_hand}")
     _say(f"It is started. {supervisor.advice}")
@@ -46,11 +49,12 @@ def install(
 def uninstall() -> None:
     """Stop the service and remove its file; models and config stay."""
     supervisor = _supervisor()
-    if not supervisor.file.exists():
+    file = supervisor.installed_file()
+    if file is None:
         _say("It is not installed.")
         return
     problem = supervisor.uninstall()
-    _say(f"Removed {supervisor.file}.")
+    _say(f"Removed {file}.")
     if problem:
         _fail(f"It may still run: {problem}")
 
@@ -59,10 +63,11 @@ def uninstall() -> None:
 def status() -> None:
     """Say whether the service is installed and runs; exit 1 if it does not."""
     supervisor = _supervisor()
-    if not supervisor.file.exists():
+    file = supervisor.installed_file()
+    if file is None:
         _fail("It is not installed.")
     state = supervisor.state()
-    _say(f"{supervisor.file}: {state}")
+    _say(f"{file}: {state}")
     sys.exit(0 if state == "running" else 1)
 
 
@@ -70,6 +75,15 @@ def _supervisor() -> Supervisor:
     if sys.platform not in SUPERVISORS:
         _fail(f"LMX knows no way to be a service on {sys.platform}: run `lmx serve`.")
     return SUPERVISORS[sys.platform]()
+
+
+def _warn_of_variables(overrides: tuple[str, ...]) -> None:
+    """Name the variables of this shell that the service will not have."""
+    for name in sorted(os.environ):
+        if name.startswith(overrides):
+            _say(f"The service does not see {name}: set it in the config.")
+        elif VARIABLES.fullmatch(name):
+            _say(f"The service does not see {name}: {_supervisor().variable_advice}.")
 
 
 def _say(text: str) -> None:

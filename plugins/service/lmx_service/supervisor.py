@@ -34,11 +34,16 @@ class Supervisor(Protocol):
     :ivar file: where it looks for the description of ours.
     :ivar by_hand: the command that makes it use the file.
     :ivar advice: what else the user may want to know.
+    :ivar variable_advice: how the service gets a variable of the environment.
     """
 
     file: Path
     by_hand: str
     advice: str
+    variable_advice: str
+
+    def installed_file(self) -> Path | None:
+        """Return the file if it is there, or one that an earlier version wrote."""
 
     def render(self, launch: Launch) -> str:
         """Return what the file says."""
@@ -65,7 +70,7 @@ def plan_launch(home: Path, config: Path | None, drain_s: float) -> Launch:
     """Return how to serve with this interpreter, from whatever folder."""
     chosen = () if config is None else ("--config", str(config.absolute()))
     return Launch(
-        command=(sys.executable, "-m", "lmx_kernel", "serve", *chosen),
+        command=(sys.executable, "-P", "-m", "lmx_kernel", "serve", *chosen),
         home=home.absolute(),
         stop_s=math.ceil(drain_s) + STOP_S,
     )

@@ -9,13 +9,14 @@ from lmx_service.supervisor import Launch, ask, tell, write
 
 UNIT = "lmx.service"
 SYSTEMCTL = ("systemctl", "--user")
-# The colon keeps systemd from putting variables into the command. The limit of starts leaves room
-# for the safe mode, which begins with the fourth within five minutes.
+# The colon keeps systemd from putting variables into the command. Failures are retried for ever;
+# the daemon itself makes the pauses grow (docs/service.md). The kernel ends a worker before the
+# daemon when memory runs out, since a worker adds 500 to the score that it inherits; 100 is the
+# least that a user's systemd may give.
 TEMPLATE = """\
 [Unit]
 Description=LMX, a private LLM inference server
-StartLimitIntervalSec=300
-StartLimitBurst=10
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -29,6 +30,14 @@ RestartPreventExitStatus=78
 TimeoutStartSec=300
 TimeoutStopSec={stop_s}
 KillMode=mixed
+OOMPolicy=continue
+OOMScoreAdjust=100
+LimitNOFILE=65536
+UMask=0077
+NoNewPrivileges=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+RestrictRealtime=yes
 
 [Install]
 WantedBy=default.target
@@ -40,10 +49,15 @@ class Systemd:
 
     by_hand = f"systemctl --user daemon-reload && systemctl --user enable --now {UNIT}"
     advice = "It ends with your last session unless you run `loginctl enable-linger`."
+    variable_advice = f"add `Environment=NAME=value` with `systemctl --user edit {UNIT}`"
 
     def __init__(self) -> None:
         configs = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
         self.file = configs / "systemd" / "user" / UNIT
+
+    def installed_file(self) -> Path | None:
+        """Return the unit's file if there is one."""
+        return self.file if self.file.exists() else None
 
     def render(self, launch: Launch) -> str:
         """Return the unit."""

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def supervisor(request, user, monkeypatch):
 def tool(supervisor, user):
     """Return a function that puts the supervisor's tool on PATH; it notes its calls."""
 
-    def put(script="exit 0"):
+    def put(script='[ "$1" != print ]'):
+        """The default script can do everything, and finds no job that is loaded."""
         path = user / "bin" / KINDS[type(supervisor).__name__.lower()][1]
         calls = shlex.quote(str(user / "calls"))
         path.write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >> {calls}\n{script}\n')
@@ -76,10 +78,13 @@ CALLS = {
     "launchd": {
         "install": [
             f"bootout gui/{os.getuid()}/lmx.serve",
-            f"enable gui/{os.getuid()}/lmx.serve",
-            f"bootstrap gui/{os.getuid()} ~/Library/LaunchAgents/lmx.serve.plist",
+            f"print gui/{os.getuid()}/lmx.serve",
+            f"bootout gui/{os.getuid()}/local.lmx.serve",
+            f"print gui/{os.getuid()}/local.lmx.serve",
+            f"enable gui/{os.getuid()}/local.lmx.serve",
+            f"bootstrap gui/{os.getuid()} ~/Library/LaunchAgents/local.lmx.serve.plist",
         ],
-        "uninstall": [f"bootout gui/{os.getuid()}/lmx.serve"],
+        "uninstall": [f"bootout gui/{os.getuid()}/local.lmx.serve"],
     },
 }
 
@@ -95,7 +100,8 @@ def expected(supervisor, command):
 def test_the_launch_is_this_interpreter_wherever_it_is_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     launch = plan_launch(Path("home"), Path("c.toml"), 7.5)
-    command = (sys.executable, "-m", "lmx_kernel", "serve", "--config", str(tmp_path / "c.toml"))
+    command = (sys.executable, "-P", "-m", "lmx_kernel", "serve")
+    command += ("--config", str(tmp_path / "c.toml"))
     assert launch == Launch(command=command, home=tmp_path / "home", stop_s=23)
 
 
@@ -108,6 +114,10 @@ def test_a_property_list_says_what_launchd_needs():
     assert entries["StandardErrorPath"].startswith(f"/home of/{ODD}/logs/")
     assert (entries["ThrottleInterval"], entries["ExitTimeOut"]) == (10, 45)
     assert entries["RunAtLoad"] is True
+    files = entries["SoftResourceLimits"]["NumberOfFiles"]
+    assert 4096 <= files == entries["HardResourceLimits"]["NumberOfFiles"]
+    assert entries["Umask"] == 0o077
+    assert re.fullmatch(r"\w+\.\w+\.\w+", entries["Label"])
 
 
 def unit_lines(launch):
@@ -125,6 +135,17 @@ def test_a_unit_keeps_odd_words():
     ]
 
 
+def test_a_unit_limits_what_a_fault_can_do():
+    lines = unit_lines(Launch(command=("lmx",), home=Path("/h"), stop_s=45))
+    assert lines["OOMPolicy"] == "continue"  # or one worker's end would be everybody's
+    assert int(lines["OOMScoreAdjust"]) < 500
+    assert int(lines["LimitNOFILE"]) >= 4096
+    assert lines["UMask"] == "0077"
+    hardening = ("NoNewPrivileges", "RestrictSUIDSGID", "LockPersonality", "RestrictRealtime")
+    assert {lines[key] for key in hardening} == {"yes"}
+    assert "MemoryDenyWriteExecute" not in lines  # engines compile code
+
+
 def test_a_unit_restarts_failures_but_no_wrong_config():
     lines = unit_lines(Launch(command=("lmx",), home=Path("/h"), stop_s=45))
     assert lines["Type"] == "notify"
@@ -133,9 +154,8 @@ def test_a_unit_restarts_failures_but_no_wrong_config():
     assert lines["RestartPreventExitStatus"] == "78"
     assert lines["TimeoutStopSec"] == "45"
     assert int(lines["WatchdogSec"]) > 0
-    # The fourth start, which is the safe one, comes before systemd gives up.
-    assert int(lines["StartLimitBurst"]) > 4
-    assert 4 * int(lines["RestartSec"]) < 300
+    assert lines["StartLimitIntervalSec"] == "0"  # for ever
+    assert 4 * int(lines["RestartSec"]) < 300  # or the fourth start would not be the safe one
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
@@ -148,13 +168,14 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path, name):
     unit = tmp_path / "lmx.service"
     launch = Launch(command=(f"{python}/python", "-m", name), home=home, stop_s=45)
     unit.write_text(Systemd().render(launch))
-    done = subprocess.run(
-        ["systemd-analyze", "--user", "verify", str(unit)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
-    )
+    with tempfile.TemporaryDirectory() as runtime:  # a short path: it is checked as that of sockets
+        done = subprocess.run(
+            ["systemd-analyze", "--user", "verify", str(unit)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "XDG_RUNTIME_DIR": runtime},
+        )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
@@ -188,11 +209,16 @@ def test_install_says_which_variables_the_service_will_not_see(tool, config, mon
     tool()
     monkeypatch.setenv("LMX_SERVER_PORT", "4321")
     monkeypatch.setenv("LMX_API_KEY", "of the command line")
+    for name in ("HF_TOKEN", "HF_HOME", "HF_ENDPOINT", "LD_LIBRARY_PATH", "https_proxy"):
+        monkeypatch.setenv(name, "secret value")
     commands.install(config)
     out = capsys.readouterr().out
     assert "LMX_SERVER_PORT" in out
     assert "LMX_HOME" not in out
     assert "LMX_API_KEY" not in out
+    for name in ("HF_TOKEN", "HF_HOME", "HF_ENDPOINT", "LD_LIBRARY_PATH", "https_proxy"):
+        assert f"does not see {name}: add" in out
+    assert "secret value" not in out
 
 
 @pytest.mark.parametrize("has_tool", [True, False])
@@ -239,6 +265,86 @@ def test_uninstall_says_when_the_service_may_still_run(supervisor, tool, config,
     assert "may still run: cannot" in capsys.readouterr().err
     assert not supervisor.file.exists()
 
+
+# --- launchd: the job before this one ------------------------------------------------------------
+
+# A daemon that drains: `bootout` returns at once, and `bootstrap` fails until it is gone, which
+# `print` shows first and `bootstrap` once more after it.
+DRAINING = """
+left={user}/left
+[ -f "$left" ] || echo 5 > "$left"
+n=$(cat "$left")
+case "$1" in
+  print) [ "$n" -gt 1 ] && echo $((n - 1)) > "$left" ;;
+  bootstrap) [ "$n" = 0 ] && exit
+    echo 0 > "$left"; echo "Bootstrap failed: 5: Input/output error" >&2; exit 5 ;;
+esac
+"""
+
+
+@pytest.fixture
+def launchd(user, monkeypatch):
+    """launchd as the one of this system; waits for nothing."""
+    monkeypatch.setattr("lmx_service.launchd.POLL_S", 0.0)
+    monkeypatch.setitem(commands.SUPERVISORS, sys.platform, Launchd)
+    return Launchd()
+
+
+def put_launchctl(user, script):
+    path = user / "bin" / "launchctl"
+    log = f'echo "${{0##*/}} $*" >> {shlex.quote(str(user / "calls"))}'
+    path.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{log}\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_new_job_waits_until_the_one_before_it_is_gone(launchd, user, config, capsys):
+    put_launchctl(user, DRAINING.format(user=shlex.quote(str(user))))
+    commands.install(config)
+    assert "It is started." in capsys.readouterr().out
+    verbs = [call.split()[1] for call in calls(user)]
+    assert verbs.count("print") > 2
+    assert verbs[-2:] == ["bootstrap", "bootstrap"]
+
+
+def test_a_job_that_cannot_be_loaded_is_a_problem_in_the_end(launchd, user, config, capsys):
+    put_launchctl(
+        user, "case $1 in print) exit 1;; bootstrap) echo '5: Input/output error'; exit 5; esac"
+    )
+    with pytest.raises(SystemExit, match="1"):
+        commands.install(config)
+    assert "Input/output error" in capsys.readouterr().err
+
+
+@pytest.fixture
+def earlier(launchd):
+    """The agent of a version before the label was a reverse domain name."""
+    file = launchd.file.with_name("lmx.serve.plist")
+    file.parent.mkdir(parents=True)
+    file.write_text("an earlier version's")
+    return file
+
+
+def test_install_replaces_the_agent_of_an_earlier_version(launchd, user, config, earlier):
+    put_launchctl(user, '[ "$1" != print ]')
+    commands.install(config)
+    assert f"launchctl bootout gui/{os.getuid()}/lmx.serve" in calls(user)
+    assert not earlier.exists()
+    assert launchd.file.exists()
+
+
+def test_the_agent_of_an_earlier_version_is_seen_and_removed(launchd, user, earlier, capsys):
+    put_launchctl(
+        user, f"echo '  state = running'; case $2 in *{os.getuid()}/lmx.serve) ;; *) exit 1; esac"
+    )
+    with pytest.raises(SystemExit, match="0"):
+        commands.status()
+    assert f"{earlier}: running" in capsys.readouterr().out
+    commands.uninstall()
+    assert calls(user)[-1] == f"launchctl bootout gui/{os.getuid()}/lmx.serve"
+    assert not earlier.exists()
+
+
+# --- how it is -----------------------------------------------------------------------------------
 
 STATES = {
     "systemd": {"running": "echo active", "failed": "echo failed; exit 3"},

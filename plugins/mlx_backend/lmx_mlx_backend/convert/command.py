@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from lmx_kernel.cli.terminal import PlainConsole
 from lmx_kernel.config import find_home, models_folder
 from lmx_kernel.errors import LmxError
 from lmx_kernel.memory.sizes import MIB, format_bytes
@@ -51,7 +52,7 @@ def convert(
     dequantize
         Pack nothing: several times larger, and faster on a CPU.
     """
-    console = Console()
+    console = PlainConsole()
     try:
         with _ending_in_order():
             report = _converted(console, file, output or _default_output(file), dtype, dequantize)
@@ -78,7 +79,11 @@ def _ending_in_order() -> Iterator[None]:
 def _converted(console: Console, file: Path, output: Path, dtype: str, is_plain: bool) -> Report:
     from lmx_mlx_backend.convert.convert import Number, convert  # noqa: PLC0415 - brings numpy
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
         bar = bars.add_task(file.name, total=None)
         return convert(
