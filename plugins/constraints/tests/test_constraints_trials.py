@@ -170,3 +170,9 @@ def test_a_schema_that_is_too_long_is_not_even_tried(engine_alone, trials):
     assert all(len(grammar) < 10_000 for grammar in trials)
     with pytest.raises(InvalidSchemaError, match=r"move.*longer"):
         engine_alone.plan(request(tools=(tool(long, strict=True),)), "")
+
+
+def test_a_child_imports_nothing_from_the_current_folder(checker, tmp_path, monkeypatch):
+    (tmp_path / "llguidance.py").write_text("raise SystemExit('not this file')")
+    monkeypatch.chdir(tmp_path)
+    assert checker.problem_with(SOUND) == ""
