@@ -11,6 +11,7 @@ import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelLoaded, WorkerCrashed
+from lmx_kernel.models.headers import READER
 from lmx_kernel.runtime import process
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.testing.fake_model import FakeModel
@@ -271,6 +272,7 @@ async def test_a_worker_killed_while_it_loads_is_started_again(tmp_path):
 async def loading_worker(stage, model):
     """Wait until a worker process exists for a model."""
     me = psutil.Process()
+    READER.end_idle()  # of tests before; it is no worker
     while not (children := me.children()):
         await asyncio.sleep(0)
     return children[0]
