@@ -107,24 +107,25 @@ class _Progress:
 
     :ivar total: None before the hub has told it.
     :ivar before: of those that are done.
+    :ivar of_file: of the one that is on its way.
     """
 
     _report: Report
     total: int | None = None
     before: int = 0
-    _of_file: int = 0
+    of_file: int = 0
 
     def tell(self, bytes_of_file: int, note: str) -> None:
-        self._of_file = bytes_of_file
+        self.of_file = bytes_of_file
         self._report(self.before + bytes_of_file, self.total, note)
 
     def wait(self, note: str) -> None:
         """Tell what is waited for."""
-        self.tell(self._of_file, note)
+        self.tell(self.of_file, note)
 
     def end_file(self, size_bytes: int) -> None:
         """Count a file as done."""
-        self.before, self._of_file = self.before + size_bytes, 0
+        self.before, self.of_file = self.before + size_bytes, 0
 
 
 @frozen
@@ -163,7 +164,7 @@ class _Download:
     def _fill(self, part: Path) -> None:
         with _opened(part, self.file.size_bytes) as out:
             furthest = out.tell()
-            self.progress.tell(furthest, self.file.path)
+            self.progress.of_file = furthest
             while out.tell() < self.file.size_bytes:
                 error = self._read(out)
                 if out.tell() > furthest:
