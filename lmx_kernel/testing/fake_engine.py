@@ -58,7 +58,9 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
 
 @hookimpl
 def lmx_measure_memory(spec: EngineSpec) -> int:
-    return FakeModel.read(spec.card.path).memory_bytes
+    script = FakeModel.read(spec.card.path)
+    _Effort(script.shows).last(script.long_load_s)
+    return script.memory_bytes
 
 
 class FakeTokenizer:
@@ -144,6 +146,7 @@ class FakeEngine:
         self._running.remove(sequence_id)
 
     def step(self) -> Step:
+        self._effort.pulse += 1
         self._running.begin_step()
         self._running.fit_cache()
         for run in self._running:

@@ -23,7 +23,7 @@ class FakeModel:
     :ivar says: it answers with this text, a token a byte, instead of counting.
     :ivar load_s: how long loading takes, with progress all along.
     :ivar load_hang: loading never ends, and reports no progress.
-    :ivar long_load_s: loading takes this long in addition, without a report.
+    :ivar long_load_s: loading, or measuring, takes this long in addition, without a report.
     :ivar long_step_s: a decode step takes this long in addition, ``times`` times in all.
     :ivar shows: what is to be seen during both: the engine's pulse, CPU time, memory that becomes
         resident, a device that computes, or nothing.

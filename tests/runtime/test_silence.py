@@ -10,10 +10,11 @@ from attrs import define, evolve, field
 from lmx_kernel import errors
 from lmx_kernel.events import WorkerCrashed
 from lmx_kernel.processes.activity import Activity
+from lmx_kernel.runtime import measure
 from lmx_kernel.runtime.silence import Silence
 from lmx_kernel.testing.fake_model import FakeModel
-from lmx_kernel.testing.harness import ask, running_kernel
-from lmx_kernel.types import TextDelta
+from lmx_kernel.testing.harness import ask, running_kernel, write_fake_models
+from lmx_kernel.types import EngineSpec, LoadOptions, ModelCard, TextDelta
 
 TIMEOUT_S = 10.0
 HOURS = 4 * 3600
@@ -199,3 +200,25 @@ async def test_a_load_that_stands_still_is_given_up(tmp_path):
         with pytest.raises(errors.EngineCrashedError, match="no sign of life for 1 seconds"):
             await answer(stage.kernel)
         assert stage.kernel.status().memory_reserved_bytes == 0
+
+
+@pytest.mark.parametrize(("shows", "long_s", "found"), [("cpu", 4, 7), ("nothing", 3600, None)])
+async def test_measuring_may_take_long_as_well(tmp_path, monkeypatch, shows, long_s, found):
+    monkeypatch.setattr(measure, "TIMEOUT_S", 2)
+    script = FakeModel(memory_bytes=7, long_load_s=long_s, shows=shows)
+    write_fake_models(tmp_path, {"m": script})
+    card = ModelCard(
+        id="m",
+        backend="fake",
+        path=tmp_path / "m.fake.json",
+        format="fake",
+        architecture="fake",
+        size_bytes=1,
+        context_length=64,
+    )
+    spec = EngineSpec(
+        card=card,
+        options=LoadOptions(context_length=64, parallel=1, cache_tokens=64),
+        engine_module="lmx_kernel.testing.fake_engine",
+    )
+    assert await measure.measure_memory(spec, {}) == found
