@@ -204,6 +204,7 @@ class MlxEngine:
         counts = row_counts(rows, vocabulary)
         chosen = choose_next(rows, Table.of([row.sampling for row in rows]), logits, counts)
         tokens = read_tokens(rows, chosen)
+        self._pulse += 1
         group = Group(list(rows), cache, chosen.given_out(), vocabulary, counts)
         self._groups.all.append(group)
         for row, token in zip(rows, tokens, strict=True):
