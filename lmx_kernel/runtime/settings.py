@@ -41,8 +41,10 @@ class ModelSettings:
     :ivar autoload: models that are loaded at the start.
     :ivar schedule: models that are loaded and unloaded at a time of day.
     :ivar drain_s: what an unloaded model is still doing may go on for so long.
-    :ivar load_timeout_s: a load that shows no progress for this long is given up.
-    :ivar hang_timeout_s: a worker that shows no sign of life for this long is replaced.
+    :ivar load_timeout_s: a load that shows no sign of life for this long is given up: it reports
+        nothing, reads nothing and computes nothing. How long a load may take is not limited.
+    :ivar hang_timeout_s: a worker that shows no sign of life for this long is replaced. A
+        step that computes may take longer; see :class:`lmx_kernel.runtime.silence.Silence`.
     :ivar rescan_s: how often the model folders are looked at again.
     """
 

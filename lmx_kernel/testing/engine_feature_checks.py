@@ -1,4 +1,4 @@
-"""Tests for what an engine may have beyond the protocol: prefix reuse, real sampling, masks.
+"""Tests for what an engine may have beyond the protocol: prefixes, sampling, masks, long steps.
 
 Used like :class:`lmx_kernel.testing.engine_checks.EngineChecks`, with the same ``open_engine``.
 """
@@ -9,6 +9,7 @@ import math
 
 from attrs import evolve
 
+from lmx_kernel.engine.protocol import LongSteps
 from lmx_kernel.testing.driver import GREEDY, Driver
 from lmx_kernel.testing.engine_checks import PROMPT, SEEDED, Checks, OpenEngine, prompt
 from lmx_kernel.testing.mask import ScriptedMask, choices
@@ -191,3 +192,22 @@ class MaskChecks(Checks):
         answers = driver.run(10, 11, 12, count=16)
         assert [answers[0], answers[2]] == [expected[0], expected[2]]
         assert all(token in step for token, step in zip(answers[1], masks[1].steps, strict=True))
+
+
+class LongStepChecks(Checks):
+    """What engines do that say from within a long call how far it is."""
+
+    def test_the_pulse_changes_when_something_is_computed_and_only_then(
+        self, open_engine: OpenEngine
+    ) -> None:
+        engine = open_engine()
+        assert isinstance(engine, LongSteps)
+        driver = Driver(engine)
+        engine.pulse()
+        for number in range(3):
+            before = engine.pulse()
+            assert engine.pulse() == before
+            driver.add(number, prompt(number, 20))
+            driver.step()
+            # None: a device computes, and cannot be asked
+            assert before is None or engine.pulse() != before

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
-from attrs import define
+from attrs import define, field
 
 from lmx_kernel.engine.protocol import (
     EngineStats,
@@ -36,6 +36,7 @@ WORDS = 4096
 VOCABULARY = FIRST_WORD + WORDS
 CLOSERS = (END, *b'"}]')
 CHUNK = 64
+EFFORT_S, EFFORT_BYTES = 0.02, 128 * 1024
 SOUR_AT = 3
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
@@ -48,6 +49,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
     if script.load_error:
         raise ModelUnusableError(script.load_error)
     memory = bytearray(b"\1") * script.allocate_bytes
+    _Effort(script.shows).last(script.long_load_s)
     for tenth in range(10):
         progress(tenth / 10)
         time.sleep(script.load_s / 10)
@@ -56,7 +58,9 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
 
 @hookimpl
 def lmx_measure_memory(spec: EngineSpec) -> int:
-    return FakeModel.read(spec.card.path).memory_bytes
+    script = FakeModel.read(spec.card.path)
+    _Effort(script.shows).last(script.long_load_s)
+    return script.memory_bytes
 
 
 class FakeTokenizer:
@@ -81,6 +85,26 @@ class FakeTokenizer:
         return list(text.encode())
 
 
+@define
+class _Effort:
+    """A long piece of work, and what is to be seen of it; see :attr:`FakeModel.shows`."""
+
+    shows: str
+    pulse: int = 0
+    _kept: list[bytearray] = field(factory=list)
+
+    def last(self, seconds: float) -> None:
+        ends_at = time.monotonic() + seconds
+        while (left_s := ends_at - time.monotonic()) > 0:
+            if self.shows == "pulse":
+                self.pulse += 1
+            elif self.shows == "cpu":
+                sum(range(100_000))
+            elif self.shows == "memory":
+                self._kept.append(bytearray(b"\1") * EFFORT_BYTES)
+            time.sleep(min(left_s, EFFORT_S))
+
+
 @define(eq=False, kw_only=True)
 class _Run(RunningSequence):
     """A sequence; its answer counts on from ``start``."""
@@ -94,7 +118,7 @@ class _Run(RunningSequence):
 
 
 class FakeEngine:
-    """Implements :class:`lmx_kernel.engine.Engine` by the script."""
+    """Implements :class:`lmx_kernel.engine.Engine` and ``LongSteps`` by the script."""
 
     def __init__(self, script: FakeModel, spec: EngineSpec, memory: bytearray) -> None:
         poison = script.poison if script.poison_in == "prepare" else ""
@@ -109,6 +133,7 @@ class FakeEngine:
         self._running: RunningSet[_Run] = RunningSet(self.limits, VOCABULARY, lambda *_: None)
         self._made = 0
         self._memory = [memory]
+        self._effort = _Effort(script.shows)
 
     def add(self, sequence: Sequence) -> None:
         self._running.check(sequence)
@@ -121,6 +146,7 @@ class FakeEngine:
         self._running.remove(sequence_id)
 
     def step(self) -> Step:
+        self._effort.pulse += 1
         self._running.begin_step()
         self._running.fit_cache()
         for run in self._running:
@@ -128,9 +154,14 @@ class FakeEngine:
         ready = [run for run in self._running if not run.in_prefill]
         if ready and self._script.tokens_per_s:
             time.sleep(1 / self._script.tokens_per_s)
+        if ready and self._script.long_step_s and use_up(self._path, self._script.times):
+            self._effort.last(self._script.long_step_s)
         for run in ready:
             self._decode(run)
         return self._running.end_step()
+
+    def pulse(self) -> int | None:
+        return None if self._script.shows == "device" else self._effort.pulse
 
     def embed(self, inputs: Seq[Seq[int]]) -> list[list[float]]:
         return [self._embed(tokens) for tokens in inputs]

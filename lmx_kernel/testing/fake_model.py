@@ -23,6 +23,10 @@ class FakeModel:
     :ivar says: it answers with this text, a token a byte, instead of counting.
     :ivar load_s: how long loading takes, with progress all along.
     :ivar load_hang: loading never ends, and reports no progress.
+    :ivar long_load_s: loading, or measuring, takes this long in addition, without a report.
+    :ivar long_step_s: a decode step takes this long in addition, ``times`` times in all.
+    :ivar shows: what is to be seen during both: the engine's pulse, CPU time, memory that becomes
+        resident, a device that computes, or nothing.
     :ivar load_error: loading fails with this message.
     :ivar memory_bytes: the estimate.
     :ivar allocate_bytes: what it really takes at load.
@@ -45,6 +49,9 @@ class FakeModel:
     says: str = ""
     load_s: float = 0.0
     load_hang: bool = False
+    long_load_s: float = 0.0
+    long_step_s: float = 0.0
+    shows: Literal["pulse", "cpu", "memory", "device", "nothing"] = "nothing"
     load_error: str = ""
     memory_bytes: int = 1024 * 1024
     allocate_bytes: int = 0

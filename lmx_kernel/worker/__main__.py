@@ -95,6 +95,8 @@ def _read(channel: Channel, loop: Loop) -> None:
     try:
         while True:
             message = channel.receive()
+            if isinstance(message, wire.Ping):
+                channel.send(wire.Beat(loop.pulse()))
             if isinstance(message, wire.Prepare):
                 loop.prepare(message)
             elif isinstance(message, wire.Start | wire.Drop | wire.Trim | wire.Ping):

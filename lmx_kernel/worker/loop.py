@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import define, evolve
 
-from lmx_kernel.engine.protocol import Engine, Sequence, Step, TokenLogprobs
+from lmx_kernel.engine.protocol import Engine, LongSteps, Sequence, Step, TokenLogprobs
 from lmx_kernel.errors import LmxError
 from lmx_kernel.text.constraints.protocol import CandidateMask
 from lmx_kernel.text.formats.protocol import offered_tools
@@ -43,8 +43,8 @@ class _Running:
 
 
 class Loop:
-    """Runs one engine. :meth:`prepare` and :meth:`take` are called from the channel's reading
-    thread, all else from the main thread.
+    """Runs one engine. :meth:`prepare`, :meth:`take` and :meth:`pulse` are called from the
+    channel's reading thread, all else from the main thread.
     """
 
     def __init__(
@@ -71,6 +71,10 @@ class Loop:
             self._preparer.when_prepared(message.id, deliver)
         else:
             deliver()
+
+    def pulse(self) -> int | None:
+        """Return how far the engine is within a call; 0 if it does not tell. For any thread."""
+        return self._engine.pulse() if isinstance(self._engine, LongSteps) else 0
 
     def run(self) -> None:
         """Serve for ever: the process ends with its channel, not here."""

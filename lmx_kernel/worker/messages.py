@@ -73,7 +73,7 @@ class Trim:
 
 @frozen
 class Ping:
-    """Prove that the loop is alive."""
+    """Answered by Beat at once, and by Pong when the loop comes round to it."""
 
 
 # --- worker to kernel ----------------------------------------------------------------------------
@@ -167,8 +167,17 @@ class Observed:
 
 
 @frozen
+class Beat:
+    """How far the engine is within a call; see :class:`lmx_kernel.engine.protocol.LongSteps`.
+    Sent by another thread than the one that may be in such a call, so it proves little by itself.
+    """
+
+    pulse: int | None
+
+
+@frozen
 class Pong:
-    """The answer to Ping."""
+    """The loop is alive."""
 
 
 Message = (
@@ -187,6 +196,7 @@ Message = (
     | Refused
     | Stepped
     | Observed
+    | Beat
     | Pong
 )
 

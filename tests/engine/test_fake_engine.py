@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from lmx_kernel.testing.engine_checks import EngineChecks
-from lmx_kernel.testing.engine_feature_checks import MaskChecks
+from lmx_kernel.testing.engine_feature_checks import LongStepChecks, MaskChecks
 from lmx_kernel.testing.fake_engine import VOCABULARY, lmx_open_engine
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import write_fake_models
 from lmx_kernel.types import EngineSpec, LoadOptions, ModelCard
 
 
-class TestFakeEngine(EngineChecks, MaskChecks):
+class TestFakeEngine(EngineChecks, MaskChecks, LongStepChecks):
     vocabulary = VOCABULARY
 
     @pytest.fixture

@@ -90,6 +90,8 @@ MESSAGES = [
     wire.Stepped((wire.Routed(9, tuple(EVENTS)), wire.Routed(8, ()))),
     wire.Stepped(),
     wire.Observed(EngineStats(cache_tokens_used=3, details={"peak_bytes": 1.5})),
+    wire.Beat(7),
+    wire.Beat(None),
     wire.Pong(),
 ]
 

@@ -10,7 +10,7 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from lmx_gguf_backend.context import Context, Outcome, Piece
-from lmx_gguf_backend.library import Model
+from lmx_gguf_backend.library import Model, has_gpu
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefill_budget import LEAST_ROWS, TILE_ROWS, PrefillBudget
 from lmx_gguf_backend.prefix import distinct
@@ -34,7 +34,7 @@ Work = list[tuple[SlotSequence, Piece]]
 
 @define(eq=False)
 class GgufEngine:
-    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`.
+    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
 
     :param prefixes: None where the model cannot share them.
     """
@@ -213,6 +213,12 @@ class GgufEngine:
         :raises InvalidRequestError: always.
         """
         raise InvalidRequestError("this model continues text; it makes no embeddings")
+
+    def pulse(self) -> int | None:
+        """Return a number that changes while nodes are computed; None where a GPU may do that, of
+        which the library does not tell.
+        """
+        return None if has_gpu() else self._context.pulse.read()
 
     def trim(self) -> None:
         """Forget the kept prefixes: what hot ones hold of the cache, and the states of parked ones.

@@ -100,8 +100,6 @@ def _open_embedding(
     encoder = Encoder.open(model, spec.options, settings, settings.threads or _cores())
     encoder.encode([[0]])  # touches the weights
     progress(1.0)
-    # progress while encoding, or the watchdog would take the worker for hung
-    encoder.tell(lambda: progress(1.0))
     parallel, longest = spec.options.parallel, spec.options.context_length
     return EmbeddingEngine(
         tokenizer=GgufTokenizer.of(model),

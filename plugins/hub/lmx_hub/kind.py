@@ -65,7 +65,8 @@ class Downloads:
         return f"{spec.repo}@{spec.revision}:{spec.quantization or ''}{files}"
 
     async def run(self, spec: DownloadSpec, report: Report) -> Mapping[str, Any]:
-        """Download, from where an earlier run stopped.
+        """Download, from where an earlier run stopped. While the hub is away, wait for it, and
+        report that.
 
         :raises LmxError: the model is missing, closed, damaged or refused; the hub is away; the
             disk is full.
@@ -81,7 +82,7 @@ class Downloads:
             "endpoint": settings.endpoint,
             "reserve_bytes": settings.reserve_bytes,
             "stall_timeout_s": settings.stall_timeout_s,
-            "tries": settings.tries,
+            "wait_s": settings.wait_s,
         }
         token = settings.token or os.environ.get("HF_TOKEN")
         secrets = {"HF_TOKEN": token} if token else {}

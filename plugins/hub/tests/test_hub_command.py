@@ -168,3 +168,21 @@ async def test_a_terminal_shows_how_far_a_download_is(serve, go, terminal):
         go.set()
         out, _ = await pulling.communicate()
     assert (pulling.returncode, out) == (0, b"acme/x is here (4 MiB).\n")
+
+
+async def test_a_terminal_says_what_a_download_waits_for(serve, go, hub, terminal):
+    ours, theirs = terminal
+    shown = ""
+    go.set()
+    async with serve() as client:
+        hub.errors["acme/x"] = lambda handler, _: setattr(handler, "close_connection", True)
+        pulling = await client.start("acme/x", stderr=theirs)
+        async with asyncio.timeout(30):
+            while "waiting for the network: the hub cannot be reached" not in shown:
+                await asyncio.sleep(0.02)  # a terminal cannot be awaited
+                with suppress(BlockingIOError):
+                    shown += os.read(ours, 4096).decode()
+        assert (await client.job())["note"].startswith("waiting for the network")
+        hub.errors.clear()
+        out, _ = await pulling.communicate()
+    assert (pulling.returncode, out) == (0, b"acme/x is here (4 MiB).\n")

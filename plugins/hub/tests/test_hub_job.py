@@ -59,7 +59,7 @@ def kind(hub, root):
     """Return a function that makes the kind of job, with some settings changed."""
 
     def make(**changes):
-        settings = {"folder": root, "endpoint": hub.url, "reserve_bytes": 0, "tries": 1}
+        settings = {"folder": root, "endpoint": hub.url, "reserve_bytes": 0, "wait_s": 0}
         return Downloads(HubSettings(**settings | changes))
 
     return make

@@ -30,7 +30,7 @@ from lmx_mlx_backend.sampler import Table
 
 @define(eq=False)
 class MlxEngine:
-    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`.
+    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
 
     :param store: kept prefixes, or None where the model's caches cannot be copied.
     :param ahead: the next step is computed while the last is read.
@@ -44,6 +44,7 @@ class MlxEngine:
     _groups: Groups
     _ahead: bool
     _running: RunningSet[Row] = field(init=False)
+    _pulse: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._running = RunningSet(self.limits, self._model.vocabulary, self._release)
@@ -104,6 +105,7 @@ class MlxEngine:
             for row in rows:
                 self._running.fail(row, _reason(error))
             return
+        self._pulse += 1
         for row, token in zip(rows, tokens, strict=True):
             if token is not None:
                 self._give_out(group, row, token)
@@ -174,6 +176,7 @@ class MlxEngine:
         except COMPUTE_ERRORS as error:
             self._running.fail(row, _reason(error))
             return
+        self._pulse += 1
         self._running.report_progress(row)
 
     def _complete(self, rows: list[Row]) -> None:
@@ -201,6 +204,7 @@ class MlxEngine:
         counts = row_counts(rows, vocabulary)
         chosen = choose_next(rows, Table.of([row.sampling for row in rows]), logits, counts)
         tokens = read_tokens(rows, chosen)
+        self._pulse += 1
         group = Group(list(rows), cache, chosen.given_out(), vocabulary, counts)
         self._groups.all.append(group)
         for row, token in zip(rows, tokens, strict=True):
@@ -222,6 +226,12 @@ class MlxEngine:
         :raises InvalidRequestError: always.
         """
         raise InvalidRequestError("the MLX backend makes no embeddings")
+
+    def pulse(self) -> int | None:
+        """Return how many pieces of work were computed; None on a GPU, on which a single one may
+        take long, without a sign of it in this process.
+        """
+        return None if self._ahead else self._pulse
 
     def trim(self) -> None:
         """Forget the kept prefixes, and free the buffers that MLX keeps for later."""
