@@ -41,6 +41,7 @@ from lmx_kernel.interfaces.status import (
 )
 from lmx_kernel.interfaces.surface import (
     ApiSurface,
+    HeaderRouted,
     HttpRequest,
     Operation,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "ApiSurface",
     "Backend",
     "Finding",
+    "HeaderRouted",
     "HttpRequest",
     "Job",
     "JobError",
