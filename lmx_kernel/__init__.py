@@ -18,6 +18,7 @@ The daemon:
     cli/                the ``lmx`` command; ``lmx serve`` runs the daemon
     daemon/             start, background tasks and shutdown of the server
     http/               from a socket to a surface plugin: limits, timeouts, errors, log line
+    dialect/            what surface plugins have in common: fields, checks, whole answers
     access/             API keys, their scopes, and who is authorised
     kernel/             builds the kernel from config and plugins; implements the Kernel interface
     routing/            chooses the model of a request, with fallback to the next candidate

@@ -96,5 +96,5 @@ class Shell:
         request = exchange.request
         if fault.error.status == 401 and "text/html" in request.headers.get("accept", ""):
             exchange.extra_headers.append(ASK_FOR_KEY)
-        answer = self.renderer.render(fault.error, request.path)
+        answer = self.renderer.render(fault.error, request.path, request.headers)
         await exchange.answer(answer, fault.headers, close=self.is_draining)

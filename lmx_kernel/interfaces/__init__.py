@@ -2,6 +2,7 @@
 interface of the kernel that plugins call (:class:`Kernel`).
 """
 
+from lmx_kernel.interfaces.answer import Answer
 from lmx_kernel.interfaces.backend import (
     Backend,
     ModelSource,
@@ -17,7 +18,6 @@ from lmx_kernel.interfaces.job import (
     ReusableJobKind,
 )
 from lmx_kernel.interfaces.kernel import (
-    Answer,
     Jobs,
     Kernel,
 )
@@ -39,8 +39,10 @@ from lmx_kernel.interfaces.status import (
     ModelFigures,
     ModelStatus,
 )
+from lmx_kernel.interfaces.stored_answer import StoredAnswer, StoredAnswers
 from lmx_kernel.interfaces.surface import (
     ApiSurface,
+    HeaderRouted,
     HttpRequest,
     Operation,
 )
@@ -52,6 +54,7 @@ __all__ = [
     "ApiSurface",
     "Backend",
     "Finding",
+    "HeaderRouted",
     "HttpRequest",
     "Job",
     "JobError",
@@ -74,4 +77,6 @@ __all__ = [
     "Router",
     "RoutingContext",
     "SettingsSection",
+    "StoredAnswer",
+    "StoredAnswers",
 ]

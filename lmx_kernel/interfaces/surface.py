@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -79,4 +79,18 @@ class ApiSurface(Protocol):
 
     def example(self, url: str, model: str) -> str:
         """Return an example for a shell, for the server at ``url`` and one of its models."""
+        ...
+
+
+@runtime_checkable
+class HeaderRouted(Protocol):
+    """An HTTP dialect that answers paths of other dialects too, where a request has its header.
+
+    :ivar header: the header's name, in lower case.
+    """
+
+    header: str
+
+    def header_routes(self) -> Iterable[tuple[str, object]]:
+        """Return pairs of a falcon URI template and the resource for requests with the header."""
         ...

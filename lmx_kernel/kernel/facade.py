@@ -16,7 +16,7 @@ from lmx_kernel.config import ConfigError
 from lmx_kernel.config.live import change, show
 from lmx_kernel.errors import ConflictError, InvalidRequestError, LmxError, UnavailableError
 from lmx_kernel.events import Observer, RequestRefused, Stopping
-from lmx_kernel.http.context import note_answer
+from lmx_kernel.http.context import caller, note_answer
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import (
     ApiSurface,
@@ -25,6 +25,7 @@ from lmx_kernel.interfaces import (
     KernelStatus,
     ModelStatus,
     PluginStatus,
+    StoredAnswers,
 )
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.boot import Booted
@@ -112,6 +113,14 @@ class KernelFacade(Kernel):
     @property
     def jobs(self) -> Jobs:
         return self._jobs
+
+    @property
+    def stored_answers(self) -> StoredAnswers:
+        raise NotImplementedError  # the branch `durable` brings it
+
+    @property
+    def caller(self) -> HttpRequest | None:
+        return caller()
 
     def settings(self, cls: type[T]) -> T:
         return self._settings.get(cls)

@@ -122,7 +122,8 @@ class LiveAnswer(Answer):
         seed = request.sampling.seed
         base = secrets.randbelow(MAX_SEED) if seed is None else seed
         candidates = [
-            Candidate(self, index, (base + index) & MAX_SEED) for index in range(request.candidates)
+            Candidate(self, index, (base + index) & MAX_SEED, list(request.said))
+            for index in range(request.candidates)
         ]
         self.resume = ResumeState(candidates, number, wire_id=number)
         self._on_close = on_close

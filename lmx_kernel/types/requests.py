@@ -168,6 +168,9 @@ class GenerationRequest:
     :param constraint: structured output; None for free text.
     :param reasoning_tokens: the most tokens of reasoning, after which the model must answer; None
         for no limit.
+    :param said: the tokens that the only candidate has said already, before a restart of the
+        daemon, say: it goes on after them, and only what follows is in the answer's events. The
+        same seed must be given for the same text.
     """
 
     model: str
@@ -181,3 +184,4 @@ class GenerationRequest:
     parallel_tool_calls: bool = True
     constraint: Constraint | None = None
     reasoning_tokens: int | None = None
+    said: tuple[int, ...] = ()

@@ -190,6 +190,31 @@ async def test_a_seeded_stream_resumes_as_it_began(tmp_path):
         assert (await generate(stage.kernel, "bad", **fields))[0] == expected
 
 
+@pytest.mark.parametrize("said", [0, 1, 7, 12])
+async def test_an_answer_goes_on_after_what_it_said_before(tmp_path, said):
+    """As after a restart of the daemon: the reader knows the beginning already."""
+    fields = {"sampling": Sampling(seed=5), "max_tokens": 12, "stop": ("never",)}
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as running:
+        events = [event async for event in await running.kernel.generate(ask("m", **fields))]
+        whole = [event for event in events if isinstance(event, TextDelta)]
+        tokens = [token for event in whole for token in event.tokens]
+        answer = await running.kernel.generate(ask("m", said=tuple(tokens[:said]), **fields))
+        rest = [event async for event in answer]
+    told = [event for event in rest if isinstance(event, TextDelta)]
+    assert [token for event in told for token in event.tokens] == tokens[said:]
+    before = [event.text for event in whole[:said]]
+    assert "".join([*before, *(event.text for event in told)]) == "".join(e.text for e in whole)
+    assert rest[-1] == events[-1]
+    assert answer.usage().completion_tokens == len(tokens)
+
+
+async def test_the_stop_text_that_ended_an_answer_is_told(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel(says="one two three")}) as running:
+        answer = await running.kernel.generate(ask("m", stop=("three", " two")))
+        (end,) = [event async for event in answer if isinstance(event, Finished)]
+    assert (end.reason, end.stop) == ("stop", " two")
+
+
 async def test_a_request_that_meets_two_crashes_fails_and_its_neighbours_go_on(tmp_path):
     script = FakeModel(tokens_per_s=50, poison="POISON")
     async with running_kernel(tmp_path, {"m": script}) as stage:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from lmx_kernel.dialect.json_values import check_json
+from lmx_kernel.dialect.refused import check_supported
+from lmx_kernel.dialect.sampling import make_sampling
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
 from lmx_kernel.types import (
     ChatPrompt,
@@ -14,13 +17,11 @@ from lmx_kernel.types import (
     TextPrompt,
     TokenPrompt,
 )
-from lmx_openai_api.checks import check_json, check_supported
 from lmx_openai_api.messages import message
 from lmx_openai_api.response_format import constraint
 from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody, GenerationBody, Stop
 from lmx_openai_api.tools import tool, tool_choice
 
-LEAST_TOP_P = 1e-6  # 0 keeps the likeliest token only
 MAX_PROMPTS = 32
 MAX_EMBEDDED = 2048
 _FIXED_OPTIONS = {"add_generation_prompt": True, "continue_final_message": False}
@@ -163,18 +164,19 @@ def _reasoning_tokens(body: ChatBody) -> int | None:
 
 
 def _sampling(body: GenerationBody) -> Sampling:
-    given: dict[str, Any] = {
-        "temperature": body.temperature,
-        "top_k": None if body.top_k is None else max(body.top_k, 0),
-        "top_p": None if body.top_p is None else max(body.top_p, LEAST_TOP_P),
-        "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty or body.repeat_penalty,
-        "presence_penalty": body.presence_penalty,
-        "frequency_penalty": body.frequency_penalty,
-        "seed": None if body.seed == -1 else body.seed,
-        "logit_bias": body.logit_bias,
-    }
-    return Sampling(**{name: value for name, value in given.items() if value is not None})
+    return make_sampling(
+        {
+            "temperature": body.temperature,
+            "top_k": body.top_k,
+            "top_p": body.top_p,
+            "min_p": body.min_p,
+            "repetition_penalty": body.repetition_penalty or body.repeat_penalty,
+            "presence_penalty": body.presence_penalty,
+            "frequency_penalty": body.frequency_penalty,
+            "seed": None if body.seed == -1 else body.seed,
+            "logit_bias": body.logit_bias,
+        }
+    )
 
 
 def _max_tokens(name: str, value: int | None) -> int | None:

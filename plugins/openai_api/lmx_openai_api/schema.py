@@ -1,61 +1,45 @@
 """What clients may send: one definition that parses, validates and documents a request.
 
-A field that is not listed is ignored. A field marked :func:`refused` is known to mean something
-LMX does not do: it may only carry a value that asks for nothing.
+A field that is not listed is ignored. A field marked :func:`~lmx_kernel.dialect.refused.refused`
+is known to mean something LMX does not do: it may only carry a value that asks for nothing.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Annotated, Literal
 
-import msgspec
 from attrs import frozen
 from msgspec import Meta, Raw
 
-INT32_MAX = 2**31 - 1
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-UINT64_MAX = 2**64 - 1
+from lmx_kernel.dialect.fields import (
+    INT32_MAX,
+    Bias,
+    Effort,
+    FunctionName,
+    JsonObject,
+    MinP,
+    ModelName,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    StopText,
+    StopTexts,
+    Temperature,
+    TokenId,
+    TopK,
+    TopLogprobs,
+    TopP,
+)
+from lmx_kernel.dialect.refused import ABSENT, misplaced, refused
 
-
-def refused(*harmless: Any) -> Meta:
-    """Mark a field that is refused, unless it is absent, null or one of ``harmless``."""
-    # The values are named in the description also because typing would take 0 and False for equal.
-    values = " or ".join(msgspec.json.encode(value).decode() for value in (None, *harmless))
-    return Meta(
-        description=f"Not served: takes only {values}.",
-        extra_json_schema={"enum": [None, *harmless]},
-    )
-
-
-def refused_fields(cls: type[Any]) -> dict[str, frozenset[bytes]]:
-    """Return the fields of ``cls`` that are refused, and the compact JSON that each may have."""
-    fields = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        if get_origin(hint) is Annotated and hint.__origin__ is Raw:
-            harmless = hint.__metadata__[0].extra_json_schema["enum"]
-            fields[name] = frozenset(map(msgspec.json.encode, harmless))
-    return fields
-
-
-ABSENT: Any = None  # a Raw has no null
-ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 # These are checked later, to say which one it is.
 PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text", "refusal"]})]
 FunctionType = Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
-FunctionName = Annotated[str, Meta(max_length=128, pattern=r"^[\w.:/@-]+$")]
-JsonObject = dict[str, Any]
 Strictness = bool | Literal["true", "false"]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 TokenBudget = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-StopText = Annotated[str, Meta(max_length=256)]
-Stop = StopText | Annotated[list[StopText], Meta(max_length=16)]
-TokenId = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+Stop = StopText | StopTexts
 MaxTokens = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
-RepetitionPenalty = Annotated[float, Meta(gt=0, le=10)]
-Bias = Annotated[float, Meta(ge=-100, le=100)]
-TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 PromptItem = str | TokenId | Annotated[list[TokenId], Meta(min_length=1)]
 
 
@@ -193,11 +177,11 @@ class GenerationBody:
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     max_tokens: MaxTokens | None = None
     stop: Stop | None = None
-    seed: Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=INT32_MAX)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    seed: Seed | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
     repeat_penalty: RepetitionPenalty | None = None
     repetition_penalty: RepetitionPenalty | None = None
     presence_penalty: Penalty | None = None
@@ -272,6 +256,7 @@ class ChatBody(GenerationBody):
     audio: Annotated[Raw, refused()] = ABSENT
     prediction: Annotated[Raw, refused()] = ABSENT
     web_search_options: Annotated[Raw, refused()] = ABSENT
+    system: Annotated[Raw, misplaced("/v1/messages")] = ABSENT
 
 
 @frozen(kw_only=True)

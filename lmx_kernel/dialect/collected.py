@@ -25,10 +25,12 @@ class CollectedAnswer:
     """The output of one candidate so far.
 
     :ivar reason: why it ended; "" while it goes on.
+    :ivar stop: the stop string that ended it; "" for none.
     :ivar logprobs: of all its tokens.
     """
 
     reason: str = ""
+    stop: str = ""
     logprobs: list[Logprobs] = field(factory=list)
     _text: list[str] = field(factory=list)
     _reasoning: list[str] = field(factory=list)
@@ -62,7 +64,7 @@ class CollectedAnswer:
             case ToolCallDelta():
                 self._calls[event.index][1].append(event.arguments)
             case Finished():
-                self.reason = event.reason
+                self.reason, self.stop = event.reason, event.stop
 
 
 async def collect(answer: Answer) -> dict[int, CollectedAnswer]:

@@ -1,0 +1,91 @@
+"""Stored answers: kept in a file for later requests, and computed whoever is connected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from attrs import frozen
+
+from lmx_kernel.interfaces.answer import Answer
+from lmx_kernel.types import Event, GenerationRequest, Usage
+
+
+@frozen(kw_only=True)
+class StoredAnswer:
+    """An answer that is kept, without its events.
+
+    :ivar id: unique; chosen by the surface.
+    :ivar owner: the name of the API key that it belongs to; "" without keys.
+    :ivar surface: the name of the surface that it belongs to.
+    :ivar body: what the surface needs to render it, in a form of its own.
+    :ivar model: the catalogue id of the model that answers; "" while that is not known.
+    :ivar created_at: in seconds since the epoch, as ``ended_at``, which is None while it runs.
+    :ivar outcome: ``ok``, ``cancelled`` or an error's code; None while it runs.
+    :ivar problem: the error's message.
+    :ivar usage: its tokens and times; None while it runs.
+    """
+
+    id: str
+    owner: str
+    surface: str
+    body: bytes
+    model: str = ""
+    created_at: float
+    ended_at: float | None = None
+    outcome: str | None = None
+    problem: str = ""
+    usage: Usage | None = None
+
+
+class StoredAnswers(Protocol):
+    """The answers that are kept, within limits of count, bytes and age: the oldest complete ones
+    are forgotten first.
+    """
+
+    async def put(self, answer: StoredAnswer, events: Sequence[Event]) -> None:
+        """Keep a complete answer.
+
+        :raises ConflictError: there is one of that id.
+        """
+        ...
+
+    async def start(self, answer: StoredAnswer, request: GenerationRequest) -> None:
+        """Compute an answer in the background. It goes on when nobody reads it, and after the
+        daemon was restarted or killed.
+
+        :raises ConflictError: there is one of that id.
+        :raises LmxError: as :meth:`Kernel.generate`; nothing is kept then.
+        """
+        ...
+
+    def get(self, answer_id: str, owner: str) -> StoredAnswer:
+        """Return an answer.
+
+        :raises NotFoundError: there is none of that id that belongs to ``owner``.
+        """
+        ...
+
+    def read(self, answer_id: str, owner: str) -> Answer:
+        """Return an answer to be read from its first event on, those that come later included.
+        Closing it ends the reading alone. Its events are those that the answer had, in order; none
+        is left out or said twice, whatever happened to the daemon.
+
+        :raises NotFoundError: as :meth:`get`.
+        """
+        ...
+
+    async def cancel(self, answer_id: str, owner: str) -> StoredAnswer:
+        """Cancel an answer that is computed in the background, and return it with what was said so
+        far. Has no effect on a complete one.
+
+        :raises NotFoundError: as :meth:`get`.
+        """
+        ...
+
+    async def delete(self, answer_id: str, owner: str) -> None:
+        """Forget an answer; one that is still computed is cancelled.
+
+        :raises NotFoundError: as :meth:`get`.
+        """
+        ...
