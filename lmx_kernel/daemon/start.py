@@ -23,9 +23,8 @@ from lmx_kernel.daemon.run_file import answers, local_url, read
 from lmx_kernel.daemon.sd_notify import is_journal, notify, watchdog_s
 from lmx_kernel.daemon.serve import NAME, serve
 from lmx_kernel.http.app import RouteClashError
+from lmx_kernel.http.connection_limits import files_wanted
 from lmx_kernel.http.port import AddressNotReadyError, ListenError, PortInUseError, greeting_at
-from lmx_kernel.http.protocol import POLITE_CONNECTIONS
-from lmx_kernel.http.server import FILES_FOR_OTHERS
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.kernel.boot import boot
 from lmx_kernel.kernel.safe_mode import CrashLoopGuard
@@ -73,7 +72,7 @@ def _attempt(home: Path, config: Path | None, *, is_supervised: bool) -> ExitSta
             server = booted.settings.get(ServerSettings)
             keys = Keyring(KeyFile(booted.settings.home), server.api_key)
             check_bind(server.host, keys)
-            raise_file_limit(server.max_connections + POLITE_CONNECTIONS + FILES_FOR_OTHERS)
+            raise_file_limit(files_wanted(server.max_connections))
             uvloop.run(serve(booted, guard, keys, needs_liveness=needs_liveness))
     except REFUSALS as error:
         guard.withdraw()

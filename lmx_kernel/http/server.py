@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 from email.utils import formatdate
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 from uvicorn import Config
 
 from lmx_kernel.http.connection import Connections
+from lmx_kernel.http.connection_limits import ConnectionLimits
 from lmx_kernel.http.port import BACKLOG, listen
 from lmx_kernel.http.protocol import HttpConnection
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 
 STOP_S = 2.0  # for handlers to tidy up once their clients are cut off
-FILES_FOR_OTHERS = 128  # models, workers, logs
 
 
 class HttpServer:
@@ -53,11 +52,11 @@ class HttpServer:
         """Serve from now on; :meth:`bind` first if that was not done."""
         sock = self._socket or self.bind()
         config = _uvicorn_config(self._settings, self._shell)
-        limit = _max_connections(self._settings)
+        limits = ConnectionLimits.of_process(self._settings.max_connections)
         self._tick()
         self._listener = await asyncio.get_running_loop().create_server(
             lambda: HttpConnection(
-                config, self._connections, self._settings, self._shell.renderer, limit
+                config, self._connections, self._settings, self._shell.renderer, limits
             ),
             sock=sock,
             backlog=BACKLOG,
@@ -123,10 +122,3 @@ def _uvicorn_config(settings: ServerSettings, app: Any) -> Config:
     )
     config.load()
     return config
-
-
-def _max_connections(settings: ServerSettings) -> int:
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return settings.max_connections
-    return min(settings.max_connections, max(16, files - FILES_FOR_OTHERS))
