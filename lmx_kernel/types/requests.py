@@ -168,6 +168,10 @@ class GenerationRequest:
     :param constraint: structured output; None for free text.
     :param reasoning_tokens: the most tokens of reasoning, after which the model must answer; None
         for no limit.
+    :param caller: callers take turns in a model's queue. The kernel sets it for what comes by HTTP:
+        to the name of the API key, or without one to a name of the HTTP request.
+    :param cache_space: what was computed for a prompt serves only requests of the same space. The
+        kernel sets it for what comes by HTTP: to the name of the API key, or "" without one.
     """
 
     model: str
@@ -181,3 +185,5 @@ class GenerationRequest:
     parallel_tool_calls: bool = True
     constraint: Constraint | None = None
     reasoning_tokens: int | None = None
+    caller: str = ""
+    cache_space: str = ""
