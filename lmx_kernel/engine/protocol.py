@@ -92,6 +92,8 @@ class Sequence:
     :param sampling: its seed is always set.
     :param logprobs: None, or how many alternatives beside the chosen token.
     :param mask: which tokens it may have, after the ``produced`` ones; None for any.
+    :param cache_space: what is computed for one sequence may serve another one of the same space,
+        and no others: neither when it is kept, nor while it runs, nor in :class:`Progress`.
     """
 
     id: int
@@ -100,6 +102,7 @@ class Sequence:
     sampling: Sampling
     logprobs: int | None = None
     mask: TokenMask | None = None
+    cache_space: str = ""
 
 
 @frozen

@@ -21,6 +21,8 @@ class ServerSettings:
         an address that others can reach, none means any.
     :ivar allowed_origins: web pages that may ask, such as ``https://chat.lan``; ``*`` for all. Its
         own pages always may.
+    :ivar share_prefixes: what was computed for the prompt of one key serves those of all keys, who
+        can tell from the time and the figures of their answers what the others have sent.
     :ivar max_body_bytes: longest body of one request.
     :ivar max_bodies_bytes: most bytes held for bodies of all requests that are not answered yet;
         an eighth of it for bodies that come without a declared length.
@@ -39,6 +41,7 @@ class ServerSettings:
     api_key: str = field(default="", repr=False)
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    share_prefixes: bool = False
     max_body_bytes: int = field(default=16 * MIB, validator=validators.gt(0))
     max_bodies_bytes: int = field(default=256 * MIB, validator=validators.gt(0))
     max_header_bytes: int = field(default=64 * KIB, validator=validators.ge(KIB))

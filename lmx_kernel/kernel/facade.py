@@ -16,7 +16,8 @@ from lmx_kernel.config import ConfigError
 from lmx_kernel.config.live import change, show
 from lmx_kernel.errors import ConflictError, InvalidRequestError, LmxError, UnavailableError
 from lmx_kernel.events import Observer, RequestRefused, Stopping
-from lmx_kernel.http.context import caller, note_answer
+from lmx_kernel.http.context import caller, note_answer, with_caller
+from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import (
     ApiSurface,
@@ -256,6 +257,9 @@ class KernelFacade(Kernel):
             raise ConflictError(f"{card.id} is loaded; unload it first")
 
     async def _submit(self, request: GenerationRequest) -> LiveAnswer:
+        share_prefixes = self._settings.get(ServerSettings).share_prefixes
+        request = with_caller(request, share_prefixes=share_prefixes)
+
         def take(card: ModelCard) -> LiveAnswer:
             _check_capable(card, request)
             return self._lifecycle.submit(card, request)

@@ -47,7 +47,7 @@ class _Worker:
 
 
 class Dispatcher:
-    """Queues requests and runs them, first come, first served.
+    """Queues requests and runs them; callers take turns.
 
     :param wake: called when something waits and no worker is attached.
     :param on_quiet: called when all that was queued before :meth:`end_turn` has finished; maybe

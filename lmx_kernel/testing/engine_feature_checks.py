@@ -58,6 +58,31 @@ class PrefixChecks(Checks):
             assert [driver.cached(number) for number in range(4)] == [0, 199, 199, 199]
             assert len({tuple(answer) for answer in answers}) == 4
 
+    def test_prefixes_are_shared_within_a_cache_space_only(self, open_engine: OpenEngine) -> None:
+        """Kept ones, those of running sequences, and those that are being computed."""
+        driver = Driver(open_engine(cache=4096))
+        tokens = prompt(1, 100)
+        answer = driver.answer(tokens, 8, cache_space="a")
+        driver.add(0, tokens, cache_space="b")
+        driver.add(1, tokens, cache_space="b")
+        driver.step()
+        driver.add(2, tokens, cache_space="c")
+        driver.add(3, tokens, cache_space="a")
+        assert driver.run(0, 1, 2, 3, count=8) == [answer] * 4
+        assert [driver.cached(number) for number in range(4)] == [0, 99, 0, 99]
+
+    def test_a_space_keeps_its_prefix_beside_a_longer_one_of_another(
+        self, open_engine: OpenEngine
+    ) -> None:
+        driver = Driver(open_engine(cache=4096))
+        tokens = prompt(1, 100)
+        driver.answer(tokens, 4, cache_space="a")
+        driver.answer(tokens + prompt(2, 50)[1:], 4, cache_space="b")
+        driver.add(1, tokens, cache_space="a")
+        driver.add(2, tokens, cache_space="b")
+        driver.run(1, 2, count=4)
+        assert [driver.cached(1), driver.cached(2)] == [99, 99]
+
     def test_who_waits_for_a_prefix_survives_its_cancel(self, open_engine: OpenEngine) -> None:
         driver = Driver(open_engine())
         self.slow_down(driver.engine)

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 import zlib
+from collections import deque
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from lmx_kernel.engine.protocol import (
     TokenMask,
 )
 from lmx_kernel.engine.running import NOT_FINITE, RunningSequence, RunningSet
+from lmx_kernel.engine.sequences import common
 from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.testing.fake_model import FakeModel, use_up
@@ -38,6 +40,7 @@ CLOSERS = (END, *b'"}]')
 CHUNK = 64
 EFFORT_S, EFFORT_BYTES = 0.02, 128 * 1024
 SOUR_AT = 3
+MOST_KEPT = 16
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
 
@@ -134,6 +137,7 @@ class FakeEngine:
         self._made = 0
         self._memory = [memory]
         self._effort = _Effort(script.shows)
+        self._kept: deque[_Run] = deque(maxlen=MOST_KEPT)
 
     def add(self, sequence: Sequence) -> None:
         self._running.check(sequence)
@@ -143,7 +147,9 @@ class FakeEngine:
         self._running.add(_Run(request=sequence, start=start))
 
     def remove(self, sequence_id: int) -> None:
-        self._running.remove(sequence_id)
+        run = self._running.remove(sequence_id)
+        if run is not None and self._script.shares_prefixes and not run.in_prefill:
+            self._kept.append(run)
 
     def step(self) -> Step:
         self._effort.pulse += 1
@@ -168,9 +174,11 @@ class FakeEngine:
 
     def trim(self) -> None:
         del self._memory[1:]
+        self._kept.clear()
 
     def stats(self) -> EngineStats:
-        return EngineStats(cache_tokens_used=sum(run.done for run in self._running))
+        used, kept = sum(run.done for run in self._running), len(self._kept)
+        return EngineStats(cache_tokens_used=used, details={"kept_prefixes": kept})
 
     def close(self) -> None:
         self._running.clear()
@@ -187,6 +195,8 @@ class FakeEngine:
     def _prefill(self, run: _Run) -> None:
         if not run.in_prefill or not (run.done or self._running.has_room_for(run)):
             return
+        if run.cached is None and not self._begin(run):
+            return
         chunk = min(CHUNK, run.pending)
         if self._script.prefill_tokens_per_s:
             time.sleep(chunk / self._script.prefill_tokens_per_s)
@@ -194,6 +204,20 @@ class FakeEngine:
             os.abort()
         run.done += chunk
         self._running.report_progress(run)
+
+    def _begin(self, run: _Run) -> bool:
+        """Begin a prompt with what was computed for others; False if it waits for one of them."""
+        older = self._running.older_prompts(run)
+        others = (*self._kept, *self._running) if self._script.shares_prefixes else ()
+        if others and any(shared > other.done for other, shared in older):
+            return False
+        shared = (
+            min(common(run.tokens, other.tokens), other.done, len(run.tokens) - 1)
+            for other in others
+            if other.cache_space == run.cache_space
+        )
+        run.done = run.cached = max(shared, default=0)
+        return True
 
     def _decode(self, run: _Run) -> None:
         run.done = len(run.tokens)

@@ -39,6 +39,7 @@ class FakeModel:
     :ivar poison: a prompt with this text crashes the process.
     :ivar poison_in: where it does: when it is prepared, in prefill, or at its first token (decode).
     :ivar sour: a prompt with this text fails alone, at its third token.
+    :ivar shares_prefixes: what it computed for a prompt serves later ones of the same cache space.
     """
 
     context_length: int = 4096
@@ -64,6 +65,7 @@ class FakeModel:
     poison: str = ""
     poison_in: Literal["prepare", "prefill", "decode"] = "decode"
     sour: str = ""
+    shares_prefixes: bool = False
 
     @classmethod
     def read(cls, path: Path) -> FakeModel:

@@ -171,6 +171,10 @@ class GenerationRequest:
     :param said: the tokens that the only candidate has said already, before a restart of the
         daemon, say: it goes on after them, and only what follows is in the answer's events. The
         same seed must be given for the same text.
+    :param caller: callers take turns in a model's queue. The kernel sets it for what comes by HTTP:
+        to the name of the API key, or without one to a name of the HTTP request.
+    :param cache_space: what was computed for a prompt serves only requests of the same space. The
+        kernel sets it for what comes by HTTP: to the name of the API key, or "" without one.
     """
 
     model: str
@@ -185,3 +189,5 @@ class GenerationRequest:
     constraint: Constraint | None = None
     reasoning_tokens: int | None = None
     said: tuple[int, ...] = ()
+    caller: str = ""
+    cache_space: str = ""

@@ -141,6 +141,7 @@ class Loop:
             sampling=evolve(prepared.request.sampling, seed=message.seed),
             logprobs=prepared.request.logprobs,
             mask=mask,
+            cache_space=prepared.request.cache_space,
         )
         try:
             self._engine.add(sequence)

@@ -230,7 +230,7 @@ class GgufEngine:
 
     def stats(self) -> EngineStats:
         """Return current figures."""
-        held = [running.tokens[: running.done] for running in self._running]
+        held = [(one.cache_space, one.tokens[: one.done]) for one in self._running]
         store = self._prefixes.store if self._prefixes is not None else None
         return EngineStats(
             cache_tokens_used=distinct([*(store.hot_tokens() if store else ()), *held]),

@@ -73,12 +73,13 @@ class MlxEngine:
         """Take a row out of its batch, and keep its cache if that ``is_sound``."""
         cache = self._groups.take_out(row)
         if cache is not None and is_sound:
-            self._keep(row.tokens[: row.done], cache)
+            self._keep(row, cache)
             self._groups.merge()
 
-    def _keep(self, tokens: list[int], cache: caches.Cache) -> None:
-        if self._store is not None and len(tokens) >= LEAST_SHARED:
-            self._store.keep(tokens, caches.copy(cache))
+    def _keep(self, row: Row, cache: caches.Cache) -> None:
+        """Keep a copy of ``cache``, which holds what is computed of ``row``."""
+        if self._store is not None and row.done >= LEAST_SHARED:
+            self._store.keep(row.tokens[: row.done], row.cache_space, caches.copy(cache))
 
     # --- stepping
 
@@ -153,9 +154,9 @@ class MlxEngine:
             return False
         found = None
         if self._store is not None:
-            if self._comes_soon(new, self._store.best(new.tokens) + LEAST_SHARED):
+            if self._comes_soon(new, self._store.best(new.tokens, new.cache_space) + LEAST_SHARED):
                 return False
-            found = self._store.take(new.tokens)
+            found = self._store.take(new.tokens, new.cache_space)
         new.done, new.cache = found if found is not None else (0, caches.new(self._model.module))
         new.cached = new.done
         return True
@@ -182,7 +183,7 @@ class MlxEngine:
     def _complete(self, rows: list[Row]) -> None:
         """Compute what is left of prompts; where that fails for a batch, each by itself."""
         if not caches.can_trim(rows[0].cache):
-            self._keep(rows[0].tokens[: rows[0].done], rows[0].cache)
+            self._keep(rows[0], rows[0].cache)
         try:
             cache, logits = compute_last_pieces(self._model.module, rows)
         except COMPUTE_ERRORS as error:
@@ -215,7 +216,7 @@ class MlxEngine:
         for row in [row for row in rows if row in self._running]:
             kept = group.cache_of(row)
             if caches.can_trim(kept):
-                self._keep(row.tokens[: row.done], kept)
+                self._keep(row, kept)
         self._groups.merge()
 
     # --- the rest
