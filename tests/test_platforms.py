@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import ctypes
 import os
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,11 +99,18 @@ def test_a_gpu_gets_a_larger_share_of_a_large_mac(macos):
     assert darwin.gpu_bytes(64 * GIB) == 48 * GIB
 
 
-def test_what_macos_itself_answers_has_the_layout_of_its_headers():
+def test_structures_have_the_layout_of_the_headers_of_macos():
     assert ctypes.sizeof(darwin.PageCounts) == 38 * 4  # HOST_VM_INFO64_COUNT
     assert darwin.PageCounts.external.offset == 136
     assert ctypes.sizeof(darwin.ResourceUsage) == 96
     assert darwin.ResourceUsage.phys_footprint.offset == 72
+
+
+@pytest.mark.macos("its C library")
+def test_macos_itself_answers():
+    assert darwin.footprint_bytes(os.getpid()) > MIB
+    assert psutil.virtual_memory().free <= darwin.available_bytes() < machine_bytes()
+    assert GIB < darwin.gpu_bytes(machine_bytes()) <= machine_bytes()
 
 
 @pytest.mark.parametrize("library", [None, object()])
@@ -206,7 +214,7 @@ def refuse(error):
 @pytest.fixture(params=[FileNotFoundError(2, "/proc/meminfo"), psutil.AccessDenied(1)])
 def taciturn(request, monkeypatch):
     """A system on which psutil learns nothing, such as Linux without /proc."""
-    for name in ("virtual_memory", "Process", "pid_exists", "net_connections"):
+    for name in ("virtual_memory", "Process", "pid_exists", "net_connections", "process_iter"):
         monkeypatch.setattr(psutil, name, refuse(request.param))
     monkeypatch.setattr(machine, "PROC", Path("/nowhere"))
     monkeypatch.setattr(cgroup, "OWN", Path("/nowhere"))
@@ -215,6 +223,7 @@ def taciturn(request, monkeypatch):
 @pytest.mark.usefixtures("taciturn")
 def test_memory_is_known_without_proc():
     assert MIB < free_bytes() <= machine_bytes()
+    assert machine_bytes() > GIB
     assert process_bytes(os.getpid()) == 0
 
 
@@ -229,6 +238,19 @@ def test_a_daemon_is_found_without_proc(tmp_path):
 @pytest.mark.usefixtures("taciturn")
 def test_who_holds_a_port_need_not_be_known():
     assert find_listener(80) is None
+
+
+def test_a_port_that_one_s_own_process_holds_is_explained_without_root(monkeypatch):
+    """macOS tells other users' connections to root only, and psutil then tells none at all."""
+    monkeypatch.setattr(psutil, "net_connections", refuse(psutil.AccessDenied(1)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert find_listener(server.getsockname()[1]) == os.getpid()
+
+
+def test_a_machine_whose_free_pages_the_c_library_does_not_count(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", refuse(OSError(2, "/proc/meminfo")))
+    monkeypatch.setattr(os, "sysconf", refuse(ValueError("unrecognized configuration name")))
+    assert machine._memory() == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,15 @@ def _memory() -> tuple[int, int]:
     try:
         memory = psutil.virtual_memory()
     except (psutil.Error, OSError):  # no /proc: the C library knows the pages that are free
-        page = os.sysconf("SC_PAGE_SIZE")
-        return page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
+        return _pages_bytes("SC_PHYS_PAGES"), _pages_bytes("SC_AVPHYS_PAGES")
     return int(memory.total), int(memory.available)
+
+
+def _pages_bytes(name: str) -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf(name)
+    except (ValueError, OSError):  # the C library does not know this number
+        return 0
 
 
 def _swapped_bytes(pid: int) -> int:

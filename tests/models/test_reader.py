@@ -111,7 +111,11 @@ def test_a_refusal_is_the_backends_own(ask):
     [
         ("Crashing", "killed by SIGABRT"),
         ("Failing", "exited with status 1"),
-        ("Greedy", "exited with status 1"),
+        pytest.param(
+            "Greedy",
+            "exited with status 1",
+            marks=pytest.mark.linux("limits of the address space"),
+        ),
         ("Wordy", "say too much"),
         ("Broken", "not Unicode"),
     ],

@@ -11,6 +11,7 @@ import pytest
 from lmx_mlx_backend import device, findings
 from lmx_mlx_backend.backend import MlxBackend
 
+from lmx_kernel.memory.machine import machine_bytes
 from lmx_kernel.types import DeviceMemory
 
 GIB = 1 << 30
@@ -29,6 +30,7 @@ def driver(monkeypatch):
         return SimpleNamespace(total=size)
 
     def install(*sizes):
+        monkeypatch.setattr(sys, "platform", "linux")
         monkeypatch.setattr(device, "is_cpu", lambda wanted: wanted == "cpu")
         monkeypatch.setattr(pynvml, "nvmlInit", lambda: opened.append(True))
         monkeypatch.setattr(pynvml, "nvmlShutdown", opened.pop)
@@ -125,6 +127,14 @@ def test_doctor_says_that_mlx_does_not_answer(monkeypatch, error):
     [found] = findings.examine()
     assert not found.is_ok
     assert found.subject == "mlx"
+
+
+@pytest.mark.macos("Metal")
+def test_metal_itself_recommends_less_than_the_machine_has():
+    found = MlxBackend().device_memory({})
+    assert found.is_shared
+    assert found == DeviceMemory(device.look()["working_set_bytes"], is_shared=True)
+    assert GIB < found.size_bytes < machine_bytes()
 
 
 def test_mlx_itself_is_asked():
