@@ -87,7 +87,7 @@ class ChildProcess:
         try:
             await asyncio.wait({child._orphan_watch})
         except asyncio.CancelledError:
-            child.send_signal(signal.SIGKILL)  # nobody else knows of it
+            await child.end(0)  # nobody else knows of it
             raise
         return child
 
