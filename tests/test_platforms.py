@@ -8,6 +8,7 @@ import ast
 import ctypes
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +16,20 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from lmx_kernel.config import flush
+from lmx_kernel.config.private_file import write_private
 from lmx_kernel.daemon import run_file
 from lmx_kernel.daemon.sd_notify import notify
 from lmx_kernel.engine.cores import usable_cores
+from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.http.port import find_listener
 from lmx_kernel.memory import darwin, machine
 from lmx_kernel.memory.machine import free_bytes, machine_bytes, process_bytes
 from lmx_kernel.processes import cgroup
 from lmx_kernel.processes.cgroup import cpu_limit, memory_limits
+from lmx_kernel.testing.fake import FakeBackend
+from lmx_kernel.testing.fake_model import FakeModel
+from lmx_kernel.testing.harness import ask, running_kernel
 
 ROOT = Path(__file__).parent.parent
 GIB, MIB = 1 << 30, 1 << 20
@@ -284,6 +291,63 @@ def test_a_socket_with_a_path_that_is_too_long_for_the_system_is_no_harm(monkeyp
     notify("READY=1")
 
 
+# --- a smaller stack, and a drive with a memory of its own ---------------------------------------
+
+NESTED = """
+import threading
+from lmx_kernel.processes.thread_stacks import set_thread_stacks
+threading.stack_size(128 << 10)  # as musl gives
+{call}
+thread = threading.Thread(target=compile, args=["(" * 150 + "1" + ")" * 150, "code", "eval"])
+thread.start()
+thread.join()
+"""
+# The smallest stack that a C library gives, in every process; and an engine that says its own.
+SMALL_STACKS = "import threading; threading.stack_size(128 << 10)"
+ENGINE = """
+import threading
+from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.hookspecs import hookimpl
+
+@hookimpl
+def lmx_open_engine(spec, progress):
+    raise ModelUnusableError(f"stacks of {threading.stack_size()} bytes")
+"""
+
+
+@pytest.mark.parametrize(("call", "survives"), [("", False), ("set_thread_stacks()", True)])
+def test_nested_code_fits_a_thread_s_stack_with_every_c_library(call, survives):
+    """A chat template is compiled in a thread."""
+    code = NESTED.format(call=call)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode == 0) == survives
+
+
+async def test_a_worker_has_stacks_of_one_size_on_every_system(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(SMALL_STACKS)
+    (tmp_path / "lmxtest_stacks.py").write_text(ENGINE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(FakeBackend, "engine_module", "lmxtest_stacks")
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        with pytest.raises(ModelUnusableError, match="stacks of 8388608 bytes"):
+            await (await stage.kernel.generate(ask("m"))).__anext__()
+
+
+def test_files_reach_the_disk_itself_where_the_system_tells_drives_so(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(flush, "FULL", 51)
+    monkeypatch.setattr(flush.fcntl, "fcntl", lambda file, what: asked.append(what))
+    write_private(tmp_path / "file", b"data")
+    assert asked == [51]
+
+
+def test_a_disk_that_cannot_do_more_takes_files_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr(flush, "FULL", 51)
+    monkeypatch.setattr(flush.fcntl, "fcntl", refuse(OSError(45, "Operation not supported")))
+    write_private(tmp_path / "file", b"data")
+    assert (tmp_path / "file").read_bytes() == b"data"
+
+
 # --- one place for each ------------------------------------------------------------------------
 
 # Calls that one system has and another has not, or that answer differently, and the only modules
@@ -297,6 +361,11 @@ PLACES = {
     "psutil.pid_exists": ["lmx_kernel/daemon/run_file.py"],
     "psutil.net_connections": ["lmx_kernel/http/port.py"],
     "ctypes.CDLL": ["lmx_kernel/memory/darwin.py", "lmx_kernel/processes/lifeline.py"],
+    "os.fsync": ["lmx_kernel/config/flush.py"],
+    "threading.stack_size": [
+        "lmx_kernel/processes/thread_stacks.py",
+        "lmx_gguf_backend/pieces.py",
+    ],
     "resource.setrlimit": ["lmx_kernel/daemon/open_files.py", "lmx_kernel/processes/limits.py"],
     "socket.AF_UNIX": ["lmx_kernel/daemon/sd_notify.py"],
     "signal.SIGALRM": ["lmx_kernel/daemon/liveness.py", "lmx_mlx_backend/deadline.py"],
@@ -306,7 +375,7 @@ NOWHERE = {
     "os": "sched_setaffinity posix_fadvise posix_fallocate memfd_create pidfd_open eventfd sendfile"
     " splice copy_file_range O_TMPFILE O_DIRECT",
     "select": "epoll kqueue",
-    "fcntl": "F_FULLFSYNC F_OFD_SETLK",
+    "fcntl": "F_OFD_SETLK",
     "signal": "sigtimedwait SIGRTMIN SIGPWR",
     "socket": "SO_PEERCRED SO_BINDTODEVICE TCP_USER_TIMEOUT",
     "resource": "prlimit",
