@@ -13,6 +13,7 @@ import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelLoaded, WorkerCrashed
+from lmx_kernel.models.headers import READER
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import (
     ask,
@@ -23,6 +24,12 @@ from lmx_kernel.testing.harness import (
     write_fake_models,
 )
 from lmx_kernel.types import Admitted, LoadOverrides, PromptProgress, TextDelta
+
+
+@pytest.fixture(autouse=True)
+def no_other_children():
+    """This process has no children from the tests before, so that all are workers."""
+    READER.end_idle()
 
 
 def counts(*few_and_full):

@@ -3,7 +3,7 @@ interpreter, time and memory that the daemon's clients would miss.
 
 Run as ``python -m lmx_kernel.models.reader``. A request is a line of JSON, ``[backend, path]``; the
 reply is its length in 8 bytes and MessagePack. One child reads many models, one after the other;
-it ends when its standard input does, or when nothing was asked for a while.
+it ends when its standard input does, and its parent ends it when nothing was asked for a while.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class HeaderReader:
     def __init__(self) -> None:
         self._idle: list[_Child] = []
         self._lock = threading.Lock()
+        self._expiry: threading.Timer | None = None
 
     def read(self, backend: type, path: Path, header_type: type[Any]) -> Any:
         """Return what ``backend().read(path)`` returns in a child.
@@ -66,8 +67,8 @@ class HeaderReader:
         """
         try:
             return self._ask(backend, path, header_type)
-        except ReaderError:  # of an earlier model, perhaps, or it just went for want of work
-            self._take_all()
+        except ReaderError:  # of an earlier model, perhaps
+            self.end_idle()
         try:
             return self._ask(backend, path, header_type)
         except ReaderError as error:
@@ -88,15 +89,24 @@ class HeaderReader:
             self._idle.append(child)
             surplus = self._idle[:-MOST_IDLE]
             del self._idle[:-MOST_IDLE]
+            self._expire_later()
         for one in surplus:
             one.end()
         return _decoded(reply, header_type)
 
-    def _take_all(self) -> None:
+    def end_idle(self) -> None:
+        """End the children that have nothing to do."""
         with self._lock:
             idle, self._idle = self._idle, []
         for one in idle:
             one.end()
+
+    def _expire_later(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = threading.Timer(IDLE_S, self.end_idle)
+        self._expiry.daemon = True
+        self._expiry.start()
 
 
 @define
@@ -187,10 +197,7 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is no reply
     limit_memory(MEMORY_BYTES)
     requests = os.fdopen(0, "rb", buffering=0)
-    while select.select([requests], [], [], IDLE_S)[0]:
-        line = requests.readline()
-        if not line:
-            break
+    while line := requests.readline():
         limit_cpu(CPU_S)  # also where native code holds the interpreter
         reply = _reply(*json.loads(line))
         replies.write(len(reply).to_bytes(8, "big") + reply)

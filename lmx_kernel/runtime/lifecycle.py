@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
+from lmx_kernel.hookspecs import CONSTRAINT_SECTION
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.runtime.answer import LiveAnswer
@@ -195,6 +196,7 @@ class Lifecycle:
             options=self._models.options_for(card, overrides),
             settings=self._backends.settings_of(card.backend),
             engine_module=self._backends.engine_module_of(card.backend),
+            constraints=self._backends.settings_of(CONSTRAINT_SECTION),
         )
 
     def _env(self, spec: EngineSpec) -> Mapping[str, str]:

@@ -128,6 +128,8 @@ class EngineSpec:
     :param memory_bytes: what the ledger holds for it; 0 where nothing is reserved.
     :param engine_module: import path of the module that opens the engine; "" where it is registered
         in the group ``lmx.worker``.
+    :param constraints: the section ``constraints`` of the config, for the plugin that constrains
+        answers; empty where no plugin has one.
     """
 
     card: ModelCard
@@ -135,6 +137,7 @@ class EngineSpec:
     settings: dict[str, Any] = field(factory=dict)
     memory_bytes: int = 0
     engine_module: str = ""
+    constraints: dict[str, Any] = field(factory=dict)
 
 
 @frozen(kw_only=True)

@@ -46,7 +46,7 @@ def main() -> None:
 
 def _serve(channel: Channel, spec: EngineSpec) -> None:
     try:
-        loop = Loop(_open(channel, spec), channel)
+        loop = Loop(_open(channel, spec), channel, spec.constraints)
     except LmxError as error:
         _refuse(channel, error.code, error.message)
     # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from functools import partial
 from itertools import count
 from queue import SimpleQueue
+from typing import Any
 
 from attrs import define, evolve
 
@@ -45,13 +47,15 @@ class Loop:
     thread, all else from the main thread.
     """
 
-    def __init__(self, engine: Engine, channel: Channel) -> None:
+    def __init__(
+        self, engine: Engine, channel: Channel, constraints: Mapping[str, Any] | None = None
+    ) -> None:
         self.limits = engine.limits
         self._engine = engine
         self._channel = channel
         self._running: dict[int, _Running] = {}
         self._embedder = Embedder(engine)
-        self._preparer = Preparer(engine, channel)
+        self._preparer = Preparer(engine, channel, constraints or {})
         self._sequence_ids = count()
         self._observed_at = 0.0
         self._inbox: SimpleQueue[Work] = SimpleQueue()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from attrs import field, frozen
 
@@ -60,11 +61,14 @@ class Preparer:
     Compiling may take seconds, so requests with constraints have threads of their own.
     """
 
-    def __init__(self, engine: Engine, channel: Channel) -> None:
+    def __init__(
+        self, engine: Engine, channel: Channel, constraint_settings: Mapping[str, Any]
+    ) -> None:
         self._tokenizer = engine.tokenizer
         self._format = find_format(engine.tokenizer.chat_template)
         self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format)
         self._constraints: ConstraintEngine | None = None
+        self._constraint_settings = constraint_settings
         self._lookup = threading.Lock()
         self._channel = channel
         self._quick, self._slow = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(THREADS)
@@ -133,5 +137,7 @@ class Preparer:
             return None
         with self._lookup:
             if self._constraints is None:
-                self._constraints = find_engine(self._tokenizer, self._format)
+                self._constraints = find_engine(
+                    self._tokenizer, self._format, self._constraint_settings
+                )
         return self._constraints.plan(request, prompt_end)

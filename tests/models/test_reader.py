@@ -89,7 +89,7 @@ class Asked:
 def ask(backends, tmp_path):
     asked = Asked(backends, tmp_path / "model", HeaderReader())
     yield asked
-    asked.reader._take_all()
+    asked.reader.end_idle()
 
 
 def test_a_child_reads_many_models(ask):
