@@ -297,7 +297,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path, stderr):
     assert sorted(told) == ["log_file_failed"] + ["thing_happened"] * 3
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+@pytest.mark.linux("/dev/full")
 def test_a_full_disk_costs_one_warning_and_the_file_goes_on_later(tmp_path, stderr):
     """Fault 20, for the log."""
     (tmp_path / "logs").mkdir()

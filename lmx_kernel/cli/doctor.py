@@ -16,8 +16,10 @@ from lmx_kernel.cli.terminal import ConfigPath, command, console
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import Finding, PluginState
+from lmx_kernel.kernel.assembly import make_backends
 from lmx_kernel.kernel.boot import Booted, boot
-from lmx_kernel.memory.budget import MemorySettings, free_bytes, machine_bytes
+from lmx_kernel.memory.budget import MemorySettings
+from lmx_kernel.memory.machine import free_bytes, machine_bytes
 from lmx_kernel.memory.sizes import GIB, format_bytes
 from lmx_kernel.models.catalogue import Catalogue
 
@@ -65,7 +67,9 @@ def _home(booted: Booted) -> Finding:
 
 
 def _memory(booted: Booted) -> Finding:
-    budget = booted.settings.get(MemorySettings).resolve()
+    backends = make_backends(booted)
+    backends.probe_devices()
+    budget = booted.settings.get(MemorySettings).resolve(backends.devices)
     text = (
         f"models may take {format_bytes(budget)} of {format_bytes(machine_bytes())}; "
         f"{format_bytes(free_bytes())} are free now"

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from lmx_kernel.config.flush import flush
+
 
 def write_private(path: Path, data: bytes) -> None:
     """Replace ``path`` atomically, with mode 0600: a reader sees the old file or the new one.
@@ -18,7 +20,7 @@ def write_private(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -81,7 +81,14 @@ def read(home: Path) -> Running | None:
         running = msgspec.json.decode((home / FILE).read_bytes(), type=Running)
     except (OSError, ValueError):
         return None
-    return running if psutil.pid_exists(running.pid) else None
+    return running if _may_exist(running.pid) else None
+
+
+def _may_exist(pid: int) -> bool:
+    try:
+        return psutil.pid_exists(pid)
+    except (psutil.Error, OSError):  # no /proc, for one; who asks the daemon will find out
+        return True
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from lmx_kernel.kernel.boot import boot
 from lmx_kernel.kernel.safe_mode import CrashLoopGuard
 from lmx_kernel.observe.log import empty_full_output
 from lmx_kernel.plugins.manager import RequiredPluginError, RequiredPluginLateError
+from lmx_kernel.processes.thread_stacks import set_thread_stacks
 
 MAX_OUTPUT_BYTES = 1024 * 1024  # of a supervisor's file, at the start
 NOT_YET = (AddressNotReadyError, ConfigMissingError, RequiredPluginLateError)
@@ -43,6 +44,7 @@ def run(config: Path | None = None, *, is_supervised: bool = False) -> ExitStatu
         own, as launchd has not.
     """
     home = find_home()
+    set_thread_stacks()
     if is_supervised:
         empty_full_output(sys.stderr.fileno(), MAX_OUTPUT_BYTES)
     status = _attempt(home, config, is_supervised=is_supervised)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -91,15 +93,28 @@ def listen(host: str, port: int) -> socket.socket:
 
 def find_listener(port: int) -> int | None:
     """Return the id of the process that listens on ``port``, None if that cannot be seen."""
-    try:
-        connections = psutil.net_connections("tcp")
-    except (psutil.Error, OSError):
-        return None
-    for connection in connections:
+    for connection, pid in _connections():
         here = connection.laddr
         if connection.status == psutil.CONN_LISTEN and here and here.port == port:
-            return connection.pid
+            return pid
     return None
+
+
+def _connections() -> Iterator[tuple[Any, int | None]]:
+    """Yield the connections that can be seen, with the id of their process."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            yield connection, connection.pid
+    except (psutil.Error, OSError):  # macOS tells all of them to root only
+        yield from _own_connections()
+
+
+def _own_connections() -> Iterator[tuple[Any, int]]:
+    with suppress(psutil.Error, OSError):
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                for connection in process.net_connections("tcp"):
+                    yield connection, process.pid
 
 
 def greeting_at(host: str, port: int) -> Greeting | None:

@@ -13,9 +13,10 @@ from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.extensions import Extensions
 from lmx_kernel.kernel.facade import KernelFacade, Observation
-from lmx_kernel.memory.budget import MemorySettings, free_bytes
+from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.memory.machine import free_bytes
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.observe.bus import Bus
@@ -50,14 +51,21 @@ def scan(booted: Booted) -> Catalogue:
     return catalogue
 
 
+def make_backends(booted: Booted) -> Backends:
+    """Return the backends of all plugins."""
+    return Backends(
+        partial(booted.plugins.backends, booted.settings), booted.sections, booted.settings
+    )
+
+
 def assemble(booted: Booted) -> Assembly:
     """Build everything except the HTTP server. Needs a running event loop."""
     settings, plugins = booted.settings, booted.plugins
     statistics = Statistics()
     bus = Bus(plugins.observers(), log_event, statistics.on_event)
-    backends = Backends(partial(plugins.backends, settings), booted.sections, settings)
+    backends = make_backends(booted)
     catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all)
-    ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.device_bytes), free_bytes)
+    ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.devices), free_bytes)
     lifecycle = Lifecycle(settings, ledger, backends, bus.publish)
     guard = _make_guard(settings, lifecycle, bus)
     jobs = Jobs(settings.home / "state" / "jobs.db", bus.publish, catalogue.refresh)

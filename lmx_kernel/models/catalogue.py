@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -83,10 +84,10 @@ class Catalogue:
             cards = _by_id(card for card, _ in self._found if card.backend == backend)
         if card := cards.get(name):
             return card
-        wanted = name.casefold()
-        matches = [card for key, card in cards.items() if key.casefold() == wanted]
+        wanted = _folded(name)
+        matches = [card for key, card in cards.items() if _folded(key) == wanted]
         matches = matches or [
-            card for key, card in cards.items() if key.casefold().endswith(f"/{wanted}")
+            card for key, card in cards.items() if _folded(key).endswith(f"/{wanted}")
         ]
         if len(matches) == 1:
             return matches[0]
@@ -155,9 +156,17 @@ class Catalogue:
         self._cards = _by_id(card for card, _ in self._found)
 
     def _locations(self) -> Iterable[tuple[ModelSource, Location]]:
+        """Yield each location once, in the first source that has it: two paths may be one folder,
+        by a link or on a disk that does not tell upper from lower case.
+        """
+        seen: set[object] = set()
         for source in self._sources():
             try:
-                yield from ((source, location) for location in source.locations())
+                for location in source.locations():
+                    place = _place(location)
+                    if place not in seen:
+                        seen.add(place)
+                        yield source, location
             # Sources are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("model_source_failed", source=source.name)
@@ -171,12 +180,28 @@ class Catalogue:
                 log.exception("identify_failed", backend=backend.name, model=location.name)
 
 
+def _place(location: Location) -> object:
+    """Return what is equal for two paths to the same files."""
+    try:
+        status = location.folder.stat()
+    except OSError:
+        return location
+    return status.st_dev, status.st_ino, location.files
+
+
 def _by_id(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:
     """Return the cards by id; the first of an id counts."""
     kept: dict[str, ModelCard] = {}
     for card in cards:
         kept.setdefault(card.id, card)
     return dict(sorted(kept.items()))
+
+
+def _folded(name: str) -> str:
+    """Return what is equal for names that differ in case alone, or in how accents are encoded:
+    file names of macOS may be decomposed (Unicode's form NFD), what clients send seldom is.
+    """
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _not_found_text(name: str, known: Iterable[str], backend: str | None) -> str:

@@ -47,6 +47,18 @@ class ModelCard:
     problem: str | None = None
 
 
+@frozen
+class DeviceMemory:
+    """The memory of the device that models are loaded into.
+
+    :param is_shared: it is part of the machine's memory, and ``size_bytes`` is what the system lets
+        the device use of it.
+    """
+
+    size_bytes: int
+    is_shared: bool = False
+
+
 @frozen(kw_only=True)
 class LoadOptions:
     """How a model is loaded.

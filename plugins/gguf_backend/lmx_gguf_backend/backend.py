@@ -9,13 +9,14 @@ from typing import Any
 
 from attrs import evolve
 
+from lmx_gguf_backend.device import device_memory
 from lmx_gguf_backend.footprint import estimate, estimate_encoder
 from lmx_gguf_backend.model_file import ModelFile, is_model_name, read_model, shard_paths
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, SettingsSection
 from lmx_kernel.models.headers import Damaged, HeaderBackend
-from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
+from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 
 NAME = "gguf"
 COMPANIONS = ("adapter", "imatrix", "mmproj", "vocab")
@@ -107,9 +108,9 @@ class GgufBackend(HeaderBackend[ModelFile]):
             return estimate_encoder(header, options, flash_attention=chosen.flash_attention)
         return estimate(header, options, chosen.cache_type)
 
-    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
-        """Return None: what a build of the library offloads to is not known without loading it."""
-        return None
+    def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
+        """Return what the GPU may use of the machine's memory, where they share it."""
+        return device_memory(GgufSettings(**settings))
 
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what the native library reads when it is loaded.

@@ -12,11 +12,11 @@ from lmx_kernel.config import models_folder
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, Finding, JobKind, Kernel, SettingsSection
 from lmx_kernel.models.headers import HeaderBackend
-from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
+from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 from lmx_mlx_backend.architectures import is_known
 from lmx_mlx_backend.blas import blas_env
 from lmx_mlx_backend.conversion import Conversions
-from lmx_mlx_backend.device import device_bytes, is_cpu
+from lmx_mlx_backend.device import device_memory, is_cpu
 from lmx_mlx_backend.findings import examine
 from lmx_mlx_backend.folder import ModelFolder, read_folder
 from lmx_mlx_backend.footprint import Footprint
@@ -107,9 +107,9 @@ class MlxBackend(HeaderBackend[ModelFolder]):
         on_cpu = is_cpu(MlxSettings(**settings).device)
         return Footprint.of(header, options, on_cpu=on_cpu).estimate()
 
-    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
-        """Return the memory of the GPU, where it has its own."""
-        return device_bytes(MlxSettings(**settings).device)
+    def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
+        """Return the memory of the GPU, its own or its part of the machine's."""
+        return device_memory(MlxSettings(**settings).device)
 
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what puts a fast matrix library before MLX's own on a Linux CPU."""

@@ -19,10 +19,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import psutil
 import structlog
 
 from lmx_kernel.config import find_home
+from lmx_kernel.engine.cores import usable_cores
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +55,7 @@ def blas_env(threads: int) -> dict[str, str]:
     """
     if sys.platform != "linux":
         return {}
-    number = str(threads or psutil.cpu_count(logical=False) or 1)
+    number = str(threads or usable_cores())
     library = find_blas()
     preload = [str(library), os.environ.get("LD_PRELOAD", "")]
     env = {"LD_PRELOAD": ":".join(filter(None, preload))} if library is not None else {}
