@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,18 +16,31 @@ PART_S = 2.0  # for a refused client to read why
 IGNORE_S = 0.002  # between two reads of what refused clients still send, all of them together
 
 
+class Handshake(Protocol):
+    """A connection whose TLS handshake is not complete."""
+
+    transport: asyncio.Transport
+
+
 class Connections(ServerState):
     """uvicorn's record of what is open.
 
-    :ivar none_open: set while nothing is.
+    :ivar handshakes: connections whose TLS handshake is not complete.
+    :ivar none_open: set while nothing else is open.
     :ivar parting: how many were refused and are kept a little for the client to read why.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.parting = 0
+        self.handshakes: set[Handshake] = set()
         self.none_open = asyncio.Event()
         self.none_open.set()
+
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self.connections) + len(self.handshakes)
 
 
 class Connection(HttpToolsProtocol):
@@ -86,7 +100,8 @@ class Connection(HttpToolsProtocol):
         self._is_deaf = self._is_parting = True
         self._all.parting += 1
         if not self.transport.is_closing():
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # not with TLS
+                self.transport.write_eof()
             self.flow.resume_reading()
         self._deadline.set(PART_S, self.transport.abort)
 

@@ -55,7 +55,7 @@ class HttpConnection(Connection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        excess = len(self.connections) - self._max_connections
+        excess = self._all.count - self._max_connections
         if excess > POLITE_CONNECTIONS:
             transport.abort()
         elif excess > 0:

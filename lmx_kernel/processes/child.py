@@ -10,6 +10,8 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from contextlib import suppress
 
+from lmx_kernel.processes.environment import child_environment
+
 STDERR_BYTES = 2000
 UNKNOWN_STATUS = 255
 DRAIN_S = 1.0
@@ -66,7 +68,7 @@ class ChildProcess:
         """Start a child.
 
         :param stdin: a file descriptor, or ``PIPE``; same for ``stdout``.
-        :param env: environment variables to add.
+        :param env: variables to add to :func:`child_environment`.
         :param line_bytes: the longest line that ``stdout`` can be read by.
         :raises OSError: the system refuses.
         """
@@ -76,7 +78,7 @@ class ChildProcess:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=PIPE,
-                env={**os.environ, **(env or {})},
+                env=child_environment(env),
                 start_new_session=True,
                 limit=line_bytes,
             )

@@ -10,6 +10,7 @@ import pytest
 
 KIB, MIB = 1024, 1024 * 1024
 
+pytestmark = pytest.mark.parametrize("scheme", ["http", "https"])
 HEAD = b"POST /toy/echo HTTP/1.1\r\nHost: x\r\n"
 GET = b"GET /toy/echo HTTP/1.1\r\nHost: x\r\n\r\n"
 

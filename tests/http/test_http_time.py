@@ -12,6 +12,7 @@ from lmx_kernel.http.port import PortInUseError
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 
+pytestmark = pytest.mark.parametrize("scheme", ["http", "https"])
 GET = b"GET /toy/echo HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"POST /toy/echo HTTP/1.1\r\nHost: x\r\n"
 STREAM = b"GET /toy/slow HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -26,6 +26,7 @@ import psutil
 
 from lmx_kernel.errors import UnavailableError
 from lmx_kernel.processes.child import module_command
+from lmx_kernel.processes.environment import child_environment
 from lmx_kernel.processes.limits import limit_cpu, limit_memory
 
 DEADLINE_S = 1.5
@@ -107,6 +108,7 @@ class GrammarChecker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env=child_environment(),
             )
             self._exchange(self._hello, START_S)
         except OSError as error:

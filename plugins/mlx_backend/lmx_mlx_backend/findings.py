@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
 from lmx_kernel.interfaces import Finding
 from lmx_kernel.memory.sizes import format_bytes
+from lmx_kernel.processes.environment import child_environment
 from lmx_mlx_backend.blas import blas_env, find_blas
 
 TIMEOUT_S = 20
@@ -33,7 +33,7 @@ def examine() -> Iterator[Finding]:
     """Ask MLX itself, in a child process as a worker is: this one imports no engine."""
     done = subprocess.run(  # noqa: S603 - our own interpreter and text
         [sys.executable, "-c", LOOK],
-        env=os.environ | blas_env(0),
+        env=child_environment(blas_env(0)),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
