@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -14,12 +13,6 @@ from lmx_kernel.http.timers import Deadline, StallWatch
 
 PART_S = 2.0  # for a refused client to read why
 IGNORE_S = 0.002  # between two reads of what refused clients still send, all of them together
-
-
-class Handshake(Protocol):
-    """A connection whose TLS handshake is not complete."""
-
-    transport: asyncio.Transport
 
 
 class Connections(ServerState):
@@ -33,7 +26,7 @@ class Connections(ServerState):
     def __init__(self) -> None:
         super().__init__()
         self.parting = 0
-        self.handshakes: set[Handshake] = set()
+        self.handshakes: set[Connection] = set()
         self.none_open = asyncio.Event()
         self.none_open.set()
 
@@ -58,6 +51,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._all.handshakes.discard(self)
         self._all.none_open.clear()
         size, patience_s = transport.get_write_buffer_size, self._settings.write_timeout_s
         self._stall = StallWatch(self.loop, patience_s, size, self._cut_stalled)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 from typing import Any
@@ -13,12 +12,12 @@ from typing import Any
 from uvicorn import Config
 
 from lmx_kernel.http.connection import Connections
-from lmx_kernel.http.handshake import TlsHandshake
 from lmx_kernel.http.port import BACKLOG, listen
 from lmx_kernel.http.protocol import HttpConnection
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.tls import ServerCertificate
+from lmx_kernel.http.tls_listener import TlsListener
 
 STOP_S = 2.0  # for handlers to tidy up once their clients are cut off
 FILES_FOR_OTHERS = 128  # models, workers, logs
@@ -38,7 +37,7 @@ class HttpServer:
         self._shell = shell
         self._connections = Connections()
         self._socket: socket.socket | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener: asyncio.Server | TlsListener | None = None
         self._clock: asyncio.TimerHandle | None = None
         self.port = settings.port
 
@@ -59,21 +58,17 @@ class HttpServer:
         :raises TlsFileError: the certificate cannot be used.
         """
         sock = self._socket or self.bind()
-        make = self._protocol_factory()
-        self._tick()
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(make, sock=sock, backlog=BACKLOG)
-
-    def _protocol_factory(self) -> Callable[[], asyncio.Protocol]:
-        """Return what makes the protocol of a new connection."""
         settings, connections = self._settings, self._connections
         config = _uvicorn_config(settings, self._shell)
         limit = _max_connections(settings)
         make = partial(HttpConnection, config, connections, settings, self._shell.renderer, limit)
-        if settings.tls_cert is None:
-            return make
-        certificate = ServerCertificate(settings.tls_cert, settings.tls_key)
-        return partial(TlsHandshake, certificate, connections, settings, limit, make)
+        self._tick()
+        if settings.tls_cert is not None:
+            certificate = ServerCertificate(settings.tls_cert, settings.tls_key)
+            self._listener = TlsListener(sock, certificate, connections, settings, limit, make)
+        else:
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(make, sock=sock, backlog=BACKLOG)
 
     async def drain(self, timeout_s: float) -> bool:
         """Take nothing new and let running answers finish.
@@ -86,7 +81,6 @@ class HttpServer:
         self._stop_listening()
         for connection in list(self._connections.connections):
             connection.shutdown()
-        self._abort_handshakes()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._connections.none_open.wait()
@@ -100,7 +94,6 @@ class HttpServer:
         self._stop_listening()
         for connection in list(self._connections.connections):
             connection.transport.abort()
-        self._abort_handshakes()
         await asyncio.sleep(0)  # the connections are told that they are lost
         if tasks := set(self._connections.tasks):
             _, late = await asyncio.wait(tasks, timeout=STOP_S)
@@ -112,12 +105,9 @@ class HttpServer:
     def _stop_listening(self) -> None:
         if self._listener is not None:
             self._listener.close()
+            self._listener = None
         if self._socket is not None:
             self._socket.close()
-
-    def _abort_handshakes(self) -> None:
-        for handshake in list(self._connections.handshakes):
-            handshake.transport.abort()
 
     def _tick(self) -> None:
         date = formatdate(usegmt=True).encode()
