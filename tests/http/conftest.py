@@ -156,10 +156,13 @@ class Client:
 
     async def rest(self) -> bytes:
         """Read until the server closes."""
+        received = b""
         try:
-            return await self.reader.read()
+            while data := await self.reader.read(64 * KIB):
+                received += data
         except ConnectionResetError:
-            return b""
+            pass
+        return received
 
     def drop(self) -> None:
         self.writer.transport.abort()
