@@ -53,7 +53,7 @@ def seen(pid):
 async def test_a_worker_sees_none(environment, tmp_path):
     async with running_kernel(tmp_path, {"m": FakeModel()}) as running:
         answer = await running.kernel.generate(ask("m"))
-        while await answer.next() is not None:
+        async for _ in answer:
             pass
         assert seen(running.instance("m").pid) == set(OTHERS)
 

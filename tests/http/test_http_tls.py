@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,8 @@ async def begin(running, data=b""):
 async def closed(opened):
     """Wait until the server has closed a connection."""
     reader, writer = opened
-    try:
+    with suppress(ConnectionResetError):
         await reader.read()
-    except ConnectionResetError:
-        pass
     writer.transport.abort()
 
 
