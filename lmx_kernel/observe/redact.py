@@ -21,8 +21,8 @@ _NAMED = re.compile(
     r"""
       (?P<url> :// ) [^\s/?#"']+ (?=@)                              # user and password
     | (?P<query> [\w/] \? ) (?=[\w-]+=) [^\s"'<>]+                  # links may be signed
-    | (?P<option> --[\w-]* (?: key | token | secret | password | passwd ) ["']? [\s,=]+ ["']? )
-        [^\s"'&,;]+                                                 # of a command line
+    | (?P<option> (?<![\w-]) --[\w-]{0,40}?                        # of a command line
+        (?: key | token | secret | password | passwd ) ["']? [\s,=]+ ["']? ) [^\s"'&,;]+
     | (?P<scheme> \b bearer \s+ ) [^\s"',;]+
     | (?P<cookie> cookie ["']? \s*[:=]\s* ["']? ) [^\n"']+
     | (?P<name> (?: authorization | token | secret | password | passwd | signature | api[-_]?key )
@@ -40,7 +40,7 @@ _TOKENS = re.compile(
     | \b A[KS]IA [0-9A-Z]{16} \b
     | \b AIza [\w-]{35}
     | \b xox[a-z]- [\w-]{10,}
-    | \b eyJ [\w-]{8,} \. [\w-]{8,} \. [\w-]{8,}
+    | (?<![\w-]) eyJ [\w-]{8,} \. [\w-]{8,} \. [\w-]{8,}
     """,
     re.VERBOSE,
 )
