@@ -16,8 +16,6 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lmx_kernel.config import flush
-from lmx_kernel.config.private_file import write_private
 from lmx_kernel.daemon import run_file
 from lmx_kernel.daemon.sd_notify import notify
 from lmx_kernel.engine.cores import usable_cores
@@ -333,21 +331,6 @@ async def test_a_worker_has_stacks_of_one_size_on_every_system(tmp_path, monkeyp
             await (await stage.kernel.generate(ask("m"))).__anext__()
 
 
-def test_files_reach_the_disk_itself_where_the_system_tells_drives_so(monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr(flush, "FULL", 51)
-    monkeypatch.setattr(flush.fcntl, "fcntl", lambda file, what: asked.append(what))
-    write_private(tmp_path / "file", b"data")
-    assert asked == [51]
-
-
-def test_a_disk_that_cannot_do_more_takes_files_all_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr(flush, "FULL", 51)
-    monkeypatch.setattr(flush.fcntl, "fcntl", refuse(OSError(45, "Operation not supported")))
-    write_private(tmp_path / "file", b"data")
-    assert (tmp_path / "file").read_bytes() == b"data"
-
-
 # --- one place for each ------------------------------------------------------------------------
 
 # Calls that one system has and another has not, or that answer differently, and the only modules
@@ -361,7 +344,7 @@ PLACES = {
     "psutil.pid_exists": ["lmx_kernel/daemon/run_file.py"],
     "psutil.net_connections": ["lmx_kernel/http/port.py"],
     "ctypes.CDLL": ["lmx_kernel/memory/darwin.py", "lmx_kernel/processes/lifeline.py"],
-    "os.fsync": ["lmx_kernel/config/flush.py"],
+    "os.fsync": ["lmx_kernel/config/disk_sync.py"],
     "threading.stack_size": [
         "lmx_kernel/processes/thread_stacks.py",
         "lmx_gguf_backend/pieces.py",

@@ -6,6 +6,7 @@ import platform
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator
 
 from cyclopts import App
@@ -15,13 +16,19 @@ from lmx_kernel import __version__
 from lmx_kernel.cli.terminal import ConfigPath, command, console
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.http.tls import TlsFileError
 from lmx_kernel.interfaces import Finding, PluginState
+from lmx_kernel.jobs.store import FILE as JOBS_FILE
+from lmx_kernel.jobs.store import damaged_path
 from lmx_kernel.kernel.assembly import make_backends
 from lmx_kernel.kernel.boot import Booted, boot
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.machine import free_bytes, machine_bytes
 from lmx_kernel.memory.sizes import GIB, format_bytes
 from lmx_kernel.models.catalogue import Catalogue
+
+DAY_S = 86_400
+EXPIRES_SOON_S = 14 * DAY_S  # tools renew certificates earlier than that
 
 
 def doctor(config: ConfigPath = None) -> None:
@@ -49,6 +56,8 @@ def run_diagnostics(booted: Booted, catalogue: Catalogue) -> list[Finding]:
         _home(booted),
         _memory(booted),
         _port(booted.settings.get(ServerSettings)),
+        *_certificate(booted.settings.get(ServerSettings)),
+        *_damaged_jobs(booted),
         *booted.plugins.findings(booted.settings, catalogue.cards),
         *_plugins(booted),
         *_models(catalogue),
@@ -82,6 +91,29 @@ def _port(server: ServerSettings) -> Finding:
         answers = probe.connect_ex((server.host, server.port)) == 0
     state = "somebody listens there (a running daemon?)" if answers else "free"
     return Finding(True, "port", f"{server.host}:{server.port} is {state}")
+
+
+def _certificate(server: ServerSettings) -> Iterator[Finding]:
+    from lmx_kernel.daemon.checks import find_certificate  # noqa: PLC0415 - seldom needed
+
+    try:
+        certificate = find_certificate(server)
+        if certificate is None:
+            return
+        left_s = certificate.expires_at() - time.time()
+    except TlsFileError as error:
+        yield Finding(False, "certificate", str(error))
+        return
+    days = f"{abs(left_s) / DAY_S:.0f} days"
+    text = f"valid for {days} more" if left_s > 0 else f"expired {days} ago"
+    yield Finding(left_s > EXPIRES_SOON_S, "certificate", f"{server.tls_cert}: {text}")
+
+
+def _damaged_jobs(booted: Booted) -> Iterator[Finding]:
+    aside = damaged_path(booted.settings.home / JOBS_FILE)
+    if aside.exists():
+        text = f"their file was damaged, and a new one begun; delete {aside} when it is of no use"
+        yield Finding(False, "jobs", text)
 
 
 def _plugins(booted: Booted) -> Iterator[Finding]:

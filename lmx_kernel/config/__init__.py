@@ -190,6 +190,17 @@ def structure(
     return Settings(document.home, structured)
 
 
+def refuse(
+    document: Document, key: Key, why: str, kind: type[ConfigError] = ConfigError
+) -> ConfigError:
+    """Return the error for a value that has the right type and cannot be used all the same.
+
+    :param key: such as ``("server", "tls_cert")``.
+    """
+    variables = _variables(document.environ, [str(key[0])])
+    return kind(_problems(document, variables, [(key, why)]))
+
+
 # --- the file ------------------------------------------------------------------------------------
 
 

@@ -90,8 +90,13 @@ async def _end(server: HttpServer, assembly: Assembly) -> None:
 
 
 def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:
-    url = local_url(booted.settings.get(ServerSettings).host, port)
-    running = Running(url=url, pid=os.getpid(), token=keys.local_token)
+    server = booted.settings.get(ServerSettings)
+    running = Running(
+        url=local_url(server.scheme, server.host, port),
+        pid=os.getpid(),
+        token=keys.local_token,
+        certificate=server.tls_cert,
+    )
     return published(booted.settings.home, running)
 
 
@@ -140,8 +145,8 @@ async def _first(*waits: Awaitable[object]) -> None:
 
 def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
     """Tell whoever started the daemon, and the service manager, where it is and what to try."""
-    host = booted.settings.get(ServerSettings).host
-    url = url_of(host, port)
+    server = booted.settings.get(ServerSettings)
+    url = url_of(server.scheme, server.host, port)
     models = [card.id for card in assembly.catalogue.cards if not card.problem]
     lines = [f"LMX {__version__} serves on {url}"]
     if booted.verdict.safe_mode:

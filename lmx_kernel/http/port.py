@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 
 import msgspec
@@ -125,7 +126,15 @@ def greeting_at(host: str, port: int) -> Greeting | None:
 
 
 def _get_root(host: str, port: int) -> Greeting | None:
-    connection = HTTPConnection(host, port, timeout=GREETING_S)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # it is only asked what it says it is
+    context.verify_mode = ssl.CERT_NONE
+    plain = HTTPConnection(host, port, timeout=GREETING_S)
+    tls = HTTPSConnection(host, port, timeout=GREETING_S, context=context)
+    return _greeting_on(plain) or _greeting_on(tls)
+
+
+def _greeting_on(connection: HTTPConnection) -> Greeting | None:
     try:
         connection.request("GET", "/", headers={"host": "localhost"})
         response = connection.getresponse()

@@ -10,6 +10,7 @@ from lmx_kernel.config import Settings
 from lmx_kernel.http.context import caller
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.jobs.jobs import Jobs
+from lmx_kernel.jobs.store import FILE as JOBS_FILE
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.extensions import Extensions
 from lmx_kernel.kernel.facade import KernelFacade, Observation
@@ -68,7 +69,7 @@ def assemble(booted: Booted) -> Assembly:
     ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.devices), free_bytes)
     lifecycle = Lifecycle(settings, ledger, backends, bus.publish)
     guard = _make_guard(settings, lifecycle, bus)
-    jobs = Jobs(settings.home / "state" / "jobs.db", bus.publish, catalogue.refresh)
+    jobs = Jobs(settings.home / JOBS_FILE, bus.publish, catalogue.refresh)
     placement = Placement(
         settings, catalogue, lifecycle, statistics, lambda: guard.level.value, caller
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 import structlog
 from attrs import frozen
 
-from lmx_kernel.config import Document, Settings, read_config, structure
+from lmx_kernel.config import ConfigError, Document, Settings, read_config, refuse, structure
+from lmx_kernel.config.toml_lines import Key
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import PluginState, SettingsSection
 from lmx_kernel.kernel.safe_mode import NORMAL, BootVerdict
@@ -63,6 +64,13 @@ class Booted:
         for section in self.sections:
             waiting += self.settings.adopt(section, fresh.get(section.cls))
         return waiting
+
+    def refuse(self, key: Key, why: str, kind: type[ConfigError] = ConfigError) -> ConfigError:
+        """Return the error for a value of the config that cannot be used, with its place there.
+
+        :param key: such as ``("server", "tls_cert")``.
+        """
+        return refuse(self.read(), key, why, kind)
 
 
 def boot(

@@ -26,6 +26,7 @@ from attrs import define
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.memory.machine import process_bytes
 from lmx_kernel.processes.child import describe_exit, module_command
+from lmx_kernel.processes.environment import child_environment
 from lmx_kernel.processes.limits import limit_cpu, limit_memory
 
 READ_S = 120.0
@@ -126,6 +127,7 @@ class _Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                env=child_environment(),
             )
         )
 

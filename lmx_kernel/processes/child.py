@@ -10,6 +10,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from contextlib import suppress
 
+from lmx_kernel.processes.environment import child_environment
 from lmx_kernel.processes.orphan_watch import OrphanWatch
 
 STDERR_BYTES = 2000
@@ -69,7 +70,7 @@ class ChildProcess:
         """Start a child. It ends with this process from the return on, whatever it does.
 
         :param stdin: a file descriptor, or ``PIPE``; same for ``stdout``.
-        :param env: environment variables to add.
+        :param env: variables to add to :func:`child_environment`.
         :param line_bytes: the longest line that ``stdout`` can be read by.
         :raises OSError: the system refuses.
         """
@@ -79,7 +80,7 @@ class ChildProcess:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=PIPE,
-                env={**os.environ, **(env or {})},
+                env=child_environment(env),
                 start_new_session=True,
                 limit=line_bytes,
             )

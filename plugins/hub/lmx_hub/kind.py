@@ -15,6 +15,7 @@ from lmx_hub.settings import HubSettings
 from lmx_kernel.interfaces import Report
 from lmx_kernel.jobs.child import run_child
 
+VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # as the hub's own library reads them
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -84,7 +85,7 @@ class Downloads:
             "stall_timeout_s": settings.stall_timeout_s,
             "wait_s": settings.wait_s,
         }
-        token = settings.token or os.environ.get("HF_TOKEN")
+        token = settings.token or next(filter(None, map(os.environ.get, VARIABLES)), "")
         secrets = {"HF_TOKEN": token} if token else {}
         return await run_child("lmx_hub.fetch:fetch", order, report, env=QUIET, secrets=secrets)
 

@@ -23,6 +23,7 @@ import structlog
 
 from lmx_kernel.config import find_home
 from lmx_kernel.engine.cores import usable_cores
+from lmx_kernel.processes.environment import child_environment
 
 log = structlog.get_logger(__name__)
 
@@ -117,7 +118,13 @@ def _compile(library: Path, target: Path) -> None:
         source.write_text(SOURCE)
         options = ["-shared", "-fPIC", "-O2", str(source), "-o", str(built), str(library)]
         command = [compiler, *options, f"-Wl,-rpath,{library.parent}"]
-        done = subprocess.run(command, capture_output=True, timeout=COMPILE_S, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603 - a compiler of this machine
+            command,
+            env=child_environment(),
+            capture_output=True,
+            timeout=COMPILE_S,
+            check=False,
+        )
         if done.returncode:
             raise RuntimeError(f"{compiler} failed: {done.stderr.decode(errors='replace')[-300:]}")
         built.replace(target)

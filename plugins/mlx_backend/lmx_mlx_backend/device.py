@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import structlog
 
 from lmx_kernel.memory.darwin import gpu_bytes
 from lmx_kernel.memory.machine import machine_bytes
+from lmx_kernel.processes.environment import child_environment
 from lmx_kernel.types import DeviceMemory
 from lmx_mlx_backend.blas import blas_env
 
@@ -80,7 +80,7 @@ def look() -> Mapping[str, Any]:
     """
     done = subprocess.run(  # noqa: S603 - our own interpreter and text
         [sys.executable, "-P", "-c", LOOK],
-        env=os.environ | blas_env(0),
+        env=child_environment(blas_env(0)),
         capture_output=True,
         text=True,
         timeout=LOOK_S,
