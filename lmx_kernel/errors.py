@@ -132,6 +132,15 @@ class ModelNotLoadedError(LmxError):
     status = 409
 
 
+class ModelUnloadedError(LmxError):
+    """The model was unloaded on request while this one waited for it or ran on it. A new request
+    loads it again, so clients must not retry by themselves: it was unloaded on purpose.
+    """
+
+    code = "model_unloaded"
+    status = 409
+
+
 class InsufficientMemoryError(LmxError):
     """The model does not fit into the rest of the memory budget."""
 

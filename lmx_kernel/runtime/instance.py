@@ -54,13 +54,15 @@ class InstanceServices:
 class Ending:
     """How a model is unloaded.
 
-    :ivar error: what requests get that are cut off or come meanwhile; None lets all that were
-        queued finish, and those that come meanwhile wait for the next load.
+    :ivar error: what requests get that are cut off; None lets all that were queued finish, and
+        those that come meanwhile wait for the next load.
+    :ivar refusal: what requests get that come meanwhile, where that is another error.
     :ivar drain_s: how long requests may go on before they are cut off.
     """
 
     reason: str
     error: errors.LmxError | None = None
+    refusal: errors.LmxError | None = None
     drain_s: float = 0.0
 
 
@@ -145,13 +147,28 @@ class Instance:
 
     # --- control ---
 
+    def check_open(self) -> None:
+        """Check that it takes requests and loads now.
+
+        :raises LmxError: the model cools down after crashes, or is being unloaded.
+        """
+        cooling_s = self._worker.breaker.cooling_s(time.monotonic())
+        if cooling_s:
+            raise errors.UnavailableError(
+                f"the worker of {self.model} crashed repeatedly; it is left alone for "
+                f"{cooling_s:.0f} more seconds",
+                retry_after_s=int(cooling_s) + 1,
+            )
+        if self._ending is not None and self._ending.error is not None:
+            raise self._ending.refusal or self._ending.error
+
     def submit(self, request: GenerationRequest) -> LiveAnswer:
         """Queue a request; loads the model if need be.
 
         :raises QueueFullError: too many wait already.
         :raises UnavailableError: the model cools down after crashes, or is being unloaded.
         """
-        self._check_open()
+        self.check_open()
         return self.requests.submit(request)
 
     async def load(self) -> None:
@@ -159,7 +176,7 @@ class Instance:
 
         :raises LmxError: it cannot be loaded.
         """
-        self._check_open()
+        self.check_open()
         if self.state is not State.READY:
             waiter = asyncio.get_running_loop().create_future()
             self._loads.add(waiter)
@@ -195,7 +212,7 @@ class Instance:
 
     async def unload(self, ending: Ending) -> None:
         """Unload: requests in flight may go on for ``ending.drain_s``, then they get
-        ``ending.error``, as do those that come meanwhile.
+        ``ending.error``; those that come meanwhile are refused.
         """
         error = ending.error
         assert error is not None
@@ -230,17 +247,6 @@ class Instance:
             self._worker.run.trim()
 
     # --- inside ---
-
-    def _check_open(self) -> None:
-        cooling_s = self._worker.breaker.cooling_s(time.monotonic())
-        if cooling_s:
-            raise errors.UnavailableError(
-                f"the worker of {self.model} crashed repeatedly; it is left alone for "
-                f"{cooling_s:.0f} more seconds",
-                retry_after_s=int(cooling_s) + 1,
-            )
-        if self._ending is not None and self._ending.error is not None:
-            raise self._ending.error
 
     def _rest_of_turn_s(self, turn_s: float) -> float:
         if (ready_at := self._worker.ready_at) is None:

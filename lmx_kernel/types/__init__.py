@@ -21,6 +21,7 @@ from lmx_kernel.types.answers import (
 )
 from lmx_kernel.types.models import (
     Admission,
+    DeletedModel,
     EngineLimits,
     EngineSpec,
     LoadOptions,
@@ -57,6 +58,7 @@ __all__ = [
     "ChatPrompt",
     "Constraint",
     "Decision",
+    "DeletedModel",
     "Embedded",
     "EmbeddingInput",
     "EmbeddingPrompt",
