@@ -62,8 +62,8 @@ class HeaderBackend(ABC, Generic[H]):
 
     @abstractmethod
     def files(self, path: Path, location: Location) -> tuple[Path, ...]:
-        """Return the files of the model at ``path``: what is read of it, and deleted with it. Never a
-        file that could be another model's, or that the backend does not know.
+        """Return the files of the model at ``path``: what is read of it, and deleted with it; never
+        one that could be another model's, or that the backend does not know.
         """
 
     @abstractmethod

@@ -147,28 +147,13 @@ class Instance:
 
     # --- control ---
 
-    def check_open(self) -> None:
-        """Check that it takes requests and loads now.
-
-        :raises LmxError: the model cools down after crashes, or is being unloaded.
-        """
-        cooling_s = self._worker.breaker.cooling_s(time.monotonic())
-        if cooling_s:
-            raise errors.UnavailableError(
-                f"the worker of {self.model} crashed repeatedly; it is left alone for "
-                f"{cooling_s:.0f} more seconds",
-                retry_after_s=int(cooling_s) + 1,
-            )
-        if self._ending is not None and self._ending.error is not None:
-            raise self._ending.refusal or self._ending.error
-
     def submit(self, request: GenerationRequest) -> LiveAnswer:
         """Queue a request; loads the model if need be.
 
         :raises QueueFullError: too many wait already.
         :raises UnavailableError: the model cools down after crashes, or is being unloaded.
         """
-        self.check_open()
+        self._check_open()
         return self.requests.submit(request)
 
     async def load(self) -> None:
@@ -176,7 +161,7 @@ class Instance:
 
         :raises LmxError: it cannot be loaded.
         """
-        self.check_open()
+        self._check_open()
         if self.state is not State.READY:
             waiter = asyncio.get_running_loop().create_future()
             self._loads.add(waiter)
@@ -247,6 +232,17 @@ class Instance:
             self._worker.run.trim()
 
     # --- inside ---
+
+    def _check_open(self) -> None:
+        cooling_s = self._worker.breaker.cooling_s(time.monotonic())
+        if cooling_s:
+            raise errors.UnavailableError(
+                f"the worker of {self.model} crashed repeatedly; it is left alone for "
+                f"{cooling_s:.0f} more seconds",
+                retry_after_s=int(cooling_s) + 1,
+            )
+        if self._ending is not None and self._ending.error is not None:
+            raise self._ending.refusal or self._ending.error
 
     def _rest_of_turn_s(self, turn_s: float) -> float:
         if (ready_at := self._worker.ready_at) is None:

@@ -48,7 +48,7 @@ class Lifecycle:
         self._settings = settings
         self._backends = backends
         self._overrides: dict[str, LoadOverrides] = {}
-        self._loading: set[asyncio.Future[None]] = set()
+        self._continued: set[asyncio.Future[None]] = set()  # loads whose callers left
         self._closing: errors.LmxError | None = None
         self._line = RoomLine(self._plan_room, lambda: self._models.turn_s)
         self._services = InstanceServices(
@@ -92,11 +92,14 @@ class Lifecycle:
             room = self._plan_reload(instance, await self._needed_bytes(spec))
             if isinstance(room, Refusal):
                 raise errors.InsufficientMemoryError(room.reason)
-        instance.check_open()
-        loading = asyncio.ensure_future(self._load_as(instance, spec, overrides))
-        self._loading.add(loading)
-        loading.add_done_callback(self._loading_ended)
-        await asyncio.shield(loading)
+        before, self._overrides[card.id] = self._overrides.get(card.id), overrides
+        try:
+            await self._load_as(instance, spec, overrides, before)
+        except asyncio.CancelledError:
+            continued = asyncio.ensure_future(self._load_as(instance, spec, overrides, before))
+            self._continued.add(continued)
+            continued.add_done_callback(self._forget_continued)
+            raise
         return instance
 
     async def unload(self, model: str, reason: str = "asked") -> None:
@@ -159,28 +162,36 @@ class Lifecycle:
     # --- inside ---
 
     async def _load_as(
-        self, instance: Instance, spec: EngineSpec, overrides: LoadOverrides
+        self,
+        instance: Instance,
+        spec: EngineSpec,
+        overrides: LoadOverrides,
+        before: LoadOverrides | None,
     ) -> None:
+        """Load a model, if ``overrides`` are still its own. If that fails it gets those of
+        ``before`` again. May be called again after it was cancelled.
+        """
         model = instance.model
-        before, self._overrides[model] = self._overrides.get(model), overrides
+        if self._overrides.get(model) is not overrides:
+            return
         try:
             if instance.spec != spec:
                 await instance.retire("asked")
             if self._closing is not None:
                 raise self._closing
             await self._instance(spec.card).load()
-        except BaseException:
+        except Exception:
             if self._overrides.get(model) is overrides:
                 self._restore_overrides(model, before)
                 self._apply_overrides(instance)
             raise
-        if self._overrides.get(model) is overrides:  # and not those of a later call, or none
+        if self._overrides.get(model) is overrides:  # no other call changed them meanwhile
             self._apply_overrides(instance)
 
-    def _loading_ended(self, loading: asyncio.Future[None]) -> None:
-        self._loading.discard(loading)
-        if not loading.cancelled():
-            loading.exception()  # or it would be logged as forgotten where the caller was cancelled
+    def _forget_continued(self, continued: asyncio.Future[None]) -> None:
+        self._continued.discard(continued)
+        if not continued.cancelled():
+            continued.exception()  # how the load went is published; nobody waits for this
 
     async def _recycle(self, instance: Instance) -> None:
         await instance.retire("recycled")

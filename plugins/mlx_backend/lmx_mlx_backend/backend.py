@@ -99,10 +99,8 @@ class MlxBackend(HeaderBackend[ModelFolder]):
         """Return that no package brings the architecture."""
         if is_known(header.architecture):
             return None
-        needed = (
-            ", which needs code of its own that LMX does not run" if header.has_own_code else ""
-        )
-        return f"no architecture `{header.architecture}`{needed}; a plugin may add it"
+        why = ", and its own code, which it would need, is not run" if header.has_own_code else ""
+        return f"no architecture `{header.architecture}`{why}; a plugin may add it"
 
     def measure(
         self, header: ModelFolder, options: LoadOptions, settings: Mapping[str, Any]

@@ -74,7 +74,7 @@ class ShardWriter:
 
 
 def _system_error(error: SafetensorError) -> OSError:
-    """Return the error of the system that the library only mentions, such as that of a full disk."""
+    """Return the system's error that the library only mentions, such as that of a full disk."""
     found = _OS_ERROR.search(str(error))
     if found is None:
         return OSError(str(error))
