@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 from attrs import define, evolve, field, frozen
 from gguf import GGUFWriter
 from lmx_mlx_backend.conversion import Conversions, ConvertSpec
-from lmx_mlx_backend.convert import space, work
-from lmx_mlx_backend.convert.shards import ShardWriter
+from lmx_mlx_backend.convert import shards, space, work
+from safetensors import SafetensorError
 
 from lmx_kernel import errors
 from lmx_kernel.interfaces import JobState
@@ -343,14 +344,31 @@ def test_a_full_disk_is_told_as_one(plain, tmp_path, monkeypatch):
         work.quantize_folder(order, Told())
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no file that is always full")
 def test_a_disk_that_is_full_in_the_middle_of_a_file_is_told_as_one(files, tmp_path, monkeypatch):
     """The library that writes says so only in its message."""
-    monkeypatch.setattr(ShardWriter, "_unnamed", lambda self, number: Path("/dev/full"))
+
+    def fail(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(shards, "save_file", fail)
     order = {"source": str(files[0]), "target": str(tmp_path / "model"), "bits": None, **ROOM}
     with pytest.raises(errors.DiskFullError):
         work.convert_file(order, Told())
     assert left_in(tmp_path) == []
+
+
+def test_an_error_of_the_system_is_found_in_what_the_library_says(tmp_path):
+    """With the library's own message: no file may have more than a few bytes here."""
+    writer = shards.ShardWriter(tmp_path)
+    writer.add("weight", np.zeros(99999, np.float32))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large") as caught:
+            writer.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
 
 
 def test_a_library_that_does_not_say_that_the_disk_is_full(plain, tmp_path, monkeypatch):
