@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -51,6 +53,7 @@ def test_a_card_says_what_the_model_is(card_of: CardOf, llama: Path) -> None:
     )  # fmt: skip
     assert card.problem is None
     assert card.quantization == "float32"
+    assert card.aliases == ("model@float32",)
     assert card.context_length == 1024
     assert card.capabilities == {"chat", "completion"}
     assert card.size_bytes == pytest.approx((llama / "model.safetensors").stat().st_size, rel=0.05)
@@ -430,3 +433,22 @@ def test_the_kernel_side_imports_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- what people are shown
+
+
+def test_a_warning_is_shown_with_the_model(llama: Path, tmp_path_factory) -> None:
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(llama, home / "models" / "m")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (home / "models" / "m" / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def lmx(command: str) -> str:
+        environ = os.environ | {"LMX_HOME": str(home), "HOME": str(home), "COLUMNS": "400"}
+        call = [sys.executable, "-m", "lmx_kernel", command]
+        return subprocess.run(call, env=environ, capture_output=True, text=True, check=False).stdout
+
+    warning = "its index names files that are not here, such as model-00001-of-00002.safetensors"
+    assert f"ok, but {warning}" in lmx("ls")
+    assert f"model m: can be loaded, but {warning}" in lmx("doctor")
