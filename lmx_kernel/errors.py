@@ -111,6 +111,14 @@ class ConflictError(LmxError):
     status = 409
 
 
+class ModelUnloadedError(ConflictError):
+    """The model was unloaded on request while this one waited for it or ran on it. A new request
+    loads it again, so clients must not retry by themselves: it was unloaded on purpose.
+    """
+
+    code = "model_unloaded"
+
+
 class PayloadTooLargeError(LmxError):
     """The body is larger than the server accepts."""
 

@@ -130,3 +130,5 @@ def _models(catalogue: Catalogue) -> Iterator[Finding]:
     for card in catalogue.cards:
         if card.problem:
             yield Finding(False, f"model {card.id}", card.problem)
+        elif card.warning:
+            yield Finding(True, f"model {card.id}", f"can be loaded, but {card.warning}")

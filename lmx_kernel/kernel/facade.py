@@ -34,6 +34,7 @@ from lmx_kernel.kernel.extensions import Extensions
 from lmx_kernel.kernel.status import free_disk_bytes, kernel_status, model_status
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.models.real_files import real_files
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import LogSettings, set_level
 from lmx_kernel.observe.statistics import Statistics
@@ -43,6 +44,7 @@ from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.lifecycle import Lifecycle
 from lmx_kernel.types import (
     Admission,
+    DeletedModel,
     Embedded,
     EmbeddingInput,
     EmbeddingPrompt,
@@ -184,7 +186,7 @@ class KernelFacade(Kernel):
         await self._lifecycle.unload(model, reason)
         return model
 
-    async def delete(self, name: str) -> ModelCard:
+    async def delete(self, name: str) -> DeletedModel:
         return await self._catalogue.delete(name, self._check_unloaded)
 
     async def admission(
@@ -252,9 +254,20 @@ class KernelFacade(Kernel):
             raise UnavailableError("the server is stopping", retry_after_s=5)
 
     def _check_unloaded(self, card: ModelCard) -> None:
-        instance = self._lifecycle.instances.get(card.id)
-        if instance is not None and instance.state not in (State.ABSENT, State.COOLING):
-            raise ConflictError(f"{card.id} is loaded; unload it first")
+        """Check that no worker has one of a model's files, by whatever id it was loaded.
+
+        :raises ConflictError: one has.
+        """
+        files = real_files(card)
+        for instance in self._lifecycle.instances.values():
+            if instance.state in (State.ABSENT, State.COOLING):
+                continue
+            if instance.model == card.id:
+                raise ConflictError(f"{card.id} is loaded; unload it first")
+            if files & real_files(instance.spec.card):
+                raise ConflictError(
+                    f"{card.id} has files of {instance.model}, which is loaded; unload that first"
+                )
 
     async def _submit(self, request: GenerationRequest) -> LiveAnswer:
         share_prefixes = self._settings.get(ServerSettings).share_prefixes

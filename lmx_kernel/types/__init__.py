@@ -21,6 +21,7 @@ from lmx_kernel.types.answers import (
 )
 from lmx_kernel.types.models import (
     Admission,
+    DeletedModel,
     DeviceMemory,
     EngineLimits,
     EngineSpec,
@@ -58,6 +59,7 @@ __all__ = [
     "ChatPrompt",
     "Constraint",
     "Decision",
+    "DeletedModel",
     "DeviceMemory",
     "Embedded",
     "EmbeddingInput",

@@ -11,6 +11,7 @@ import pytest
 from attrs import define, field
 
 from lmx_kernel.errors import ModelNotFoundError
+from lmx_kernel.models import catalogue as catalogue_module
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.types import Location, ModelCard
 
@@ -122,3 +123,28 @@ def test_a_name_is_found_however_its_accents_are_encoded(tmp_path):
     catalogue.scan()
     for name in (composed, composed.upper(), decomposed):
         assert catalogue.find(name).id == decomposed
+
+
+async def test_an_unknown_name_does_not_wait_for_a_disk_that_does_not_answer(
+    catalogue, source, monkeypatch
+):
+    monkeypatch.setattr(catalogue_module, "LOOK_S", 0.01)
+    with pytest.raises(ModelNotFoundError):
+        await catalogue.find_fresh("model")
+    assert not catalogue.is_scanned  # the scan goes on
+    source.there.append("model")
+    source.go_on.set()
+    await catalogue.refresh()
+    assert (await catalogue.find_fresh("model")).id == "model"
+
+
+async def test_who_asks_after_a_slow_scan_does_not_wait_for_the_pause_after_it(
+    catalogue, source, monkeypatch
+):
+    source.go_on.set()
+    catalogue.scan()
+    monkeypatch.setattr(catalogue_module, "LOOK_S", 0.01)
+    catalogue._next_scan_at += 3600
+    with pytest.raises(ModelNotFoundError):
+        await catalogue.find_fresh("model")
+    assert len(source.looks) == 1

@@ -28,6 +28,7 @@ from lmx_admin_api.routes.status import StatusPage
 from lmx_admin_api.schema import (
     ConfigView,
     DecisionList,
+    DeletedState,
     Estimate,
     EstimateBody,
     EventFrame,
@@ -134,7 +135,7 @@ class AdminSurface:
             method="DELETE",
             path=f"{at}/{{id:path}}",
             summary="Delete a model from disk; never while it is loaded",
-            result=ModelState,
+            result=DeletedState,
         )
         yield Operation(
             method="POST",

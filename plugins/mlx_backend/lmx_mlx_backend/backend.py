@@ -18,7 +18,7 @@ from lmx_mlx_backend.blas import blas_env
 from lmx_mlx_backend.conversion import Conversions
 from lmx_mlx_backend.device import device_memory, is_cpu
 from lmx_mlx_backend.findings import examine
-from lmx_mlx_backend.folder import ModelFolder, read_folder
+from lmx_mlx_backend.folder import ModelFolder, own_files, read_folder
 from lmx_mlx_backend.footprint import Footprint
 from lmx_mlx_backend.settings import MlxSettings
 
@@ -46,7 +46,8 @@ def lmx_findings() -> Iterable[Finding]:
 @hookimpl
 def lmx_job_kinds(kernel: Kernel) -> Iterable[JobKind]:
     """Register ``convert``, which puts new models where LMX keeps its own."""
-    return [Conversions(kernel, models_folder(kernel.home))]
+    reserve_bytes = kernel.settings(MlxSettings).reserve_bytes
+    return [Conversions(kernel, models_folder(kernel.home), reserve_bytes)]
 
 
 @hookimpl
@@ -69,9 +70,8 @@ class MlxBackend(HeaderBackend[ModelFolder]):
         return [location.folder] if is_model and "config.json" in location.files else []
 
     def files(self, path: Path, location: Location) -> tuple[Path, ...]:
-        """Return all files of the folder but those that are models by themselves."""
-        names = sorted(name for name in location.files if not name.endswith(".gguf"))
-        return tuple(path / name for name in names)
+        """Return weights, configs and tokenizer; whatever else lies there is not the model's."""
+        return tuple(path / name for name in own_files(location.files))
 
     def read(self, path: Path) -> ModelFolder:
         """Read config and headers.
@@ -92,13 +92,15 @@ class MlxBackend(HeaderBackend[ModelFolder]):
             context_length=header.context_length,
             quantization=header.quantization,
             capabilities=_capabilities(header),
+            warning=header.warning,
         )
 
     def problem(self, header: ModelFolder) -> str | None:
         """Return that no package brings the architecture."""
         if is_known(header.architecture):
             return None
-        return f"no architecture `{header.architecture}`; a plugin may add it"
+        why = ", and its own code, which it would need, is not run" if header.has_own_code else ""
+        return f"no architecture `{header.architecture}`{why}; a plugin may add it"
 
     def measure(
         self, header: ModelFolder, options: LoadOptions, settings: Mapping[str, Any]
