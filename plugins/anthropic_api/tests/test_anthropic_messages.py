@@ -21,6 +21,9 @@ def text(words, **more):
     return {"type": "text", "text": words, **more}
 
 
+BILLING = text("x-anthropic-billing-header: cc_version=2.1.332.0af; cc_entrypoint=cli;")
+
+
 def result(content, **more):
     return {"type": "tool_result", "tool_use_id": "t1", "content": content, **more}
 
@@ -48,11 +51,9 @@ async def texts(api, *contents, roles="uaua", **more):
         ("Be kind.", "Be kind."),
         ([text("Be kind.", **MARK)], "Be kind."),
         ([text("Be kind."), text("Be brief.", **MARK)], "Be kind.\n\nBe brief."),
-        (
-            [text("x-anthropic-billing-header: cc_version=2.1.332.0af;"), text("Be kind.")],
-            "Be kind.",
-        ),
-        ([text("x-anthropic-billing-header: cc_version=2.1.332.0af;")], None),
+        ([BILLING, text("Be kind.")], "Be kind."),
+        ([BILLING], None),
+        ([text("Be kind."), BILLING], f"Be kind.\n\n{BILLING['text']}"),
         ([text("Be kind."), text("x-anthropic-x: y")], "Be kind.\n\nx-anthropic-x: y"),
     ],
 )
@@ -280,7 +281,7 @@ BAD = {"type": "bogus"}
         ({"max_tokens": 0}, "max_tokens: Expected"),
         ({"messages": ...}, "messages: this field is required"),
         ({"messages": []}, "messages: Expected"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[...].role: Invalid"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role: Invalid"),
         ({"messages": turns([BAD])}, "messages[0].content[0].type: 'bogus' is not supported here"),
         ({"messages": turns("a", [BAD])}, "messages[1].content[0].type: 'bogus'"),
         ({"messages": turns([{"type": "text"}])}, "messages[0].content[0].text: this field is"),
@@ -291,7 +292,7 @@ BAD = {"type": "bogus"}
         ),
         ({"messages": turns("a", [{**USED, "id": None}])}, "messages[1].content[0].id: this field"),
         ({"messages": turns("a", [{**USED, "input": None}])}, "messages[1].content[0].input: this"),
-        ({"messages": turns("a", [{**USED, "input": "x"}])}, "messages[...].content[...].input: "),
+        ({"messages": turns("a", [{**USED, "input": "x"}])}, "messages[1].content[0].input: "),
         ({"messages": turns([result([BAD])])}, "messages[0].content[0].content[0].type: 'bogus'"),
         ({"messages": turns([result({"a": 1})])}, "messages[0].content[0].content: text or a list"),
         ({"system": [BAD]}, "system[0].type: only text is supported"),
@@ -324,8 +325,6 @@ BAD = {"type": "bogus"}
 )
 async def test_what_is_wrong_is_named(api, fields, start):
     assert (await api.refusal(**fields)).startswith(start)
-    counted = await api.post("messages/count_tokens", {"model": MODEL, "messages": "x"})
-    assert counted.status_code == 400
 
 
 @pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue"}, "x"])
