@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import anthropic
+import pydantic
 import pytest
 
 from lmx_kernel.errors import (
@@ -19,6 +20,7 @@ from lmx_kernel.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from lmx_kernel.testing.stub_kernel import stub_card
 from lmx_kernel.types import (
     Finished,
     PromptProgress,
@@ -170,21 +172,15 @@ async def test_text_after_a_call_is_a_block_of_its_own(api, kernel):
 
 
 async def test_pings_come_before_the_message_starts(api, kernel):
-    begin = asyncio.Event()
-
-    def play(answer):
-        kernel.begin = lambda: ALL_KINDS(answer)
-
-    StubBegin = []
-    kernel.play = lambda answer: StubBegin.append(answer)
+    waiting = []
+    kernel.play = waiting.append
     async with api.http.stream("POST", "/v1/messages", json={**ASKED, "stream": True}) as reply:
         assert reply.headers["content-type"] == "text/event-stream"
         lines = reply.aiter_lines()
         assert await anext(lines) == "event: ping"
         assert await anext(lines) == 'data: {"type":"ping"}'
-        ALL_KINDS(StubBegin[0])
+        ALL_KINDS(waiting[0])
         rest = [line async for line in lines if line.startswith("event:")]
-    assert begin is not None
     assert next(line for line in rest if line != "event: ping") == "event: message_start"
     assert rest[-1] == "event: message_stop"
 
@@ -307,8 +303,6 @@ async def test_models_have_the_shape_of_the_header(api):
 
 
 async def test_models_come_in_pages(api, kernel):
-    from lmx_kernel.testing.stub_kernel import stub_card
-
     kernel.cards = [stub_card(f"m{n}") for n in range(5)]
     assert [model.id async for model in api.sdk.models.list(limit=2)] == [f"m{n}" for n in range(5)]
     page = await api.sdk.models.list(limit=2, before_id="m4")
@@ -325,8 +319,12 @@ async def test_models_come_in_pages(api, kernel):
 
 @both
 async def test_the_tool_runner_of_the_sdk(api, kernel, stream):
-    rounds = iter([ALL_KINDS, tells(TextDelta(0, "Done.", ()))])
-    kernel.play = lambda answer: next(rounds)(answer)
+    plays = [ALL_KINDS, tells(TextDelta(0, "Done.", ()))]
+
+    def play(answer):
+        plays.pop(0)(answer)
+
+    kernel.play = play
 
     async def read(path: str) -> str:
         """Reads."""
@@ -352,12 +350,11 @@ async def test_the_tool_runner_of_the_sdk(api, kernel, stream):
     ]
 
 
+class Place(pydantic.BaseModel):
+    city: str
+
+
 async def test_the_sdk_parses_an_answer_of_a_schema(api, kernel):
-    import pydantic
-
-    class Place(pydantic.BaseModel):
-        city: str
-
     kernel.play = tells(TextDelta(0, json.dumps({"city": "Rome"}), ()))
     parsed = await api.sdk.messages.parse(**ASKED, output_format=Place)
     assert parsed.parsed_output == Place(city="Rome")
