@@ -144,6 +144,59 @@ async def test_how_a_model_thinks(ask, thinking, kinds):
     assert message.content[-1].text.endswith("Hello!")
 
 
+@pytest.mark.parametrize(
+    "thinking", [{"type": "enabled", "budget_tokens": 31999}, {"type": "disabled"}]
+)
+async def test_a_model_that_does_not_think_is_asked_to(ask, thinking):
+    message = await ask("counter", thinking=thinking, output_config={"effort": "high"})
+    assert [block.type for block in message.content] == ["text"]
+
+
+HUGE = 9007199254740991
+# What is in the schemas of Claude Code's own tools, and in those of others.
+SCHEMAS = [
+    {"type": "object", "properties": {}},
+    {"type": "object"},
+    {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {
+            "script": {"type": "string", "minLength": 1, "maxLength": 524288},
+            "args": {"description": "anything"},
+            "seconds": {"type": "integer", "exclusiveMinimum": 0, "maximum": HUGE},
+            "offset": {"type": "integer", "minimum": -HUGE, "default": 0},
+            "label": {"type": "string", "allOf": [{"pattern": "^[\\s\\S]{0,300}$"}]},
+            "url": {"type": "string", "format": "uri"},
+            "kind": {"anyOf": [{"const": "a"}, {"enum": ["b", "c"]}]},
+            "env": {
+                "type": "object",
+                "propertyNames": {"type": "string"},
+                "additionalProperties": {"type": "string"},
+            },
+            "items": {"type": "array", "maxItems": 32, "items": {"$ref": "#/$defs/node"}},
+        },
+        "required": ["script"],
+        "additionalProperties": False,
+        "$defs": {
+            "node": {"type": ["object", "null"], "properties": {"next": {"$ref": "#/$defs/node"}}}
+        },
+    },
+    {"type": "object", "properties": {"name": {"type": "string", "pattern": "^(?!x)\\w+$"}}},
+]
+
+
+async def test_schemas_that_agents_send(ask):
+    tools = [
+        {"name": f"mcp__server__tool{n}", "description": "", "input_schema": schema}
+        for n, schema in enumerate(SCHEMAS * 5)
+    ]
+    message = await ask("counter", tools=tools, max_tokens=32_000)
+    assert message.stop_reason == "end_turn"
+    chosen = {"type": "tool", "name": "mcp__server__tool2"}
+    (call,) = (await ask("counter", tools=tools, tool_choice=chosen)).content
+    assert call.name == "mcp__server__tool2"
+
+
 @both
 async def test_what_ends_an_answer(ask, stream):
     stopped = await ask("talker", stream=stream, stop_sequences=["x", "END"])
