@@ -47,6 +47,7 @@ _DELTAS: dict[str, Any] = {
     "thinking": ThinkingDelta,
     "tool_use": InputJsonDelta,
 }
+_DELTA_END = b"}}\n\n"
 
 
 @define(kw_only=True)
@@ -68,6 +69,7 @@ class MessageWriter(FrameWriter):
     _index: int = -1
     _kind: str = ""
     _is_empty: bool = True
+    _head: bytes = b""
     _finished: Finished = field(factory=lambda: Finished(0, "stop"))
 
     def event(self, event: Event) -> bytes:
@@ -107,9 +109,12 @@ class MessageWriter(FrameWriter):
             self._index += 1
             self._kind, self._is_empty = piece.kind, True
             frames += _frame(BlockStart(self._index, empty_block(piece)))
+            # Of the frames of one block only the text differs.
+            delta = _frame(BlockDelta(self._index, _DELTAS[piece.kind]("")))
+            self._head = delta.removesuffix(b'""' + _DELTA_END)
         if piece.text:
             self._is_empty = False
-            frames += self._delta(_DELTAS[piece.kind](piece.text))
+            frames += self._head + _encode(piece.text) + _DELTA_END
         return frames
 
     def _stopped(self) -> bytes:
