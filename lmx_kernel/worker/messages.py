@@ -15,6 +15,7 @@ from cattrs import Converter
 from cattrs.strategies import configure_tagged_union
 
 from lmx_kernel.engine.protocol import EngineStats
+from lmx_kernel.errors import LmxError, from_code
 from lmx_kernel.types import (
     EmbeddingInput,
     EngineLimits,
@@ -125,6 +126,12 @@ class Refused:
     code: str
     message: str
     param: str | None = None
+    figures: dict[str, int] = field(factory=dict)
+
+    @property
+    def error(self) -> LmxError:
+        """The error that the check found."""
+        return from_code(self.code, self.message, self.param, self.figures)
 
 
 @frozen

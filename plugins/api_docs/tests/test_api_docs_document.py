@@ -103,7 +103,7 @@ def test_every_route_of_every_surface_is_in_it_and_nothing_else(surfaces, docume
         for method, operation in methods.items()
     }
     assert documented == routed
-    assert {"openai", "docs", "openapi"} <= {tag["name"] for tag in document["tags"]}
+    assert {"anthropic", "openai", "docs", "openapi"} <= {tag["name"] for tag in document["tags"]}
 
 
 def test_operations_have_names_of_their_own(document):
