@@ -77,6 +77,7 @@ async def serve(
         notify("STOPPING=1")
         assembly.kernel.begin_drain()
         supervisor.stop(*tasks)  # or one would load a model meanwhile
+        await assembly.kernel.stored_answers.suspend()
         await _first(server.drain(settings.drain_s), now.wait())
         await _end(server, assembly)
 
@@ -87,6 +88,7 @@ async def _end(server: HttpServer, assembly: Assembly) -> None:
     await server.drain(LAST_WORDS_S)
     await server.stop()
     await assembly.jobs.close()
+    await assembly.kernel.stored_answers.close()
 
 
 def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:
