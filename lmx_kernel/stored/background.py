@@ -35,7 +35,7 @@ Generate = Callable[[GenerationRequest], Awaitable[LiveAnswer]]
 WRITE_S = 0.25
 """Events are written at most so often."""
 MAX_TRIES = 3
-"""An answer that was not got on with, after the daemon or its worker crashed so often, fails."""
+"""An answer fails if the daemon or the worker crashed so often before it got any further."""
 PATIENCE_S = 24 * 3600.0
 """For so long without getting on, an answer is tried again after an error that may pass."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -225,8 +225,8 @@ class Background:
         run.progress = Progress.of(kept)
         if kept.tries > MAX_TRIES:
             raise EngineCrashedError(
-                f"the server or the model's worker crashed {MAX_TRIES} times in a row while this"
-                " answer was computed, which did not get on"
+                f"the server or the model's worker crashed {MAX_TRIES} times in a row before this"
+                " answer got any further"
             )
         return run.progress
 

@@ -52,7 +52,8 @@ def example(kind):
 def parts(value):
     """Return a value with all fields, also those that do not count for equality."""
     if attrs.has(type(value)):
-        return type(value), {f.name: parts(getattr(value, f.name)) for f in attrs.fields(type(value))}
+        names = [field.name for field in attrs.fields(type(value))]
+        return type(value), [parts(getattr(value, name)) for name in names]
     return [parts(part) for part in value] if isinstance(value, tuple) else value
 
 

@@ -42,7 +42,7 @@ class Readers:
         for name, events in self.events.items():
             answer = await http.get(f"/stored/{name}", params={"first": len(events)})
             answer.raise_for_status()
-            events += answer.json()["events"]
+            events.extend(answer.json()["events"])
             self.outcomes[name] = answer.json()["outcome"]
 
     async def read_until(self, http, total):
@@ -52,9 +52,7 @@ class Readers:
 
 
 def folder_of(tmp_path, tokens_per_s):
-    write_fake_models(
-        tmp_path, {"m": FakeModel(answer_tokens=TOKENS, tokens_per_s=tokens_per_s)}
-    )
+    write_fake_models(tmp_path, {"m": FakeModel(answer_tokens=TOKENS, tokens_per_s=tokens_per_s)})
     return write_config(tmp_path, (PLUGIN,))
 
 
