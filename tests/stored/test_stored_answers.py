@@ -158,7 +158,7 @@ async def test_only_the_owner_of_the_process_can_read_the_file(tmp_path):
 
 
 async def test_the_oldest_complete_answers_are_forgotten_beyond_a_limit(tmp_path):
-    config = "[stored_answers]\nmax_count = 3\nmax_bytes = 5000\nmax_age_s = 1000"
+    config = "[stored_answers]\nmax_count = 3\nmax_bytes = 10_000\nmax_age_s = 1000"
     async with storing(tmp_path, {"m": FakeModel(load_s=60)}, config) as (stage, store):
 
         async def names():
@@ -169,9 +169,9 @@ async def test_the_oldest_complete_answers_are_forgotten_beyond_a_limit(tmp_path
         await store.start(answer("a", created_at=1.0), ask("m"))
         now = time.time()
         for number, name in enumerate("bcd"):
-            await store.put(answer(name, ended_at=now - 100 + number), EVENTS)
+            await store.put(answer(name, ended_at=now - 100 + number, body=bytes(1000)), EVENTS)
         assert await names() == "acd"
-        await store.put(answer("e", ended_at=now - 50, body=bytes(4500)), EVENTS)
+        await store.put(answer("e", ended_at=now - 50, body=bytes(8800)), EVENTS)
         assert await names() == "ae"
         await store.put(answer("f", ended_at=now - 1001), EVENTS)
         assert await names() == "ae"
