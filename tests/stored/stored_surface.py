@@ -10,6 +10,7 @@ from lmx_kernel.errors import LmxError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import StoredAnswer
 from lmx_kernel.testing.harness import ask
+from lmx_kernel.types import Sampling
 
 BATCH_S = 0.05
 
@@ -19,11 +20,16 @@ class Answers:
         self._kernel = kernel
 
     async def on_post(self, req, resp, answer_id):
-        """Start an answer: the query names the model, and has the text."""
+        """Start an answer: the query names the model, and has the text, a seed and a limit."""
         answer = StoredAnswer(
             id=answer_id, owner="", surface="stored", body=b"", created_at=time.time()
         )
-        request = ask(req.get_param("model"), req.get_param("text"))
+        request = ask(
+            req.get_param("model"),
+            req.get_param("text"),
+            sampling=Sampling(seed=req.get_param_as_int("seed")),
+            max_tokens=req.get_param_as_int("max_tokens"),
+        )
         await self._kernel.stored_answers.start(answer, request)
         resp.media = {}
 
