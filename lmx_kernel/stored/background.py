@@ -141,9 +141,12 @@ class Background:
         """
         run = self._runs.get(answer_id) or _Run(answer_id)
         await run.stop()
-        with suppress(_GoneError):
+        try:
             await self._end(run, CANCELLED)
-        self._forget(run)
+        except _GoneError:
+            pass  # it is complete
+        finally:
+            self._forget(run)
 
     async def delete(self, answer_id: str) -> None:
         """Stop computing an answer, and forget it.
@@ -152,8 +155,10 @@ class Background:
         """
         run = self._runs.get(answer_id) or _Run(answer_id)
         await run.stop()
-        await self._disk.do(partial(AnswerFile.delete, answer_id=answer_id))
-        self._forget(run)
+        try:
+            await self._disk.do(partial(AnswerFile.delete, answer_id=answer_id))
+        finally:
+            self._forget(run)
 
     # --- inside ---
 

@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 
 class AnswerDisk:
     """Runs calls on the file in a thread of its own, one after the other. A file that cannot be
-    used is tried again at the next call; one that is found damaged is put aside. The first of
-    several failures is logged.
+    used is tried again at the next call; one that is found damaged is put aside. Of several
+    failures before the next success the first is logged; to read a full disk is no success.
 
     :param path: of the file, which is made at the first call.
     """
@@ -34,6 +34,7 @@ class AnswerDisk:
         self._file: AnswerFile | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stored-answers")
         self._is_failing = False
+        self._has_written = False
         self._is_closed = False
 
     @property
@@ -70,25 +71,28 @@ class AnswerDisk:
                 log.error("stored_answers_failed", reason=str(error))
             self._is_failing = True
             raise _shown(error) from error
-        if self._is_failing:
+        if self._is_failing and self._has_written:
+            self._is_failing = False
             log.info("stored_answers_recovered")
-        self._is_failing = False
         return result
 
     def _try(self, call: Callable[[AnswerFile], T]) -> T:
         try:
-            return call(self._open_file())
+            return self._call(call)
         except sqlite3.DatabaseError as error:
             if not is_damaged(error):
                 raise
             self._close_file()
             put_aside(self._path, str(error))
-            return call(self._open_file())
+            return self._call(call)
 
-    def _open_file(self) -> AnswerFile:
+    def _call(self, call: Callable[[AnswerFile], T]) -> T:
         if self._file is None:
             self._file = AnswerFile(self._path)
-        return self._file
+        before = self._file.changes
+        result = call(self._file)
+        self._has_written = self._file.changes > before
+        return result
 
     def _close_file(self) -> None:
         if self._file is not None:

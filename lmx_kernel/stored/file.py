@@ -77,6 +77,11 @@ class AnswerFile:
         self._database = open_database(path, _SCHEMA)
         self.count = self._total()[0]
 
+    @property
+    def changes(self) -> int:
+        """A number that grows with each change of the file."""
+        return self._database.total_changes
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -78,11 +79,11 @@ class AnswerStore(StoredAnswers):
         answer = evolve(answer, ended_at=ended_at, outcome=answer.outcome or "ok")
         try:
             await self._disk.do(partial(AnswerFile.insert, answer=answer, events=events))
-            await self._forget()
         except ConflictError:
             raise
         except LmxError as error:
             log.warning("answer_not_stored", answer=answer.id, reason=error.message)
+        await self._forget()
 
     async def start(self, answer: StoredAnswer, request: GenerationRequest) -> None:
         """See :meth:`StoredAnswers.start`."""
@@ -98,6 +99,7 @@ class AnswerStore(StoredAnswers):
         answer = evolve(answer, ended_at=None, outcome=None, problem="", usage=None)
         # A client that leaves now must not leave an answer behind that nobody computes.
         await asyncio.shield(self._background.start(answer, request))
+        await self._forget()
 
     async def get(self, answer_id: str, owner: str) -> StoredAnswer:
         """See :meth:`StoredAnswers.get`."""
@@ -125,5 +127,6 @@ class AnswerStore(StoredAnswers):
     async def _forget(self) -> None:
         limits = self._settings.get(StoredAnswerSettings)
         forget = partial(AnswerFile.forget, limits=limits, now=time.time())
-        if forgotten := await self._disk.do(forget):
-            log.info("stored_answers_forgotten", count=forgotten)
+        with suppress(LmxError):  # it is logged
+            if forgotten := await self._disk.do(forget):
+                log.info("stored_answers_forgotten", count=forgotten)

@@ -445,13 +445,17 @@ def set_request(file, request):
 # --- a file that cannot be used ------------------------------------------------------------------
 
 
+def events_of(caplog):
+    return [record.msg["event"] for record in caplog.records if isinstance(record.msg, dict)]
+
+
 def allow_pages(file, more):
     """Let the file grow by so many pages, as a disk that is almost full does."""
     (pages,) = file._database.execute("PRAGMA page_count").fetchone()
     file._database.execute(f"PRAGMA max_page_count = {pages + more}")
 
 
-async def test_a_full_disk_stops_no_serving(tmp_path, capsys):
+async def test_a_full_disk_stops_no_serving(tmp_path, caplog):
     async with storing(tmp_path, SHORT) as (stage, store):
         await store.put(answer("old"), EVENTS)
         await store._disk.do(partial(allow_pages, more=0))
@@ -465,10 +469,13 @@ async def test_a_full_disk_stops_no_serving(tmp_path, capsys):
         assert stage.instance("m").requests.is_idle
         with await stage.kernel.generate(ask("m")) as other:
             assert len(text_of(await collect(other)).split()) == 20
+        assert events_of(caplog).count("answer_not_stored") == 2
+        assert events_of(caplog).count("stored_answers_failed") == 1
         assert await read(store, "old") == EVENTS
         await store._disk.do(partial(allow_pages, more=10_000))
         await store.put(answer("d", body=bytes(100_000)), EVENTS)
         assert await is_there(store, "d")
+        assert events_of(caplog).count("stored_answers_recovered") == 1
 
 
 async def test_a_disk_that_is_full_for_a_while_delays_an_answer(tmp_path):

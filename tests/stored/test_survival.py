@@ -5,6 +5,7 @@ its events is read once.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -106,6 +107,10 @@ async def test_an_answer_is_suspended_by_a_stop_and_goes_on_later(tmp_path):
         await readers.read_until(http, 100)
         async with asyncio.timeout(20):
             assert await daemon.stop() == 0
+    log = [json.loads(line) for line in (tmp_path / "daemon.log").read_text().splitlines()]
+    posts = [line for line in log if line["event"] == "request" and line["method"] == "POST"]
+    assert len(posts) == len(ANSWERS)
+    assert not any("outcome" in line for line in posts)  # it is not known yet
     assert readers.outcomes == dict.fromkeys(ANSWERS)
     async with running_daemon(config, **ENV) as daemon, client(daemon) as http:
         await readers.read_until(http, 10**9)
