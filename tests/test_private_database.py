@@ -11,9 +11,7 @@ from lmx_kernel.config.private_database import open_database
 from lmx_kernel.interfaces import Job
 from lmx_kernel.jobs.store import JobStore
 
-SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS words (word TEXT); CREATE INDEX IF NOT EXISTS i ON words (word)"
-)
+SCHEMA = "CREATE TABLE IF NOT EXISTS words (word TEXT)"
 
 
 def mode(path):
