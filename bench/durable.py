@@ -26,7 +26,7 @@ SURFACE_FOLDER = Path(__file__).parent.parent / "tests" / "stored"
 # A daemon that was killed often starts in safe mode, which loads no other plugins.
 REQUIRED = {"fake": ["lmx_kernel.testing.fake", SURFACE], "gguf": [SURFACE]}
 MODELS = {"fake": "m", "gguf": "smollm2-135m-instruct"}
-TOKENS = {"fake": 2000, "gguf": 1500}
+TOKENS = {"fake": 2000, "gguf": 400}
 FILES = Path("~/.lmx/models").expanduser()
 
 
@@ -92,7 +92,8 @@ async def measure(kind: str, config: Path) -> None:
         async with running_daemon(config, **env) as daemon:
             if kills == 0:
                 await killed.start(daemon.url)
-            await killed.read(daemon.url, chance.randint(1, 400) if kills < KILLS else 1e9)
+            most = ANSWERS * killed.max_tokens // KILLS  # so that it is not all said too early
+            await killed.read(daemon.url, chance.randint(1, most) if kills < KILLS else 1e9)
             if kills < KILLS and not all(killed.outcomes):
                 daemon.process.kill()
                 kills += 1
