@@ -15,19 +15,32 @@ from lmx_kernel.types import Sampling
 BATCH_S = 0.05
 
 
+def shown(event):
+    """Return an event as JSON, with the log-odds of each token over the next likely one."""
+    fields = {"kind": type(event).__name__, **asdict(event)}
+    if details := fields.pop("logprobs", ()):
+        tops = [[one["logprob"] for one in detail["top"]] for detail in details]
+        fields["margins"] = [best - second for best, second in tops]
+    return fields
+
+
 class Answers:
     def __init__(self, kernel):
         self._kernel = kernel
 
     async def on_post(self, req, resp, answer_id):
-        """Start an answer: the query names the model, and has the text, a seed and a limit."""
+        """Start an answer: the query names the model, has the text and a limit, and says whether
+        the answer is greedy.
+        """
+        sampling = Sampling(temperature=0) if req.get_param_as_bool("greedy") else Sampling()
         answer = StoredAnswer(
             id=answer_id, owner="", surface="stored", body=b"", created_at=time.time()
         )
         request = ask(
             req.get_param("model"),
             req.get_param("text"),
-            sampling=Sampling(seed=req.get_param_as_int("seed")),
+            sampling=sampling,
+            logprobs=2,
             max_tokens=req.get_param_as_int("max_tokens"),
         )
         await self._kernel.stored_answers.start(answer, request)
@@ -40,8 +53,7 @@ class Answers:
             try:
                 while event := await reading.next(BATCH_S):
                     if number >= req.get_param_as_int("first"):
-                        kind = type(event).__name__
-                        events.append({"kind": kind, "number": number, **asdict(event)})
+                        events.append({"number": number, **shown(event)})
                     number += 1
             except StopAsyncIteration:
                 pass
