@@ -34,8 +34,12 @@ Generate = Callable[[GenerationRequest], Awaitable[LiveAnswer]]
 
 WRITE_S = 0.25
 """Events are written at most so often."""
-MAX_TRIES = 3
-"""An answer fails if the daemon or the worker crashed so often before it got any further."""
+RESUMED, ADMITTED, CRASHED = 1, 9, 10
+MAX_DOUBT = 30
+"""An answer that got no further may be why the daemon ended: there is little doubt of one that was
+only resumed, since its model had to be loaded first, and much of one whose prompt was processed, or
+that crashed its worker. Beyond this it fails.
+"""
 PATIENCE_S = 24 * 3600.0
 """For so long without getting on, an answer is tried again after an error that may pass."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -52,14 +56,14 @@ class _Run:
 
     :ivar progress: None while it is on disk only.
     :ivar live: what the model says; None before it was asked, and between two tries.
-    :ivar is_try: whether the next try counts, since a crash ended the last one.
+    :ivar doubt: of this answer, from how the last try ended.
     :ivar got_on_at: monotonic seconds.
     """
 
     id: str
     progress: Progress | None = None
     live: LiveAnswer | None = None
-    is_try: bool = False
+    doubt: int = 0
     got_on_at: float = 0.0
     task: asyncio.Task[None] | None = None
 
@@ -120,7 +124,7 @@ class Background:
         """
         for answer_id in await self._disk.do(AnswerFile.unfinished):
             if answer_id not in self._runs:
-                self._runs[answer_id] = run = _Run(answer_id, is_try=True)
+                self._runs[answer_id] = run = _Run(answer_id, doubt=RESUMED)
                 self._spawn(run)
                 log.info("background_answer_resumed", answer=answer_id)
 
@@ -179,7 +183,7 @@ class Background:
             except LmxError as error:
                 log.warning("background_answer_waits", answer=run.id, reason=error.message)
                 run.progress, run.live = None, None
-                run.is_try = isinstance(error, EngineCrashedError)
+                run.doubt = CRASHED if isinstance(error, EngineCrashedError) else 0
             await asyncio.sleep(pause_s)
         self._forget(run)
 
@@ -224,13 +228,13 @@ class Background:
         :raises _GoneError: it is complete, or was forgotten.
         :raises EngineCrashedError: it was tried often enough.
         """
-        kept = await self._disk.do(partial(AnswerFile.resume, answer_id=run.id, is_try=run.is_try))
+        kept = await self._disk.do(partial(AnswerFile.resume, answer_id=run.id, doubt=run.doubt))
         if kept is None:
             raise _GoneError
         run.progress = Progress.of(kept)
-        if kept.tries > MAX_TRIES:
+        if kept.doubt > MAX_DOUBT:
             raise EngineCrashedError(
-                f"the server or the model's worker crashed {MAX_TRIES} times in a row before this"
+                "the server or the model's worker crashed several times in a row before this"
                 " answer got any further"
             )
         return run.progress
@@ -241,6 +245,8 @@ class Background:
         run.live = live
         with live:
             try:
+                progress.add(await live.next_steps())
+                await self._disk.do(partial(AnswerFile.suspect, answer_id=run.id, doubt=ADMITTED))
                 while True:
                     await self._write_some(run, live, progress)
             except StopAsyncIteration:

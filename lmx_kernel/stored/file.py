@@ -28,12 +28,12 @@ BATCH_EVENTS = 256
 """The most events that are written at once."""
 PAGE_BATCHES = 16
 
-# `tries` counts starts since the answer last got on; `events` and `bytes` are of all its batches.
+# `doubt` is whether the answer ends daemons; `events` and `bytes` are of all its batches.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, surface TEXT NOT NULL, model TEXT NOT NULL,
     created_at REAL NOT NULL, ended_at REAL, outcome TEXT, problem TEXT NOT NULL,
-    tries INTEGER NOT NULL, events INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    doubt INTEGER NOT NULL, events INTEGER NOT NULL, bytes INTEGER NOT NULL,
     usage BLOB, body BLOB NOT NULL, request BLOB
 );
 CREATE INDEX IF NOT EXISTS answers_by_end ON answers (ended_at, bytes);
@@ -59,7 +59,7 @@ class Unfinished:
 
     request: GenerationRequest
     created_at: float
-    tries: int
+    doubt: int
     usage: Usage | None
     events: tuple[Event, ...]
 
@@ -135,17 +135,15 @@ class AnswerFile:
         )
         return [row[0] for row in rows]
 
-    def resume(self, answer_id: str, *, is_try: bool) -> Unfinished | None:
+    def resume(self, answer_id: str, *, doubt: int) -> Unfinished | None:
         """Return what an answer goes on from; None if it is complete or was forgotten.
 
-        :param is_try: count it: the last one may have ended badly because of this answer.
+        :param doubt: see :meth:`suspect`.
         """
         with self._transaction():
-            self._database.execute(
-                "UPDATE answers SET tries = tries + ? WHERE id = ?", (is_try, answer_id)
-            )
+            self.suspect(answer_id, doubt)
             row = self._one(
-                "SELECT request, created_at, tries, usage FROM answers"
+                "SELECT request, created_at, doubt, usage FROM answers"
                 " WHERE id = ? AND outcome IS NULL",
                 (answer_id,),
             )
@@ -157,7 +155,7 @@ class AnswerFile:
         return Unfinished(
             request=unpack_request(row[0]),
             created_at=row[1],
-            tries=row[2],
+            doubt=row[2],
             usage=unpack_usage(row[3]),
             events=_events(batches),
         )
@@ -181,7 +179,7 @@ class AnswerFile:
                 raise ConflictError(f"there is an answer {answer.id[:64]} already")
             self._database.execute(
                 "INSERT INTO answers (id, owner, surface, model, created_at, ended_at, outcome,"
-                " problem, tries, events, bytes, usage, body, request)"
+                " problem, doubt, events, bytes, usage, body, request)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, 0, ?, ?, ?, ?)",
                 (
                     *(answer.id, answer.owner, answer.surface, answer.model, answer.created_at),
@@ -198,13 +196,13 @@ class AnswerFile:
         """Keep more of an answer's events.
 
         :param first: the number of the first of them.
-        :param gets_on: it was not in vain that it was started.
+        :param gets_on: it says more, so there is no doubt of it.
         :raises NotFoundError: the answer is complete or was forgotten, or has other events.
         """
         with self._transaction():
             self._add(answer_id, first, events)
             changed = self._database.execute(
-                "UPDATE answers SET usage = ?, tries = CASE WHEN ? THEN 0 ELSE tries END"
+                "UPDATE answers SET usage = ?, doubt = CASE WHEN ? THEN 0 ELSE doubt END"
                 " WHERE id = ? AND outcome IS NULL",
                 (pack_usage(usage), gets_on, answer_id),
             )
@@ -219,9 +217,18 @@ class AnswerFile:
             (ended_at, outcome, problem, answer_id),
         )
 
+    def suspect(self, answer_id: str, doubt: int) -> None:
+        """Note that if the daemon ends now, an answer may be why.
+
+        :param doubt: is added to that of earlier times, until it gets on.
+        """
+        self._database.execute(
+            "UPDATE answers SET doubt = doubt + ? WHERE id = ?", (doubt, answer_id)
+        )
+
     def forgive(self) -> None:
-        """Note that the answers that are computed did nothing bad."""
-        self._database.execute("UPDATE answers SET tries = 0 WHERE outcome IS NULL")
+        """Note that no answer is why the daemon ends."""
+        self._database.execute("UPDATE answers SET doubt = 0 WHERE outcome IS NULL")
 
     def delete(self, answer_id: str) -> None:
         """Forget an answer."""

@@ -15,7 +15,7 @@ FIRST = [Admitted(9), PromptProgress(0, 4, 9, 0), PromptProgress(0, 9, 9, 0)]
 
 def resumed(events, usage=None):
     kept = Unfinished(
-        request=ask("m", said=(1,)), created_at=100.0, tries=1, usage=usage, events=tuple(events)
+        request=ask("m", said=(1,)), created_at=100.0, doubt=1, usage=usage, events=tuple(events)
     )
     return Progress.of(kept)
 

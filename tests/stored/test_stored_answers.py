@@ -360,17 +360,34 @@ async def go_on(store):
     await store._background.resume()
 
 
+async def doubt_of(store):
+    return await store._disk.do(lambda file: file._one("SELECT doubt FROM answers")[0])
+
+
 async def test_an_answer_that_goes_nowhere_is_given_up_after_three_crashes(tmp_path):
+    slow = {"m": FakeModel(prefill_tokens_per_s=3)}
     for kernel in range(3):
-        async with storing(tmp_path, {"m": FakeModel(load_s=60)}) as (_, store):
+        async with storing(tmp_path, slow) as (_, store):
             await (go_on(store) if kernel else store.start(answer(), ask("m")))
+            while await doubt_of(store) < 10 * (kernel + 1):
+                await asyncio.sleep(0.01)
             await crash(store)
     async with storing(tmp_path, SHORT) as (_, store):
         assert (await store.get("a", "anna")).outcome is None
         await go_on(store)
-        with pytest.raises(EngineCrashedError, match="3 times"):
+        with pytest.raises(EngineCrashedError, match="several times"):
             await read(store)
         assert (await store.get("a", "anna")).outcome == "engine_crashed"
+
+
+async def test_an_answer_whose_model_was_being_loaded_at_each_crash_is_not_given_up(tmp_path):
+    for kernel in range(6):
+        async with storing(tmp_path, {"m": FakeModel(load_s=60)}) as (_, store):
+            await (go_on(store) if kernel else store.start(answer(), ask("m")))
+            await crash(store)
+    async with storing(tmp_path, SHORT) as (_, store):
+        await go_on(store)
+        assert len(text_of(await read(store)).split()) == 20
 
 
 async def test_an_answer_that_gets_on_is_never_given_up(tmp_path):
