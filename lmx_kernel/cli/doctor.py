@@ -14,18 +14,19 @@ from rich.text import Text
 
 from lmx_kernel import __version__
 from lmx_kernel.cli.terminal import ConfigPath, command, console
+from lmx_kernel.config.private_database import damaged_path
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.tls import TlsFileError
 from lmx_kernel.interfaces import Finding, PluginState
 from lmx_kernel.jobs.store import FILE as JOBS_FILE
-from lmx_kernel.jobs.store import damaged_path
 from lmx_kernel.kernel.assembly import make_backends
 from lmx_kernel.kernel.boot import Booted, boot
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.machine import free_bytes, machine_bytes
 from lmx_kernel.memory.sizes import GIB, format_bytes
 from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.stored.store import FILE as ANSWERS_FILE
 
 DAY_S = 86_400
 EXPIRES_SOON_S = 14 * DAY_S  # tools renew certificates earlier than that
@@ -57,7 +58,7 @@ def run_diagnostics(booted: Booted, catalogue: Catalogue) -> list[Finding]:
         _memory(booted),
         _port(booted.settings.get(ServerSettings)),
         *_certificate(booted.settings.get(ServerSettings)),
-        *_damaged_jobs(booted),
+        *_damaged_databases(booted),
         *booted.plugins.findings(booted.settings, catalogue.cards),
         *_plugins(booted),
         *_models(catalogue),
@@ -109,11 +110,12 @@ def _certificate(server: ServerSettings) -> Iterator[Finding]:
     yield Finding(left_s > EXPIRES_SOON_S, "certificate", f"{server.tls_cert}: {text}")
 
 
-def _damaged_jobs(booted: Booted) -> Iterator[Finding]:
-    aside = damaged_path(booted.settings.home / JOBS_FILE)
-    if aside.exists():
-        text = f"their file was damaged, and a new one begun; delete {aside} when it is of no use"
-        yield Finding(False, "jobs", text)
+def _damaged_databases(booted: Booted) -> Iterator[Finding]:
+    for name, file in (("jobs", JOBS_FILE), ("stored answers", ANSWERS_FILE)):
+        aside = damaged_path(booted.settings.home / file)
+        if aside.exists():
+            text = f"their file was damaged, and a new one begun; delete {aside} when you wish"
+            yield Finding(False, name, text)
 
 
 def _plugins(booted: Booted) -> Iterator[Finding]:

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from lmx_kernel.cli.doctor import _damaged_jobs
+from lmx_kernel.cli.doctor import _damaged_databases
+from lmx_kernel.config.private_database import damaged_path
 from lmx_kernel.interfaces import Job, JobState
-from lmx_kernel.jobs.store import FILE, JobStore, damaged_path
+from lmx_kernel.jobs.store import FILE, JobStore
 
 DAMAGE = {
     "no database": lambda data: b"this is no database at all" * 400,
@@ -54,7 +55,7 @@ def test_a_damaged_file_is_put_aside_and_a_new_one_begun(path, damage):
     damaged = path.read_bytes()
     with structlog.testing.capture_logs() as lines:
         assert kept(path, job("new")) == ["new"]
-    assert [line["event"] for line in lines] == ["jobs_damaged"]
+    assert [line["event"] for line in lines] == ["database_put_aside"]
     assert damaged_path(path).read_bytes() == damaged
     assert kept(path) == ["new"]
 
@@ -62,13 +63,13 @@ def test_a_damaged_file_is_put_aside_and_a_new_one_begun(path, damage):
 def test_doctor_tells_of_a_damaged_file_until_it_is_deleted(path, tmp_path):
     booted = SimpleNamespace(settings=SimpleNamespace(home=tmp_path))
     assert kept(path, job("a")) == ["a"]
-    assert list(_damaged_jobs(booted)) == []
+    assert list(_damaged_databases(booted)) == []
     path.write_bytes(b"no database" * 100)
     kept(path)
-    [finding] = _damaged_jobs(booted)
+    [finding] = _damaged_databases(booted)
     assert (finding.is_ok, str(damaged_path(path)) in finding.text) == (False, True)
     damaged_path(path).unlink()
-    assert list(_damaged_jobs(booted)) == []
+    assert list(_damaged_databases(booted)) == []
 
 
 def test_only_their_owner_may_read_jobs(path):
