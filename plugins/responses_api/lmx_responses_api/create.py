@@ -68,7 +68,7 @@ class Responses:
         kept = Kept(self._stored(response_id(), body, ""), body)
         await store.start(kept.answer, request)
         if body.stream:
-            stream_kept(resp, store, kept, heartbeat_s=self._settings.heartbeat_s)
+            await stream_kept(resp, store, kept, heartbeat_s=self._settings.heartbeat_s)
         else:
             send(resp, kept.rendering().head.unfinished("queued"))
 

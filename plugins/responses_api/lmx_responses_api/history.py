@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import define, field
 
 from lmx_kernel.dialect.fields import JsonObject
 from lmx_kernel.errors import InvalidRequestError, NotFoundError
-from lmx_kernel.interfaces import StoredAnswers
+from lmx_kernel.interfaces import Kernel
 from lmx_responses_api.errors import PreviousResponseNotFoundError
 from lmx_responses_api.ids import ItemPlace, find_place
 from lmx_responses_api.items import REFERENCE, Item, given_items, parse_item
@@ -26,7 +28,7 @@ class History:
     :param owner: the name of its key.
     """
 
-    store: StoredAnswers
+    kernel: Kernel
     owner: str
     _outputs: dict[str, list[JsonObject]] = field(factory=dict)
 
@@ -38,29 +40,29 @@ class History:
         :raises InvalidRequestError: it is not complete yet, or an item is wrong.
         """
         items: list[PlacedItem] = []
-        for kept in reversed(self._earlier(body)):
+        for kept in reversed(await self._earlier(body)):
             given = given_items(kept.body.input)
-            for item in [*given, *await self._output(kept)]:
+            for item in [*given, *filter(_is_whole, await self._output(kept))]:
                 items.append((_PREVIOUS, await self._resolved(_PREVIOUS, item)))
         for index, item in enumerate(given_items(body.input)):
             where = f"input[{index}]"
             items.append((where, await self._resolved(where, item)))
         return items
 
-    def _earlier(self, body: ResponseBody) -> list[Kept]:
+    async def _earlier(self, body: ResponseBody) -> list[Kept]:
         """Return the responses that ``body`` goes on from, newest first."""
         found: list[Kept] = []
         wanted = body.previous_response_id
         while wanted:
             if len(found) == MAX_RESPONSES:
                 raise InvalidRequestError(f"{_PREVIOUS}: too many responses", param=_PREVIOUS)
-            found.append(self._find(wanted))
+            found.append(await self._find(wanted))
             wanted = found[-1].body.previous_response_id
         return found
 
-    def _find(self, response_id: str) -> Kept:
+    async def _find(self, response_id: str) -> Kept:
         try:
-            kept = find_kept(self.store, response_id, self.owner)
+            kept = await find_kept(self.kernel.stored_answers, response_id, self.owner)
         except NotFoundError:
             raise PreviousResponseNotFoundError(
                 f"Previous response with id '{response_id}' not found.", param=_PREVIOUS
@@ -70,15 +72,12 @@ class History:
         return kept
 
     async def _output(self, kept: Kept) -> list[JsonObject]:
-        """Return what the model said, without calls that it did not finish."""
+        """Return what the model said."""
         found = self._outputs.get(kept.answer.id)
         if found is None:
-            response = await kept.response(self.store)
-            found = self._outputs[kept.answer.id] = [
-                item
-                for item in response["output"]
-                if item["type"] not in _CALLS or item["status"] == "completed"
-            ]
+            response = await kept.response(self.kernel.stored_answers)
+            found = [dict[str, Any](item) for item in response["output"]]
+            self._outputs[kept.answer.id] = found
         return found
 
     async def _resolved(self, where: str, item: JsonObject) -> Item:
@@ -101,7 +100,12 @@ class History:
         return found
 
     async def _items_at(self, place: ItemPlace) -> list[JsonObject]:
-        kept = find_kept(self.store, place.response_id, self.owner)
+        kept = await find_kept(self.kernel.stored_answers, place.response_id, self.owner)
         if place.is_input:
             return given_items(kept.body.input)
-        return (await kept.response(self.store))["output"]
+        return await self._output(kept)
+
+
+def _is_whole(item: JsonObject) -> bool:
+    """Return whether an item can be answered: no call that the model did not finish."""
+    return item["type"] not in _CALLS or item["status"] == "completed"

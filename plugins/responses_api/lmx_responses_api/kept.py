@@ -27,11 +27,6 @@ class Kept:
     answer: StoredAnswer
     body: ResponseBody
 
-    @property
-    def ending(self) -> Ending:
-        """When and how it ended, as far as it has."""
-        return Ending(self.answer.ended_at or self.answer.created_at, self.answer.outcome or "ok")
-
     def rendering(self, include: Iterable[str] = ()) -> Rendering:
         """Return what renders it from its first event on.
 
@@ -47,28 +42,34 @@ class Kept:
         return Rendering(head)
 
     async def response(self, store: StoredAnswers, include: Iterable[str] = ()) -> ResponseObject:
-        """Return the whole response; without output while it is computed."""
+        """Return the whole response; without output while it is computed.
+
+        :raises LmxError: it cannot be read.
+        """
         rendering = self.rendering(include)
         if self.answer.outcome is None:
             is_queued = not self.answer.model
             return rendering.head.unfinished("queued" if is_queued else "in_progress")
-        with store.read(self.answer.id, self.answer.owner) as answer:
+        ending = Ending.of(self.answer)
+        with await store.read(self.answer.id, self.answer.owner) as answer:
             try:
                 async for event in answer:
                     rendering.add(event)
             except LmxError as error:
-                rendering.fail(error, self.answer.usage, self.ending)
+                if error.code != ending.outcome:
+                    raise
+                rendering.fail(error, ending)
             else:
-                rendering.end(self.answer.usage or answer.usage(), self.ending)
+                rendering.end(answer.usage(), ending)
         return rendering.response
 
 
-def find_kept(store: StoredAnswers, response_id: str, owner: str) -> Kept:
+async def find_kept(store: StoredAnswers, response_id: str, owner: str) -> Kept:
     """Return a kept response.
 
     :raises NotFoundError: there is none of that id that belongs to ``owner``.
     """
-    answer = store.get(response_id, owner)
+    answer = await store.get(response_id, owner)
     if answer.surface != SURFACE:
         raise NotFoundError(f"Response with id '{response_id}' not found.")
     return Kept(answer, msgspec.json.decode(answer.body, type=ResponseBody))

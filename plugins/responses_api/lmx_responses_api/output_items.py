@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, field
 
@@ -178,10 +178,9 @@ class CallItem(GrowingItem):
     namespace: str | None = None
 
     def _call(self, kind: str, **written: Any) -> OutputItem:
-        space = {} if self.namespace is None else {"namespace": self.namespace}
+        space: Any = {} if self.namespace is None else {"namespace": self.namespace}
         call: Any = {"type": kind, "id": self.id, "status": self.status, "call_id": self.call_id}
-        whole: OutputItem = {**call, "name": self.name, **space, **written}
-        return whole
+        return cast(OutputItem, {**call, "name": self.name, **space, **written})
 
 
 @define(kw_only=True)

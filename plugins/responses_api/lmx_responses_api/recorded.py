@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 
-import structlog
 from attrs import evolve
 
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Answer, StoredAnswer, StoredAnswers
 from lmx_kernel.types import Event, Usage
 from lmx_responses_api.rendering import Ending
-
-_log = structlog.get_logger("lmx.responses")
 
 
 class RecordedAnswer(Answer):
@@ -34,7 +31,7 @@ class RecordedAnswer(Answer):
     @property
     def ending(self) -> Ending:
         """When and how it ended, as it is kept."""
-        return Ending(self._kept.ended_at or time.time(), self._kept.outcome or "ok")
+        return Ending.of(self._kept)
 
     async def next(self, timeout_s: float | None = None) -> Event | None:
         """Return the next event; see :meth:`Answer.next`. It is kept before its end is told."""
@@ -68,9 +65,5 @@ class RecordedAnswer(Answer):
             problem=problem,
             usage=self._answer.usage(),
         )
-        if not self._events:
-            return
-        try:
+        if self._events:
             await self._store.put(self._kept, self._events)
-        except LmxError as error:  # the answer itself is whole
-            _log.warning("response not kept", response=self._kept.id, problem=error.message)

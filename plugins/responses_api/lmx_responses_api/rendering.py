@@ -11,6 +11,7 @@ from attrs import define, field, frozen
 
 from lmx_kernel.dialect.fields import JsonObject
 from lmx_kernel.errors import LmxError
+from lmx_kernel.interfaces import StoredAnswer
 from lmx_kernel.types import Event, Usage
 from lmx_responses_api.errors import failure_object
 from lmx_responses_api.objects import ResponseObject
@@ -25,11 +26,18 @@ class Ending:
     """How an answer ended.
 
     :param at: in seconds since the epoch.
-    :param outcome: ``ok``, ``cancelled`` or an error's code.
+    :param outcome: ``ok``, ``cancelled`` or an error's code; None if it goes on later.
+    :param usage: its tokens; None where the answer itself says it.
     """
 
     at: float
-    outcome: str
+    outcome: str | None
+    usage: Usage | None = None
+
+    @classmethod
+    def of(cls, answer: StoredAnswer) -> Ending:
+        """Return how a kept answer ended."""
+        return cls(answer.ended_at or answer.created_at, answer.outcome, answer.usage)
 
 
 @define
@@ -72,7 +80,8 @@ class Rendering:
     def end(self, usage: Usage, ending: Ending) -> list[JsonObject]:
         """End the response after the answer's last event."""
         if ending.outcome == CANCELLED:
-            return self._cut(usage)
+            return self._cut(ending.usage or usage)
+        usage = ending.usage or usage
         events = self._numbered(self._output.close())
         output = self._output.objects()
         if self._output.reason == "length":
@@ -88,10 +97,13 @@ class Rendering:
         )
         return [*events, self._shown("response.completed", self.response)]
 
-    def fail(self, error: LmxError, usage: Usage | None, ending: Ending) -> list[JsonObject]:
-        """End the response after an error."""
+    def fail(self, error: LmxError, ending: Ending) -> list[JsonObject]:
+        """End the response after an error, or its events only if it goes on later."""
+        usage = ending.usage
         if ending.outcome == CANCELLED:
             return self._cut(usage)
+        if ending.outcome is None:
+            return [{**self._repeated("error"), "param": None, **failure_object(error)}]
         self._output.cut()
         self.response = self.head.whole(
             "failed", output=self._output.objects(), usage=usage, error=failure_object(error)
@@ -105,7 +117,11 @@ class Rendering:
         """
         if is_numbered:
             self.number += 1
-        return {"type": "keepalive", "sequence_number": max(self.number, 0)}
+        return self._repeated("keepalive")
+
+    def _repeated(self, kind: str) -> JsonObject:
+        """Return an event with the last number."""
+        return {"type": kind, "sequence_number": max(self.number, 0)}
 
     def _cut(self, usage: Usage | None) -> list[JsonObject]:
         """End a response that was cancelled; there is no event of that name."""

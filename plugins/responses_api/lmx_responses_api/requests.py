@@ -50,7 +50,7 @@ class Requests:
             raise InvalidRequestError("input: this field is required", param="input")
         if body.background and not body.is_kept:
             raise InvalidRequestError("background: needs store to be true", param="background")
-        items = await History(self.kernel.stored_answers, owner).items(body)
+        items = await History(self.kernel, owner).items(body)
         return generation_request(body, items)
 
 

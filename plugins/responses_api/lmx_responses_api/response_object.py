@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from attrs import define
@@ -68,8 +68,7 @@ class ResponseHead:
             "completed_at": None if completed_at is None else int(completed_at),
             "incomplete_details": incomplete,
         }
-        whole: ResponseObject = {**self._repeated, **now}
-        return whole
+        return cast(ResponseObject, {**self._repeated, **now})
 
     @cached_property
     def _repeated(self) -> Any:
@@ -140,5 +139,4 @@ def _text(body: ResponseBody) -> JsonObject:
 
 def _reasoning(body: ResponseBody) -> JsonObject:
     given = body.reasoning
-    summary = (given.summary or given.generate_summary) if given else None
-    return {"effort": given.effort if given else None, "summary": summary}
+    return {"effort": given.effort if given else None, "summary": body.summary}

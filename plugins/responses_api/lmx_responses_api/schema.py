@@ -163,8 +163,13 @@ class ResponseBody:
     @property
     def with_summary(self) -> bool:
         """Whether reasoning is given as a summary too."""
+        return self.summary not in (None, "none")
+
+    @property
+    def summary(self) -> str | None:
+        """The kind of summary that is asked for."""
         given = self.reasoning
-        return bool(given) and (given.summary or given.generate_summary) not in (None, "none")
+        return (given.summary or given.generate_summary) if given else None
 
 
 # --- queries ---

@@ -31,12 +31,12 @@ class StoredResponse:
         """
         query = read_query(req, ResponseQuery)
         store = self._kernel.stored_answers
-        kept = find_kept(store, response_id, owner_of(self._kernel))
+        kept = await find_kept(store, response_id, owner_of(self._kernel))
         include = query.include or ()
         if not query.stream:
             send(resp, await kept.response(store, include))
             return
-        stream_kept(
+        await stream_kept(
             resp,
             store,
             kept,
@@ -50,7 +50,7 @@ class StoredResponse:
 
         :raises NotFoundError: there is none of that id that belongs to the client.
         """
-        kept = find_kept(self._kernel.stored_answers, response_id, owner_of(self._kernel))
+        kept = await find_kept(self._kernel.stored_answers, response_id, owner_of(self._kernel))
         await self._kernel.stored_answers.delete(response_id, kept.answer.owner)
         gone: DeletedObject = {"id": response_id, "object": "response", "deleted": True}
         send(resp, gone)
@@ -69,7 +69,7 @@ class Cancellation:
         :raises InvalidRequestError: it was not made in the background.
         """
         store = self._kernel.stored_answers
-        kept = find_kept(store, response_id, owner_of(self._kernel))
+        kept = await find_kept(store, response_id, owner_of(self._kernel))
         if not kept.body.background:
             raise InvalidRequestError("only a response with background: true can be cancelled")
         cancelled = await store.cancel(response_id, kept.answer.owner)
@@ -88,7 +88,7 @@ class InputItems:
         :raises NotFoundError: there is none of that id that belongs to the client.
         """
         query = read_query(req, ItemsQuery)
-        kept = find_kept(self._kernel.stored_answers, response_id, owner_of(self._kernel))
+        kept = await find_kept(self._kernel.stored_answers, response_id, owner_of(self._kernel))
         items = list(listed(given_items(kept.body.input), response_id))
         if query.order == "desc":
             items.reverse()

@@ -23,7 +23,6 @@ class EventWriter(FrameWriter):
     """Writes one response.
 
     :param ending: returns how the answer ended, after its end.
-    :param usage: returns its tokens after its end; None for what the answer itself says.
     :param numbers_heartbeats: whether a heartbeat has a number of its own. It has not where the
         stream may be read again: the numbers must be the same then.
     :param starting_after: events up to this number are left out.
@@ -31,7 +30,6 @@ class EventWriter(FrameWriter):
 
     rendering: Rendering
     ending: Callable[[], Ending]
-    usage: Callable[[], Usage | None] = lambda: None
     numbers_heartbeats: bool = True
     starting_after: int = -1
 
@@ -48,12 +46,14 @@ class EventWriter(FrameWriter):
         return _frame(self.rendering.keepalive(is_numbered=self.numbers_heartbeats))
 
     def failure(self, error: LmxError) -> bytes:
-        """Return ``response.failed``; an event ``error`` would be ignored by some clients."""
-        return self._frames(self.rendering.fail(error, self.usage(), self.ending()))
+        """Return ``response.failed``, which no client ignores. Only where the response itself did
+        not fail, but goes on after a restart of the server, it is an event ``error``.
+        """
+        return b"".join(map(_frame, self.rendering.fail(error, self.ending())))
 
     def closing(self, usage: Usage) -> bytes:
         """Return the events that end the response."""
-        return self._frames(self.rendering.end(self.usage() or usage, self.ending()))
+        return self._frames(self.rendering.end(usage, self.ending()))
 
     def _frames(self, events: Iterable[JsonObject]) -> bytes:
         after = self.starting_after
