@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from attrs import define, field
@@ -46,12 +47,16 @@ class Output:
     reason: str = ""
     _items: list[GrowingItem] = field(factory=list)
     _held: list[Logprobs] = field(factory=list)
-    _toolbox: Toolbox = field(init=False)
-    _written: OfferedTool | None = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self._toolbox = Toolbox.of(self.head.body.tools)
-        self._written = choice(self.head.body, self._toolbox).written
+    @cached_property
+    def _toolbox(self) -> Toolbox:
+        return Toolbox.of(self.head.body.tools)
+
+    @cached_property
+    def _written(self) -> OfferedTool | None:
+        """The tool whose input the whole text is."""
+        is_named = isinstance(self.head.body.tool_choice, dict)
+        return choice(self.head.body, self._toolbox).written if is_named else None
 
     def objects(self) -> list[OutputItem]:
         """Return the items as they are now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import structlog
 from attrs import frozen
 
 from lmx_kernel.dialect.refused import check_supported
@@ -19,6 +20,8 @@ from lmx_responses_api.tool_choice import choice
 from lmx_responses_api.toolbox import Toolbox
 from lmx_responses_api.truncation import shortened
 from lmx_responses_api.turns import PlacedItem, conversation
+
+_log = structlog.get_logger("lmx.responses")
 
 
 @frozen
@@ -61,6 +64,8 @@ def generation_request(body: ResponseBody, items: Iterable[PlacedItem]) -> Gener
     :raises UnsupportedFieldError: naming the field that LMX does not do.
     """
     toolbox = Toolbox.of(body.tools)
+    if toolbox.left_out:
+        _log.info("tools_left_out", types=sorted(toolbox.left_out))
     chosen = choice(body, toolbox)
     effort = body.reasoning.effort if body.reasoning else None
     return GenerationRequest(

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-import structlog
 from attrs import define, field, frozen
 from msgspec import Meta
 
@@ -27,8 +26,6 @@ HOSTED = frozenset(
 )
 """Types of tools that only OpenAI's servers have. ``web_search`` is not among them: an agent sends
 it with every request, unasked, and must not fail for it."""
-
-_log = structlog.get_logger("lmx.responses")
 
 
 @frozen(kw_only=True)
@@ -96,9 +93,11 @@ class Toolbox:
     """The tools that the model may call.
 
     :ivar tools: as the model has them.
+    :ivar left_out: types of tools that the client offers and LMX does not have.
     """
 
     tools: tuple[Tool, ...]
+    left_out: frozenset[str]
     _by_name: dict[str, OfferedTool] = field(repr=False)
 
     @classmethod
@@ -108,7 +107,8 @@ class Toolbox:
         :raises InvalidRequestError: naming the field that is wrong.
         :raises UnsupportedFieldError: naming the tool that LMX does not have.
         """
-        offered = list(_offered("tools", given or (), None))
+        left_out: set[str] = set()
+        offered = list(_offered("tools", given or (), None, left_out))
         uses = Counter(tool.name for tool in offered)
         by_name: dict[str, OfferedTool] = {}
         for tool in offered:
@@ -118,7 +118,8 @@ class Toolbox:
                 path = f"{tool.path}.name"
                 raise InvalidRequestError(f"{path}: another tool has this name", param=path)
             by_name[name] = tool
-        return cls(tuple(_for_model(name, tool) for name, tool in by_name.items()), by_name)
+        tools = tuple(_for_model(name, tool) for name, tool in by_name.items())
+        return cls(tools, frozenset(left_out), by_name)
 
     def called(self, name: str) -> OfferedTool | None:
         """Return the client's tool that the model calls by ``name``; None if it invented it."""
@@ -138,7 +139,7 @@ class Toolbox:
 
 
 def _offered(
-    where: str, given: Iterable[JsonObject], namespace: str | None
+    where: str, given: Iterable[JsonObject], namespace: str | None, left_out: set[str]
 ) -> Iterator[OfferedTool]:
     for index, item in enumerate(given):
         path = f"{where}[{index}]"
@@ -156,9 +157,9 @@ def _offered(
             yield OfferedTool(path=path, name=tool.name, namespace=namespace, given=tool)
         elif kind == "namespace" and namespace is None:
             space = convert(path, item, Namespace)
-            yield from _offered(f"{path}.tools", space.tools, space.name)
+            yield from _offered(f"{path}.tools", space.tools, space.name, left_out)
         else:
-            _log.info("tool left out: not supported", type=kind[:64], field=path)
+            left_out.add(kind[:64])
 
 
 def _for_model(name: str, tool: OfferedTool) -> Tool:
