@@ -185,7 +185,8 @@ class Dispatcher:
                 answer.admit(message.prompt_tokens)
                 self._finish(answer, "ok") if answer.is_count else self._pump()
         elif isinstance(message, wire.Refused) and (answer := answers.get(message.id)):
-            self._fail(answer, errors.from_code(message.code, message.message, message.param))
+            error = errors.from_code(message.code, message.message, message.param, message.figures)
+            self._fail(answer, error)
 
     # --- inside ---
 

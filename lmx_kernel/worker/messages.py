@@ -125,6 +125,7 @@ class Refused:
     code: str
     message: str
     param: str | None = None
+    figures: dict[str, int] = field(factory=dict)
 
 
 @frozen

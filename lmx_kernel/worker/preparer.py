@@ -72,7 +72,7 @@ class Preparer:
 
     def submit(self, message: wire.Prepare) -> None:
         """Begin to prepare a request; the kernel is told how it went."""
-        pool = self._slow if is_constrained(message.request) else self._quick
+        pool = self._slow if _is_slow(message.request) else self._quick
         self._requests[message.id] = pool.submit(self._prepare, message)
 
     def when_prepared(self, request_id: int, call: Callable[[], None]) -> None:
@@ -107,7 +107,9 @@ class Preparer:
         return None
 
     def _refuse(self, request_id: int, error: LmxError) -> None:
-        self._channel.send(wire.Refused(request_id, error.code, error.message, error.param))
+        self._channel.send(
+            wire.Refused(request_id, error.code, error.message, error.param, error.figures)
+        )
 
     def _checked(self, request: GenerationRequest) -> Prepared:
         if isinstance(request.prompt, EmbeddingPrompt):
@@ -129,9 +131,14 @@ class Preparer:
 
         :raises InvalidRequestError: it cannot be guaranteed.
         """
-        if request.max_tokens == 0 or not is_constrained(request):
+        if not _is_slow(request):
             return None
         with self._lookup:
             if self._constraints is None:
                 self._constraints = find_engine(self._tokenizer, self._format)
         return self._constraints.plan(request, prompt_end)
+
+
+def _is_slow(request: GenerationRequest) -> bool:
+    """Return whether constraints are compiled for a request; a prompt is counted without them."""
+    return request.max_tokens != 0 and is_constrained(request)

@@ -37,7 +37,7 @@ async def test_handler_errors_in_the_shape_of_the_surface(serve, kind, status, c
     assert answer.status_code == status
     assert answer.json()["toy_error"] == code
     assert answer.headers["x-should-retry"] == retry
-    assert answer.headers["x-request-id"]
+    assert answer.headers["x-request-id"] == answer.headers["request-id"]
     assert "secret" not in answer.text
 
 

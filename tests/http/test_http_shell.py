@@ -87,6 +87,7 @@ async def test_an_id_is_kept_or_made(serve):
         )
         shown = answer.headers["x-request-id"]
         assert (shown == offered) == is_kept
+        assert answer.headers["request-id"] == shown
         assert answer.json()["id"] == shown
 
 

@@ -127,8 +127,9 @@ async def test_unknown_unusable_and_overlong(tmp_path):
             await kernel.generate(ask("nope"))
         with pytest.raises(errors.ModelUnusableError, match="not a script"):
             await kernel.generate(ask("broken"))
-        with pytest.raises(errors.ContextOverflowError, match="64 tokens"):
+        with pytest.raises(errors.ContextOverflowError, match="64 tokens") as caught:
             await generate(kernel, "m", "x" * 64)
+        assert caught.value.figures == {"tokens": len(f"user: {'x' * 64}\nassistant:"), "limit": 64}
 
 
 async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
