@@ -46,7 +46,7 @@ def play(tmp_path: Path) -> Callable[[FakeModel], AbstractAsyncContextManager[st
         home = tmp_path / "lmx"
         home.mkdir()
         write_fake_models(home, {"player": model})
-        plugins = ("lmx_openai_api.plugin", "lmx_anthropic_api.plugin", "lmx_responses_api.plugin")
+        plugins = ("lmx_openai_api.plugin", "lmx_anthropic_api.plugin")
         config = write_config(home, plugins, f"[models]\ncontext_length = {CONTEXT}\n")
         async with running_daemon(config) as daemon:
             yield daemon.url

@@ -62,7 +62,7 @@ async def test_the_same_with_thoughts(claude, play, folder):
 async def test_two_tools_at_once(claude, play, folder):
     write = call("Write", file_path=str(folder / "poem.txt"), content="one\ntwo\n")
     echo = call("Bash", command="echo SECOND-$((1+1))", description="Say something")
-    replies = ((ASKED, write + echo), ("SECOND-2", ENDS))
+    replies = ((ASKED, f"{write}\n{echo}"), ("SECOND-2", ENDS))
     async with play(FakeModel(context_length=400_000, replies=replies)) as url:
         await check(await claude(url), folder)
 

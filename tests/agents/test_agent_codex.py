@@ -66,7 +66,7 @@ async def test_the_same_with_thoughts(codex, play, folder):
 async def test_two_tools_at_once(codex, play, folder):
     write = call("exec_command", cmd="printf 'one\\ntwo\\n' > poem.txt")
     echo = call("exec_command", cmd="echo SECOND-$((1+1))")
-    replies = ((ASKED, write + echo), ("SECOND-2", ENDS))
+    replies = ((ASKED, f"{write}\n{echo}"), ("SECOND-2", ENDS))
     async with play(FakeModel(context_length=400_000, replies=replies)) as url:
         check(await codex(url), folder)
 
