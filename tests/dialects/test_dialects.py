@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 import pytest_asyncio
-from dialects import DIALECTS, Ask, Said, Turn, say
+from asking import DIALECTS, Ask, Said, Turn, say
 
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
