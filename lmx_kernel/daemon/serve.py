@@ -75,10 +75,16 @@ async def serve(
         _announce(booted, assembly, server.port)
         await stop.wait()
         notify("STOPPING=1")
-        assembly.kernel.begin_drain()
         supervisor.stop(*tasks)  # or one would load a model meanwhile
+        await _begin_drain(assembly)
         await _first(server.drain(settings.drain_s), now.wait())
         await _end(server, assembly)
+
+
+async def _begin_drain(assembly: Assembly) -> None:
+    """Begin nothing new. What is computed in the background goes on when LMX is started again."""
+    assembly.kernel.begin_drain()
+    await assembly.kernel.stored_answers.suspend()
 
 
 async def _end(server: HttpServer, assembly: Assembly) -> None:
@@ -87,6 +93,7 @@ async def _end(server: HttpServer, assembly: Assembly) -> None:
     await server.drain(LAST_WORDS_S)
     await server.stop()
     await assembly.jobs.close()
+    await assembly.kernel.stored_answers.close()
 
 
 def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from lmx_kernel.interfaces import Answer, HttpRequest
 from lmx_kernel.types import Route
@@ -30,6 +32,17 @@ def caller() -> HttpRequest | None:
     """Return the HTTP request that is being served; None for work that the kernel does itself."""
     context = current.get()
     return context.request if context else None
+
+
+@contextmanager
+def noting_no_answers() -> Iterator[None]:
+    """Leave the answers that are started meanwhile out of what is noted of the HTTP request."""
+    context = current.get()
+    token = current.set(evolve(context, answers=None) if context else None)
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 def note_answer(answer: Answer, route: Route) -> None:

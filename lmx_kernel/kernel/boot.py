@@ -20,6 +20,7 @@ from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.routing.decide import RoutingSettings
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
+from lmx_kernel.stored.settings import StoredAnswerSettings
 
 KERNEL_SECTIONS = (
     SettingsSection("log", LogSettings),
@@ -29,6 +30,7 @@ KERNEL_SECTIONS = (
     SettingsSection("queue", QueueSettings),
     SettingsSection("routing", RoutingSettings),
     SettingsSection("server", ServerSettings),
+    SettingsSection("stored_answers", StoredAnswerSettings),
 )
 FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in ("log", "plugins"))
 log = structlog.get_logger(__name__)

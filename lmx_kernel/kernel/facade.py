@@ -25,7 +25,6 @@ from lmx_kernel.interfaces import (
     KernelStatus,
     ModelStatus,
     PluginStatus,
-    StoredAnswers,
 )
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.boot import Booted
@@ -40,6 +39,7 @@ from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.stored.store import AnswerStore
 from lmx_kernel.types import (
     Admission,
     Embedded,
@@ -90,6 +90,7 @@ class KernelFacade(Kernel):
         self._bus = observation.bus
         self._statistics = observation.statistics
         self._guard = observation.guard
+        self._stored = AnswerStore(booted.settings, self.generate)
         self._draining = False
         self._started_at = time.monotonic()
 
@@ -115,8 +116,8 @@ class KernelFacade(Kernel):
         return self._jobs
 
     @property
-    def stored_answers(self) -> StoredAnswers:
-        raise NotImplementedError  # the branch `durable` brings it
+    def stored_answers(self) -> AnswerStore:
+        return self._stored
 
     @property
     def caller(self) -> HttpRequest | None:
@@ -242,6 +243,8 @@ class KernelFacade(Kernel):
             safe_mode=self._booted.verdict.safe_mode,
             memory_pressure=self._guard.level.value,
             disk_free_bytes=free_disk_bytes(self.home),
+            stored_answers=self._stored.count,
+            background_answers=self._stored.running,
         )
 
     # --- inside ---

@@ -101,6 +101,7 @@ async def running_kernel(
         try:
             yield RunningKernel(assembly.kernel, assembly, booted.settings, events)
         finally:
+            await assembly.kernel.stored_answers.close()
             await assembly.lifecycle.close(UnavailableError("the test is over"))
             await assembly.jobs.close()
 
