@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
 
 import pytest
 from attrs import frozen
 
-BIN = Path(__file__).parent.parent.parent / ".venv-clients" / "node_modules" / ".bin"
 TURN_S = 120
 KEPT = ("PATH", "LANG", "TERM", "TMPDIR")
 
@@ -24,14 +22,6 @@ class Turn:
     status: int
     out: str
     err: str
-
-
-def installed(name: str) -> str:
-    """Return the path of an agent, or skip the test."""
-    found = shutil.which(name, path=str(BIN))
-    if found is None:
-        pytest.skip(f"{name} is not installed: `make test` brings it where npm reaches it")
-    return found
 
 
 def call(name: str, **arguments: object) -> str:

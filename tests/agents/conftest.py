@@ -2,31 +2,24 @@
 
     python scripts/loopback_only.py python -m pytest tests/agents
 
-They run where there is no network but the loopback interface, with a home of their own.
+The test modules import ``agent_run`` from this folder.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
+sys.path.append(str(Path(__file__).parent))
+
 CONTEXT = 400_000  # a fake token is a byte
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip these where an agent could reach anybody but us."""
-    others = psutil.net_if_addrs().keys() - {"lo"}
-    if others:
-        reason = f"the network has {', '.join(sorted(others))}: see scripts/loopback_only.py"
-        for item in items:
-            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture
@@ -46,7 +39,7 @@ def play(tmp_path: Path) -> Callable[[FakeModel], AbstractAsyncContextManager[st
         home = tmp_path / "lmx"
         home.mkdir()
         write_fake_models(home, {"player": model})
-        plugins = ("lmx_openai_api.plugin", "lmx_anthropic_api.plugin")
+        plugins = ("lmx_openai_api.plugin", "lmx_anthropic_api.plugin", "lmx_responses_api.plugin")
         config = write_config(home, plugins, f"[models]\ncontext_length = {CONTEXT}\n")
         async with running_daemon(config) as daemon:
             yield daemon.url

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from agent_run import call, installed, run
+from agent_run import call, run
 
+from lmx_kernel.testing.client_programs import client_program
 from lmx_kernel.testing.fake_model import FakeModel
 
 ASKED = "Please make the file and count it."
@@ -16,7 +17,7 @@ WRITES, COUNTS, ENDS = "File created successfully", "LINES-2", "The file has two
 @pytest.fixture
 def claude(folder):
     """Return a function that lets Claude Code take one turn at a server."""
-    program = installed("claude")
+    program = client_program("claude")
 
     async def turn(url, *options, **environ):
         command = [program, "-p", ASKED, "--model", "player", "--permission-mode", "acceptEdits"]

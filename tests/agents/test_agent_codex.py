@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from agent_run import call, installed, run
+from agent_run import call, run
 
+from lmx_kernel.testing.client_programs import client_program
 from lmx_kernel.testing.fake_model import FakeModel
 
 ASKED = "Please make the file and count it."
@@ -25,7 +26,7 @@ stream_idle_timeout_ms = 15000
 @pytest.fixture
 def codex(folder):
     """Return a function that lets Codex take one turn at a server."""
-    program = installed("codex")
+    program = client_program("codex")
 
     async def turn(url):
         home = folder.parent / "codex"

@@ -8,13 +8,13 @@ import asyncio
 import json
 import os
 from asyncio.subprocess import DEVNULL, PIPE
-from pathlib import Path
 
 import pytest
 from lmx_anthropic_api.settings import AnthropicSettings
 from lmx_anthropic_api.surface import AnthropicSurface
 
 from lmx_kernel.errors import ContextOverflowError, QueueFullError, UnavailableError
+from lmx_kernel.testing.client_programs import client_program
 from lmx_kernel.testing.stub_kernel import MODEL, serving
 from lmx_kernel.types import (
     Finished,
@@ -25,7 +25,6 @@ from lmx_kernel.types import (
     ToolCallStarted,
 )
 
-CLAUDE = Path(__file__).parents[3] / ".venv-clients/node_modules/.bin/claude"
 SWITCHES = {
     "ANTHROPIC_API_KEY": "any",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -33,8 +32,6 @@ SWITCHES = {
     "DISABLE_TELEMETRY": "1",
 }
 OPTIONS = ("--permission-mode", "acceptEdits", "--allowedTools", "Bash,Read,Write,Edit")
-
-pytestmark = pytest.mark.skipif(not CLAUDE.exists(), reason=f"Claude Code is not at {CLAUDE}")
 
 
 def says(*events, reason="stop"):
@@ -85,6 +82,7 @@ DONE = says(TextDelta(0, "It is done.", ()))
 @pytest.fixture
 async def claude(kernel, tmp_path):
     """Return a function that has a prompt answered by plays, and returns the result."""
+    program = client_program("claude")
     surface = AnthropicSurface(kernel, AnthropicSettings())
 
     async def claude(*plays):
@@ -94,7 +92,7 @@ async def claude(kernel, tmp_path):
             left.pop(0)(answer)
 
         kernel.play = play
-        command = (CLAUDE, "-p", "Make a file.", "--model", MODEL, "--output-format", "json")
+        command = (program, "-p", "Make a file.", "--model", MODEL, "--output-format", "json")
         async with serving(surface) as url:
             process = await asyncio.create_subprocess_exec(
                 *command,

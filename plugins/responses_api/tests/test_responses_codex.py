@@ -1,24 +1,19 @@
-"""Codex itself, headless, in a home of its own and without any outside network.
-
-It is found as ``codex`` in the PATH (npm has it as ``@openai/codex``).
-"""
+"""Codex itself, headless, in a home of its own and without any outside network."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 
 import pytest
 
 from lmx_kernel.errors import InsufficientMemoryError
+from lmx_kernel.testing.client_programs import client_program
 from lmx_kernel.testing.stub_kernel import MODEL
 from lmx_kernel.types import Finished
 
-CODEX = shutil.which("codex")
-pytestmark = pytest.mark.skipif(CODEX is None, reason="codex is not installed")
 CONFIG = """
 model = "{model}"
 model_provider = "lmx"
@@ -30,12 +25,13 @@ wire_api = "responses"
 env_key = "LMX_KEY"
 stream_idle_timeout_ms = {idle_ms}
 """
-CLOSED = "http://127.0.0.1:9"
 
 
 @pytest.fixture
 def codex(api, tmp_path):
     """Return a function that has Codex do a task, and returns how it ended."""
+
+    program = client_program("codex")
 
     async def run(idle_ms=60_000):
         home, work = tmp_path / "home", tmp_path / "work"
@@ -47,14 +43,12 @@ def codex(api, tmp_path):
         env = {
             "PATH": os.environ["PATH"],
             **dict.fromkeys(("HOME", "CODEX_HOME"), str(home)),
-            **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), CLOSED),
-            "NO_PROXY": "127.0.0.1",
             "LMX_KEY": "any",
         }
         options = ("--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
         return await asyncio.to_thread(
             subprocess.run,
-            [CODEX, "exec", *options, "Make the file"],
+            [program, "exec", *options, "Make the file"],
             cwd=work,
             env=env,
             stdin=subprocess.DEVNULL,
