@@ -343,7 +343,11 @@ PLACES = {
     "os.sched_getaffinity": ["lmx_kernel/engine/cores.py"],
     "psutil.pid_exists": ["lmx_kernel/daemon/run_file.py"],
     "psutil.net_connections": ["lmx_kernel/http/port.py"],
-    "ctypes.CDLL": ["lmx_kernel/memory/darwin.py", "lmx_kernel/processes/lifeline.py"],
+    "ctypes.CDLL": [
+        "lmx_kernel/memory/darwin.py",
+        "lmx_kernel/processes/lifeline.py",
+        "lmx_gguf_backend/pulse.py",
+    ],
     "os.fsync": ["lmx_kernel/config/disk_sync.py"],
     "threading.stack_size": [
         "lmx_kernel/processes/thread_stacks.py",

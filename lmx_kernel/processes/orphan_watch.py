@@ -15,6 +15,7 @@ from contextlib import suppress
 import structlog
 
 from lmx_kernel.processes import lifeline
+from lmx_kernel.processes.environment import child_environment
 
 SCRIPT = """
 import os, sys
@@ -46,6 +47,7 @@ class OrphanWatch:
                     stdin=PIPE,
                     stdout=DEVNULL,
                     stderr=DEVNULL,
+                    env=child_environment(),
                     start_new_session=True,  # what is sent to the parent's group is not for it
                 )
             )

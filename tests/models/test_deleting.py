@@ -122,8 +122,17 @@ async def test_what_is_no_models_stays_and_is_told(folder):
     assert {path.name for path in folder.iterdir()} == {"thesis.docx", ".hidden"}
 
 
+def linked(folder):
+    """Return a folder with the same files under the same names."""
+    other = folder.with_name("linked")
+    other.mkdir()
+    for file in folder.iterdir():
+        (other / file.name).hardlink_to(file)
+    return other
+
+
 async def test_a_model_of_two_names_is_found_by_neither_while_it_is_deleted(folder):
-    one, other = Folder("a/m", folder), Folder("m2", folder)
+    one, other = Folder("a/m", folder), Folder("m2", linked(folder))
     catalogue = catalogue_of(one, other)
     seen = []
 
@@ -144,7 +153,7 @@ async def test_a_model_of_two_names_is_found_by_neither_while_it_is_deleted(fold
 
 
 async def test_a_refusal_leaves_all_as_it_was(folder):
-    catalogue = catalogue_of(Folder("a", folder), Folder("b", folder))
+    catalogue = catalogue_of(Folder("a", folder), Folder("b", linked(folder)))
 
     def refuse(card):
         raise errors.ConflictError("in use")

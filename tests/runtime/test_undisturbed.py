@@ -49,9 +49,11 @@ CALLS = "".join(
 )
 SAYS = f"<think>hmm</think>I edit.\n{CALLS}"
 
+EDIT = Tool(name="edit", parameters={"additionalProperties": True})
+
 
 def request(text, **more):
-    prompt = ChatPrompt((Message("user", (TextPart(text),)),), (Tool(name="edit"),))
+    prompt = ChatPrompt((Message("user", (TextPart(text),)),), (EDIT,))
     return GenerationRequest(model="m", prompt=prompt, sampling=Sampling(seed=3), **more)
 
 
@@ -158,7 +160,7 @@ class Stage:
     def start(self):
         self.channel = Channel()
         self.loop = Loop(Engine(FakeModel(says=SAYS), SPEC, bytearray()), self.channel)
-        self.loop._preparer = DirectPreparer(self.loop._engine, self.channel)
+        self.loop._preparer = DirectPreparer(self.loop._engine, self.channel, {})
         self.dispatcher.attach(self.take, self.loop.limits)
 
     def take(self, message):

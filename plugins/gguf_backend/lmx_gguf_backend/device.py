@@ -11,6 +11,7 @@ import structlog
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.memory.darwin import gpu_bytes
 from lmx_kernel.memory.machine import machine_bytes
+from lmx_kernel.processes.environment import child_environment
 from lmx_kernel.types import DeviceMemory
 
 LOOK_S = 20
@@ -55,5 +56,7 @@ def gpu_sizes() -> list[int]:
     :raises ValueError: the answer cannot be read.
     """
     command = [sys.executable, "-P", "-c", LOOK]
-    done = subprocess.run(command, capture_output=True, timeout=LOOK_S, check=True)  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - this interpreter, and text of our own
+        command, env=child_environment(), capture_output=True, timeout=LOOK_S, check=True
+    )
     return [size for size in json.loads(done.stdout.splitlines()[-1]) if size]
