@@ -124,7 +124,7 @@ async def test_what_is_no_models_stays_and_is_told(folder):
 
 def linked(folder):
     """Return a folder with the same files under the same names."""
-    other = folder.with_name("linked")
+    other = folder.with_name(f"{folder.name}-linked")
     other.mkdir()
     for file in folder.iterdir():
         (other / file.name).hardlink_to(file)
