@@ -177,6 +177,11 @@ class LiveAnswer(Answer):
     # --- writing ---
 
     @property
+    def created_s(self) -> float:
+        """When the request came, in monotonic seconds."""
+        return self._stopwatch.created
+
+    @property
     def is_count(self) -> bool:
         """Whether only the prompt is counted, so that nothing runs."""
         return self.request.max_tokens == 0

@@ -16,10 +16,11 @@ from attrs import frozen
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
-from lmx_kernel.runtime.admission import plan_admissions
+from lmx_kernel.runtime.admission import AdmissionRules, plan_admissions
 from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
 from lmx_kernel.runtime.request_queue import RequestQueue
 from lmx_kernel.runtime.settings import QueueSettings
+from lmx_kernel.runtime.shares import Shares
 from lmx_kernel.runtime.suspects import Suspects, Verdict
 from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
@@ -47,9 +48,10 @@ class _Worker:
 
 
 class Dispatcher:
-    """Queues requests and runs them; callers take turns.
+    """Queues requests and runs them; callers share the model.
 
     :param wake: called when something waits and no worker is attached.
+    :param shares: what callers were served by all models.
     :param on_quiet: called when all that was queued before :meth:`end_turn` has finished; maybe
         more than once.
     :ivar last_used: monotonic seconds of the last request's begin or end.
@@ -62,6 +64,7 @@ class Dispatcher:
         publish: Callable[[events.KernelEvent], None],
         wake: Callable[[], None],
         on_quiet: Callable[[], None],
+        shares: Shares,
     ) -> None:
         self.last_used = time.monotonic()
         self._model = model
@@ -69,6 +72,7 @@ class Dispatcher:
         self._publish = publish
         self._wake = wake
         self._on_quiet = on_quiet
+        self._shares = shares
         self._numbers = itertools.count(1)
         self._queue = RequestQueue()
         self._suspects = Suspects()
@@ -102,12 +106,11 @@ class Dispatcher:
         """Queue a request.
 
         :raises QueueFullError: too many wait already.
+        :raises RateLimitedError: its caller has had its tokens of this minute.
         """
-        settings, waiting = self._queue_settings, self.waiting
-        if waiting >= settings.max_waiting:
-            raise errors.QueueFullError(
-                f"{waiting} requests wait for {self._model} already", retry_after_s=5
-            )
+        settings = self._queue_settings
+        self._queue.check_room(request, self._model, settings.max_waiting)
+        self._shares.enter(request)
         number, loop = next(self._numbers), asyncio.get_running_loop()
         answer = LiveAnswer(
             request,
@@ -210,6 +213,7 @@ class Dispatcher:
                 self._queue.preempt(answer.resume.candidates[event.candidate])
             else:
                 answer.receive(event)
+                self._shares.charge(answer.request, event)
                 if isinstance(event, Finished):
                     self._queue.running.remove(answer.resume.candidates[event.candidate])
                     self._pump() if answer.resume.unfinished else self._finish(answer, "ok")
@@ -221,6 +225,7 @@ class Dispatcher:
         self, answer: LiveAnswer, outcome: str, error: errors.LmxError | None = None
     ) -> None:
         self._queue.remove(answer)
+        self._shares.leave(answer.request)
         self._suspects.remove(answer, has_worked=outcome == "ok" and not answer.is_count)
         if self._worker is not None:
             self._worker.drop(answer)
@@ -267,15 +272,16 @@ class Dispatcher:
 
     def _admit(self, worker: _Worker) -> None:
         if self._queue.waiting:
-            admissible = self._queue.admissible(self._turn_end)
-            for candidate in plan_admissions(
-                filter(self._suspects.may_start, admissible),
-                self._queue.running,
-                worker.limits,
-                self._queue_settings.expected_tokens,
-            ):
-                self._queue.start(candidate)
-                worker.start(candidate)
+            settings = self._queue_settings
+            rules = AdmissionRules(
+                limits=worker.limits,
+                expected_tokens=settings.expected_tokens,
+                served=self._shares.served,
+                raise_before=time.monotonic() - settings.raise_after_s,
+            )
+            lines = self._queue.admissible(self._turn_end, self._suspects.may_start)
+            for candidate in plan_admissions(lines, self._queue.running, rules).starts:
+                self._start(worker, candidate)
 
     def _start_alone(self) -> None:
         """Start a request that has the engine to itself without waiting for its checks: it fits if
@@ -283,8 +289,12 @@ class Dispatcher:
         """
         alone, is_open = self._queue.alone, self._turn_end is None and not self._hold
         if self._worker and alone and is_open and self._suspects.may_start(alone):
-            self._queue.start(alone)
-            self._worker.start(alone)
+            self._start(self._worker, alone)
+
+    def _start(self, worker: _Worker, candidate: Candidate) -> None:
+        self._shares.start(candidate.answer.request)
+        self._queue.start(candidate)
+        worker.start(candidate)
 
     def _try_next_group(self) -> None:
         """Once the suspects that run are cleared, put them back and let the next ones run."""

@@ -18,6 +18,7 @@ from lmx_kernel.runtime.measure import measure_memory
 from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
 from lmx_kernel.runtime.room_line import RoomLine
 from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.shares import Shares
 from lmx_kernel.types import (
     Admission,
     EngineSpec,
@@ -46,6 +47,7 @@ class Lifecycle:
     ) -> None:
         self.instances: dict[str, Instance] = {}
         self.ledger = ledger
+        self.shares = Shares()
         self._settings = settings
         self._backends = backends
         self._overrides: dict[str, LoadOverrides] = {}
@@ -58,6 +60,7 @@ class Lifecycle:
             reserve=self._reserve,
             env=self._env,
             publish=publish,
+            shares=self.shares,
         )
 
     # --- requests ---

@@ -83,8 +83,11 @@ class QueueSettings:
     :ivar max_wait_s: a request that has not begun after this long is refused.
     :ivar expected_tokens: room in the cache that an answer of unknown length is admitted with.
         Should it need more and there is none, the youngest answer is paused until there is.
+    :ivar raise_after_s: a request of low priority that waits for so long counts as a normal one, as
+        long as no low one runs: it starts late, but it does.
     """
 
     max_waiting: int = field(default=256, validator=validators.ge(0), metadata=LIVE)
     max_wait_s: float = field(default=300.0, validator=validators.gt(0), metadata=LIVE)
     expected_tokens: int = field(default=512, validator=validators.ge(1), metadata=LIVE)
+    raise_after_s: float = field(default=60.0, validator=validators.ge(0), metadata=LIVE)

@@ -156,7 +156,7 @@ async def serving(*surfaces: ApiSurface) -> AsyncIterator[str]:
     """Serve dialects on a free port, without any check of keys; gives the URL."""
     settings = ServerSettings(port=0)
     app = build_app(surfaces, make_health())
-    shell = Shell(app, settings, ErrorRenderer(SurfaceTable(surfaces)), lambda request: "")
+    shell = Shell(app, settings, ErrorRenderer(SurfaceTable(surfaces)), lambda request: request)
     server = HttpServer(settings, shell)
     await server.start()
     yield f"http://127.0.0.1:{server.port}"

@@ -52,8 +52,11 @@ from lmx_kernel.types.routing import (
     Route,
     Skipped,
 )
+from lmx_kernel.types.shares import ANONYMOUS, DEFAULT_TERMS, Priority, Terms
 
 __all__ = [
+    "ANONYMOUS",
+    "DEFAULT_TERMS",
     "Admission",
     "Admitted",
     "ChatPrompt",
@@ -77,12 +80,14 @@ __all__ = [
     "MemoryEstimate",
     "Message",
     "ModelCard",
+    "Priority",
     "Prompt",
     "PromptProgress",
     "ReasoningDelta",
     "Route",
     "Sampling",
     "Skipped",
+    "Terms",
     "TextDelta",
     "TextPart",
     "TextPrompt",

@@ -6,6 +6,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from lmx_kernel.types.shares import DEFAULT_TERMS, Priority, Terms
+
 
 @frozen
 class TextPart:
@@ -178,6 +180,10 @@ class GenerationRequest:
         to the name of the API key, or without one to a name of the HTTP request.
     :param cache_space: what was computed for a prompt serves only requests of the same space. The
         kernel sets it for what comes by HTTP: to the name of the API key, or "" without one.
+    :param terms: those of the caller. The kernel sets them for what comes by HTTP: to those of the
+        API key.
+    :param priority: the highest that the client asks for. The kernel lowers it to that of the
+        terms.
     """
 
     model: str
@@ -194,3 +200,5 @@ class GenerationRequest:
     said: tuple[int, ...] = ()
     caller: str = ""
     cache_space: str = ""
+    terms: Terms = DEFAULT_TERMS
+    priority: Priority = Priority.HIGH
