@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import islice
 
 from attrs import frozen
 
 from lmx_kernel.runtime.answer import Candidate
 from lmx_kernel.types import EngineLimits, GenerationRequest, Priority
+
+_Place = tuple[int, float, int, int]
 
 
 @frozen
@@ -39,13 +42,19 @@ class AdmissionRules:
     raise_before: float = float("-inf")
 
 
-def reserved_tokens(candidate: Candidate, rules: AdmissionRules) -> int:
-    """Return the tokens of cache that a candidate is admitted with: its prompt, and the larger of
-    its answer so far and what an answer is expected to need.
+def cost_tokens(candidate: Candidate, rules: AdmissionRules) -> tuple[int, int]:
+    """Return the tokens of cache that a candidate is admitted with, and those that it is still
+    expected to be served. The former are its prompt, and the larger of its answer so far and what
+    an answer is expected to need.
     """
-    prompt = candidate.answer.prompt_tokens or 0
-    answer = max(len(candidate.tokens) + 1, _expected(candidate, rules))
-    return min(prompt + answer, rules.limits.context_length)
+    answer, said = candidate.answer, len(candidate.tokens)
+    prompt, expected = answer.prompt_tokens or 0, rules.expected_tokens
+    wanted = answer.request.max_tokens
+    if wanted is not None and wanted < expected:
+        expected = wanted
+    reserved = prompt + (said + 1 if said >= expected else expected)
+    owed = (0 if said else prompt) + (expected - said if expected > said else 0)
+    return min(reserved, rules.limits.context_length), owed
 
 
 def plan_admissions(
@@ -61,95 +70,68 @@ def plan_admissions(
 
     :param lines: for each caller and priority what waits, the next one first.
     """
-    turns = _Turns(lines, running, rules)
+    taken = _Taken(running, rules)
+    heads = [
+        (taken.place(head), head, rest) for rest in map(iter, lines) for head in islice(rest, 1)
+    ]
+    heapify(heads)
     starts = list[Candidate]()
-    while (candidate := turns.next()) is not None:
-        if not turns.fits(candidate):
+    while heads:
+        place, candidate, rest = heads[0]
+        if taken.is_full(candidate.answer.request):
+            heappop(heads)
+        elif place != (now := taken.place(candidate)):  # its caller has another line
+            heapreplace(heads, (now, candidate, rest))
+        elif not taken.fits(candidate):
             return Plan(starts, candidate)
-        turns.take(candidate)
-        starts.append(candidate)
+        else:
+            starts.append(candidate)
+            taken.take(candidate)
+            heappop(heads)
+            for head in islice(rest, 1):
+                heappush(heads, (taken.place(head), head, rest))
     return Plan(starts)
 
 
-class _Turns:
-    """The heads of the lines, and what is taken."""
+class _Taken:
+    """What is taken, and by whom."""
 
-    def __init__(
-        self,
-        lines: Iterable[Iterable[Candidate]],
-        running: Iterable[Candidate],
-        rules: AdmissionRules,
-    ) -> None:
+    def __init__(self, running: Iterable[Candidate], rules: AdmissionRules) -> None:
         self._rules = rules
         self._slots = rules.limits.max_sequences
         self._room = rules.limits.cache_tokens
-        self._owed = defaultdict[str, float](float)  # by caller: expected tokens over weight
-        self._running = Counter[str]()
+        self._owed: dict[str, float] = {}  # by caller: expected tokens over weight
+        self._running: dict[str, int] = {}
         self._has_low = False
         for candidate in running:
-            self._occupy(candidate)
-        self._heads = dict[Candidate, Iterable[Candidate]]()
-        for line in lines:
-            self._advance(line)
-
-    def next(self) -> Candidate | None:
-        """Return whose turn it is; None if nobody may start."""
-        best = min(self._heads, key=self._order, default=None)
-        return None if best is None or self._is_full(best) else best
+            self.take(candidate)
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether there is room for a candidate."""
-        return self._slots > 0 and self._room >= reserved_tokens(candidate, self._rules)
+        return self._slots > 0 and self._room >= cost_tokens(candidate, self._rules)[0]
+
+    def is_full(self, request: GenerationRequest) -> bool:
+        """Whether as many of a request's caller run as may."""
+        most = request.terms.max_running
+        return most is not None and self._running.get(request.caller, 0) >= most
 
     def take(self, candidate: Candidate) -> None:
-        """Start the one whose turn it is."""
-        rest = self._heads.pop(candidate)
-        self._occupy(candidate)
-        self._advance(rest)
-
-    def _occupy(self, candidate: Candidate) -> None:
+        """Note that a candidate runs."""
         request = candidate.answer.request
+        caller = request.caller
+        reserved, owed = cost_tokens(candidate, self._rules)
         self._slots -= 1
-        self._room -= reserved_tokens(candidate, self._rules)
-        self._running[request.caller] += 1
-        self._owed[request.caller] += _owed(candidate, self._rules) / request.terms.weight
+        self._room -= reserved
+        self._running[caller] = self._running.get(caller, 0) + 1
+        self._owed[caller] = self._owed.get(caller, 0.0) + owed / request.terms.weight
         self._has_low |= request.priority is Priority.LOW
 
-    def _advance(self, line: Iterable[Candidate]) -> None:
-        rest = iter(line)
-        if (head := next(rest, None)) is not None:
-            self._heads[head] = rest
-
-    def _order(self, candidate: Candidate) -> tuple[bool, int, float, int, int]:
+    def place(self, candidate: Candidate) -> _Place:
+        """Return what decides when a candidate is next; the least is first."""
         answer = candidate.answer
         request = answer.request
-        return (
-            self._is_full(candidate),
-            -self._rank(candidate),
-            self._rules.served(request) + self._owed[request.caller],
-            answer.resume.number,
-            candidate.index,
-        )
-
-    def _is_full(self, candidate: Candidate) -> bool:
-        """Whether as many of its caller run as may."""
-        request = candidate.answer.request
-        most = request.terms.max_running
-        return most is not None and self._running[request.caller] >= most
-
-    def _rank(self, candidate: Candidate) -> int:
-        priority = candidate.answer.request.priority
-        if priority is Priority.LOW and not self._has_low:
-            return priority.rank + (candidate.answer.created_s < self._rules.raise_before)
-        return priority.rank
-
-
-def _expected(candidate: Candidate, rules: AdmissionRules) -> int:
-    wanted = candidate.answer.request.max_tokens
-    return rules.expected_tokens if wanted is None else min(wanted, rules.expected_tokens)
-
-
-def _owed(candidate: Candidate, rules: AdmissionRules) -> int:
-    """Return the tokens that a candidate is still expected to be served."""
-    prompt = 0 if candidate.tokens else candidate.answer.prompt_tokens or 0
-    return prompt + max(0, _expected(candidate, rules) - len(candidate.tokens))
+        rank, served = request.priority.rank, self._rules.served(request)
+        if not rank and not self._has_low:
+            rank += answer.created_s < self._rules.raise_before
+        owed = self._owed.get(request.caller, 0.0)
+        return -rank, served + owed, answer.resume.number, candidate.index

@@ -11,19 +11,21 @@ ANONYMOUS = "#"
 
 
 class Priority(StrEnum):
-    """Whose requests come first."""
+    """Whose requests come first.
+
+    :ivar rank: is greater for what comes first.
+    """
 
     LOW = "low"
     NORMAL = "normal"
     HIGH = "high"
 
-    @property
-    def rank(self) -> int:
-        """A number that is greater for what comes first."""
-        return _RANKS[self]
+    __hash__ = str.__hash__  # that of enums is written in Python
+
+    def __init__(self, _value: str) -> None:
+        self.rank = len(type(self).__members__)
 
 
-_RANKS = {Priority.LOW: 0, Priority.NORMAL: 1, Priority.HIGH: 2}
 _at_least_one = validators.optional(validators.ge(1))
 
 
