@@ -12,39 +12,19 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import frozen
-
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
-from lmx_kernel.runtime.admission import AdmissionRules, plan_admissions
-from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
+from lmx_kernel.runtime.answer import LiveAnswer, Phase
+from lmx_kernel.runtime.attached_worker import AttachedWorker, Send
 from lmx_kernel.runtime.request_queue import RequestQueue
 from lmx_kernel.runtime.settings import QueueSettings
 from lmx_kernel.runtime.shares import Shares
+from lmx_kernel.runtime.starts import Starts
 from lmx_kernel.runtime.suspects import Suspects, Verdict
 from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
 
-Send = Callable[[wire.Message], None]
 Given = Event | wire.Preempted | wire.Failed
-
-
-@frozen
-class _Worker:
-    send: Send
-    limits: EngineLimits
-
-    def prepare(self, answer: LiveAnswer) -> None:
-        answer.resume.phase = Phase.PREPARING
-        self.send(wire.Prepare(answer.resume.wire_id, answer.request))
-
-    def start(self, candidate: Candidate) -> None:
-        candidate.answer.start()
-        wire_id, tokens = candidate.answer.resume.wire_id, tuple(candidate.tokens)
-        self.send(wire.Start(wire_id, candidate.index, candidate.seed, tokens))
-
-    def drop(self, answer: LiveAnswer) -> None:
-        self.send(wire.Drop(answer.resume.wire_id))
 
 
 class Dispatcher:
@@ -78,7 +58,16 @@ class Dispatcher:
         self._suspects = Suspects()
         self._turn_end: int | None = None  # requests of this number or a later one do not start
         self._hold = ""
-        self._worker: _Worker | None = None
+        self._worker: AttachedWorker | None = None
+        self._starts = Starts(
+            self._queue,
+            self._suspects,
+            shares,
+            settings,
+            self._numbers,
+            prepare=self._prepare,
+            look_again=self._pump,
+        )
 
     # --- requests ---
 
@@ -153,7 +142,7 @@ class Dispatcher:
 
     def attach(self, send: Send, limits: EngineLimits) -> None:
         """Run on this worker from now on."""
-        self._worker = _Worker(send, limits)
+        self._worker = AttachedWorker(send, limits)
         self._prepare(self._queue.answers.values())
         self._pump()
 
@@ -263,25 +252,12 @@ class Dispatcher:
         if self._worker is None:
             return
         if not self._hold:
-            self._admit(self._worker)
+            self._starts.admit(self._worker, self._turn_end)
             self._try_next_group()
         if self._turn_end is None or self._queue.running:
             return
         if self._hold or not self._queue.has_waiting(self._turn_end):
             self._on_quiet()
-
-    def _admit(self, worker: _Worker) -> None:
-        if self._queue.waiting:
-            settings = self._queue_settings
-            rules = AdmissionRules(
-                limits=worker.limits,
-                expected_tokens=settings.expected_tokens,
-                served=self._shares.served,
-                raise_before=time.monotonic() - settings.raise_after_s,
-            )
-            lines = self._queue.admissible(self._turn_end, self._suspects.may_start)
-            for candidate in plan_admissions(lines, self._queue.running, rules).starts:
-                self._start(worker, candidate)
 
     def _start_alone(self) -> None:
         """Start a request that has the engine to itself without waiting for its checks: it fits if
@@ -289,12 +265,7 @@ class Dispatcher:
         """
         alone, is_open = self._queue.alone, self._turn_end is None and not self._hold
         if self._worker and alone and is_open and self._suspects.may_start(alone):
-            self._start(self._worker, alone)
-
-    def _start(self, worker: _Worker, candidate: Candidate) -> None:
-        self._shares.start(candidate.answer.request)
-        self._queue.start(candidate)
-        worker.start(candidate)
+            self._starts.start(self._worker, alone)
 
     def _try_next_group(self) -> None:
         """Once the suspects that run are cleared, put them back and let the next ones run."""
@@ -302,10 +273,9 @@ class Dispatcher:
             self._suspects.advance()
             for answer in reversed(self._queue.running_requests):
                 if not self._suspects.may_run(answer):
-                    self._worker.drop(answer)
-                    self._queue.put_back(answer, next(self._numbers))
+                    self._starts.put_back(self._worker, answer)
             self._prepare(self._queue.answers.values())
-            self._admit(self._worker)
+            self._starts.admit(self._worker, self._turn_end)
 
 
 def _wait_error(answer: LiveAnswer, max_wait_s: float, hold: str) -> errors.UnavailableError:
