@@ -7,11 +7,10 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -109,12 +108,11 @@ class KeyFile:
             self._write((*keys, make_key(name, scopes, token, terms)))
         return token
 
-    def change(self, name: str, **terms: Any) -> Key:
-        """Change some of the terms of a key, and return it.
+    def change(self, name: str, change: Callable[[Terms], Terms]) -> Key:
+        """Change the terms of a key, and return it.
 
-        :param terms: fields of :class:`~lmx_kernel.types.Terms`.
+        :param change: returns the new terms.
         :raises NotFoundError: there is none of that name.
-        :raises ValueError: a value is out of its bounds.
         :raises KeysDamagedError: as :meth:`read`.
         :raises KeysNotSavedError: as :meth:`add`.
         """
@@ -122,7 +120,7 @@ class KeyFile:
             keys = {key.name: key for key in self.read()}
             if name not in keys:
                 raise NotFoundError(f"there is no key {name}")
-            keys[name] = evolve(keys[name], terms=evolve(keys[name].terms, **terms))
+            keys[name] = evolve(keys[name], terms=change(keys[name].terms))
             self._write(tuple(keys.values()))
         return keys[name]
 

@@ -36,6 +36,7 @@ from lmx_kernel.interfaces.router import (
 )
 from lmx_kernel.interfaces.status import (
     KernelStatus,
+    KeyStatus,
     ModelFigures,
     ModelStatus,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "Jobs",
     "Kernel",
     "KernelStatus",
+    "KeyStatus",
     "ModelFigures",
     "ModelSource",
     "ModelState",
