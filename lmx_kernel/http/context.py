@@ -60,8 +60,7 @@ def with_caller(request: GenerationRequest, *, share_prefixes: bool) -> Generati
 
 
 def _bounded(request: GenerationRequest, terms: Terms) -> GenerationRequest:
-    priority = min(request.priority, terms.priority, key=lambda one: one.rank)
-    return evolve(request, terms=terms, priority=priority)
+    return evolve(request, terms=terms, priority=terms.grant(request.priority))
 
 
 @contextmanager

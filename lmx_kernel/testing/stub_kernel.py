@@ -18,7 +18,7 @@ from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
-from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.interfaces import ApiSurface, HttpRequest
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import (
     EmbeddingInput,
@@ -78,11 +78,13 @@ class StubKernel:
     :ivar asked: set when a request came.
     :ivar closed: set when a running answer was closed.
     :ivar embedded: the inputs that were last embedded.
+    :ivar caller: as which surfaces see their client.
     :ivar counted: the requests of which the tokens were counted.
     """
 
     play: Play = hello
     refusal: LmxError | None = None
+    caller: HttpRequest | None = None
     answers: list[LiveAnswer] = field(factory=list)
     embedded: list[EmbeddingInput] = field(factory=list)
     counted: list[GenerationRequest] = field(factory=list)

@@ -47,5 +47,9 @@ class Terms:
     max_waiting: int | None = field(default=None, validator=_at_least_one)
     tokens_per_minute: int | None = field(default=None, validator=_at_least_one)
 
+    def grant(self, asked: Priority) -> Priority:
+        """Return the priority of a request that asks for one."""
+        return min(asked, self.priority, key=lambda one: one.rank)
+
 
 DEFAULT_TERMS = Terms()

@@ -7,12 +7,15 @@ import openai
 import pytest
 
 from lmx_kernel.errors import ContextOverflowError, LmxError, QueueFullError
+from lmx_kernel.interfaces import HttpRequest
 from lmx_kernel.types import (
     ChatPrompt,
     Finished,
     Logprobs,
     Message,
+    Priority,
     Sampling,
+    Terms,
     TextDelta,
     TextPart,
     TokenLogprob,
@@ -203,6 +206,32 @@ async def test_noise_is_ignored(api):
         never_heard_of={"deep": [{}]},
     )
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "key", "got"),
+    [
+        ("flex", "high", "flex"),
+        ("auto", "high", "default"),
+        ("default", "low", "flex"),
+        ("priority", "high", "priority"),
+        ("priority", "normal", "default"),
+        ("never heard of it", "high", "default"),
+    ],
+)
+async def test_a_service_tier_is_answered_with_what_it_got(api, asked, key, got):
+    terms = Terms(priority=Priority(key))
+    api.kernel.caller = HttpRequest(method="POST", path="/", headers={}, client="", terms=terms)
+    answer = await api.chat(service_tier=asked)
+    assert answer.json()["service_tier"] == got
+    tiers = {"flex": "low", "default": "normal", "priority": "high"}
+    assert terms.grant(api.kernel.request.priority) == tiers[got]
+
+
+async def test_without_a_service_tier_a_request_gets_what_its_key_may_have(api):
+    answer = await api.chat()
+    assert "service_tier" not in answer.json()
+    assert api.kernel.request.priority is Priority.HIGH, "the kernel lowers it"
 
 
 async def test_values_that_ask_for_nothing_pass(api):
