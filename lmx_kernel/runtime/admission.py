@@ -93,6 +93,26 @@ def plan_admissions(
     return Plan(starts)
 
 
+def claim_of(
+    heads: Iterable[Candidate],
+    served: Callable[[GenerationRequest], float],
+    raise_before: float,
+) -> tuple[int, float]:
+    """Return what decides when a model is loaded for its requests, where not all fit; the least is
+    first. The same as decides in a queue; a load without requests is one of normal priority.
+
+    :param heads: the first of each line.
+    :param raise_before: low requests that came before count as normal ones, in monotonic seconds.
+    """
+    claims = []
+    for head in heads:
+        request = head.answer.request
+        rank = request.priority.rank
+        rank += not rank and head.answer.created_s < raise_before
+        claims.append((-rank, served(request)))
+    return min(claims, default=(-Priority.NORMAL.rank, 0.0))
+
+
 class _Taken:
     """What is taken, and by whom."""
 

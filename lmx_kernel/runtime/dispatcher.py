@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
+from lmx_kernel.runtime.admission import claim_of
 from lmx_kernel.runtime.answer import LiveAnswer, Phase
 from lmx_kernel.runtime.attached_worker import AttachedWorker, Send
 from lmx_kernel.runtime.request_queue import RequestQueue
@@ -85,6 +86,12 @@ class Dispatcher:
     def parallel(self) -> int | None:
         """Sequences that the worker works on at once; None without one."""
         return self._worker.limits.max_sequences if self._worker else None
+
+    @property
+    def claim(self) -> tuple[int, float]:
+        """What decides when the model is loaded; see :func:`claim_of`."""
+        raise_before = time.monotonic() - self._queue_settings.raise_after_s
+        return claim_of(self._queue.waiting.heads, self._shares.served, raise_before)
 
     @property
     def is_idle(self) -> bool:

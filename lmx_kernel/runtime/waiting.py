@@ -36,6 +36,11 @@ class WaitingLines:
         """All lines; none is empty."""
         return self._lines.values()
 
+    @property
+    def heads(self) -> list[Candidate]:
+        """The first candidate of each line."""
+        return [line[0] for line in self._lines.values()]
+
     def of_caller(self, caller: str) -> set[LiveAnswer]:
         """Return the requests of a caller that have a candidate that waits."""
         return {one.answer for one in self if one.answer.request.caller == caller}
