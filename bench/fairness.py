@@ -176,11 +176,11 @@ async def weights() -> None:
 
 async def low_requests() -> None:
     """Low requests under a flood of normal ones: they start once a minute at least."""
-    async with site(low=Terms(priority=Priority.LOW), normal=Terms()) as at:
-        async with busy(at, {"normal": 32}, 40):
-            await asyncio.sleep(1)
-            waits = [await at.ask("low", SHORT_TOKENS)]
-    row("wait of a low request under a flood", f"{max(waits):.0f} s", "60 s and one answer")
+    terms = {"low": Terms(priority=Priority.LOW), "normal": Terms()}
+    async with site(**terms) as at, busy(at, {"normal": 32}, 40):
+        await asyncio.sleep(1)
+        wait_s = await at.ask("low", SHORT_TOKENS)
+    row("wait of a low request under a flood", f"{wait_s:.0f} s", "60 s and one answer")
 
 
 if __name__ == "__main__":
