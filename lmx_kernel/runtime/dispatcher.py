@@ -60,15 +60,8 @@ class Dispatcher:
         self._turn_end: int | None = None  # requests of this number or a later one do not start
         self._hold = ""
         self._worker: AttachedWorker | None = None
-        self._starts = Starts(
-            self._queue,
-            self._suspects,
-            shares,
-            settings,
-            self._numbers,
-            prepare=self._prepare,
-            look_again=self._pump,
-        )
+        parts = self._queue, self._suspects, shares, settings, self._numbers
+        self._starts = Starts(*parts, prepare=self._prepare, look_again=self._pump)
 
     # --- requests ---
 
