@@ -111,6 +111,11 @@ class Lifecycle:
             error = errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5)
             await instance.unload(Ending(reason, error, self._models.drain_s))
 
+    def keep(self, model: str, ttl_s: float | None) -> None:
+        """Change for how long a model stays without a request, until it is unloaded."""
+        if instance := self.instances.get(model):
+            instance.ttl_s = ttl_s
+
     async def admission(self, card: ModelCard, overrides: LoadOverrides) -> Admission:
         """Return whether a model could be loaded now, and what that would take.
 
