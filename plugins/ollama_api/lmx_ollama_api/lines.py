@@ -87,8 +87,9 @@ class LineWriter(FrameWriter):
         calls: Sequence[ToolCall] = self._calls.calls[self._sent_calls :]
         if not calls:
             return b""
+        said = Said(calls=calls, calls_before=self._sent_calls)
         self._sent_calls += len(calls)
-        return encode_line(self.rendering.line(Said(calls=calls), self._take_logprobs()))
+        return encode_line(self.rendering.line(said, self._take_logprobs()))
 
     def _take_logprobs(self) -> list[Logprobs]:
         taken, self._held = self._held, []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -23,11 +24,13 @@ class Said:
     """What an answer says, or a piece of it.
 
     :ivar calls: complete.
+    :ivar calls_before: how many calls the answer had before these.
     """
 
     text: str = ""
     thinking: str = ""
     calls: Sequence[ToolCall] = ()
+    calls_before: int = 0
 
 
 Shape = Callable[[Said], JsonObject]
@@ -36,7 +39,7 @@ Shape = Callable[[Said], JsonObject]
 
 def chat_shape(said: Said) -> JsonObject:
     """Return a message of ``/api/chat``."""
-    calls = list(filter(None, map(_call, range(len(said.calls)), said.calls)))
+    calls = list(filter(None, map(_call, count(said.calls_before), said.calls)))
     message: AnswerMessage = {"role": "assistant", "content": said.text + _unreadable(said.calls)}
     if said.thinking:
         message["thinking"] = said.thinking
