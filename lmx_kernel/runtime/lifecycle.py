@@ -17,6 +17,7 @@ from lmx_kernel.runtime.measure import measure_memory
 from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
 from lmx_kernel.runtime.room_line import RoomLine
 from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.tenure import Kept
 from lmx_kernel.types import (
     Admission,
     EngineSpec,
@@ -99,7 +100,7 @@ class Lifecycle:
                 self._restore_overrides(card.id, before)
                 self._apply_overrides(instance)
             raise
-        instance.ttl_s, instance.pinned = overrides.ttl_s, overrides.pinned
+        instance.ttl_s, instance.pinned, instance.kept = overrides.ttl_s, overrides.pinned, None
         return instance
 
     async def unload(self, model: str, reason: str = "asked") -> None:
@@ -114,7 +115,7 @@ class Lifecycle:
     def keep(self, model: str, ttl_s: float | None) -> None:
         """Change for how long a model stays without a request, until it is unloaded."""
         if instance := self.instances.get(model):
-            instance.ttl_s = ttl_s
+            instance.kept = Kept(ttl_s)
 
     async def admission(self, card: ModelCard, overrides: LoadOverrides) -> Admission:
         """Return whether a model could be loaded now, and what that would take.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from lmx_kernel import errors, events
@@ -27,7 +29,9 @@ async def test_a_model_that_may_not_stay_goes_when_it_has_nothing_to_do(tmp_path
             stage.kernel.keep("m", 0)
             tokens = [event async for event in answer if isinstance(event, TextDelta)]
         assert tokens
+        house = asyncio.ensure_future(stage.assembly.lifecycle.run_maintenance())
         (unloaded,) = await stage.until(events.ModelUnloaded)
+        house.cancel()
         assert unloaded == events.ModelUnloaded(model="m", reason="idle")
         await answered(stage.kernel, ask("m"))
         (status,) = stage.kernel.status().models
