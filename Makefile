@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 CLIENTS := .venv-clients
-OPENAI_NODE := openai@7.57.0
+NODE_CLIENTS := openai@7.57.0 ollama@0.6.4
 MANIFESTS := pyproject.toml install.txt constraints.txt $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: serve test lint demo
@@ -41,6 +41,6 @@ $(VENV)/.installed-test: $(VENV)/.installed
 $(CLIENTS)/.installed: constraints-clients.txt Makefile
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip --disable-pip-version-check install --no-deps -r constraints-clients.txt
-	command -v npm > /dev/null || { echo "npm is missing: it brings the Node client that is tested"; exit 1; }
-	npm install --prefix $(CLIENTS) --no-save --no-package-lock --no-audit --no-fund $(OPENAI_NODE)
+	command -v npm > /dev/null || { echo "npm is missing: it brings the Node clients that are tested"; exit 1; }
+	npm install --prefix $(CLIENTS) --no-save --no-package-lock --no-audit --no-fund $(NODE_CLIENTS)
 	@touch $@
