@@ -10,7 +10,13 @@ from typing import Any
 from attrs import evolve
 
 from lmx_gguf_backend.footprint import estimate, estimate_encoder
-from lmx_gguf_backend.model_file import ModelFile, is_model_name, read_model, shard_paths
+from lmx_gguf_backend.model_file import (
+    CAPABILITIES,
+    ModelFile,
+    is_model_name,
+    read_model,
+    shard_paths,
+)
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, SettingsSection
@@ -134,9 +140,7 @@ def _embeds(model: ModelFile) -> bool:
 def _capabilities(model: ModelFile) -> frozenset[str]:
     if _embeds(model):
         return frozenset({"embedding"})
-    if model.text("tokenizer.chat_template"):
-        return frozenset({"chat", "completion"})
-    return frozenset({"completion"})
+    return frozenset((model.text(CAPABILITIES) or "").split())
 
 
 def _named(name: str, cards: list[ModelCard]) -> list[ModelCard]:

@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 
 from lmx_gguf_backend.header import ArrayInfo, Header, Tensor, Value, read_header
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.templates import capabilities_of
 
 MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20
@@ -23,6 +24,7 @@ MAX_SHARDS = 1000
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 TEMPLATE = "tokenizer.chat_template"
+CAPABILITIES = "lmx.capabilities"  # told from the template, which may be long
 USED_KEYS = ("general.architecture", "general.type", "general.file_type", "tokenizer.ggml.tokens")
 OWN_KEYS = (
     *("block_count", "context_length", "embedding_length", "feed_forward_length", "pooling_type"),
@@ -131,8 +133,7 @@ def _used(model: ModelFile) -> dict[str, Value]:
     """Return the part of the metadata that is used after the checks."""
     keys = (*USED_KEYS, *map(model.own, OWN_KEYS))
     used = {key: model.metadata[key] for key in keys if key in model.metadata}
-    if model.text(TEMPLATE):
-        used[TEMPLATE] = "given"  # the library reads it again, as long as it is
+    used[CAPABILITIES] = " ".join(sorted(capabilities_of(model.text(TEMPLATE))))
     return used
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.templates import capabilities_of
 from lmx_mlx_backend import strict_json
 from lmx_mlx_backend.safetensors import BITS as TYPE_BITS
 from lmx_mlx_backend.safetensors import Tensor, read_tensors
@@ -53,7 +54,7 @@ class ModelFolder:
     :param numbers: of the config of the language model.
     :param quantized: such as 4-bit or mxfp4; None if the config names none.
     :param elements: of all tensors, by the name of their type.
-    :param has_chat_template: in whichever file.
+    :param capabilities: of a card, told from the chat template.
     """
 
     path: Path
@@ -61,7 +62,7 @@ class ModelFolder:
     numbers: dict[str, int]
     quantized: str | None
     elements: dict[str, int]
-    has_chat_template: bool
+    capabilities: frozenset[str]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -109,7 +110,7 @@ def read_folder(path: Path) -> ModelFolder:
         numbers=_numbers(config | _nested(config)),
         quantized=_quantized(config | _nested(config)),
         elements=dict(elements),
-        has_chat_template=chat_template(path) is not None,
+        capabilities=capabilities_of(chat_template(path)),
     )
 
 

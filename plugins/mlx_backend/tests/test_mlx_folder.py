@@ -378,3 +378,12 @@ def test_the_kernel_side_imports_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("template", "more"),
+    [("{{ messages }}", {"chat"}), ("{{ enable_thinking }}", {"chat", "thinking"}), ("", set())],
+)
+def test_a_template_says_what_the_model_can_do(card_of: CardOf, llama: Path, template, more):
+    (llama / "chat_template.jinja").write_text(template)
+    assert card_of(llama).capabilities == {"completion", *more}

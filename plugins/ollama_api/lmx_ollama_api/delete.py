@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 from falcon.asgi import Request, Response
 
+from lmx_kernel.dialect.audit import audited
 from lmx_kernel.http.json_body import read_body
 from lmx_kernel.interfaces import Kernel
 from lmx_ollama_api.names import find_card, named
@@ -23,6 +24,8 @@ class Delete:
         :raises ModelNotFoundError: there is none.
         :raises ForbiddenError: it is in a folder that belongs to another program.
         """
-        card = find_card(self.kernel, named(await read_body(req, NameBody)))
-        await self.kernel.unload(card.id)
-        await self.kernel.delete(card.id)
+        name = named(await read_body(req, NameBody))
+        with audited(req, "delete", name):
+            card = find_card(self.kernel, name)
+            await self.kernel.unload(card.id)
+            await self.kernel.delete(card.id)

@@ -10,6 +10,7 @@ import msgspec
 from attrs import frozen
 from falcon.asgi import Request, Response
 
+from lmx_kernel.dialect.audit import audited
 from lmx_kernel.errors import (
     ConflictError,
     InvalidRequestError,
@@ -43,7 +44,9 @@ class Pull:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Download one, or join the download of it that runs."""
         body = await read_body(req, PullBody)
-        job = await self._start(named(body))
+        name = named(body)
+        with audited(req, KIND, name):
+            job = await self._start(name)
         is_whole = body.stream is False
         if job is None:
             if is_whole:

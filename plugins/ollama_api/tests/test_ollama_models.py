@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import ollama
 import pytest
+import structlog
 
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.testing.stub_kernel import MODEL
@@ -214,6 +215,18 @@ async def test_too_many_texts(api):
 
 
 # --- the disk ---
+
+
+async def test_who_deletes_is_told_in_the_log(api):
+    with structlog.testing.capture_logs() as records:
+        await api.sdk.delete(MODEL)
+        with pytest.raises(ollama.ResponseError):
+            await api.sdk.delete("nope")
+    told = [record for record in records if record["event"] == "audit"]
+    assert [(one["action"], one["target"], one["outcome"]) for one in told] == [
+        ("delete", MODEL, "ok"),
+        ("delete", "nope", "model_not_found"),
+    ]
 
 
 async def test_a_model_is_deleted(api):
