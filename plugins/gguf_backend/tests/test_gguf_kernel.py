@@ -46,9 +46,7 @@ def test_without_a_template_there_is_no_chat(tiny, tmp_path: Path) -> None:
     assert identify(tmp_path)["maker/model"].capabilities == {"completion"}
 
 
-def test_a_template_with_words_for_reasoning_means_thinking(
-    tiny, tmp_path: Path
-) -> None:
+def test_a_template_with_words_for_reasoning_means_thinking(tiny, tmp_path: Path) -> None:
     tiny.metadata["tokenizer.chat_template"] = (8, "{{ '<think>' if enable_thinking }}")
     tiny.write(tmp_path / "thinker.gguf")
     thinks = {"chat", "completion", "thinking"}
