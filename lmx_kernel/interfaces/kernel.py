@@ -199,6 +199,15 @@ class Kernel(Protocol):
         """
         ...
 
+    def keep(self, model: str, ttl_s: float | None) -> None:
+        """Change for how long a loaded model stays without a request; this load only. Has no effect
+        if it is not loaded.
+
+        :param model: its catalogue id.
+        :param ttl_s: unload it after this many seconds without a request; None never does.
+        """
+        ...
+
     async def delete(self, name: str) -> DeletedModel:
         """Delete a model's own files from disk, and return what was left beside them.
 

@@ -36,8 +36,9 @@ class Operation:
     :param result: the attrs class (or any type that JSON can express) of a successful response.
     :param status: of a successful response.
     :param accepted: the type of a response with status 202, if there may be one: work continues.
-    :param streams: whether the response is, or may be, a stream of server-sent events.
-    :param event: the type of the JSON in each of these events.
+    :param streams: whether the response is, or may be, a stream.
+    :param event: the type of the JSON in each of its events or lines.
+    :param stream_type: the stream's content type.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Operation:
     accepted: Any = None
     streams: bool = False
     event: Any = None
+    stream_type: str = "text/event-stream"
 
 
 class ApiSurface(Protocol):

@@ -187,6 +187,9 @@ class KernelFacade(Kernel):
         await self._lifecycle.unload(model, reason)
         return model
 
+    def keep(self, model: str, ttl_s: float | None) -> None:
+        self._lifecycle.keep(model, ttl_s)
+
     async def delete(self, name: str) -> DeletedModel:
         return await self._catalogue.delete(name, self._check_unloaded)
 

@@ -74,6 +74,7 @@ class Instance:
     :ivar requests: the model's queue.
     :ivar memory_bytes: what is reserved for it; 0 while nothing is.
     :ivar ttl_s: it is unloaded after so long without a request; None is never.
+    :ivar kept: what stands for ``ttl_s`` until it is unloaded; None for nothing.
     :ivar pinned: it is not unloaded to make room for another.
     """
 
@@ -85,6 +86,7 @@ class Instance:
         )
         self.memory_bytes = 0
         self.ttl_s: float | None = None
+        self.kept: tenure.Kept | None = None
         self.pinned = False
         self._services = services
         self._worker = Supervisor(self.requests, services.settings, services.publish, services.env)
@@ -141,9 +143,10 @@ class Instance:
         :param now: monotonic seconds.
         """
         ready_at, last_used = self._worker.ready_at, self.requests.last_used
-        if self.ttl_s is None or ready_at is None or self._ending or not self.requests.is_idle:
+        ttl_s = tenure.stays_s(self.ttl_s, self.kept)
+        if ttl_s is None or ready_at is None or self._ending or not self.requests.is_idle:
             return None
-        return tenure.expires_in_s(now, ttl_s=self.ttl_s, ready_at=ready_at, last_used=last_used)
+        return tenure.expires_in_s(now, ttl_s=ttl_s, ready_at=ready_at, last_used=last_used)
 
     # --- control ---
 
@@ -298,7 +301,7 @@ class Instance:
         """Reset after a life, and begin the next one if requests or loads wait."""
         if self._life is not life:
             return
-        self._life, self.memory_bytes = None, 0
+        self._life, self.memory_bytes, self.kept = None, 0, None
         if self._ending is not None and self._ending.error is None:
             self._ending = None
         self.requests.reopen()

@@ -18,6 +18,7 @@ from lmx_kernel.runtime.measure import measure_memory
 from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
 from lmx_kernel.runtime.room_line import RoomLine
 from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.tenure import Kept
 from lmx_kernel.types import (
     Admission,
     EngineSpec,
@@ -120,6 +121,11 @@ class Lifecycle:
                 )
             )
 
+    def keep(self, model: str, ttl_s: float | None) -> None:
+        """Change for how long a model stays without a request, until it is unloaded."""
+        if instance := self.instances.get(model):
+            instance.kept = Kept(ttl_s)
+
     async def admission(self, card: ModelCard, overrides: LoadOverrides) -> Admission:
         """Return whether a model could be loaded now, and what that would take.
 
@@ -188,6 +194,7 @@ class Lifecycle:
             raise
         if self._overrides.get(model) is overrides:  # no other call changed them meanwhile
             self._apply_overrides(instance)
+            instance.kept = None
 
     def _forget_continued(self, continued: asyncio.Future[None]) -> None:
         self._continued.discard(continued)

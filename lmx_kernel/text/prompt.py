@@ -63,11 +63,12 @@ class PromptEncoder:
         self._check_ids("logit_bias", request.sampling.logit_bias)
         if not tokens:
             raise InvalidRequestError("the prompt is empty", param="prompt")
-        if len(tokens) > self._limits.context_length and request.max_tokens != 0:
+        limit = request.context_length(self._limits.context_length)
+        if len(tokens) > limit and request.max_tokens != 0:
             raise ContextOverflowError(
                 # Some clients know this error by these words, not by its code.
-                f"the prompt is too long: {len(tokens)} tokens, and the context length is "
-                f"{self._limits.context_length} tokens",
+                f"the prompt is too long: {len(tokens)} tokens, and the context length is {limit} "
+                "tokens",
                 param=_param(request.prompt),
                 figures=self._figures(len(tokens)),
             )

@@ -163,6 +163,8 @@ class GenerationRequest:
     :param model: the name as the client wrote it.
     :param max_tokens: for each candidate; None means up to the context length, and 0 that the
         prompt is only counted: then it may be longer than the context.
+    :param context_tokens: the most tokens of the prompt and one answer together; None for all that
+        the model's context holds.
     :param stop: stop strings, which end an answer and are not part of it.
     :param candidates: how many answers to the same prompt.
     :param logprobs: None for none; else how many alternatives beside the sampled token.
@@ -184,6 +186,7 @@ class GenerationRequest:
     prompt: Prompt
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
+    context_tokens: int | None = None
     stop: tuple[str, ...] = ()
     candidates: int = 1
     logprobs: int | None = None
@@ -194,3 +197,10 @@ class GenerationRequest:
     said: tuple[int, ...] = ()
     caller: str = ""
     cache_space: str = ""
+
+    def context_length(self, most: int) -> int:
+        """Return the tokens that the prompt and one answer may have together.
+
+        :param most: the context length that the model was loaded with.
+        """
+        return most if self.context_tokens is None else min(most, self.context_tokens)

@@ -153,7 +153,7 @@ class Loop:
     def _output(self, message: wire.Start, prepared: Prepared) -> CandidateOutput:
         request = prepared.request
         # The last token of an answer takes no room in the context: nothing is computed after it.
-        room = self.limits.context_length - len(prepared.tokens) + 1
+        room = request.context_length(self.limits.context_length) - len(prepared.tokens) + 1
         return CandidateOutput(
             message.candidate,
             tokenizer=self._engine.tokenizer,

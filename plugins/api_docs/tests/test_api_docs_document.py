@@ -152,6 +152,17 @@ def test_a_stream_tells_what_its_events_carry(toys):
     assert names == ["Gift", "toy_error"]
 
 
+def test_a_stream_of_lines_has_its_own_type():
+    line = Operation(
+        method="GET", path="/toys", summary="", streams=True, event=Gift, stream_type="text/lines"
+    )
+    toy = SimpleNamespace(
+        name="toy", scope="", operations=lambda: [line], render_error=Toy().render_error
+    )
+    (content,) = build([toy])["paths"]["/toys"]["get"]["responses"]["200"]["content"].items()
+    assert (content[0], content[1]["schema"]["contentMediaType"]) == ("text/lines", "text/lines")
+
+
 def test_an_answer_may_come_before_the_work_is_done(toys):
     done, accepted = (toys["paths"]["/toys"]["put"]["responses"][each] for each in ("200", "202"))
     assert done["content"]["application/json"]["schema"]["type"] == "array"

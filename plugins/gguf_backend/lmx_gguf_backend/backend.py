@@ -8,7 +8,13 @@ from typing import Any
 
 from lmx_gguf_backend.device import device_memory
 from lmx_gguf_backend.footprint import estimate, estimate_encoder
-from lmx_gguf_backend.model_file import ModelFile, is_model_name, read_model, shard_paths
+from lmx_gguf_backend.model_file import (
+    CAPABILITIES,
+    ModelFile,
+    is_model_name,
+    read_model,
+    shard_paths,
+)
 from lmx_gguf_backend.naming import named
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.hookspecs import hookimpl
@@ -133,6 +139,4 @@ def _embeds(model: ModelFile) -> bool:
 def _capabilities(model: ModelFile) -> frozenset[str]:
     if _embeds(model):
         return frozenset({"embedding"})
-    if model.text("tokenizer.chat_template"):
-        return frozenset({"chat", "completion"})
-    return frozenset({"completion"})
+    return frozenset((model.text(CAPABILITIES) or "").split())

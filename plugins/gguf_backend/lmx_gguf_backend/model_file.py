@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 
 from lmx_gguf_backend.header import ArrayInfo, Header, Tensor, Value, read_header
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.templates import capabilities_of
 
 MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20
@@ -28,6 +29,7 @@ COMPANION_TYPES = ("adapter", "imatrix", "mmproj", "vocab")
 """Values of ``general.type`` of files that are no models of their own."""
 COMPANION_ARCHITECTURES = ("clip", "controlvector")
 """Projectors of images and sound (without a type in older files), and directions to steer by."""
+CAPABILITIES = "lmx.capabilities"  # told from the template, which may be long
 OWN_KEYS = (
     *("block_count", "context_length", "embedding_length", "feed_forward_length", "pooling_type"),
     *("attention.causal", "attention.head_count", "attention.head_count_kv"),
@@ -148,8 +150,7 @@ def _used(model: ModelFile) -> dict[str, Value]:
     """Return the part of the metadata that is used after the checks."""
     keys = (*USED_KEYS, *map(model.own, OWN_KEYS))
     used = {key: model.metadata[key] for key in keys if key in model.metadata}
-    if model.text(TEMPLATE):
-        used[TEMPLATE] = "given"  # the library reads it again, as long as it is
+    used[CAPABILITIES] = " ".join(sorted(capabilities_of(model.text(TEMPLATE))))
     return used
 
 

@@ -107,6 +107,13 @@ def test_without_a_template_there_is_no_chat(tiny, tmp_path: Path) -> None:
     assert identify(tmp_path)["maker/model"].capabilities == {"completion"}
 
 
+def test_a_template_with_words_for_reasoning_means_thinking(tiny, tmp_path: Path) -> None:
+    tiny.metadata["tokenizer.chat_template"] = (8, "{{ '<think>' if enable_thinking }}")
+    tiny.write(tmp_path / "thinker.gguf")
+    thinks = {"chat", "completion", "thinking"}
+    assert identify(tmp_path)["maker/model"].capabilities == thinks
+
+
 def test_companions_are_no_models(tiny, tmp_path: Path) -> None:
     tiny.write(tmp_path / "model.gguf")
     (tmp_path / "mmproj-model.gguf").write_bytes(b"whatever")

@@ -91,8 +91,8 @@ class MlxBackend(HeaderBackend[ModelFolder]):
             size_bytes=header.size_bytes,
             context_length=header.context_length,
             quantization=header.quantization,
-            capabilities=_capabilities(header),
             warning=header.warning,
+            capabilities=header.capabilities,
         )
 
     def problem(self, header: ModelFolder) -> str | None:
@@ -116,10 +116,3 @@ class MlxBackend(HeaderBackend[ModelFolder]):
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what puts a fast matrix library before MLX's own on a Linux CPU."""
         return blas_env(MlxSettings(**settings).threads)
-
-
-def _capabilities(model: ModelFolder) -> frozenset[str]:
-    names = {"completion"}
-    if model.has_chat_template:
-        names.add("chat")
-    return frozenset(names)

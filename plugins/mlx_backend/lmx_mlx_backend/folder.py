@@ -12,6 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.templates import capabilities_of
 from lmx_mlx_backend import strict_json
 from lmx_mlx_backend.safetensors import BITS as TYPE_BITS
 from lmx_mlx_backend.safetensors import Tensor, read_tensors
@@ -72,9 +73,9 @@ class ModelFolder:
     :param numbers: of the config of the language model.
     :param quantized: such as 4-bit or mxfp4; None if the config names none.
     :param elements: of all tensors, by the name of their type.
-    :param has_chat_template: in whichever file.
     :param has_own_code: whether the config names code of its own, which LMX never runs.
     :param warning: what is odd about the files; None if nothing is.
+    :param capabilities: of a card, told from the chat template.
     """
 
     path: Path
@@ -82,7 +83,7 @@ class ModelFolder:
     numbers: dict[str, int]
     quantized: str | None
     elements: dict[str, int]
-    has_chat_template: bool
+    capabilities: frozenset[str]
     has_own_code: bool = False
     warning: str | None = None
 
@@ -133,9 +134,9 @@ def read_folder(path: Path) -> ModelFolder:
         numbers=_numbers(config | _nested(config)),
         quantized=_quantized(config | _nested(config)),
         elements=dict(elements),
-        has_chat_template=chat_template(path) is not None,
         has_own_code=_says(config, CODE_KEY),
         warning=_index_warning(path, names, tensors),
+        capabilities=capabilities_of(chat_template(path)),
     )
 
 

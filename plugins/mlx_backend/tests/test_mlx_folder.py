@@ -452,3 +452,12 @@ def test_a_warning_is_shown_with_the_model(llama: Path, tmp_path_factory) -> Non
     warning = "its index names files that are not here, such as model-00001-of-00002.safetensors"
     assert f"ok, but {warning}" in lmx("ls")
     assert f"model m: can be loaded, but {warning}" in lmx("doctor")
+
+
+@pytest.mark.parametrize(
+    ("template", "more"),
+    [("{{ messages }}", {"chat"}), ("{{ enable_thinking }}", {"chat", "thinking"}), ("", set())],
+)
+def test_a_template_says_what_the_model_can_do(card_of: CardOf, llama: Path, template, more):
+    (llama / "chat_template.jinja").write_text(template)
+    assert card_of(llama).capabilities == {"completion", *more}

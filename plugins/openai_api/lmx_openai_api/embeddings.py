@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from array import array
 from base64 import b64encode
@@ -11,7 +10,7 @@ from base64 import b64encode
 import msgspec
 from falcon.asgi import Request, Response
 
-from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.dialect.vectors import shortened
 from lmx_kernel.http.json_body import read_body, send
 from lmx_kernel.interfaces import Kernel
 from lmx_openai_api.objects import EmbeddingObject
@@ -41,20 +40,10 @@ class Embeddings:
 
 def _embedding(index: int, vector: array[float], body: EmbeddingBody) -> EmbeddingObject:
     if body.dimensions is not None:
-        vector = _shortened(vector, body.dimensions)
+        vector = shortened(vector, body.dimensions)
     as_text = body.encoding_format == "base64"
     embedding = _base64(vector) if as_text else vector.tolist()
     return {"object": "embedding", "index": index, "embedding": embedding}
-
-
-def _shortened(vector: array[float], dimensions: int) -> array[float]:
-    if dimensions > len(vector):
-        raise InvalidRequestError(
-            f"dimensions: the model's vectors have {len(vector)} numbers", param="dimensions"
-        )
-    first = vector[:dimensions]
-    length = math.hypot(*first) or 1.0
-    return array("f", (number / length for number in first))
 
 
 def _base64(vector: array[float]) -> str:

@@ -9,7 +9,6 @@ import attrs
 from attrs import frozen
 from falcon.asgi import Request, Response
 
-from lmx_admin_api.audit import audited
 from lmx_admin_api.parsing import read_body, read_query
 from lmx_admin_api.schema import (
     DeletedState,
@@ -22,6 +21,7 @@ from lmx_admin_api.schema import (
     ModelsQuery,
     ModelState,
 )
+from lmx_kernel.dialect.audit import audited
 from lmx_kernel.errors import InsufficientMemoryError, LmxError
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Kernel, ModelStatus

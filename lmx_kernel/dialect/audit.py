@@ -10,7 +10,7 @@ from falcon.asgi import Request
 
 from lmx_kernel.errors import InternalError, LmxError
 
-log = structlog.get_logger("lmx.admin")
+log = structlog.get_logger("lmx.audit")
 
 
 @contextmanager
