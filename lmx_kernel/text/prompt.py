@@ -70,7 +70,7 @@ class PromptEncoder:
                 f"the prompt is too long: {len(tokens)} tokens, and the context length is {limit} "
                 "tokens",
                 param=_param(request.prompt),
-                figures=self._figures(len(tokens)),
+                figures={"tokens": len(tokens), "limit": limit},
             )
         return tokens
 
