@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import structlog
 
 from lmx_kernel.errors import ModelNotFoundError, NotFoundError
 from lmx_kernel.interfaces import Backend, ModelSource
-from lmx_kernel.types import Location, ModelCard
+from lmx_kernel.types import Location, ModelCard, ModelName
 
 MAX_LISTED = 50
 MAX_SCAN_SHARE = 0.1  # the share of the time that scans may take, however often one is requested
 log = structlog.get_logger(__name__)
+
+
+class Preferences(Protocol):
+    """What the owner of the models wants."""
+
+    def names(self, cards: Mapping[str, ModelCard]) -> Mapping[str, ModelName]:
+        """Return further names, in lower case."""
+        ...
+
+    def backend_of(self, card: ModelCard) -> str | None:
+        """Return the backend of a model that several recognise; None takes the first."""
+        ...
+
+
+class NoPreferences:
+    """Nobody wants anything."""
+
+    def names(self, cards: Mapping[str, ModelCard]) -> Mapping[str, ModelName]:
+        return {}
+
+    def backend_of(self, card: ModelCard) -> str | None:
+        return None
 
 
 class Catalogue:
@@ -27,13 +50,16 @@ class Catalogue:
 
     :param sources: returns the current sources.
     :param backends: returns the current backends.
+    :param preferences: of the owner; call :meth:`rearrange` when they have changed.
     """
 
     def __init__(
         self,
         sources: Callable[[], Sequence[ModelSource]],
         backends: Callable[[], Sequence[Backend]],
+        preferences: Preferences | None = None,
     ) -> None:
+        self._preferences = preferences or NoPreferences()
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
@@ -46,6 +72,11 @@ class Catalogue:
     def cards(self) -> list[ModelCard]:
         """All models by id, those that cannot be loaded included."""
         return list(self._cards.values())
+
+    @property
+    def by_id(self) -> Mapping[str, ModelCard]:
+        """All models by id; replaced as a whole when one of them changes."""
+        return self._cards
 
     @property
     def is_scanned(self) -> bool:
@@ -71,7 +102,8 @@ class Catalogue:
         await asyncio.shield(self._pending_scan)
 
     def find(self, name: str, backend: str | None = None) -> ModelCard:
-        """Return the model of this name: its id, in any case, or the id's last part if unique.
+        """Return the model of this name: its id, in any case; a name that the owner gave to it or
+        to one of its profiles; or the id's last part if unique.
 
         :param backend: chooses one if several recognise the same files; None takes the first.
         :raises ModelNotFoundError: there is none; names the models there are.
@@ -85,6 +117,9 @@ class Catalogue:
             return card
         wanted = name.casefold()
         matches = [card for key, card in cards.items() if key.casefold() == wanted]
+        given = self._preferences.names(self._cards).get(wanted)
+        if given is not None and given.card.id in cards:
+            matches = matches or [cards[given.card.id]]
         matches = matches or [
             card for key, card in cards.items() if key.casefold().endswith(f"/{wanted}")
         ]
@@ -152,7 +187,13 @@ class Catalogue:
 
     def _set_found(self, found: Iterable[tuple[ModelCard, ModelSource]]) -> None:
         self._found = tuple(found)
-        self._cards = _by_id(card for card, _ in self._found)
+        self.rearrange()
+
+    def rearrange(self) -> None:
+        """Choose anew which of several backends runs a model."""
+        cards = [card for card, _ in self._found]
+        wanted = {card.id: self._preferences.backend_of(card) for card in cards}
+        self._cards = _by_id(sorted(cards, key=lambda card: card.backend != wanted[card.id]))
 
     def _locations(self) -> Iterable[tuple[ModelSource, Location]]:
         for source in self._sources():

@@ -31,7 +31,7 @@ from lmx_kernel.types import (
     ModelCard,
     PromptProgress,
     ReasoningDelta,
-    Sampling,
+    SamplingRequest,
     TextDelta,
     TextPart,
     Tool,
@@ -51,7 +51,7 @@ SAYS = f"<think>hmm</think>I edit.\n{CALLS}"
 
 def request(text, **more):
     prompt = ChatPrompt((Message("user", (TextPart(text),)),), (Tool(name="edit"),))
-    return GenerationRequest(model="m", prompt=prompt, sampling=Sampling(seed=3), **more)
+    return GenerationRequest(model="m", prompt=prompt, sampling=SamplingRequest(seed=3), **more)
 
 
 REQUESTS = [

@@ -16,6 +16,8 @@ from attrs import evolve, frozen
 
 from lmx_gguf_backend.header import ArrayInfo, Header, Tensor, Value, read_header
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.maker_sampling import maker_sampling
+from lmx_kernel.types import SamplingRequest
 
 MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20
@@ -24,6 +26,17 @@ SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 TEMPLATE = "tokenizer.chat_template"
 USED_KEYS = ("general.architecture", "general.type", "general.file_type", "tokenizer.ggml.tokens")
+SAMPLING_KEYS = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.penalty_repeat": "repetition_penalty",
+}
+"""Keys of sampling as its maker wants it, with our names for them. The names are those of the
+``gguf`` package: https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py
+"""
+
 OWN_KEYS = (
     *("block_count", "context_length", "embedding_length", "feed_forward_length", "pooling_type"),
     *("attention.causal", "attention.head_count", "attention.head_count_kv"),
@@ -99,6 +112,12 @@ class ModelFile:
         return f"{self.architecture}.{key}"
 
     @property
+    def sampling(self) -> SamplingRequest:
+        """As the model's maker wants it."""
+        found = {name: self.metadata.get(key) for key, name in SAMPLING_KEYS.items()}
+        return maker_sampling(found)
+
+    @property
     def vocabulary(self) -> int:
         """Tokens in the vocabulary."""
         tokens = self.metadata.get("tokenizer.ggml.tokens")
@@ -129,7 +148,7 @@ def read_model(path: Path) -> ModelFile:
 
 def _used(model: ModelFile) -> dict[str, Value]:
     """Return the part of the metadata that is used after the checks."""
-    keys = (*USED_KEYS, *map(model.own, OWN_KEYS))
+    keys = (*USED_KEYS, *SAMPLING_KEYS, *map(model.own, OWN_KEYS))
     used = {key: model.metadata[key] for key in keys if key in model.metadata}
     if model.text(TEMPLATE):
         used[TEMPLATE] = "given"  # the library reads it again, as long as it is

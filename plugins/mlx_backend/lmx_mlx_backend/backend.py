@@ -92,6 +92,7 @@ class MlxBackend(HeaderBackend[ModelFolder]):
             context_length=header.context_length,
             quantization=header.quantization,
             capabilities=_capabilities(header),
+            sampling=header.sampling,
         )
 
     def problem(self, header: ModelFolder) -> str | None:

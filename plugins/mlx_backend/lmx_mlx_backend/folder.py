@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.maker_sampling import maker_sampling
+from lmx_kernel.types import SamplingRequest
 from lmx_mlx_backend import strict_json
 from lmx_mlx_backend.safetensors import BITS as TYPE_BITS
 from lmx_mlx_backend.safetensors import Tensor, read_tensors
@@ -54,6 +56,7 @@ class ModelFolder:
     :param quantized: such as 4-bit or mxfp4; None if the config names none.
     :param elements: of all tensors, by the name of their type.
     :param has_chat_template: in whichever file.
+    :param sampling: as its maker wants it.
     """
 
     path: Path
@@ -62,6 +65,7 @@ class ModelFolder:
     quantized: str | None
     elements: dict[str, int]
     has_chat_template: bool
+    sampling: SamplingRequest = field(factory=SamplingRequest)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -110,7 +114,18 @@ def read_folder(path: Path) -> ModelFolder:
         quantized=_quantized(config | _nested(config)),
         elements=dict(elements),
         has_chat_template=chat_template(path) is not None,
+        sampling=_sampling(path / "generation_config.json"),
     )
+
+
+def _sampling(path: Path) -> SamplingRequest:
+    """Return the sampling of a generation config; the fields are those of transformers, see
+    https://huggingface.co/docs/transformers/main_classes/text_generation
+    """
+    if not path.is_file():
+        return SamplingRequest()
+    config = read_json(path, MAX_CONFIG_BYTES)
+    return maker_sampling(config, greedy=config.get("do_sample") is False)
 
 
 def _numbers(config: dict[str, Any]) -> dict[str, int]:
