@@ -34,6 +34,7 @@ from lmx_kernel.types import (
     GenerationRequest,
     Logprobs,
     ModelCard,
+    ModelName,
     PromptProgress,
     TextDelta,
     TokenLogprob,
@@ -107,9 +108,19 @@ class StubKernel:
     def models(self) -> list[ModelCard]:
         return self.cards
 
+    @property
+    def model_settings(self) -> StubKernel:
+        return self
+
+    def names(self) -> list[ModelName]:
+        """Return the usable models, and a profile of the first."""
+        usable = [card for card in self.cards if card.problem is None]
+        fast = [ModelName(name=f"{card.id}:fast", card=card) for card in usable[:1]]
+        return [*(ModelName(name=card.id, card=card) for card in usable), *fast]
+
     def find(self, name: str) -> ModelCard:
         for known in self.cards:
-            if known.id.lower() == name.lower():
+            if known.id.lower() == name.lower().removesuffix(":fast"):
                 return known
         raise ModelNotFoundError(f"no {name}; there are: {MODEL}", param="model")
 
