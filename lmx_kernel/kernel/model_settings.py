@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import msgspec
 
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.interfaces import ModelSettingsStore, ModelSettingsView
 from lmx_kernel.kernel.model_table_checks import faults_of
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.catalogue import Catalogue
-from lmx_kernel.models.layers import NESTED, UNSET
-from lmx_kernel.models.model_table import ModelValues
+from lmx_kernel.models.layers import NESTED, UNSET, flat
+from lmx_kernel.models.model_table import ModelValues, Profile
 from lmx_kernel.models.saved_settings import SavedSettings
 from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.lifecycle import Lifecycle
-from lmx_kernel.types import GenerationRequest, LoadOverrides, ModelCard, ModelName
+from lmx_kernel.types import GenerationRequest, LoadOverrides, ModelCard, ModelName, SettingValue
 
 WITH_THE_LOAD = ("context_length", "parallel", "cache_tokens", "chat_template", "format", "backend")
 """Settings that a loaded model has as it was loaded, beside those of its backend."""
@@ -94,10 +96,10 @@ class ModelSettingsEditor(ModelSettingsStore):
 
     def _view(self, card: ModelCard, name: str) -> ModelSettingsView:
         profile = self._effective.profile_of(name, card)
-        load = self._lifecycle.overrides(card.id)
+        values = self._effective.of(card, profile, self._lifecycle.overrides(card.id))
         return ModelSettingsView(
             model=card.id,
-            settings=dict(sorted(self._effective.of(card, profile, load).items())),
+            settings={key: _plain(one) for key, one in sorted(values.items())},
             saved=self._saved.saved.settings.get(card.id, {}),
         )
 
@@ -106,3 +108,9 @@ class ModelSettingsEditor(ModelSettingsStore):
         if faults:
             text = "; ".join(f"{'.'.join(map(str, key))}: {why}" for key, why in faults)
             raise InvalidRequestError(text, param=str(faults[0][0][0]))
+
+
+def _plain(one: SettingValue) -> SettingValue:
+    """Return a setting whose value JSON can express."""
+    value = flat(one.value) if isinstance(one.value, Profile) else one.value
+    return SettingValue(msgspec.to_builtins(value, enc_hook=os.fspath), one.source)

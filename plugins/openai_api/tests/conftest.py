@@ -113,14 +113,12 @@ class StubKernel:
         return self
 
     def names(self) -> list[ModelName]:
-        """Return the usable models, and a profile of the first."""
-        usable = [card for card in self.cards if card.problem is None]
-        fast = [ModelName(name=f"{card.id}:fast", card=card) for card in usable[:1]]
-        return [*(ModelName(name=card.id, card=card) for card in usable), *fast]
+        """Return the usable models."""
+        return [ModelName(name=card.id, card=card) for card in self.cards if card.problem is None]
 
     def find(self, name: str) -> ModelCard:
         for known in self.cards:
-            if known.id.lower() == name.lower().removesuffix(":fast"):
+            if known.id.lower() == name.lower():
                 return known
         raise ModelNotFoundError(f"no {name}; there are: {MODEL}", param="model")
 
