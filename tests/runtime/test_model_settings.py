@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 
 import pytest
 
+from lmx_kernel.cli.doctor import run_diagnostics
 from lmx_kernel.config import ConfigError
+from lmx_kernel.daemon.background import autoload
 from lmx_kernel.errors import InvalidRequestError, ModelNotFoundError
+from lmx_kernel.kernel.assembly import scan
+from lmx_kernel.kernel.boot import boot
 from lmx_kernel.models.saved_settings import merged, saved_file
 from lmx_kernel.testing.fake_model import FakeModel
-from lmx_kernel.testing.harness import ask, running_kernel
+from lmx_kernel.testing.harness import ask, running_kernel, write_config, write_fake_models
 from lmx_kernel.types import Finished, LoadOverrides, SamplingRequest, TextDelta
 
 MAKER = FakeModel(sampling={"temperature": 1.0, "top_p": 0.9})
@@ -345,3 +350,50 @@ async def test_a_damaged_file_of_settings_is_put_aside(tmp_path):
 )
 def test_changes_are_merge_patches(target, patch, result):
     assert merged(target, patch) == result
+
+
+def test_the_doctor_names_tables_and_names_that_stand_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMX_HOME", str(tmp_path))
+    write_fake_models(tmp_path, {"acme-m": FakeModel(), "n": FakeModel()})
+    config = """
+[[model]]
+match = "acme-*"
+[[model]]
+match = "other-*"
+[[model]]
+match = "n"
+aliases = ["ACME-M"]
+"""
+    booted = boot(write_config(tmp_path, config=config))
+    findings = run_diagnostics(booted, scan(booted))
+    wrong = [(one.subject, one.text) for one in findings if not one.is_ok]
+    assert wrong == [
+        ("[[model]] 2", '"other-*" matches no model'),
+        ("[[model]] 3", 'the alias "ACME-M" is a model\'s id'),
+    ]
+
+
+async def test_models_with_autoload_are_loaded_at_the_start(tmp_path):
+    config = '[[model]]\nmatch = "b*"\nautoload = true\n'
+    scripts = {name: FakeModel() for name in ("a", "b1", "b2")}
+    async with running_kernel(tmp_path, scripts, config) as stage:
+        booted = await asyncio.to_thread(boot, tmp_path / "config.toml")
+        await autoload(stage.assembly, booted.settings, booted.verdict)
+        assert sorted(stage.assembly.lifecycle.instances) == ["b1", "b2"]
+
+
+async def test_a_reload_of_the_config_puts_new_tables_in_force(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        await sent(stage.kernel, "m")
+        path = tmp_path / "config.toml"
+        before = path.read_text()
+        path.write_text(f'{before}\n[[model]]\nmatch = "m"\nmax_tokens = 4\nttl_s = 9\n')
+        assert await stage.kernel.reload_config() == []
+        assert in_force(stage.kernel, "m", "max_tokens") == (4, "config table 1")
+        assert stage.instance("m").ttl_s == 9
+        path.write_text(f'{before}\n[[model]]\nmatch = "m"\nmax_tokens = 0\n')
+        with pytest.raises(InvalidRequestError, match="max_tokens"):
+            await stage.kernel.reload_config()
+        assert in_force(stage.kernel, "m", "max_tokens") == (4, "config table 1")
+        with pytest.raises(InvalidRequestError, match="only the file"):
+            stage.kernel.configure({"model": {"tables": []}})
