@@ -13,7 +13,7 @@ from attrs import frozen
 from lmx_kernel.config import Document, Settings, config_error, read_config, structure
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import PluginState, SettingsSection
-from lmx_kernel.kernel.model_table_checks import faults_of_tables
+from lmx_kernel.kernel.model_table_checks import faults_of_tables, is_foreign
 from lmx_kernel.kernel.safe_mode import NORMAL, BootVerdict
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.models.backends import Backends
@@ -110,8 +110,8 @@ def boot(
 def _check_tables(
     document: Document, settings: Settings, plugins: Plugins, sections: list[SettingsSection]
 ) -> None:
-    """Check the tables ``[[model]]`` as far as that needs the backends. A key that belongs to none
-    of them is not refused while a plugin is not active: it may be that one's.
+    """Check the tables ``[[model]]`` as far as that needs the backends. What belongs to none of
+    them is not refused while a plugin is not active: it may be that one's.
 
     :raises ConfigError: with every problem.
     """
@@ -120,12 +120,12 @@ def _check_tables(
         return
     backends = Backends(partial(plugins.backends, settings), sections, settings)
     faults = list(faults_of_tables(tables, backends))
-    if all(status.state is PluginState.ACTIVE for status in plugins.statuses):
-        if faults:
-            raise config_error(document, faults)
-        return
-    for problem in config_error(document, faults).problems:
-        log.warning("model_setting_unchecked", problem=str(problem))
+    is_complete = all(status.state is PluginState.ACTIVE for status in plugins.statuses)
+    foreign = [] if is_complete else [fault for fault in faults if is_foreign(fault)]
+    for problem in config_error(document, foreign).problems:
+        log.warning("model_setting_ignored", problem=str(problem))
+    if len(faults) > len(foreign):
+        raise config_error(document, [fault for fault in faults if fault not in foreign])
 
 
 def _ignored(document: Document, plugins: Plugins, verdict: BootVerdict) -> Collection[str]:

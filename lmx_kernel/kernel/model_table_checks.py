@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from lmx_kernel.config.strict import Fault
+from lmx_kernel.config.strict import Fault, unknown
 from lmx_kernel.config.toml_lines import Key
 from lmx_kernel.hookspecs import FORMAT_GROUP
 from lmx_kernel.models.backends import Backends
@@ -42,6 +42,12 @@ def faults_of_tables(tables: Iterable[ModelValues], backends: Backends) -> Itera
         for key, why in faults_of(table, backends):
             place: Key = ("model", index, *key)
             yield place, why
+
+
+def is_foreign(fault: Fault) -> bool:
+    """Return whether a fault would be none if another plugin were active."""
+    key, why = fault
+    return why.startswith(unknown("key", "", ())) or key[-1] in ("backend", "format")
 
 
 def _listed(names: Iterable[str]) -> str:

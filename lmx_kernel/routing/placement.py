@@ -23,6 +23,7 @@ from lmx_kernel.events import KernelEvent, LoadFailed, ModelLoaded
 from lmx_kernel.interfaces import HttpRequest, ModelState, Router, RoutingContext
 from lmx_kernel.memory.sizes import format_bytes
 from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.models.layers import Values
 from lmx_kernel.observe.statistics import Statistics
 from lmx_kernel.routing.decide import (
     REFUSE,
@@ -42,7 +43,6 @@ from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.types import (
     Decision,
     GenerationRequest,
-    LoadOptions,
     LoadOverrides,
     ModelCard,
     Route,
@@ -80,7 +80,7 @@ class Placement:
         self._pressure = pressure
         self._caller = caller
         self._failures: dict[str, tuple[float, str]] = {}
-        self._estimates: dict[str, tuple[ModelCard, LoadOptions, int]] = {}
+        self._estimates: dict[str, tuple[ModelCard, Values, int]] = {}
         self._recent: deque[Route] = deque(maxlen=RECENT)
 
     def use_routers(self, routers: Sequence[Router]) -> None:
@@ -232,12 +232,12 @@ class Placement:
 
     async def _needed_bytes(self, card: ModelCard) -> int:
         """Return what a model needs; it is estimated once for each way to load it."""
-        options = self._effective.options(card)
+        values = self._effective.of(card)  # the same object until something changes
         known, way, needed_bytes = self._estimates.get(card.id, (None, None, 0))
-        if known is not card or way != options:
+        if known is not card or way is not values:
             admission = await self._lifecycle.admission(card, LoadOverrides())
             needed_bytes = admission.estimate.total_bytes
-            self._estimates[card.id] = card, options, needed_bytes
+            self._estimates[card.id] = card, values, needed_bytes
         return needed_bytes
 
     def _room_bytes(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
+from cattrs.errors import CattrsError
 
 from lmx_kernel.config import Settings
 from lmx_kernel.errors import ModelUnusableError
@@ -82,14 +83,18 @@ class EffectiveSettings:
     def spec(self, card: ModelCard, load: LoadOverrides | None = None) -> EngineSpec:
         """Return what a worker needs to load a model.
 
-        :raises ModelUnusableError: the file of its chat template cannot be read.
+        :raises ModelUnusableError: the file of its chat template cannot be read, or a value is
+            none that its backend takes.
         """
         values = self.of(card, load=load)
-        keys = {key: one.value for key, one in values.items()}
+        try:
+            settings = self._backends.settings_of(card.backend, self._backend_keys(card, values))
+        except (CattrsError, ValueError) as error:  # set when another version was installed
+            raise ModelUnusableError(f"{card.id}: its settings: {error}") from error
         return EngineSpec(
             card=card,
             options=load_options(values, card),
-            settings=self._backends.settings_of(card.backend, self._backend_keys(card, keys)),
+            settings=settings,
             engine_module=self._backends.engine_module_of(card.backend),
             chat_template=_template(card, values),
             chat_format=values["format"].value or "",
@@ -172,10 +177,11 @@ class EffectiveSettings:
         yield Layer(f"config [{card.backend}]", self._backends.changed_keys(card.backend))
         yield Layer(LMX, {**general, **self._backends.settings_of(card.backend), **UNSET})
 
-    def _backend_keys(self, card: ModelCard, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _backend_keys(self, card: ModelCard, values: Values) -> dict[str, Any]:
         """Return the keys of the backend's section that somebody set for this model."""
         given = {key for layer in self._owner_layers(card) for key in layer.values}
-        return {key: values[key] for key in given if key not in UNSET and key not in GENERAL}
+        own = (key for key in given if key not in UNSET and key not in GENERAL)
+        return {key: values[key].value for key in own}
 
     def _given(self, cards: Mapping[str, ModelCard]) -> Iterator[ModelName]:
         """Yield the names that the owner gave; of one name the last counts."""

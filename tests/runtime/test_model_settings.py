@@ -10,7 +10,7 @@ import pytest
 from lmx_kernel.cli.doctor import run_diagnostics
 from lmx_kernel.config import ConfigError
 from lmx_kernel.daemon.background import autoload
-from lmx_kernel.errors import InvalidRequestError, ModelNotFoundError
+from lmx_kernel.errors import InvalidRequestError, ModelNotFoundError, ModelUnusableError
 from lmx_kernel.kernel.assembly import scan
 from lmx_kernel.kernel.boot import boot
 from lmx_kernel.models.saved_settings import merged, saved_file
@@ -397,3 +397,31 @@ async def test_a_reload_of_the_config_puts_new_tables_in_force(tmp_path):
         assert in_force(stage.kernel, "m", "max_tokens") == (4, "config table 1")
         with pytest.raises(InvalidRequestError, match="only the file"):
             stage.kernel.configure({"model": {"tables": []}})
+
+
+async def test_keys_that_a_missing_plugin_may_have_do_not_stop_the_start(tmp_path):
+    plugins, start = ("lmx_not_there",), '[[model]]\nmatch = "m"\n'
+    config = f'{start}gpu_layers = 3\nbackend = "not_there"\nmax_tokens = 4\n'
+    async with running_kernel(tmp_path, {"m": FakeModel()}, config, plugins) as stage:
+        assert (await sent(stage.kernel, "m", max_tokens=None)).max_tokens == 4
+    config = f"{start}gpu_layers = 3\nfolder = 3\n"
+    with pytest.raises(ConfigError) as caught:
+        async with running_kernel(tmp_path, {"m": FakeModel()}, config, plugins):
+            pass
+    assert [problem.key.partition(" ")[0] for problem in caught.value.problems] == [
+        "model[0].folder"
+    ]
+
+
+async def test_saved_values_that_the_backend_does_not_take_any_more_are_an_error_of_the_load(
+    tmp_path,
+):
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        await stage.kernel.model_settings.change("m", {"folder": str(tmp_path)})
+    file = saved_file(tmp_path)
+    file.write_text(file.read_text().replace(f'"{tmp_path}"', "3"))
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        with pytest.raises(ModelUnusableError, match="its settings"):
+            await stage.kernel.load("m", LoadOverrides())
+        await stage.kernel.model_settings.reset("m")
+        await sent(stage.kernel, "m")
