@@ -27,6 +27,7 @@ The daemon:
     runtime/            an instance for each model: its life, its worker, its queue, its answers
     observe/            event bus, log, statistics, status and monitors
     jobs/               long work, such as downloads, that is watched by id and survives a restart
+    stored/             answers that are kept, and computed in the background over restarts
 
 Both:
 

@@ -15,7 +15,12 @@ import pytest
 from openai import APIError, AsyncOpenAI
 
 from lmx_kernel.testing.fake_model import FakeModel
-from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
+from lmx_kernel.testing.harness import (
+    running_daemon,
+    worker_processes,
+    write_config,
+    write_fake_models,
+)
 
 SURFACE = ("lmx_openai_api.plugin",)
 SLOW = FakeModel(tokens_per_s=100, context_length=8192)
@@ -348,7 +353,7 @@ async def test_a_killed_daemon_leaves_no_worker(tmp_path):
             async with httpx.AsyncClient(timeout=60) as http:
                 os.kill(await worker_pid(http, daemon, "stopped"), signal.SIGSTOP)
             children = psutil.Process(daemon.process.pid).children()
-            assert len(children) == 2
+            assert len(worker_processes(daemon.process.pid)) == 2
             daemon.process.kill()
             _, alive = psutil.wait_procs(children, timeout=60)
             assert not alive

@@ -198,6 +198,17 @@ def config_error(document: Document, faults: Iterable[Fault]) -> ConfigError:
     return ConfigError(_problems(document, {}, faults))
 
 
+def refuse(
+    document: Document, key: Key, why: str, kind: type[ConfigError] = ConfigError
+) -> ConfigError:
+    """Return the error for a value that has the right type and cannot be used all the same.
+
+    :param key: such as ``("server", "tls_cert")``.
+    """
+    variables = _variables(document.environ, [str(key[0])])
+    return kind(_problems(document, variables, [(key, why)]))
+
+
 # --- the file ------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ def background(booted: Booted, assembly: Assembly) -> dict[str, Callable[[], Awa
     work: dict[str, Callable[[], Awaitable[None]]] = {
         "rescan": partial(rescan, assembly.catalogue, settings),
         "maintenance": assembly.lifecycle.run_maintenance,
+        "stored answers": assembly.kernel.stored_answers.run,
         "autoload": partial(autoload, assembly, settings, booted.verdict),
     }
     if settings.get(MemorySettings).guard:

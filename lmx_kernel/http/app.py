@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import falcon
 import falcon.asgi
+from falcon.routing import CompiledRouter
 
 from lmx_kernel.http.exceptions import FalconError
 from lmx_kernel.http.header_switch import header_switch
@@ -22,12 +23,25 @@ class RouteClashError(ValueError):
     """Two surfaces want the same path."""
 
 
+class HeadRouter(CompiledRouter):
+    """Answers HEAD wherever it answers GET (RFC 9110, 9.1). The body is left out by falcon, which
+    does not begin a stream either.
+    """
+
+    def map_http_methods(self, resource: object, **kwargs: Any) -> dict[str, Any]:
+        """Return the methods that a resource takes, with what handles each."""
+        methods: dict[str, Any] = dict(super().map_http_methods(resource, **kwargs))
+        if "GET" in methods:
+            methods.setdefault("HEAD", methods["GET"])
+        return methods
+
+
 def build_app(surfaces: Iterable[ApiSurface], health: Health) -> falcon.asgi.App[Any, Any]:
     """Return the app that serves ``surfaces``. It raises all errors: :class:`Shell` renders them.
 
     :raises RouteClashError: names both surfaces.
     """
-    app = falcon.asgi.App()
+    app = falcon.asgi.App(router=HeadRouter())
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, _raise)
     app.add_error_handler(falcon.HTTPError, _raise_out_of_falcon)

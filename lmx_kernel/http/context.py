@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 
@@ -54,6 +56,17 @@ def with_caller(request: GenerationRequest, *, share_prefixes: bool) -> Generati
         caller=key or f"#{context.number}",  # the name of a key cannot begin with #
         cache_space="" if share_prefixes else key,
     )
+
+
+@contextmanager
+def noting_no_answers() -> Iterator[None]:
+    """Leave the answers that are started meanwhile out of what is noted of the HTTP request."""
+    context = current.get()
+    token = current.set(evolve(context, answers=None) if context else None)
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 def note_answer(answer: Answer, route: Route) -> None:

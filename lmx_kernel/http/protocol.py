@@ -54,7 +54,7 @@ class HttpConnection(Connection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        excess = len(self.connections) - self._limits.served
+        excess = self._all.count - self._limits.served
         if excess > self._limits.refused:
             transport.abort()
         elif excess > 0:

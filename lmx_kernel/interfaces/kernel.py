@@ -17,6 +17,7 @@ from lmx_kernel.interfaces.stored_answer import StoredAnswers
 from lmx_kernel.interfaces.surface import ApiSurface, HttpRequest
 from lmx_kernel.types import (
     Admission,
+    DeletedModel,
     EmbeddingInput,
     Embeddings,
     GenerationRequest,
@@ -204,11 +205,11 @@ class Kernel(Protocol):
         """
         ...
 
-    async def delete(self, name: str) -> ModelCard:
-        """Delete a model from disk.
+    async def delete(self, name: str) -> DeletedModel:
+        """Delete a model's own files from disk, and return what was left beside them.
 
         :raises ModelNotFoundError: names the models there are.
-        :raises ConflictError: it is loaded.
+        :raises ConflictError: it is loaded, or another model that has one of its files is.
         :raises ForbiddenError: it is in a folder that belongs to another program.
         """
         ...

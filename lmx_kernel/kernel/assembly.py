@@ -10,13 +10,15 @@ from lmx_kernel.config import Settings
 from lmx_kernel.http.context import caller
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.jobs.jobs import Jobs
+from lmx_kernel.jobs.store import FILE as JOBS_FILE
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.extensions import Extensions
 from lmx_kernel.kernel.facade import KernelFacade, ModelParts, Observation
 from lmx_kernel.kernel.model_settings import ModelSettingsEditor
-from lmx_kernel.memory.budget import MemorySettings, free_bytes
+from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.memory.machine import free_bytes
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.models.saved_settings import SavedSettings, saved_file
@@ -53,19 +55,26 @@ def scan(booted: Booted) -> Catalogue:
     return catalogue
 
 
+def make_backends(booted: Booted) -> Backends:
+    """Return the backends of all plugins."""
+    return Backends(
+        partial(booted.plugins.backends, booted.settings), booted.sections, booted.settings
+    )
+
+
 def assemble(booted: Booted) -> Assembly:
     """Build everything except the HTTP server. Needs a running event loop."""
     settings, plugins = booted.settings, booted.plugins
     statistics = Statistics()
     bus = Bus(plugins.observers(), log_event, statistics.on_event)
-    backends = Backends(partial(plugins.backends, settings), booted.sections, settings)
+    backends = make_backends(booted)
     saved = SavedSettings(saved_file(settings.home))
     effective = EffectiveSettings(settings, backends, saved)
     catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all, effective)
-    ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.device_bytes), free_bytes)
+    ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.devices), free_bytes)
     lifecycle = Lifecycle(settings, ledger, backends, effective, saved, bus.publish)
     guard = _make_guard(settings, lifecycle, bus)
-    jobs = Jobs(settings.home / "state" / "jobs.db", bus.publish, catalogue.refresh)
+    jobs = Jobs(settings.home / JOBS_FILE, bus.publish, catalogue.refresh)
     placement = Placement(
         settings, catalogue, lifecycle, effective, statistics, lambda: guard.level.value, caller
     )

@@ -10,7 +10,16 @@ from pathlib import Path
 import structlog
 from attrs import frozen
 
-from lmx_kernel.config import Document, Settings, config_error, read_config, structure
+from lmx_kernel.config import (
+    ConfigError,
+    Document,
+    Settings,
+    config_error,
+    read_config,
+    refuse,
+    structure,
+)
+from lmx_kernel.config.toml_lines import Key
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import PluginState, SettingsSection
 from lmx_kernel.kernel.model_table_checks import faults_of_tables, is_foreign
@@ -23,6 +32,7 @@ from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.routing.decide import RoutingSettings
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
+from lmx_kernel.stored.settings import StoredAnswerSettings
 
 KERNEL_SECTIONS = (
     SettingsSection("log", LogSettings),
@@ -33,6 +43,7 @@ KERNEL_SECTIONS = (
     SettingsSection("queue", QueueSettings),
     SettingsSection("routing", RoutingSettings),
     SettingsSection("server", ServerSettings),
+    SettingsSection("stored_answers", StoredAnswerSettings),
 )
 FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in ("log", "plugins"))
 log = structlog.get_logger(__name__)
@@ -68,6 +79,13 @@ class Booted:
         for section in self.sections:
             waiting += self.settings.adopt(section, fresh.get(section.cls))
         return waiting
+
+    def refuse(self, key: Key, why: str, kind: type[ConfigError] = ConfigError) -> ConfigError:
+        """Return the error for a value of the config that cannot be used, with its place there.
+
+        :param key: such as ``("server", "tls_cert")``.
+        """
+        return refuse(self.read(), key, why, kind)
 
 
 def boot(

@@ -26,7 +26,6 @@ from lmx_kernel.interfaces import (
     KernelStatus,
     ModelStatus,
     PluginStatus,
-    StoredAnswers,
 )
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.boot import Booted
@@ -35,6 +34,7 @@ from lmx_kernel.kernel.model_settings import ModelSettingsEditor
 from lmx_kernel.kernel.status import free_disk_bytes, kernel_status, model_status
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.models.real_files import real_files
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import LogSettings, set_level
 from lmx_kernel.observe.statistics import Statistics
@@ -42,8 +42,10 @@ from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.stored.store import AnswerStore
 from lmx_kernel.types import (
     Admission,
+    DeletedModel,
     Embedded,
     EmbeddingInput,
     EmbeddingPrompt,
@@ -101,6 +103,7 @@ class KernelFacade(Kernel):
         self._bus = observation.bus
         self._statistics = observation.statistics
         self._guard = observation.guard
+        self._stored = AnswerStore(booted.settings, self.generate)
         self._draining = False
         self._started_at = time.monotonic()
 
@@ -130,8 +133,8 @@ class KernelFacade(Kernel):
         return self._model_settings
 
     @property
-    def stored_answers(self) -> StoredAnswers:
-        raise NotImplementedError  # the branch `durable` brings it
+    def stored_answers(self) -> AnswerStore:
+        return self._stored
 
     @property
     def caller(self) -> HttpRequest | None:
@@ -199,7 +202,7 @@ class KernelFacade(Kernel):
         await self._lifecycle.unload(model, reason)
         return model
 
-    async def delete(self, name: str) -> ModelCard:
+    async def delete(self, name: str) -> DeletedModel:
         return await self._catalogue.delete(name, self._check_unloaded)
 
     async def admission(
@@ -258,6 +261,8 @@ class KernelFacade(Kernel):
             safe_mode=self._booted.verdict.safe_mode,
             memory_pressure=self._guard.level.value,
             disk_free_bytes=free_disk_bytes(self.home),
+            stored_answers=self._stored.count,
+            background_answers=self._stored.running,
         )
 
     # --- inside ---
@@ -272,9 +277,20 @@ class KernelFacade(Kernel):
         self._model_settings.put_in_force()
 
     def _check_unloaded(self, card: ModelCard) -> None:
-        instance = self._lifecycle.instances.get(card.id)
-        if instance is not None and instance.state not in (State.ABSENT, State.COOLING):
-            raise ConflictError(f"{card.id} is loaded; unload it first")
+        """Check that no worker has one of a model's files, by whatever id it was loaded.
+
+        :raises ConflictError: one has.
+        """
+        files = real_files(card)
+        for instance in self._lifecycle.instances.values():
+            if instance.state in (State.ABSENT, State.COOLING):
+                continue
+            if instance.model == card.id:
+                raise ConflictError(f"{card.id} is loaded; unload it first")
+            if files & real_files(instance.spec.card):
+                raise ConflictError(
+                    f"{card.id} has files of {instance.model}, which is loaded; unload that first"
+                )
 
     async def _submit(self, request: GenerationRequest) -> LiveAnswer:
         share_prefixes = self._settings.get(ServerSettings).share_prefixes

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmx_kernel import __version__
 from lmx_kernel.interfaces import KernelStatus, ModelStatus
-from lmx_kernel.memory.budget import machine_bytes
+from lmx_kernel.memory.machine import machine_bytes
 from lmx_kernel.observe.statistics import Statistics
 from lmx_kernel.routing.wait import expected_wait_s
 from lmx_kernel.runtime.instance import Instance

@@ -15,6 +15,7 @@ from lmx_kernel.config import Settings
 from lmx_kernel.config.strict import STRICT, Fault, find_faults, unknown
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.interfaces import Backend, SettingsSection
+from lmx_kernel.types import DeviceMemory
 
 log = structlog.get_logger(__name__)
 
@@ -25,25 +26,25 @@ class Backends:
 
     :param all: returns the current backends, in the order of their plugins.
     :param sections: the sections of the config.
-    :ivar device_bytes: the memory of the smallest device that has its own, after
-        :meth:`probe_devices`; None if models use the machine's memory.
+    :ivar devices: the memory of the devices that models are loaded into, after
+        :meth:`probe_devices`; none if models use the machine's own.
     """
 
     all: Callable[[], Sequence[Backend]]
     sections: Iterable[SettingsSection]
     settings: Settings
-    device_bytes: int | None = field(default=None, init=False)
+    devices: tuple[DeviceMemory, ...] = field(default=(), init=False)
 
     def probe_devices(self) -> None:
         """Ask each backend for the memory of its device. Slow: call it in a thread."""
-        sizes = []
+        found = []
         for backend in self.all():
             try:
-                sizes.append(backend.device_bytes(self.settings_of(backend.name)))
+                found.append(backend.device_memory(self.settings_of(backend.name)))
             # Backends are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("device_unknown", backend=backend.name)
-        self.device_bytes = min((size for size in sizes if size), default=None)
+        self.devices = tuple(device for device in found if device is not None)
 
     def get(self, name: str) -> Backend:
         """Return a backend.

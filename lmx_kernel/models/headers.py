@@ -62,7 +62,9 @@ class HeaderBackend(ABC, Generic[H]):
 
     @abstractmethod
     def files(self, path: Path, location: Location) -> tuple[Path, ...]:
-        """Return the files at ``location`` that belong to the model at ``path``."""
+        """Return the files of the model at ``path``: what is read of it, and deleted with it; never
+        one that could be another model's, or that the backend does not know.
+        """
 
     @abstractmethod
     def read(self, path: Path) -> H:
@@ -73,7 +75,7 @@ class HeaderBackend(ABC, Generic[H]):
 
     @abstractmethod
     def card(self, header: H) -> ModelCard:
-        """Return a card; this class sets its id, path, files and problem."""
+        """Return a card; this class sets its id, aliases, path, files, age and problem."""
 
     @abstractmethod
     def problem(self, header: H) -> str | None:
@@ -146,8 +148,16 @@ class HeaderBackend(ABC, Generic[H]):
         header = self.header(path, files)
         if isinstance(header, Damaged):
             return self._damaged_card(path, location, files, header.reason)
-        card, problem = self.card(header), self.problem(header)
-        return evolve(card, id=location.name, path=path, files=files, problem=problem)
+        card = self.card(header)
+        return evolve(
+            card,
+            id=location.name,
+            aliases=(f"{location.name}@{card.quantization}",) if card.quantization else (),
+            path=path,
+            files=files,
+            problem=self.problem(header),
+            added_at=_added_at(path, files),
+        )
 
     def _damaged_card(
         self, path: Path, location: Location, files: tuple[Path, ...], problem: str
@@ -162,7 +172,13 @@ class HeaderBackend(ABC, Generic[H]):
             context_length=0,
             files=files,
             problem=problem,
+            added_at=_added_at(path, files),
         )
+
+
+def _added_at(path: Path, files: tuple[Path, ...]) -> float:
+    stamp = _stamp(files[0] if files else path)
+    return stamp[2] / 1e9 if stamp else 0.0
 
 
 def _stamp(file: Path) -> _Stamp:

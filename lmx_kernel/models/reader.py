@@ -11,18 +11,22 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
-from attrs import define, field
+from attrs import define
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.memory.machine import process_bytes
 from lmx_kernel.processes.child import describe_exit, module_command
+from lmx_kernel.processes.environment import child_environment
 from lmx_kernel.processes.limits import limit_cpu, limit_memory
 
 READ_S = 120.0
@@ -34,6 +38,9 @@ CPU_S = 30
 MEMORY_BYTES = 2 << 30
 REPLY_BYTES = 1 << 20
 IDLE_S = 30.0
+LOOK_S = 0.1
+"""How often a child that reads is looked at."""
+
 EXIT_S = 5.0
 MOST_IDLE = 2
 
@@ -108,7 +115,6 @@ class _Child:
     """The parent's side of one child."""
 
     process: subprocess.Popen[bytes]
-    is_late: bool = field(default=False, init=False)
 
     @classmethod
     def start(cls) -> _Child:
@@ -116,27 +122,30 @@ class _Child:
         return cls(
             subprocess.Popen(  # noqa: S603 - this interpreter, and a module of our own
                 command,
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                env=child_environment(),
             )
         )
 
     def ask(self, backend: str, path: Path) -> bytes:
         """Return the reply.
 
-        :raises ReaderError: the child ended, or was ended because it took too long.
+        :raises ReaderError: the child ended, or was ended because it took too much.
         """
-        timer = threading.Timer(READ_S, self._end_late)
-        timer.daemon = True
-        timer.start()
+        assert self.process.stdin is not None
+        deadline = time.monotonic() + READ_S
         try:
-            return self._exchange(json.dumps([backend, os.fspath(path)]).encode() + b"\n")
+            self.process.stdin.write(json.dumps([backend, os.fspath(path)]).encode() + b"\n")
         except OSError as error:
             raise ReaderError(self._last_words()) from error
-        finally:
-            timer.cancel()
+        length = int.from_bytes(self._take(8, deadline), "big")
+        if length > REPLY_BYTES:
+            raise ReaderError("they say too much")
+        return self._take(length, deadline)
 
     def end(self) -> None:
         """End the child, and wait until it is gone."""
@@ -146,32 +155,32 @@ class _Child:
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
 
-    def _exchange(self, request: bytes) -> bytes:
-        assert self.process.stdin is not None
+    def _take(self, length: int, deadline: float) -> bytes:
         assert self.process.stdout is not None
-        self.process.stdin.write(request)
-        self.process.stdin.flush()
-        length = int.from_bytes(self._take(self.process.stdout, 8), "big")
-        if length > REPLY_BYTES:
-            raise ReaderError("they say too much")
-        return self._take(self.process.stdout, length)
-
-    def _take(self, file: BinaryIO | Any, length: int) -> bytes:
-        data: bytes = file.read(length)
-        if len(data) < length:
-            raise ReaderError(self._last_words())
+        file, data = self.process.stdout.fileno(), b""
+        poll = select.poll()  # select() takes no file above 1023
+        poll.register(file, select.POLLIN)
+        while len(data) < length:
+            while not poll.poll(LOOK_S * 1000):
+                self._check(deadline)
+            some = os.read(file, length - len(data))
+            if not some:
+                raise ReaderError(self._last_words())
+            data += some
         return data
 
-    def _end_late(self) -> None:
-        self.is_late = True
-        self.process.kill()
+    def _check(self, deadline: float) -> None:
+        """Look whether the child takes too much; some systems limit no memory themselves."""
+        if time.monotonic() > deadline:
+            raise ReaderError("it took too long")
+        if process_bytes(self.process.pid) > MEMORY_BYTES:
+            raise ReaderError("it took too much memory")
 
     def _last_words(self) -> str:
         with suppress(subprocess.TimeoutExpired):  # it closed its output, so it is about to end
             self.process.wait(EXIT_S)
         self.process.kill()
-        status = self.process.wait()
-        return "it took too long" if self.is_late else f"the reader {describe_exit(status)}"
+        return f"the reader {describe_exit(self.process.wait())}"
 
 
 def _decoded(reply: bytes, header_type: type[Any]) -> Any:

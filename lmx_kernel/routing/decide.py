@@ -81,7 +81,8 @@ def check(card: ModelCard, state: ModelState, prompt_tokens: int, max_wait_s: fl
         raise ModelUnusableError(card.problem)
     if prompt_tokens >= state.context_length:
         raise ContextOverflowError(
-            f"about {prompt_tokens} tokens do not fit its context of {state.context_length}"
+            f"about {prompt_tokens} tokens do not fit its context of {state.context_length}",
+            figures={"tokens": prompt_tokens, "limit": state.context_length},
         )
     if state.problem:
         raise UnavailableError(state.problem, retry_after_s=10)
@@ -101,7 +102,7 @@ def estimate_tokens(prompt: Prompt) -> int:
     if not isinstance(prompt, ChatPrompt):
         return _bytes_of(prompt.text) // BYTES_PER_TOKEN
     texts = (getattr(part, "text", "") for turn in prompt.messages for part in turn.parts)
-    tools = (msgspec.json.encode(tool.parameters) for tool in prompt.tools)
+    tools = (msgspec.json.encode(tool.parameters) for tool in prompt.tools if not tool.hidden)
     size_bytes = sum(map(_bytes_of, texts)) + sum(map(len, tools))
     return size_bytes // BYTES_PER_TOKEN
 

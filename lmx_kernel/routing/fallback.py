@@ -127,6 +127,7 @@ class Attempt:
             param="model",
             retry_after_s=error.retry_after_s,
             retryable=error.retryable,
+            figures=error.figures,
         )
 
 

@@ -162,7 +162,7 @@ class Placement:
     ) -> tuple[Attempt, T | None]:
         attempt, taken = await self._attempt(request, caller, take)
         if taken is None and self._is_worth_a_look(attempt):
-            await self._catalogue.refresh()
+            await self._catalogue.look_again()
             attempt, taken = await self._attempt(request, caller, take)
         return attempt, taken
 

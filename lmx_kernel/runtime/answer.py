@@ -138,9 +138,19 @@ class LiveAnswer(Answer):
     async def next(self, timeout_s: float | None = None) -> Event | None:
         """Return the next event; see :meth:`Answer.next`."""
         event = await self._buffer.next(timeout_s)
-        if self.resume.phase is Phase.PARKED and self._buffer.is_drained:
-            self._on_drained(self)
+        self._go_on_if_drained()
         return event
+
+    async def next_steps(self, timeout_s: float | None = None) -> list[Event]:
+        """Return all events that are there, once there is one: whole steps of the engine, so that
+        their tokens are all that was said up to their end. None come within ``timeout_s``: [].
+
+        :raises LmxError: as :meth:`next`, like StopAsyncIteration.
+        """
+        first = await self._buffer.next(timeout_s)
+        events = [] if first is None else [first, *self._buffer.take()]
+        self._go_on_if_drained()
+        return events
 
     def close(self) -> None:
         """Cancel what still runs; see :meth:`Answer.close`."""
@@ -159,6 +169,10 @@ class LiveAnswer(Answer):
             first_token_s=self._stopwatch.first_token_s,
             total_s=self._stopwatch.total_s,
         )
+
+    def _go_on_if_drained(self) -> None:
+        if self.resume.phase is Phase.PARKED and self._buffer.is_drained:
+            self._on_drained(self)
 
     # --- writing ---
 

@@ -185,7 +185,7 @@ class Dispatcher:
                 answer.admit(message.prompt_tokens)
                 self._finish(answer, "ok") if answer.is_count else self._pump()
         elif isinstance(message, wire.Refused) and (answer := answers.get(message.id)):
-            self._fail(answer, errors.from_code(message.code, message.message, message.param))
+            self._fail(answer, message.error)
 
     # --- inside ---
 

@@ -24,6 +24,7 @@ from lmx_kernel.models.layers import (
     resolve,
 )
 from lmx_kernel.models.model_table import ModelTables, Profile, fits
+from lmx_kernel.models.names import folded
 from lmx_kernel.models.saved_settings import SavedSettings
 from lmx_kernel.models.template_file import read_template
 from lmx_kernel.runtime.settings import ModelSettings
@@ -104,18 +105,22 @@ class EffectiveSettings:
     # --- names ---
 
     def names(self, cards: Mapping[str, ModelCard]) -> Mapping[str, ModelName]:
-        """Return the names that the owner gave to models and their profiles, in lower case.
+        """Return the names that the owner gave to models and their profiles, as
+        :func:`~lmx_kernel.models.names.folded`.
 
         :param cards: all models by id; the result is kept as long as it is the same object.
         """
         facts = (cards, self._settings.get(ModelTables), self._saved.saved)
         if not _are_same(self._names[0], facts):
-            self._names = facts, {name.name.casefold(): name for name in self._given(cards)}
+            given = {folded(name.name): name for name in self._given(cards)}
+            for model in cards:  # no name that is given takes a model's own
+                given.pop(folded(model), None)
+            self._names = facts, given
         return self._names[1]
 
     def profile_of(self, name: str, card: ModelCard) -> str:
         """Return the profile that a model's name asks for; "" for none."""
-        found = self._names[1].get(name.casefold())
+        found = self._names[1].get(folded(name))
         return found.profile if found is not None and found.card.id == card.id else ""
 
     def listed(self, cards: Mapping[str, ModelCard]) -> list[ModelName]:

@@ -66,6 +66,14 @@ class EventBuffer:
             raise self._error
         raise StopAsyncIteration
 
+    def take(self) -> list[Event]:
+        """Return all events that are there. Where the writer pushes a step without a pause, they
+        are whole steps.
+        """
+        events, self._chars = list(self._events), 0
+        self._events.clear()
+        return events
+
 
 def _chars(event: Event) -> int:
     if isinstance(event, TextDelta | ReasoningDelta):

@@ -54,13 +54,15 @@ class InstanceServices:
 class Ending:
     """How a model is unloaded.
 
-    :ivar error: what requests get that are cut off or come meanwhile; None lets all that were
-        queued finish, and those that come meanwhile wait for the next load.
+    :ivar error: what requests get that are cut off; None lets all that were queued finish, and
+        those that come meanwhile wait for the next load.
+    :ivar refusal: what requests get that come meanwhile, where that is another error.
     :ivar drain_s: how long requests may go on before they are cut off.
     """
 
     reason: str
     error: errors.LmxError | None = None
+    refusal: errors.LmxError | None = None
     drain_s: float = 0.0
 
 
@@ -195,7 +197,7 @@ class Instance:
 
     async def unload(self, ending: Ending) -> None:
         """Unload: requests in flight may go on for ``ending.drain_s``, then they get
-        ``ending.error``, as do those that come meanwhile.
+        ``ending.error``; those that come meanwhile are refused.
         """
         error = ending.error
         assert error is not None
@@ -240,7 +242,7 @@ class Instance:
                 retry_after_s=int(cooling_s) + 1,
             )
         if self._ending is not None and self._ending.error is not None:
-            raise self._ending.error
+            raise self._ending.refusal or self._ending.error
 
     def _rest_of_turn_s(self, turn_s: float) -> float:
         if (ready_at := self._worker.ready_at) is None:

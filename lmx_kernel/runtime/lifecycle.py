@@ -54,6 +54,8 @@ class Lifecycle:
         self._effective = effective
         self._saved = saved
         self._overrides: dict[str, LoadOverrides] = dict(saved.saved.loads)
+        self._continued: set[asyncio.Future[None]] = set()  # loads whose callers left
+        self._closing: errors.LmxError | None = None
         self._line = RoomLine(self._plan_room, lambda: self._models.turn_s)
         self._services = InstanceServices(
             settings=settings,
@@ -83,7 +85,8 @@ class Lifecycle:
 
     async def load(self, card: ModelCard, overrides: LoadOverrides) -> Instance:
         """Load a model and return when it is ready. One that is loaded with other options first
-        finishes its requests. Overrides that cannot be met change nothing.
+        finishes its requests. Overrides that cannot be met change nothing. The load goes on, with
+        all that was asked for, if the caller is cancelled.
 
         :raises ModelUnusableError: its files are unusable.
         :raises InsufficientMemoryError: it does not fit.
@@ -97,15 +100,12 @@ class Lifecycle:
                 raise errors.InsufficientMemoryError(room.reason)
         before, self._overrides[card.id] = self._overrides.get(card.id), overrides
         try:
-            if instance.spec != spec:
-                await instance.retire("asked")
-            await self._instance(card).load()
-        except BaseException:  # also if the caller is cancelled
-            if self._overrides.get(card.id) is overrides:
-                self._restore_overrides(card.id, before)
-                self._apply_settings(instance)
+            await self._load_as(instance, spec, overrides, before)
+        except asyncio.CancelledError:
+            continued = asyncio.ensure_future(self._load_as(instance, spec, overrides, before))
+            self._continued.add(continued)
+            continued.add_done_callback(self._forget_continued)
             raise
-        self._apply_settings(instance)
         return instance
 
     def refresh(self) -> None:
@@ -130,8 +130,16 @@ class Lifecycle:
         self._overrides.pop(model, None)
         await self._saved.keep_load(model, None)
         if instance := self.instances.get(model):
-            error = errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5)
-            await instance.unload(Ending(reason, error, self._models.drain_s))
+            await instance.unload(
+                Ending(
+                    reason,
+                    error=errors.ModelUnloadedError(
+                        f"{model} was unloaded on request; a new request loads it again"
+                    ),
+                    refusal=errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5),
+                    drain_s=self._models.drain_s,
+                )
+            )
 
     async def admission(self, card: ModelCard, overrides: LoadOverrides) -> Admission:
         """Return whether a model could be loaded now, and what that would take.
@@ -169,10 +177,43 @@ class Lifecycle:
 
     async def close(self, error: errors.LmxError) -> None:
         """Unload everything; requests in flight get ``error``."""
+        self._closing = error
         ending = Ending("stopping", error)
         await asyncio.gather(*(instance.unload(ending) for instance in self.instances.values()))
 
     # --- inside ---
+
+    async def _load_as(
+        self,
+        instance: Instance,
+        spec: EngineSpec,
+        overrides: LoadOverrides,
+        before: LoadOverrides | None,
+    ) -> None:
+        """Load a model, if ``overrides`` are still its own. If that fails it gets those of
+        ``before`` again. May be called again after it was cancelled.
+        """
+        model = instance.model
+        if self._overrides.get(model) is not overrides:
+            return
+        try:
+            if instance.spec != spec:
+                await instance.retire("asked")
+            if self._closing is not None:
+                raise self._closing
+            await self._instance(spec.card).load()
+        except Exception:
+            if self._overrides.get(model) is overrides:
+                self._restore_overrides(model, before)
+                self._apply_settings(instance)
+            raise
+        if self._overrides.get(model) is overrides:  # no other call changed them meanwhile
+            self._apply_settings(instance)
+
+    def _forget_continued(self, continued: asyncio.Future[None]) -> None:
+        self._continued.discard(continued)
+        if not continued.cancelled():
+            continued.exception()  # how the load went is published; nobody waits for this
 
     async def _recycle(self, instance: Instance) -> None:
         await instance.retire("recycled")

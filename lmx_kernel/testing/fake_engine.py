@@ -110,9 +110,10 @@ class _Effort:
 
 @define(eq=False, kw_only=True)
 class _Run(RunningSequence):
-    """A sequence; its answer counts on from ``start``."""
+    """A sequence; its answer is what it ``says``, or counts on from ``start``."""
 
     start: int
+    says: bytes
 
     @property
     def made(self) -> int:
@@ -144,7 +145,8 @@ class FakeEngine:
         prompt = sequence.tokens[: len(sequence.tokens) - sequence.produced]
         seed = sequence.sampling.seed if sequence.sampling.temperature else 0
         start = zlib.crc32(str(prompt).encode()) + (seed or 0)
-        self._running.add(_Run(request=sequence, start=start))
+        says = self._script.says_to(_text(prompt)).encode()
+        self._running.add(_Run(request=sequence, start=start, says=says))
 
     def remove(self, sequence_id: int) -> None:
         run = self._running.remove(sequence_id)
@@ -234,9 +236,8 @@ class FakeEngine:
         self._running.give_out(run, (token, *forced), details)
 
     def _next(self, run: _Run) -> int:
-        if self._script.says:
-            said = self._script.says.encode()
-            return said[run.made] if run.made < len(said) else END
+        if run.says:
+            return run.says[run.made] if run.made < len(run.says) else END
         ended = self._script.answer_tokens and run.made >= self._script.answer_tokens
         return END if ended else FIRST_WORD + (run.start + run.made) % WORDS
 
@@ -258,7 +259,11 @@ def _has_text(tokens: Seq[int], text: str) -> bool:
     """Return whether ``text``, if there is one, is in what was asked."""
     if not text:
         return False
-    return text.encode() in bytes(token for token in tokens if token < BYTES)
+    return text in _text(tokens)
+
+
+def _text(tokens: Seq[int]) -> str:
+    return bytes(token for token in tokens if token < BYTES).decode(errors="replace")
 
 
 def _closest(token: int, mask: TokenMask) -> int:

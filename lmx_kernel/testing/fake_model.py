@@ -21,6 +21,8 @@ class FakeModel:
     :ivar answer_tokens: tokens until it ends by itself; 0 is never.
     :ivar template: its chat template; "" for one that writes roles and contents.
     :ivar says: it answers with this text, a token a byte, instead of counting.
+    :ivar replies: pairs of a text and what it answers to a prompt that has it; where a prompt has
+        several of these texts, the one that stands last in it counts.
     :ivar load_s: how long loading takes, with progress all along.
     :ivar load_hang: loading never ends, and reports no progress.
     :ivar long_load_s: loading, or measuring, takes this long in addition, without a report.
@@ -49,6 +51,7 @@ class FakeModel:
     answer_tokens: int = 0
     template: str = ""
     says: str = ""
+    replies: tuple[tuple[str, str], ...] = ()
     load_s: float = 0.0
     load_hang: bool = False
     long_load_s: float = 0.0
@@ -76,6 +79,12 @@ class FakeModel:
         :raises Exception: the file is not a script; the message says why.
         """
         return Converter(forbid_extra_keys=True).structure(json.loads(path.read_text()), cls)
+
+    def says_to(self, prompt: str) -> str:
+        """Return what it answers to a prompt; "" to count."""
+        found = [(prompt.rfind(text), reply) for text, reply in self.replies]
+        place, reply = max(found, default=(-1, ""))
+        return self.says if place < 0 else reply
 
 
 def use_up(path: Path, times: int) -> bool:

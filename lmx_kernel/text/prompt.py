@@ -75,6 +75,7 @@ class PromptEncoder:
                 f"the prompt is too long: {len(tokens)} tokens, and the context length is "
                 f"{self._limits.context_length} tokens",
                 param=_param(request.prompt),
+                figures=self._figures(len(tokens)),
             )
         return tokens
 
@@ -100,6 +101,7 @@ class PromptEncoder:
                     f"input {index} has {len(tokens)} tokens and the context length is "
                     f"{self._limits.context_length} tokens",
                     param="input",
+                    figures=self._figures(len(tokens)),
                 )
         return encoded
 
@@ -115,17 +117,22 @@ class PromptEncoder:
             most_bytes = max(most_bytes, MOST_COUNTED_BYTES)
         size_bytes = sum(len(text.encode(errors="replace")) for text in _texts(prompt))
         if size_bytes > most_bytes:
+            estimate = size_bytes // TYPICAL_TOKEN_BYTES
             raise ContextOverflowError(
-                f"{what} is too long: {size_bytes // TYPICAL_TOKEN_BYTES} tokens (estimated from "
-                f"{size_bytes} bytes), and the context length is {self._limits.context_length} "
-                "tokens",
+                f"{what} is too long: {estimate} tokens (estimated from {size_bytes} bytes), and "
+                f"the context length is {self._limits.context_length} tokens",
                 param=param or _param(prompt),
+                figures=self._figures(estimate),
             )
+
+    def _figures(self, tokens: int) -> dict[str, int]:
+        return {"tokens": tokens, "limit": self._limits.context_length}
 
     def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
         if isinstance(self._chat, str):
             raise InvalidRequestError(self._chat, param="messages")
-        return self._chat.encode(evolve(prompt, tools=offered_tools(request)))
+        presented = tuple(tool for tool in offered_tools(request) if not tool.hidden)
+        return self._chat.encode(evolve(prompt, tools=presented))
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, TextPrompt):

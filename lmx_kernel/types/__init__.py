@@ -21,6 +21,8 @@ from lmx_kernel.types.answers import (
 )
 from lmx_kernel.types.models import (
     Admission,
+    DeletedModel,
+    DeviceMemory,
     EngineLimits,
     EngineSpec,
     LoadOptions,
@@ -60,6 +62,8 @@ __all__ = [
     "ChatPrompt",
     "Constraint",
     "Decision",
+    "DeletedModel",
+    "DeviceMemory",
     "Embedded",
     "EmbeddingInput",
     "EmbeddingPrompt",

@@ -32,10 +32,15 @@ class ModelCard:
     :param path: the file or folder to load.
     :param size_bytes: of its weights on disk.
     :param context_length: in tokens, as trained.
-    :param files: the files that belong to this model only; deleting the model deletes them.
+    :param files: the files that the backend recognised as this model's; deleting the model deletes
+        these and no others.
     :param sampling: what the model's maker chose, see
         :func:`~lmx_kernel.models.maker_sampling.maker_sampling`.
     :param problem: why it cannot be loaded; None if no problem is known.
+    :param warning: what is odd about its files although it can be loaded; None if nothing is.
+    :param aliases: further names that it answers to, where no model has them as its id.
+    :param added_at: time of its files in seconds since the epoch; of several models with the same
+        alias the earliest has it.
     """
 
     id: str
@@ -50,6 +55,33 @@ class ModelCard:
     files: tuple[Path, ...] = ()
     sampling: SamplingRequest = field(factory=SamplingRequest)
     problem: str | None = None
+    warning: str | None = None
+    aliases: tuple[str, ...] = ()
+    added_at: float = 0.0
+
+
+@frozen(kw_only=True)
+class DeletedModel:
+    """A model that was deleted from disk.
+
+    :param card: what it was.
+    :param left: names of the files beside it that belong to no model and were not deleted.
+    """
+
+    card: ModelCard
+    left: tuple[str, ...] = ()
+
+
+@frozen
+class DeviceMemory:
+    """The memory of the device that models are loaded into.
+
+    :param is_shared: it is part of the machine's memory, and ``size_bytes`` is what the system lets
+        the device use of it.
+    """
+
+    size_bytes: int
+    is_shared: bool = False
 
 
 @frozen(kw_only=True)

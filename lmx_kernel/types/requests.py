@@ -53,12 +53,15 @@ class Tool:
 
     :param parameters: JSON schema of its arguments.
     :param strict: whether a schema that cannot be followed exactly is an error.
+    :param hidden: the model may call it, but the template does not present it: the model learns of
+        it from a message, so that a tool that is added later leaves the prompt's beginning alone.
     """
 
     name: str
     description: str = ""
     parameters: dict[str, Any] = field(factory=dict)
     strict: bool = False
+    hidden: bool = False
 
 
 @frozen(kw_only=True)
@@ -91,7 +94,7 @@ class Constraint:
 class ChatPrompt:
     """Messages that the model's own chat template turns into text.
 
-    :param tools: the tools that the template presents to the model.
+    :param tools: the tools that the model may call; the template presents those not hidden.
     :param options: further variables for the template, such as ``enable_thinking``.
     """
 

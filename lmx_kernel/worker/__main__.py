@@ -20,6 +20,7 @@ from lmx_kernel.hookspecs import PROJECT, WORKER_GROUP, WorkerSpecs
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.processes.lifeline import die_with_parent, exit_if_closed
 from lmx_kernel.processes.oom_score import raise_oom_score
+from lmx_kernel.processes.thread_stacks import set_thread_stacks
 from lmx_kernel.types import EngineSpec
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
@@ -33,6 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent()
+    set_thread_stacks()
     exit_if_closed(sys.stdin.fileno())  # or it would load a model for nobody
     raise_oom_score()
     channel = Channel.from_stdin()

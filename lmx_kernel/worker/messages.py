@@ -15,14 +15,9 @@ from cattrs import Converter
 from cattrs.strategies import configure_tagged_union
 
 from lmx_kernel.engine.protocol import EngineStats
-from lmx_kernel.types import (
-    EmbeddingInput,
-    EngineLimits,
-    EngineSpec,
-    Event,
-    GenerationRequest,
-    Prompt,
-)
+from lmx_kernel.errors import LmxError, from_code
+from lmx_kernel.types import EngineLimits, EngineSpec, Event, GenerationRequest
+from lmx_kernel.types.plain_data import make_converter
 
 # --- kernel to worker ----------------------------------------------------------------------------
 
@@ -125,6 +120,12 @@ class Refused:
     code: str
     message: str
     param: str | None = None
+    figures: dict[str, int] = field(factory=dict)
+
+    @property
+    def error(self) -> LmxError:
+        """The error that the check found."""
+        return from_code(self.code, self.message, self.param, self.figures)
 
 
 @frozen
@@ -205,10 +206,10 @@ HEADER_BYTES = _LENGTH.size
 
 
 def _make_converter() -> Converter:
-    converter = Converter()
+    converter = make_converter()
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
-    for union in (EmbeddingInput, Prompt, Event | Preempted | Failed, Message):
+    for union in (Event | Preempted | Failed, Message):
         configure_tagged_union(union, converter, tag_name="")
     # What each token passes through; the general code for tuples takes a third longer.
     given: Any = Event | Preempted | Failed
@@ -216,9 +217,6 @@ def _make_converter() -> Converter:
     converter.register_structure_hook_func(
         lambda kind: kind == tuple[given, ...],
         lambda values, _: tuple([event(value, given) for value in values]),
-    )
-    converter.register_structure_hook_func(
-        lambda kind: kind == tuple[int, ...], lambda values, _: tuple(values)
     )
     return converter
 

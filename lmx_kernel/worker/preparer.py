@@ -105,7 +105,7 @@ class Preparer:
 
     def submit(self, message: wire.Prepare) -> None:
         """Begin to prepare a request; the kernel is told how it went."""
-        pool = self._slow if is_constrained(message.request) else self._quick
+        pool = self._slow if _is_slow(message.request) else self._quick
         self._requests[message.id] = pool.submit(self._prepare, message)
 
     def when_prepared(self, request_id: int, call: Callable[[], None]) -> None:
@@ -140,7 +140,9 @@ class Preparer:
         return None
 
     def _refuse(self, request_id: int, error: LmxError) -> None:
-        self._channel.send(wire.Refused(request_id, error.code, error.message, error.param))
+        self._channel.send(
+            wire.Refused(request_id, error.code, error.message, error.param, error.figures)
+        )
 
     def _checked(self, request: GenerationRequest) -> Prepared:
         if isinstance(request.prompt, EmbeddingPrompt):
@@ -162,7 +164,7 @@ class Preparer:
 
         :raises InvalidRequestError: it cannot be guaranteed.
         """
-        if request.max_tokens == 0 or not is_constrained(request):
+        if not _is_slow(request):
             return None
         with self._lookup:
             if self._constraints is None:
@@ -170,3 +172,8 @@ class Preparer:
                     self._tokenizer, self._format, self._constraint_settings
                 )
         return self._constraints.plan(request, prompt_end)
+
+
+def _is_slow(request: GenerationRequest) -> bool:
+    """Return whether constraints are compiled for a request; a prompt is counted without them."""
+    return request.max_tokens != 0 and is_constrained(request)

@@ -9,6 +9,7 @@ import sys
 import pytest
 from attrs import define
 
+from lmx_kernel.daemon.open_files import raise_file_limit
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.models import reader
 from lmx_kernel.models.reader import HeaderReader
@@ -17,6 +18,7 @@ BACKENDS = """
 import os, time
 from pathlib import Path
 from attrs import frozen
+from lmx_kernel.daemon.open_files import raise_file_limit
 from lmx_kernel.errors import ModelUnusableError
 
 @frozen
@@ -109,7 +111,11 @@ def test_a_refusal_is_the_backends_own(ask):
     [
         ("Crashing", "killed by SIGABRT"),
         ("Failing", "exited with status 1"),
-        ("Greedy", "exited with status 1"),
+        pytest.param(
+            "Greedy",
+            "exited with status 1",
+            marks=pytest.mark.linux("limits of the address space"),
+        ),
         ("Wordy", "say too much"),
         ("Broken", "not Unicode"),
     ],
@@ -124,6 +130,23 @@ def test_reading_has_an_end(ask, monkeypatch):
     monkeypatch.setattr(reader, "READ_S", 0.5)
     with pytest.raises(ModelUnusableError, match=r"model: .* took too long"):
         ask("Looping")
+
+
+def test_a_child_is_watched_where_the_system_limits_no_memory(ask, monkeypatch):
+    ask("Plain")
+    monkeypatch.setattr(reader, "MEMORY_BYTES", 1 << 20)  # less than any interpreter takes
+    with pytest.raises(ModelUnusableError, match=r"model: .* took too much memory"):
+        ask("Looping")
+
+
+def test_a_child_is_heard_in_a_daemon_with_many_open_files(ask):
+    raise_file_limit(2000)
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert ask("Plain").path == ask.path
+    finally:
+        for file in files:
+            os.close(file)
 
 
 def test_a_child_that_went_meanwhile_is_replaced(ask):

@@ -6,16 +6,14 @@ import asyncio
 import os
 import signal
 
-import psutil
 import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelLoaded, WorkerCrashed
-from lmx_kernel.models.headers import READER
 from lmx_kernel.runtime import process
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.testing.fake_model import FakeModel
-from lmx_kernel.testing.harness import ask, running_kernel
+from lmx_kernel.testing.harness import ask, running_kernel, worker_processes
 from lmx_kernel.types import Admitted, Finished, LoadOverrides, SamplingRequest, TextDelta
 
 SLOW = FakeModel(tokens_per_s=100)
@@ -128,8 +126,9 @@ async def test_unknown_unusable_and_overlong(tmp_path):
             await kernel.generate(ask("nope"))
         with pytest.raises(errors.ModelUnusableError, match="not a script"):
             await kernel.generate(ask("broken"))
-        with pytest.raises(errors.ContextOverflowError, match="64 tokens"):
+        with pytest.raises(errors.ContextOverflowError, match="64 tokens") as caught:
             await generate(kernel, "m", "x" * 64)
+        assert caught.value.figures == {"tokens": len(f"user: {'x' * 64}\nassistant:"), "limit": 64}
 
 
 async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
@@ -140,8 +139,10 @@ async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
 
 # --- faults 1, 2, 4: workers that die or hang ----------------------------------------------------
 
+REAL_TIME = pytest.param(36, marks=pytest.mark.linux("a real-time signal"))
 
-@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL, 36])
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL, REAL_TIME])
 async def test_streams_go_on_after_their_worker_died(tmp_path, number):
     async with running_kernel(tmp_path, {"m": SLOW, "other": SLOW}) as stage:
         kernel = stage.kernel
@@ -296,11 +297,9 @@ async def test_a_worker_killed_while_it_loads_is_started_again(tmp_path):
 
 async def loading_worker(stage, model):
     """Wait until a worker process exists for a model."""
-    me = psutil.Process()
-    READER.end_idle()  # of tests before; it is no worker
-    while not (children := me.children()):
+    while not (workers := worker_processes()):
         await asyncio.sleep(0)
-    return children[0]
+    return workers[0]
 
 
 async def test_a_load_that_hangs_is_given_up(tmp_path):

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lmx_kernel.runtime import event_buffer
 from lmx_kernel.runtime.answer import Phase
 from lmx_kernel.runtime.dispatcher import Dispatcher
+from lmx_kernel.stored.progress import Progress
 from lmx_kernel.testing.fake_engine import FakeEngine
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_kernel
@@ -48,9 +49,11 @@ CALLS = "".join(
 )
 SAYS = f"<think>hmm</think>I edit.\n{CALLS}"
 
+EDIT = Tool(name="edit", parameters={"additionalProperties": True})
+
 
 def request(text, **more):
-    prompt = ChatPrompt((Message("user", (TextPart(text),)),), (Tool(name="edit"),))
+    prompt = ChatPrompt((Message("user", (TextPart(text),)),), (EDIT,))
     return GenerationRequest(model="m", prompt=prompt, sampling=SamplingRequest(seed=3), **more)
 
 
@@ -157,7 +160,7 @@ class Stage:
     def start(self):
         self.channel = Channel()
         self.loop = Loop(Engine(FakeModel(says=SAYS), SPEC, bytearray()), self.channel)
-        self.loop._preparer = DirectPreparer(self.loop._engine, self.channel)
+        self.loop._preparer = DirectPreparer(self.loop._engine, self.channel, {})
         self.dispatcher.attach(self.take, self.loop.limits)
 
     def take(self, message):
@@ -269,6 +272,45 @@ def test_pauses_crashes_and_preemptions_change_nothing_that_is_told(undisturbed,
             assert asyncio.run(told(disturbances)) == undisturbed
 
         check()
+
+
+async def told_over_restarts(one, restarts):
+    """Return what an answer told whose daemon was killed again and again, if it was read so far.
+
+    :param restarts: how many steps each daemon did, and after how many of them its answer was read.
+    """
+    progress, kept = Progress(one, created_at=0.0), []
+    for steps, read_each in (*restarts, (1000, 1)):
+        stage = Stage.open()
+        stage.start()
+        stage.ask(progress.resumed_request)
+        for step in range(1, steps + 1):
+            stage.step()
+            stage.deliver()
+            try:
+                if step % read_each == 0:
+                    progress.add(await stage.answers[0].next_steps(timeout_s=0))
+            except StopAsyncIteration:
+                break
+        kept += progress.take()[1]
+        if progress.is_finished:
+            break
+    return gist([event for event in kept if not isinstance(event, PromptProgress)])
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(
+    "examples", [pytest.param(15, id="few"), pytest.param(300, id="all", marks=pytest.mark.full)]
+)
+@pytest.mark.timeout(1200)
+def test_an_answer_whose_daemon_is_killed_goes_on_after_whole_steps(undisturbed, number, examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 8)), max_size=6))
+    def check(restarts):
+        told = asyncio.run(told_over_restarts(REQUESTS[number], restarts))
+        assert told == undisturbed[0][number]
+
+    check()
 
 
 def test_the_undisturbed_answers_have_every_kind_of_event(undisturbed):

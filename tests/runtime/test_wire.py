@@ -86,7 +86,7 @@ MESSAGES = [
     wire.Measured(None),
     wire.LoadRefused("model_unusable", "no"),
     wire.Prepared(1, 2),
-    wire.Refused(1, "invalid_request", "no", "prompt"),
+    wire.Refused(1, "invalid_request", "no", "prompt", {"limit": 8}),
     wire.Stepped((wire.Routed(9, tuple(EVENTS)), wire.Routed(8, ()))),
     wire.Stepped(),
     wire.Observed(EngineStats(cache_tokens_used=3, details={"peak_bytes": 1.5})),

@@ -355,3 +355,35 @@ def test_a_tool_whose_schema_a_template_cannot_write_is_told_in_plain_words(sche
     assert "paint: Paints." in text
     assert '"colour": ' in text
     assert "size number" in text  # the others are written as ever
+
+
+# --- what an agent sends: each turn is the last one, and more ---
+
+
+def agent_turns():
+    """Return the conversation of an agent as it is before each answer."""
+    calls = [ToolCall(f"c{n}", "look", f'{{"at": "mountain {n}"}}') for n in range(4)]
+    results = [say("tool", f"found {n}", of=f"c{n}") for n in range(4)]
+    whole = [
+        *ASKED, say("system", "be cedar"),
+        say("assistant", "tell delta", calls[0]), results[0],
+        say("assistant", "", *calls[1:3]), *results[1:3], say("system", "be ember"),
+        say("assistant", "tell fjord"), say("user", "ask gorse"), say("user", "ask heath"),
+        say("system", "be iris"),
+        say("assistant", "", calls[3]), results[3], say("user", "ask juniper"),
+        say("assistant", "tell kelp"),
+    ]  # fmt: skip
+    return [whole[:end] for end, message in enumerate(whole) if message.role == "assistant"]
+
+
+# This family writes the system message before the last of the user's, as its models were trained.
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "mistral_v3"])
+def test_the_prompt_of_an_agent_only_grows(family):
+    words = ("ask", "be ", "tell", "found", "mountain")
+    before, *others = (rendered(family, messages, [TOOL]) for messages in agent_turns())
+    for text in others:
+        pairs = enumerate(zip(before, text, strict=False))
+        same = next((at for at, (old, new) in pairs if old != new), len(before))
+        # No more than what opens the answer.
+        assert not any(word in before[same:] for word in words)
+        before = text

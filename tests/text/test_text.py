@@ -161,8 +161,9 @@ def encode(prompt, **sampling):
 
 def test_a_prompt_may_fill_the_context_and_not_more():
     assert len(encode(TextPrompt("12345678"))) == 8
-    with pytest.raises(ContextOverflowError, match=r"9 tokens.* 8 tokens"):
+    with pytest.raises(ContextOverflowError, match=r"9 tokens.* 8 tokens") as caught:
         encode(TextPrompt("123456789"))
+    assert caught.value.figures == {"tokens": 9, "limit": 8}
 
 
 class UnusedTokenizer(ByteTokenizer):
@@ -196,6 +197,23 @@ def test_what_cannot_fit_reaches_neither_template_nor_tokenizer(prompt, param, m
     ) as caught:
         encoder.encode(GenerationRequest(model="m", prompt=prompt, max_tokens=max_tokens))
     assert caught.value.param == param
+    assert caught.value.figures == {"tokens": 2500000, "limit": 8}
+
+
+def test_a_hidden_tool_leaves_the_prompt_alone():
+    tokenizer = ByteTokenizer(
+        chat_template="{% for t in tools %}{{ t.function.name }};{% endfor %}"
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}"
+        "{% endfor %}{% endfor %}"
+    )
+    encoder = PromptEncoder(tokenizer, evolve(LIMITS, context_length=1000))
+    shown, hidden = Tool(name="shown"), Tool(name="apart", hidden=True)
+
+    def tokens(*tools):
+        return encoder.encode(request(ChatPrompt(tuple(messages("hi")), tools)))
+
+    assert tokens(hidden, shown) == tokens(shown, hidden) == tokens(shown)
+    assert tokens(hidden) == tokens()
 
 
 def test_an_embedding_input_that_cannot_fit_does_not_reach_the_tokenizer():

@@ -35,6 +35,7 @@ from lmx_admin_api.routes.status import StatusPage
 from lmx_admin_api.schema import (
     ConfigView,
     DecisionList,
+    DeletedState,
     Estimate,
     EstimateBody,
     EventFrame,
@@ -142,7 +143,7 @@ class AdminSurface:
             method="DELETE",
             path=f"{at}/{{id:path}}",
             summary="Delete a model from disk; never while it is loaded",
-            result=ModelState,
+            result=DeletedState,
         )
         yield from _on_settings(f"{at}/{{id:path}}/settings")
         yield Operation(

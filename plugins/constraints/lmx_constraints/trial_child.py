@@ -11,6 +11,7 @@ from contextlib import suppress
 from lmx_constraints import trial
 from lmx_kernel.errors import UnavailableError
 from lmx_kernel.processes.child import module_command
+from lmx_kernel.processes.environment import child_environment
 from lmx_kernel.processes.limits import Usage, usage_of
 
 START_S = 20.0
@@ -78,6 +79,7 @@ class TrialChild:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env=child_environment(),
             )
             self._send(self._hello)
             if not self._has_answer(START_S):
@@ -129,7 +131,10 @@ class TrialChild:
 
     def _has_answer(self, wait_s: float) -> bool:
         assert self._process
-        return bool(select.select([self._process.stdout], [], [], wait_s)[0])
+        assert self._process.stdout
+        answers = select.poll()  # select() takes no file above 1023
+        answers.register(self._process.stdout, select.POLLIN)
+        return bool(answers.poll(wait_s * 1000))
 
     def _receive(self) -> str:
         """Return the process's next line.

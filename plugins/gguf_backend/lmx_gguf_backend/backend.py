@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
-
+from lmx_gguf_backend.device import device_memory
 from lmx_gguf_backend.footprint import estimate, estimate_encoder
 from lmx_gguf_backend.model_file import ModelFile, is_model_name, read_model, shard_paths
+from lmx_gguf_backend.naming import named
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, SettingsSection
 from lmx_kernel.models.headers import Damaged, HeaderBackend
-from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
+from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 
 NAME = "gguf"
-COMPANIONS = ("adapter", "imatrix", "mmproj", "vocab")
-"""Values of ``general.type`` of files that are no models of their own."""
 EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3",
                            "modern-bert", "neo-bert", "eurobert", "gemma-embedding")  # fmt: skip
 UNSERVED = {
@@ -54,7 +51,7 @@ class GgufBackend(HeaderBackend[ModelFile]):
 
     def identify(self, location: Location) -> list[ModelCard]:
         """Return a card for each model at ``location``; damaged ones carry a problem."""
-        return _named(location.name, super().identify(location))
+        return named(location.name, super().identify(location))
 
     def paths(self, location: Location) -> list[Path]:
         """Return the models' files, of several parts the first."""
@@ -65,11 +62,13 @@ class GgufBackend(HeaderBackend[ModelFile]):
         model = self.header(path, self.files(path, location))
         if isinstance(model, Damaged):
             return "mmproj" not in path.name.lower()
-        return model.architecture != "clip" and model.text("general.type") not in COMPANIONS
+        return not model.is_companion
 
     def files(self, path: Path, location: Location) -> tuple[Path, ...]:
-        """Return the parts that are there."""
-        return tuple(shard for shard in shard_paths(path) if shard.name in location.files)
+        """Return the parts that are there; some sources give each file a location of its own."""
+        parts = shard_paths(path)
+        names = set(location.files)
+        return tuple(part for part in parts if part.name in names or part.exists())
 
     def read(self, path: Path) -> ModelFile:
         """Read the headers of all parts.
@@ -108,9 +107,9 @@ class GgufBackend(HeaderBackend[ModelFile]):
             return estimate_encoder(header, options, flash_attention=chosen.flash_attention)
         return estimate(header, options, chosen.cache_type)
 
-    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
-        """Return None: what a build of the library offloads to is not known without loading it."""
-        return None
+    def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
+        """Return what the GPU may use of the machine's memory, where they share it."""
+        return device_memory(GgufSettings(**settings))
 
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what the native library reads when it is loaded.
@@ -138,15 +137,3 @@ def _capabilities(model: ModelFile) -> frozenset[str]:
     if model.text("tokenizer.chat_template"):
         return frozenset({"chat", "completion"})
     return frozenset({"completion"})
-
-
-def _named(name: str, cards: list[ModelCard]) -> list[ModelCard]:
-    """Give each card the shortest id that distinguishes it from its neighbours."""
-    if len(cards) == 1:
-        return cards
-    count = Counter(card.quantization for card in cards)
-    is_only = [card.quantization is not None and count[card.quantization] == 1 for card in cards]
-    return [
-        evolve(card, id=f"{name}@{card.quantization if only else card.path.stem}")
-        for card, only in zip(cards, is_only, strict=True)
-    ]

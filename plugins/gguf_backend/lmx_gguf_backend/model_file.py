@@ -25,7 +25,11 @@ MAX_SHARDS = 1000
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 TEMPLATE = "tokenizer.chat_template"
-USED_KEYS = ("general.architecture", "general.type", "general.file_type", "tokenizer.ggml.tokens")
+USED_KEYS = ("general.architecture", "general.file_type", "tokenizer.ggml.tokens")
+COMPANION_TYPES = ("adapter", "imatrix", "mmproj", "vocab")
+"""Values of ``general.type`` of files that are no models of their own."""
+COMPANION_ARCHITECTURES = ("clip", "controlvector")
+"""Projectors of images and sound (without a type in older files), and directions to steer by."""
 SAMPLING_KEYS = {
     "general.sampling.temp": "temperature",
     "general.sampling.top_k": "top_k",
@@ -64,12 +68,14 @@ class ModelFile:
     :param metadata: the first shard's.
     :param size_bytes: of all shards on disk.
     :param weights: the bytes of all tensors, by the name of their type.
+    :param is_companion: it belongs to a model, but is none; nothing else of it was checked.
     """
 
     path: Path
     metadata: dict[str, Value]
     size_bytes: int
     weights: dict[str, int]
+    is_companion: bool = False
 
     @property
     def weights_bytes(self) -> int:
@@ -136,6 +142,8 @@ def read_model(path: Path) -> ModelFile:
         weights[tensor.type.name] += tensor.size_bytes
     size_bytes = sum(header.size_bytes for header in headers)
     model = ModelFile(path, headers[0].metadata, size_bytes, dict(weights))
+    if _is_companion(model):
+        return evolve(model, metadata={}, is_companion=True)
     try:
         _check_shards(model, headers)
         _check_model(model)
@@ -144,6 +152,15 @@ def read_model(path: Path) -> ModelFile:
     except ValueError as error:
         raise ModelUnusableError(f"{path.name}: {error}") from error
     return evolve(model, metadata=_used(model))
+
+
+def _is_companion(model: ModelFile) -> bool:
+    """Return whether the header says that a file is a projector or the like, or a further part of a
+    model under a name that does not tell so.
+    """
+    is_part = SHARD.fullmatch(model.path.name) is None and model.integer("split.no") > 0
+    is_other = model.text("general.type") in COMPANION_TYPES
+    return is_part or is_other or model.architecture in COMPANION_ARCHITECTURES
 
 
 def _used(model: ModelFile) -> dict[str, Value]:

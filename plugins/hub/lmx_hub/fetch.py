@@ -15,6 +15,7 @@ from attrs import define, frozen
 from lmx_hub.choice import RemoteFile, choose
 from lmx_hub.hub import Hub, Patience
 from lmx_hub.place import Place, is_right
+from lmx_kernel.config.disk_sync import sync_file
 from lmx_kernel.errors import DiskFullError, InternalError, UnavailableError
 from lmx_kernel.interfaces import Report
 from lmx_kernel.memory.sizes import format_bytes
@@ -174,7 +175,7 @@ class _Download:
                     break  # the hub has no more of it: it is not what was listed
                 if error is not None:
                     self.patience.after(error)
-            os.fsync(out.fileno())
+            sync_file(out.fileno())
 
     def _read(self, out: FileIO) -> UnavailableError | None:
         """Take what the hub sends, from where the file ends; no more than it should be long.

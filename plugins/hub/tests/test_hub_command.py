@@ -124,6 +124,20 @@ async def test_a_pull_waits_for_the_end_and_tells_of_a_failure(serve, go):
         assert failed.err.startswith("the hub has no model acme/missing")
 
 
+async def test_what_is_pasted_is_pulled_or_answered_with_what_to_type(serve, hub, remote):
+    hub.put("acme/two", {f"x-{label}.gguf": remote(bytes(1 << 20)) for label in ("Q2_K", "F16")})
+    async with serve() as client:
+        pulled = await client.pull("hf.co/acme/two:f16")
+        assert (pulled.status, pulled.err) == (0, "")
+        assert pulled.out == "acme/two is here (1 MiB).\nAsk for it as acme/two@F16.\n"
+        refused = await client.pull("two:F16")
+        assert refused.status == 1
+        assert "type publisher/name, or publisher/name:Q4_K_M" in refused.err
+        download = await client.http.post("/admin/downloads", json={"repo": "acme/two@Q2_K"})
+        assert download.status_code == 202
+        assert download.json()["key"] == "acme/two@main:Q2_K"
+
+
 async def test_whoever_leaves_a_pull_leaves_it_running(serve, go):
     async with serve() as client:
         pulling = await client.start("acme/x")

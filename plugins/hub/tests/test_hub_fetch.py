@@ -426,6 +426,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.linux("a tmpfs")
 def test_a_disk_that_runs_full_fails_the_job_and_keeps_what_came(
     hub, pull, listed, remote, small_disk
 ):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ MAX_JSON_BYTES = 1 << 25
 """Of an index or a tokenizer's config: the largest real ones have 10 to 20 MB."""
 MAX_TOKENIZER_BYTES = 1 << 28
 MAX_LAYERS = 4096
+MAX_SHARDS = 10_000
 MAX_NUMBER = 1 << 40
 """Of what a config may count. Some write 10 ** 30 where they mean that there is no limit."""
 
@@ -28,7 +31,23 @@ UNSTATED_CONTEXT = 32768
 """Of a model whose config names no limit, as recurrent ones do."""
 
 SHARD = re.compile(r"(?P<stem>model.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
-CODE_KEYS = ("auto_map", "model_file")
+INDEX = "model.safetensors.index.json"
+CODE_KEY = "auto_map"
+"""Names a model's own code for another library; MLX needs none where it knows the architecture."""
+
+FORBIDDEN_KEY = "model_file"
+"""Names a file of code that mlx-lm itself would run."""
+
+WEIGHTS = "model*.safetensors"
+OWN_NAMES = frozenset({
+    *("config.json", "configuration.json", "generation_config.json", "hf_quant_config.json", INDEX),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tekken.json", "vocab.json"),
+    *("vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json"),
+    *("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"),
+})  # fmt: skip
+"""Files of a model beside its weights, as mlx-lm and the libraries that it builds on name them."""
+
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length",
                 "max_sequence_length", "model_max_length")  # fmt: skip
 NUMBER_KEYS = (
@@ -57,6 +76,8 @@ class ModelFolder:
     :param elements: of all tensors, by the name of their type.
     :param has_chat_template: in whichever file.
     :param sampling: as its maker wants it.
+    :param has_own_code: whether the config names code of its own, which LMX never runs.
+    :param warning: what is odd about the files; None if nothing is.
     """
 
     path: Path
@@ -66,6 +87,8 @@ class ModelFolder:
     elements: dict[str, int]
     has_chat_template: bool
     sampling: SamplingRequest = field(factory=SamplingRequest)
+    has_own_code: bool = False
+    warning: str | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -102,7 +125,8 @@ def read_folder(path: Path) -> ModelFolder:
     """
     config = read_json(path / "config.json", MAX_CONFIG_BYTES)
     _check_config(config)
-    tensors = _tensors(path)
+    names = _weight_names(path)
+    tensors = _tensors(path, names)
     read_json(path / "tokenizer.json", MAX_TOKENIZER_BYTES, parse=False)
     elements: Counter[str] = Counter()
     for tensor in tensors:
@@ -115,6 +139,8 @@ def read_folder(path: Path) -> ModelFolder:
         elements=dict(elements),
         has_chat_template=chat_template(path) is not None,
         sampling=_sampling(path / "generation_config.json"),
+        has_own_code=_says(config, CODE_KEY),
+        warning=_index_warning(path, names, tensors),
     )
 
 
@@ -126,6 +152,11 @@ def _sampling(path: Path) -> SamplingRequest:
         return SamplingRequest()
     config = read_json(path, MAX_CONFIG_BYTES)
     return maker_sampling(config, greedy=config.get("do_sample") is False)
+
+
+def own_files(names: Iterable[str]) -> list[str]:
+    """Return which of the files in a folder are the model's: its weights, configs and tokenizer."""
+    return sorted(name for name in names if name in OWN_NAMES or fnmatchcase(name, WEIGHTS))
 
 
 def _numbers(config: dict[str, Any]) -> dict[str, int]:
@@ -196,7 +227,7 @@ def _template_text(path: Path) -> str:
         raise ModelUnusableError(f"{path.name}: {error.strerror or 'cannot be read'}") from error
     if len(data) > MAX_TEMPLATE_BYTES:
         raise ModelUnusableError(f"{path.name}: larger than {MAX_TEMPLATE_BYTES} bytes")
-    return data.decode("utf-8", errors="replace")
+    return data.decode("utf-8-sig", errors="replace")
 
 
 def _default_template(value: object) -> str | None:
@@ -205,6 +236,10 @@ def _default_template(value: object) -> str | None:
         items = [item for item in value if isinstance(item, dict)]
         value = next((one.get("template") for one in items if one.get("name") == "default"), None)
     return value if isinstance(value, str) else None
+
+
+def _says(config: dict[str, Any], key: str) -> bool:
+    return bool(config.get(key) or _nested(config).get(key))
 
 
 def _nested(config: dict[str, Any]) -> dict[str, Any]:
@@ -221,9 +256,8 @@ def _check_config(config: dict[str, Any]) -> None:
 
     :raises ModelUnusableError: with the reason.
     """
-    for key in CODE_KEYS:
-        if config.get(key) or _nested(config).get(key):
-            raise ModelUnusableError(f"config.json: it asks to run its own code ({key})")
+    if _says(config, FORBIDDEN_KEY):
+        raise ModelUnusableError(f"config.json: it asks to run its own code ({FORBIDDEN_KEY})")
     name = config.get("model_type")
     if not isinstance(name, str) or len(name) > MAX_NAME_CHARS:
         raise ModelUnusableError("config.json: it names no model_type")
@@ -260,33 +294,47 @@ def _check_entry(entry: object) -> None:
         raise ModelUnusableError(f"config.json: unknown quantisation {facts}")
 
 
-def _tensors(path: Path) -> tuple[Tensor, ...]:
-    """Return the tensors of all the files that mlx-lm would read.
+def _weight_names(path: Path) -> list[str]:
+    """Return the names of the files that mlx-lm would read, which are all that match.
 
-    :raises ModelUnusableError: a file or a tensor is missing or damaged.
+    :raises ModelUnusableError: there are none, or a part of several is missing.
     """
-    names = sorted(file.name for file in path.glob("model*.safetensors"))
+    names = sorted(file.name for file in path.glob(WEIGHTS))
     if not names:
         raise ModelUnusableError("model.safetensors: missing")
-    for name in _expected(path, names):
-        if name not in names:
-            raise ModelUnusableError(f"{name}: missing")
+    for part in filter(None, map(SHARD.fullmatch, names)):
+        numbers = range(1, min(int(part["count"]), MAX_SHARDS) + 1)
+        parts = (f"{part['stem']}-{number:05}-of-{part['count']}.safetensors" for number in numbers)
+        if missing := next((one for one in parts if one not in names), None):
+            raise ModelUnusableError(f"{missing}: missing")
+    return names
+
+
+def _tensors(path: Path, names: list[str]) -> tuple[Tensor, ...]:
+    """Return the tensors of all weight files.
+
+    :raises ModelUnusableError: a file is damaged or cut off, or there are no tensors.
+    """
     tensors = tuple(tensor for name in names for tensor in read_tensors(path / name))
     if not tensors:
         raise ModelUnusableError(f"{names[0]}: holds no tensors")
     return tensors
 
 
-def _expected(path: Path, names: list[str]) -> list[str]:
-    """Return the shards that the index names, or that the shards' own names do."""
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        places = read_json(index).get("weight_map")
-        if not isinstance(places, dict):
-            raise ModelUnusableError(f"{index.name}: no weight_map")
-        return sorted({str(name) for name in places.values()})
-    found = next(filter(None, map(SHARD.fullmatch, names)), None)
-    if found is None:
-        return []
-    count = int(found["count"])
-    return [f"{found['stem']}-{number + 1:05}-of-{count:05}.safetensors" for number in range(count)]
+def _index_warning(path: Path, names: list[str], tensors: Iterable[Tensor]) -> str | None:
+    """Return how the index contradicts the files. mlx-lm does not read it, and many conversions
+    keep that of the original, so this is no reason to refuse a model.
+    """
+    if not (path / INDEX).is_file():
+        return None
+    try:
+        places = read_json(path / INDEX).get("weight_map")
+    except ModelUnusableError as error:
+        return f"its index is damaged ({error.message})"
+    if not isinstance(places, dict):
+        return f"its index is damaged ({INDEX}: no weight_map)"
+    if missing := {str(name) for name in places.values()}.difference(names):
+        return f"its index names files that are not here, such as {min(missing)[:MAX_NAME_CHARS]}"
+    if absent := places.keys() - {tensor.name for tensor in tensors}:
+        return f"its index names {len(absent)} tensors that no file has"
+    return None

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 from attrs import evolve
 
+from lmx_kernel.dialect.error_object import error_body
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Kernel, Operation
 from lmx_openai_api.chat import ChatCompletions
 from lmx_openai_api.completions import Completions
 from lmx_openai_api.count import CountTokens, Parsing
 from lmx_openai_api.embeddings import Embeddings
-from lmx_openai_api.errors import error_body
 from lmx_openai_api.models import Model, Models
 from lmx_openai_api.objects import (
     ChatChunk,

@@ -69,9 +69,11 @@ def unload(model: str, *, json: AsJson = False, config: ConfigPath = None) -> No
 
 
 def rm(model: str, *, json: AsJson = False, config: ConfigPath = None) -> None:
-    """Delete a model from disk; never while it is loaded."""
+    """Delete a model from disk, and no file beside it; never while it is loaded."""
     state = Client.find(config).delete(f"/admin/models/{model}")
     _tell(state, as_json=json)
+    if state["left"] and not json:
+        console.print(f"Left where it was: {', '.join(state['left'])}.")
 
 
 def show(model: str, *, json: AsJson = False, config: ConfigPath = None) -> None:
@@ -140,7 +142,7 @@ def _print_estimate(found: Mapping[str, Any]) -> None:
     console.print("It fits." if found["fits"] else f"It does not fit: {found['problem']}.")
 
 
-def _tell(state: dict[str, str], *, as_json: bool) -> None:
+def _tell(state: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(state)
     else:

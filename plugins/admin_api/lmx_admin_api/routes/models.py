@@ -14,6 +14,7 @@ from falcon.asgi import Request, Response
 from lmx_admin_api.audit import audited
 from lmx_admin_api.parsing import read_body, read_query
 from lmx_admin_api.schema import (
+    DeletedState,
     Estimate,
     EstimateBody,
     LoadBody,
@@ -55,8 +56,8 @@ class Model:
     async def on_delete(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
         """Delete it from disk."""
         with audited(req, "delete", id):
-            card = await self.kernel.delete(id)
-        send(resp, ModelState(model=card.id, state="deleted"))
+            deleted = await self.kernel.delete(id)
+        send(resp, DeletedState(model=deleted.card.id, left=deleted.left))
 
 
 @frozen
@@ -207,6 +208,8 @@ async def _describe(
         quantization=card.quantization,
         capabilities=tuple(sorted(card.capabilities)),
         problem=problem,
+        warning=card.warning,
+        aliases=card.aliases,
         fits=problem is None if with_fit else None,
         estimate=estimate,
         status=statuses.get(card.id),
