@@ -81,7 +81,7 @@ class ModelSettingsEditor(ModelSettingsStore):
         self.put_in_force()
         card = self._catalogue.find(model)
         view = self._view(card, model)
-        if not self._lifecycle.needs_reload(card):
+        if not self._needs_reload(card):
             return view
         at_once = {*UNSET, "ttl_s"} - {*WITH_THE_LOAD}
         changed = (
@@ -93,6 +93,13 @@ class ModelSettingsEditor(ModelSettingsStore):
             key for key in changed if key not in at_once and key.partition(".")[0] not in NESTED
         )
         return attrs.evolve(view, needs_reload=tuple(waiting))
+
+    def _needs_reload(self, card: ModelCard) -> bool:
+        """Return whether a model is loaded with other options than are in force now."""
+        instance = self._lifecycle.instances.get(card.id)
+        if instance is None or not instance.memory_bytes:
+            return False
+        return instance.spec != self._effective.spec(card, self._lifecycle.overrides(card.id))
 
     def _view(self, card: ModelCard, name: str) -> ModelSettingsView:
         profile = self._effective.profile_of(name, card)

@@ -117,12 +117,6 @@ class Lifecycle:
         """Return what the last load by request asked for; None if it was unloaded since."""
         return self._overrides.get(model)
 
-    def needs_reload(self, card: ModelCard) -> bool:
-        """Return whether a model is loaded with other options than are in force now."""
-        instance = self.instances.get(card.id)
-        is_loaded = instance is not None and bool(instance.memory_bytes)
-        return is_loaded and self.instances[card.id].spec != self._overridden_spec(card)
-
     async def unload(self, model: str, reason: str = "asked") -> None:
         """Unload a model. Its requests may go on for ``models.drain_s``, new ones are refused
         meanwhile. The next request loads it with the options of the config.
