@@ -14,6 +14,7 @@ from rich.text import Text
 
 from lmx_kernel import __version__
 from lmx_kernel.cli.terminal import ConfigPath, command, console
+from lmx_kernel.config import Settings
 from lmx_kernel.config.private_database import damaged_path
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.http.settings import ServerSettings
@@ -26,6 +27,7 @@ from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.machine import free_bytes, machine_bytes
 from lmx_kernel.memory.sizes import GIB, format_bytes
 from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.models.model_table import ModelTables, fits
 from lmx_kernel.stored.store import FILE as ANSWERS_FILE
 
 DAY_S = 86_400
@@ -62,6 +64,7 @@ def run_diagnostics(booted: Booted, catalogue: Catalogue) -> list[Finding]:
         *booted.plugins.findings(booted.settings, catalogue.cards),
         *_plugins(booted),
         *_models(catalogue),
+        *_model_tables(booted.settings, catalogue),
     ]
 
 
@@ -124,6 +127,17 @@ def _plugins(booted: Booted) -> Iterator[Finding]:
         yield Finding(status.state is not PluginState.FAILED, f"plugin {status.name}", text.strip())
     if not booted.plugins.statuses:
         yield Finding(False, "plugins", "none are installed, so there is nothing to serve")
+
+
+def _model_tables(settings: Settings, catalogue: Catalogue) -> Iterator[Finding]:
+    """Yield what names in the config stand for no model here."""
+    models = catalogue.by_id
+    for number, table in enumerate(settings.get(ModelTables).tables, 1):
+        if not any(fits(table.match, model) for model in models):
+            yield Finding(False, f"[[model]] {number}", f'"{table.match}" matches no model')
+        for alias in table.aliases or ():
+            if any(alias.casefold() == model.casefold() for model in models):
+                yield Finding(False, f"[[model]] {number}", f'the alias "{alias}" is a model\'s id')
 
 
 def _models(catalogue: Catalogue) -> Iterator[Finding]:

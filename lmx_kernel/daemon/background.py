@@ -47,7 +47,8 @@ async def autoload(assembly: Assembly, settings: Settings, verdict: BootVerdict)
     """Load what the config wants from the start, one after the other. What was loading when an
     earlier run ended badly is left out: it may be why.
     """
-    for name in () if verdict.safe_mode else settings.get(ModelSettings).autoload:
+    wanted = [*settings.get(ModelSettings).autoload, *assembly.kernel.model_settings.autoload()]
+    for name in () if verdict.safe_mode else dict.fromkeys(wanted):
         await _log_failure(_load(assembly.catalogue, assembly.lifecycle, name, verdict.suspects))
 
 

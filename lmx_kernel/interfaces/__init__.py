@@ -21,6 +21,7 @@ from lmx_kernel.interfaces.kernel import (
     Jobs,
     Kernel,
 )
+from lmx_kernel.interfaces.model_settings import ModelSettingsStore, ModelSettingsView
 from lmx_kernel.interfaces.plugin import (
     Finding,
     Monitor,
@@ -64,6 +65,8 @@ __all__ = [
     "Kernel",
     "KernelStatus",
     "ModelFigures",
+    "ModelSettingsStore",
+    "ModelSettingsView",
     "ModelSource",
     "ModelState",
     "ModelStatus",

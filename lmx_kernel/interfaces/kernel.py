@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from lmx_kernel.events import Observer
 from lmx_kernel.interfaces.answer import Answer
 from lmx_kernel.interfaces.job import Job, JobKind
+from lmx_kernel.interfaces.model_settings import ModelSettingsStore
 from lmx_kernel.interfaces.plugin import PluginStatus
 from lmx_kernel.interfaces.status import KernelStatus, ModelStatus
 from lmx_kernel.interfaces.stored_answer import StoredAnswers
@@ -108,6 +109,11 @@ class Kernel(Protocol):
     @property
     def jobs(self) -> Jobs:
         """The jobs: long work that survives a restart."""
+        ...
+
+    @property
+    def model_settings(self) -> ModelSettingsStore:
+        """The settings of each model, and the names by which clients may ask for it."""
         ...
 
     @property

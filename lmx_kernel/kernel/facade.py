@@ -30,6 +30,7 @@ from lmx_kernel.interfaces import (
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.extensions import Extensions
+from lmx_kernel.kernel.model_settings import ModelSettingsEditor
 from lmx_kernel.kernel.status import free_disk_bytes, kernel_status, model_status
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
@@ -68,15 +69,23 @@ class Observation:
     guard: Guard
 
 
+@frozen
+class ModelParts:
+    """The parts that know models, load them, choose between them and have their settings."""
+
+    catalogue: Catalogue
+    lifecycle: Lifecycle
+    placement: Placement
+    settings: ModelSettingsEditor
+
+
 class KernelFacade(Kernel):
     """Implements :class:`lmx_kernel.interfaces.Kernel` by passing calls on to its parts."""
 
     def __init__(
         self,
         booted: Booted,
-        catalogue: Catalogue,
-        lifecycle: Lifecycle,
-        placement: Placement,
+        models: ModelParts,
         extensions: Extensions,
         jobs: Jobs,
         surfaces: SurfaceTable,
@@ -84,9 +93,10 @@ class KernelFacade(Kernel):
     ) -> None:
         self._booted = booted
         self._settings = booted.settings
-        self._catalogue = catalogue
-        self._lifecycle = lifecycle
-        self._placement = placement
+        self._catalogue = models.catalogue
+        self._lifecycle = models.lifecycle
+        self._placement = models.placement
+        self._model_settings = models.settings
         self._extensions = extensions
         self._jobs = jobs
         self._surfaces = surfaces
@@ -117,6 +127,10 @@ class KernelFacade(Kernel):
     @property
     def jobs(self) -> Jobs:
         return self._jobs
+
+    @property
+    def model_settings(self) -> ModelSettingsEditor:
+        return self._model_settings
 
     @property
     def stored_answers(self) -> AnswerStore:
@@ -179,6 +193,7 @@ class KernelFacade(Kernel):
         self._check_running()
         card = await self._catalogue.find_fresh(name, backend)
         instance = await self._lifecycle.load(card, overrides)
+        await self._model_settings.keep_load(card.id, overrides)
         return model_status(instance, self._statistics)
 
     async def unload(self, name: str, reason: str = "asked") -> str:
@@ -206,14 +221,14 @@ class KernelFacade(Kernel):
 
     def configure(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
         change(self._settings, self._booted.sections, wanted)
-        set_level(self._settings.get(LogSettings).level)
+        self._put_in_force()
 
     async def reload_config(self) -> list[str]:
         try:
             waiting = await asyncio.to_thread(self._booted.reload)
         except ConfigError as error:
             raise InvalidRequestError(error.one_line()) from error
-        set_level(self._settings.get(LogSettings).level)
+        self._put_in_force()
         return waiting
 
     # --- plugins ---
@@ -259,6 +274,11 @@ class KernelFacade(Kernel):
         if self._draining:
             raise UnavailableError("the server is stopping", retry_after_s=5)
 
+    def _put_in_force(self) -> None:
+        """Pass on new values of the config to what keeps some."""
+        set_level(self._settings.get(LogSettings).level)
+        self._model_settings.put_in_force()
+
     def _check_unloaded(self, card: ModelCard) -> None:
         """Check that no worker has one of a model's files, by whatever id it was loaded.
 
@@ -279,9 +299,9 @@ class KernelFacade(Kernel):
         share_prefixes = self._settings.get(ServerSettings).share_prefixes
         request = with_caller(request, share_prefixes=share_prefixes)
 
-        def take(card: ModelCard) -> LiveAnswer:
+        def take(card: ModelCard, name: str) -> LiveAnswer:
             _check_capable(card, request)
-            return self._lifecycle.submit(card, request)
+            return self._lifecycle.submit(card, self._model_settings.complete(request, card, name))
 
         answer, route = await self._placement.place(request, take)
         note_answer(answer, route)

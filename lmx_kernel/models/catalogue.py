@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import structlog
 from attrs import frozen
 
 from lmx_kernel.errors import ModelNotFoundError, NotFoundError
 from lmx_kernel.interfaces import Backend, ModelSource
-from lmx_kernel.models.names import Names
+from lmx_kernel.models.names import Names, folded
 from lmx_kernel.models.real_files import real_files
-from lmx_kernel.types import DeletedModel, Location, ModelCard
+from lmx_kernel.types import DeletedModel, Location, ModelCard, ModelName
 
 LOOK_S = 5.0
 """How long a request for an unknown model waits for a scan; a slow disk takes minutes for one."""
@@ -22,6 +23,28 @@ LOOK_S = 5.0
 MAX_LISTED = 50
 MAX_SCAN_SHARE = 0.1  # the share of the time that scans may take, however often one is requested
 log = structlog.get_logger(__name__)
+
+
+class Preferences(Protocol):
+    """What the owner of the models wants."""
+
+    def names(self, cards: Mapping[str, ModelCard]) -> Mapping[str, ModelName]:
+        """Return further names, folded."""
+        ...
+
+    def backend_of(self, card: ModelCard) -> str | None:
+        """Return the backend of a model that several recognise; None takes the first."""
+        ...
+
+
+class NoPreferences:
+    """Nobody wants anything."""
+
+    def names(self, cards: Mapping[str, ModelCard]) -> Mapping[str, ModelName]:
+        return {}
+
+    def backend_of(self, card: ModelCard) -> str | None:
+        return None
 
 
 @frozen
@@ -42,13 +65,16 @@ class Catalogue:
 
     :param sources: returns the current sources.
     :param backends: returns the current backends.
+    :param preferences: of the owner; call :meth:`rearrange` when they have changed.
     """
 
     def __init__(
         self,
         sources: Callable[[], Sequence[ModelSource]],
         backends: Callable[[], Sequence[Backend]],
+        preferences: Preferences | None = None,
     ) -> None:
+        self._preferences = preferences or NoPreferences()
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
@@ -62,6 +88,11 @@ class Catalogue:
     def cards(self) -> list[ModelCard]:
         """All models by id, those that cannot be loaded included."""
         return list(self._cards.values())
+
+    @property
+    def by_id(self) -> Mapping[str, ModelCard]:
+        """All models by id; replaced as a whole when one of them changes."""
+        return self._cards
 
     @property
     def is_scanned(self) -> bool:
@@ -87,7 +118,8 @@ class Catalogue:
         await asyncio.shield(self._pending_scan)
 
     def find(self, name: str, backend: str | None = None) -> ModelCard:
-        """Return the model of this name, as :class:`~lmx_kernel.models.names.Names` finds it.
+        """Return the model of this name: one that the owner gave it or one of its profiles, or as
+        :class:`~lmx_kernel.models.names.Names` finds it.
 
         :param backend: chooses one if several recognise the same files; None takes the first.
         :raises ModelNotFoundError: there is none; names the models there are.
@@ -98,6 +130,9 @@ class Catalogue:
             self._check_backend(backend)
             cards = _by_id(one.card for one in self._found if one.card.backend == backend)
             names = Names(cards.values())
+        given = self._preferences.names(self._cards).get(folded(name))
+        if given is not None and given.card.id in cards:
+            return cards[given.card.id]
         if card := names.find(name):
             return card
         raise ModelNotFoundError(_not_found_text(name, cards, backend), param="model")
@@ -169,7 +204,13 @@ class Catalogue:
 
     def _set_found(self, found: Iterable[_Found]) -> None:
         self._found = tuple(found)
-        self._cards = _by_id(one.card for one in self._found)
+        self.rearrange()
+
+    def rearrange(self) -> None:
+        """Choose anew which of several backends runs a model."""
+        cards = [one.card for one in self._found]
+        wanted = {card.id: self._preferences.backend_of(card) for card in cards}
+        self._cards = _by_id(sorted(cards, key=lambda card: card.backend != wanted[card.id]))
         self._names = Names(self._cards.values())
 
     def _sharing_ids(self, card: ModelCard) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 import structlog
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.errors import (
@@ -26,6 +26,7 @@ from lmx_kernel.types import (
 )
 
 BYTES_PER_TOKEN = 4
+REFUSE = "refuse"
 SAMPLE_CHARS = 16_384  # the bytes of a long text are estimated from so many characters
 log = structlog.get_logger(__name__)
 
@@ -36,9 +37,12 @@ class RoutingSettings:
 
     :ivar order: names of routers, in the order in which they are asked; others are not asked. Empty
         asks all routers, in the order of their names.
+    :ivar unknown_model: the name that requests get instead of one that nobody has; ``refuse``
+        refuses them.
     """
 
     order: tuple[str, ...] = field(default=(), metadata=LIVE)
+    unknown_model: str = field(default=REFUSE, validator=validators.min_len(1), metadata=LIVE)
 
 
 def arrange(routers: Sequence[Router], settings: RoutingSettings) -> list[Router]:

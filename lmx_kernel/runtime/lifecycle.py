@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
-from lmx_kernel.hookspecs import CONSTRAINT_SECTION
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
+from lmx_kernel.models.saved_settings import SavedSettings
 from lmx_kernel.runtime.answer import LiveAnswer
+from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.instance import Ending, Instance, InstanceServices, State
 from lmx_kernel.runtime.measure import measure_memory
 from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
@@ -43,13 +44,17 @@ class Lifecycle:
         settings: Settings,
         ledger: Ledger,
         backends: Backends,
+        effective: EffectiveSettings,
+        saved: SavedSettings,
         publish: Callable[[events.KernelEvent], None],
     ) -> None:
         self.instances: dict[str, Instance] = {}
         self.ledger = ledger
         self._settings = settings
         self._backends = backends
-        self._overrides: dict[str, LoadOverrides] = {}
+        self._effective = effective
+        self._saved = saved
+        self._overrides: dict[str, LoadOverrides] = dict(saved.saved.loads)
         self._continued: set[asyncio.Future[None]] = set()  # loads whose callers left
         self._closing: errors.LmxError | None = None
         self._line = RoomLine(self._plan_room, lambda: self._models.turn_s)
@@ -104,11 +109,21 @@ class Lifecycle:
             raise
         return instance
 
+    def refresh(self) -> None:
+        """Put settings in force that loaded models take over at once."""
+        for instance in self.instances.values():
+            self._apply_settings(instance)
+
+    def overrides(self, model: str) -> LoadOverrides | None:
+        """Return what the last load by request asked for; None if it was unloaded since."""
+        return self._overrides.get(model)
+
     async def unload(self, model: str, reason: str = "asked") -> None:
         """Unload a model. Its requests may go on for ``models.drain_s``, new ones are refused
         meanwhile. The next request loads it with the options of the config.
         """
         self._overrides.pop(model, None)
+        await self._saved.keep_load(model, None)
         if instance := self.instances.get(model):
             await instance.unload(
                 Ending(
@@ -190,10 +205,10 @@ class Lifecycle:
         except Exception:
             if self._overrides.get(model) is overrides:
                 self._restore_overrides(model, before)
-                self._apply_overrides(instance)
+                self._apply_settings(instance)
             raise
         if self._overrides.get(model) is overrides:  # no other call changed them meanwhile
-            self._apply_overrides(instance)
+            self._apply_settings(instance)
             instance.kept = None
 
     def _forget_continued(self, continued: asyncio.Future[None]) -> None:
@@ -219,15 +234,12 @@ class Lifecycle:
             self.instances[card.id] = instance
         if instance.state is State.ABSENT:
             instance.spec = self._overridden_spec(card)
-            self._apply_overrides(instance)
+            self._apply_settings(instance)
         return instance
 
-    def _apply_overrides(self, instance: Instance) -> None:
-        overrides = self._overrides.get(instance.model)
-        if overrides is not None:
-            instance.ttl_s, instance.pinned = overrides.ttl_s, overrides.pinned
-        else:
-            instance.ttl_s, instance.pinned = self._models.ttl_s or None, False
+    def _apply_settings(self, instance: Instance) -> None:
+        values = self._effective.of(instance.spec.card, load=self._overrides.get(instance.model))
+        instance.ttl_s, instance.pinned = values["ttl_s"].value or None, values["pinned"].value
 
     def _restore_overrides(self, model: str, before: LoadOverrides | None) -> None:
         if before is None:
@@ -239,13 +251,7 @@ class Lifecycle:
         return self._spec(card, self._overrides.get(card.id))
 
     def _spec(self, card: ModelCard, overrides: LoadOverrides | None) -> EngineSpec:
-        return EngineSpec(
-            card=card,
-            options=self._models.options_for(card, overrides),
-            settings=self._backends.settings_of(card.backend),
-            engine_module=self._backends.engine_module_of(card.backend),
-            constraints=self._backends.settings_of(CONSTRAINT_SECTION),
-        )
+        return self._effective.spec(card, overrides)
 
     def _env(self, spec: EngineSpec) -> Mapping[str, str]:
         return self._backends.get(spec.card.backend).worker_env(spec.settings)

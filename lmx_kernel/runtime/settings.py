@@ -6,7 +6,6 @@ from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.config.days import DAYS, Day
-from lmx_kernel.types import LoadOptions, LoadOverrides, ModelCard
 
 
 @frozen(kw_only=True)
@@ -63,16 +62,6 @@ class ModelSettings:
     load_timeout_s: float = field(default=120.0, validator=validators.gt(0), metadata=LIVE)
     hang_timeout_s: float = field(default=10.0, validator=validators.gt(0), metadata=LIVE)
     rescan_s: float = field(default=10.0, validator=validators.gt(0))
-
-    def options_for(self, card: ModelCard, overrides: LoadOverrides | None = None) -> LoadOptions:
-        """Return how ``card`` is loaded."""
-        overrides = overrides or LoadOverrides()
-        context = min(overrides.context_length or self.context_length, card.context_length)
-        return LoadOptions(
-            context_length=context,
-            parallel=overrides.parallel or self.parallel,
-            cache_tokens=max(self.cache_tokens or 2 * context, context),
-        )
 
 
 @frozen(kw_only=True)

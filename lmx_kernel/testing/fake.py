@@ -16,6 +16,7 @@ from lmx_kernel.config import Settings
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, ModelSource, SettingsSection
+from lmx_kernel.models.maker_sampling import maker_sampling
 from lmx_kernel.testing.fake_model import SUFFIX, FakeModel
 from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 
@@ -102,5 +103,6 @@ class FakeBackend:
             files=(path,),
             context_length=script.context_length,
             capabilities=frozenset({"embedding"} if script.embeds else ()),
+            sampling=maker_sampling(script.sampling),
             problem=problem,
         )

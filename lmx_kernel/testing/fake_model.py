@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from attrs import frozen
+from attrs import field, frozen
 from cattrs import Converter
 
 SUFFIX = ".fake.json"
@@ -37,6 +37,7 @@ class FakeModel:
     :ivar crash_at: the process aborts when it has made this many tokens; 0 is never.
     :ivar hang_at: the process stops itself (SIGSTOP) when it has made this many tokens; 0 is never.
     :ivar times: how often it crashes or hangs in all, over all processes.
+    :ivar sampling: what its maker wrote of sampling, by our names.
     :ivar embeds: it makes embeddings instead of answers; each counts as a token.
     :ivar poison: a prompt with this text crashes the process.
     :ivar poison_in: where it does: when it is prepared, in prefill, or at its first token (decode).
@@ -64,6 +65,7 @@ class FakeModel:
     crash_at: int = 0
     hang_at: int = 0
     times: int = 1
+    sampling: dict[str, float] = field(factory=dict)
     embeds: bool = False
     poison: str = ""
     poison_in: Literal["prepare", "prefill", "decode"] = "decode"

@@ -27,6 +27,7 @@ from lmx_kernel.types import (
     GenerationRequest,
     Logprobs,
     ModelCard,
+    ModelName,
     PromptProgress,
     TextDelta,
     TokenLogprob,
@@ -96,6 +97,15 @@ class StubKernel:
     def request(self) -> GenerationRequest:
         """The first request that came."""
         return self.answers[0].request
+
+    @property
+    def model_settings(self) -> StubKernel:
+        """Itself: it has names."""
+        return self
+
+    def names(self) -> list[ModelName]:
+        """Return the names of the models that can be used."""
+        return [ModelName(name=card.id, card=card) for card in self.cards if card.problem is None]
 
     def models(self) -> list[ModelCard]:
         """Return ``cards``."""

@@ -35,15 +35,21 @@ class PromptEncoder:
     """Turns the requests of one model into tokens. Its calls may come from any thread.
 
     :param chat_format: of the model; found by its template if not given.
+    :param template: replaces the tokenizer's own chat template; "" for its own.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, limits: EngineLimits, chat_format: Format | None = None
+        self,
+        tokenizer: Tokenizer,
+        limits: EngineLimits,
+        chat_format: Format | None = None,
+        template: str = "",
     ) -> None:
         self._tokenizer = tokenizer
         self._limits = limits
-        self._format = chat_format or find_format(tokenizer.chat_template)
-        self._chat = _chat(tokenizer, self._format)
+        source = template or tokenizer.chat_template
+        self._format = chat_format or find_format(source)
+        self._chat = _chat(tokenizer, source, self._format)
         longest = max(map(len, tokenizer.token_bytes), default=0)
         self._most_bytes = limits.context_length * max(longest, LEAST_LONGEST_BYTES)
 
@@ -160,12 +166,12 @@ def _texts(prompt: Prompt) -> Iterable[str]:
             yield message.reasoning or ""
 
 
-def _chat(tokenizer: Tokenizer, chat_format: Format) -> ChatEncoder | str:
+def _chat(tokenizer: Tokenizer, source: str | None, chat_format: Format) -> ChatEncoder | str:
     """Return what encodes conversations, or why the model cannot chat."""
-    if not tokenizer.chat_template:
+    if not source:
         return "this model has no chat template; ask it for a plain completion instead"
     try:
-        template = ChatTemplate(tokenizer.chat_template, tokenizer.template_texts)
+        template = ChatTemplate(source, tokenizer.template_texts)
     except InvalidRequestError as error:
         return error.message
     return ChatEncoder(tokenizer, template, chat_format)

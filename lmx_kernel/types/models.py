@@ -7,6 +7,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from lmx_kernel.types.requests import SamplingRequest
+
 
 @frozen
 class Location:
@@ -32,6 +34,8 @@ class ModelCard:
     :param context_length: in tokens, as trained.
     :param files: the files that the backend recognised as this model's; deleting the model deletes
         these and no others.
+    :param sampling: what the model's maker chose, see
+        :func:`~lmx_kernel.models.maker_sampling.maker_sampling`.
     :param problem: why it cannot be loaded; None if no problem is known.
     :param warning: what is odd about its files although it can be loaded; None if nothing is.
     :param aliases: further names that it answers to, where no model has them as its id.
@@ -49,6 +53,7 @@ class ModelCard:
     quantization: str | None = None
     capabilities: frozenset[str] = frozenset()
     files: tuple[Path, ...] = ()
+    sampling: SamplingRequest = field(factory=SamplingRequest)
     problem: str | None = None
     warning: str | None = None
     aliases: tuple[str, ...] = ()
@@ -77,6 +82,30 @@ class DeviceMemory:
 
     size_bytes: int
     is_shared: bool = False
+
+
+@frozen(kw_only=True)
+class ModelName:
+    """A name by which clients may ask for a model.
+
+    :param profile: the profile whose settings such a request gets; "" for none.
+    """
+
+    name: str
+    card: ModelCard
+    profile: str = ""
+
+
+@frozen
+class SettingValue:
+    """The value of one setting of a model.
+
+    :param source: who has set it: ``load request``, ``profile NAME``, ``api``, ``config table N``,
+        ``config [section]``, ``model's file`` or ``LMX``.
+    """
+
+    value: Any
+    source: str
 
 
 @frozen(kw_only=True)
@@ -148,6 +177,8 @@ class EngineSpec:
     :param memory_bytes: what the ledger holds for it; 0 where nothing is reserved.
     :param engine_module: import path of the module that opens the engine; "" where it is registered
         in the group ``lmx.worker``.
+    :param chat_template: Jinja source that replaces the model's own; "" for its own.
+    :param chat_format: the name of the chat format; "" for the one that fits the template.
     :param constraints: the section ``constraints`` of the config, for the plugin that constrains
         answers; empty where no plugin has one.
     """
@@ -157,6 +188,8 @@ class EngineSpec:
     settings: dict[str, Any] = field(factory=dict)
     memory_bytes: int = 0
     engine_module: str = ""
+    chat_template: str = ""
+    chat_format: str = ""
     constraints: dict[str, Any] = field(factory=dict)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 
 @frozen
@@ -157,22 +157,56 @@ class Sampling:
 
 
 @frozen(kw_only=True)
+class SamplingRequest:
+    """Sampling as far as somebody asked for it: the fields of :class:`Sampling`, each None where
+    nobody did. The kernel sets these before an engine gets the request.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    logit_bias: dict[int, float] | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that were asked for, by name."""
+        values = asdict(self, recurse=False)
+        return {name: value for name, value in values.items() if value is not None}
+
+    def complete(self, seed: int | None = None) -> Sampling:
+        """Return the sampling, with LMX's own values where nothing was asked for.
+
+        :param seed: replaces that of the request, unless it is None.
+        """
+        fields = self.given if seed is None else self.given | {"seed": seed}
+        return Sampling(**fields)
+
+
+@frozen(kw_only=True)
 class GenerationRequest:
     """A request to a model.
 
     :param model: the name as the client wrote it.
-    :param max_tokens: for each candidate; None means up to the context length, and 0 that the
-        prompt is only counted: then it may be longer than the context.
+    :param sampling: what the client asked for; the settings of the model complete it.
+    :param max_tokens: for each candidate; None means what the model's settings say, or up to the
+        context length, and 0 that the prompt is only counted: then it may be longer than the
+        context.
     :param context_tokens: the most tokens of the prompt and one answer together; None for all that
         the model's context holds.
-    :param stop: stop strings, which end an answer and are not part of it.
+    :param stop: stop strings, which end an answer and are not part of it; empty for those of the
+        model's settings.
     :param candidates: how many answers to the same prompt.
     :param logprobs: None for none; else how many alternatives beside the sampled token.
     :param tool_choice: whether the model calls tools, and which of the prompt's tools it may.
     :param parallel_tool_calls: whether one answer may have several calls.
     :param constraint: structured output; None for free text.
     :param reasoning_tokens: the most tokens of reasoning, after which the model must answer; None
-        for no limit.
+        for the limit of the model's settings, or none.
     :param said: the tokens that the only candidate has said already, before a restart of the
         daemon, say: it goes on after them, and only what follows is in the answer's events. The
         same seed must be given for the same text.
@@ -184,7 +218,7 @@ class GenerationRequest:
 
     model: str
     prompt: Prompt
-    sampling: Sampling = Sampling()
+    sampling: SamplingRequest = SamplingRequest()
     max_tokens: int | None = None
     context_tokens: int | None = None
     stop: tuple[str, ...] = ()

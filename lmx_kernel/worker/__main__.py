@@ -25,6 +25,7 @@ from lmx_kernel.types import EngineSpec
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.loop import Loop
+from lmx_kernel.worker.preparer import ChatChoice
 
 
 def main() -> None:
@@ -46,7 +47,9 @@ def main() -> None:
 
 def _serve(channel: Channel, spec: EngineSpec) -> None:
     try:
-        loop = Loop(_open(channel, spec), channel, spec.constraints)
+        chat = ChatChoice(spec.chat_template, spec.chat_format)
+        chat.check()
+        loop = Loop(_open(channel, spec), channel, spec.constraints, chat)
     except LmxError as error:
         _refuse(channel, error.code, error.message)
     # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.

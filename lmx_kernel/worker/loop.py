@@ -11,7 +11,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
-from attrs import define, evolve
+from attrs import define
 
 from lmx_kernel.engine.protocol import Engine, LongSteps, Sequence, Step, TokenLogprobs
 from lmx_kernel.errors import LmxError
@@ -22,7 +22,7 @@ from lmx_kernel.types import ChatPrompt, Event, PromptProgress
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.embedder import Embedder
-from lmx_kernel.worker.preparer import Prepared, Preparer
+from lmx_kernel.worker.preparer import ChatChoice, Prepared, Preparer
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
 Work = wire.Start | wire.Drop | wire.Trim | wire.Ping
@@ -48,14 +48,18 @@ class Loop:
     """
 
     def __init__(
-        self, engine: Engine, channel: Channel, constraints: Mapping[str, Any] | None = None
+        self,
+        engine: Engine,
+        channel: Channel,
+        constraints: Mapping[str, Any] | None = None,
+        chat: ChatChoice = ChatChoice(),  # noqa: B008 - frozen
     ) -> None:
         self.limits = engine.limits
         self._engine = engine
         self._channel = channel
         self._running: dict[int, _Running] = {}
         self._embedder = Embedder(engine)
-        self._preparer = Preparer(engine, channel, constraints or {})
+        self._preparer = Preparer(engine, channel, constraints or {}, chat)
         self._sequence_ids = count()
         self._observed_at = 0.0
         self._inbox: SimpleQueue[Work] = SimpleQueue()
@@ -138,7 +142,7 @@ class Loop:
             id=next(self._sequence_ids),
             tokens=[*prepared.tokens, *message.tokens],
             produced=len(message.tokens),
-            sampling=evolve(prepared.request.sampling, seed=message.seed),
+            sampling=prepared.request.sampling.complete(message.seed),
             logprobs=prepared.request.logprobs,
             mask=mask,
             cache_space=prepared.request.cache_space,

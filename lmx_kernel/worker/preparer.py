@@ -11,7 +11,7 @@ from typing import Any
 from attrs import field, frozen
 
 from lmx_kernel.engine.protocol import Engine
-from lmx_kernel.errors import InternalError, LmxError
+from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError, ModelUnusableError
 from lmx_kernel.text.constraints.lookup import find_engine
 from lmx_kernel.text.constraints.protocol import (
     ConstraintEngine,
@@ -20,6 +20,7 @@ from lmx_kernel.text.constraints.protocol import (
 )
 from lmx_kernel.text.formats.protocol import Format, PlainFormat, find_format
 from lmx_kernel.text.prompt import PromptEncoder
+from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
@@ -55,6 +56,29 @@ class Prepared:
         return len(self.tokens) + sum(map(len, self.inputs))
 
 
+@frozen
+class ChatChoice:
+    """What the owner of a model chose for its conversations.
+
+    :param template: Jinja source; "" for the model's own.
+    :param format: the name of a chat format; "" for the one that fits the template.
+    """
+
+    template: str = ""
+    format: str = ""
+
+    def check(self) -> None:
+        """Compile the template.
+
+        :raises ModelUnusableError: it does not compile.
+        """
+        try:
+            if self.template:
+                ChatTemplate(self.template, {})
+        except InvalidRequestError as error:
+            raise ModelUnusableError(f"chat_template: {error.message}") from error
+
+
 class Preparer:
     """Tokenises and checks requests, and has the constraints of their answers compiled.
 
@@ -62,11 +86,16 @@ class Preparer:
     """
 
     def __init__(
-        self, engine: Engine, channel: Channel, constraint_settings: Mapping[str, Any]
+        self,
+        engine: Engine,
+        channel: Channel,
+        constraint_settings: Mapping[str, Any],
+        chat: ChatChoice,
     ) -> None:
         self._tokenizer = engine.tokenizer
-        self._format = find_format(engine.tokenizer.chat_template)
-        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format)
+        template = chat.template or engine.tokenizer.chat_template
+        self._format = find_format(template, chat.format)
+        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format, chat.template)
         self._constraints: ConstraintEngine | None = None
         self._constraint_settings = constraint_settings
         self._lookup = threading.Lock()

@@ -14,7 +14,7 @@ from lmx_kernel.runtime import process
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel, worker_processes
-from lmx_kernel.types import Admitted, Finished, LoadOverrides, Sampling, TextDelta
+from lmx_kernel.types import Admitted, Finished, LoadOverrides, SamplingRequest, TextDelta
 
 SLOW = FakeModel(tokens_per_s=100)
 
@@ -79,7 +79,7 @@ async def test_stop_texts_and_limits_end_an_answer(tmp_path):
         tmp_path, {"m": FakeModel(), "short": FakeModel(answer_tokens=4)}
     ) as stage:
         kernel = stage.kernel
-        greedy = Sampling(temperature=0)
+        greedy = SamplingRequest(temperature=0)
         [whole], reasons = await generate(kernel, "m", max_tokens=10, sampling=greedy)
         assert reasons == ["length"]
         stop = whole.split()[6]
@@ -101,7 +101,7 @@ async def test_a_full_context_ends_an_answer(tmp_path):
 
 async def test_candidates_differ_and_a_seed_repeats_them(tmp_path):
     async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
-        fields = {"candidates": 3, "max_tokens": 4, "sampling": Sampling(seed=7)}
+        fields = {"candidates": 3, "max_tokens": 4, "sampling": SamplingRequest(seed=7)}
         texts, _ = await generate(stage.kernel, "m", **fields)
         assert len(set(texts)) == 3
         again, _ = await generate(stage.kernel, "m", **fields)
@@ -146,7 +146,7 @@ REAL_TIME = pytest.param(36, marks=pytest.mark.linux("a real-time signal"))
 async def test_streams_go_on_after_their_worker_died(tmp_path, number):
     async with running_kernel(tmp_path, {"m": SLOW, "other": SLOW}) as stage:
         kernel = stage.kernel
-        greedy = {"max_tokens": 30, "sampling": Sampling(temperature=0)}
+        greedy = {"max_tokens": 30, "sampling": SamplingRequest(temperature=0)}
         undisturbed, _ = await generate(kernel, "m", "q0", **greedy)
         kill = once(lambda: os.kill(pid_of(stage, "m"), number))
         others = asyncio.create_task(generate(kernel, "other", max_tokens=60))
@@ -186,7 +186,7 @@ async def test_usage_is_right_after_a_resume(tmp_path):
 async def test_a_seeded_stream_resumes_as_it_began(tmp_path):
     scripts = {"m": FakeModel(tokens_per_s=100), "bad": FakeModel(tokens_per_s=100, crash_at=7)}
     async with running_kernel(tmp_path, scripts) as stage:
-        fields = {"max_tokens": 20, "sampling": Sampling(seed=3), "candidates": 2}
+        fields = {"max_tokens": 20, "sampling": SamplingRequest(seed=3), "candidates": 2}
         expected, _ = await generate(stage.kernel, "m", **fields)
         assert (await generate(stage.kernel, "bad", **fields))[0] == expected
 
@@ -194,7 +194,7 @@ async def test_a_seeded_stream_resumes_as_it_began(tmp_path):
 @pytest.mark.parametrize("said", [0, 1, 7, 12])
 async def test_an_answer_goes_on_after_what_it_said_before(tmp_path, said):
     """As after a restart of the daemon: the reader knows the beginning already."""
-    fields = {"sampling": Sampling(seed=5), "max_tokens": 12, "stop": ("never",)}
+    fields = {"sampling": SamplingRequest(seed=5), "max_tokens": 12, "stop": ("never",)}
     async with running_kernel(tmp_path, {"m": FakeModel()}) as running:
         events = [event async for event in await running.kernel.generate(ask("m", **fields))]
         whole = [event for event in events if isinstance(event, TextDelta)]

@@ -32,7 +32,7 @@ from lmx_kernel.types import (
     ModelCard,
     PromptProgress,
     ReasoningDelta,
-    Sampling,
+    SamplingRequest,
     TextDelta,
     TextPart,
     Tool,
@@ -54,7 +54,7 @@ EDIT = Tool(name="edit", parameters={"additionalProperties": True})
 
 def request(text, **more):
     prompt = ChatPrompt((Message("user", (TextPart(text),)),), (EDIT,))
-    return GenerationRequest(model="m", prompt=prompt, sampling=Sampling(seed=3), **more)
+    return GenerationRequest(model="m", prompt=prompt, sampling=SamplingRequest(seed=3), **more)
 
 
 REQUESTS = [

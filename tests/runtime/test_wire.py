@@ -21,7 +21,7 @@ from lmx_kernel.types import (
     Message,
     ModelCard,
     PromptProgress,
-    Sampling,
+    SamplingRequest,
     TextDelta,
     TextPart,
     TextPrompt,
@@ -70,7 +70,7 @@ MESSAGES = [
             GenerationRequest(
                 model="m",
                 prompt=prompt,
-                sampling=Sampling(seed=2**63 - 1, logit_bias={5: -1.5}),
+                sampling=SamplingRequest(seed=2**63 - 1, logit_bias={5: -1.5}),
                 stop=("a",),
                 logprobs=2,
             ),

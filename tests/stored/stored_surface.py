@@ -10,7 +10,7 @@ from lmx_kernel.errors import LmxError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import StoredAnswer
 from lmx_kernel.testing.harness import ask
-from lmx_kernel.types import Sampling
+from lmx_kernel.types import SamplingRequest
 
 BATCH_S = 0.05
 
@@ -32,7 +32,8 @@ class Answers:
         """Start an answer: the query names the model, has the text and a limit, and says whether
         the answer is greedy.
         """
-        sampling = Sampling(temperature=0) if req.get_param_as_bool("greedy") else Sampling()
+        is_greedy = req.get_param_as_bool("greedy")
+        sampling = SamplingRequest(temperature=0 if is_greedy else None)
         answer = StoredAnswer(
             id=answer_id, owner="", surface="stored", body=b"", created_at=time.time()
         )

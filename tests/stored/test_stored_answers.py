@@ -33,7 +33,7 @@ from lmx_kernel.types import (
     Admitted,
     EmbeddingPrompt,
     Finished,
-    Sampling,
+    SamplingRequest,
     TextDelta,
     TextPrompt,
     Usage,
@@ -209,7 +209,7 @@ async def test_an_answer_is_computed_though_nobody_reads_it(tmp_path):
 
 
 async def test_an_answer_says_what_one_that_is_waited_for_says(tmp_path):
-    request = ask("m", sampling=Sampling(seed=5))
+    request = ask("m", sampling=SamplingRequest(seed=5))
     async with storing(tmp_path, SHORT) as (stage, store):
         await store.start(answer(), request)
         with await stage.kernel.generate(request) as other:

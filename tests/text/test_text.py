@@ -20,7 +20,7 @@ from lmx_kernel.types import (
     Finished,
     GenerationRequest,
     Message,
-    Sampling,
+    SamplingRequest,
     TextDelta,
     TextPart,
     TextPrompt,
@@ -149,7 +149,7 @@ def messages(*texts):
 
 
 def request(prompt, **sampling):
-    return GenerationRequest(model="m", prompt=prompt, sampling=Sampling(**sampling))
+    return GenerationRequest(model="m", prompt=prompt, sampling=SamplingRequest(**sampling))
 
 
 LIMITS = EngineLimits(context_length=8, max_sequences=1, cache_tokens=8)

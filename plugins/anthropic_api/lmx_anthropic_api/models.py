@@ -11,7 +11,7 @@ from lmx_anthropic_api.objects import ModelObject, ModelPage
 from lmx_kernel.errors import InvalidRequestError, ModelUnusableError
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Kernel
-from lmx_kernel.types import ModelCard
+from lmx_kernel.types import ModelCard, ModelName
 
 LIMIT, MAX_LIMIT = 20, 1000
 # The dialect demands a date; cards have none, and looking at the disk for one is not worth it.
@@ -29,16 +29,16 @@ class Models:
 
         :raises InvalidRequestError: the limit is no number from 1 to 1000, or an id is unknown.
         """
-        cards = [card for card in self._kernel.models() if card.problem is None]
+        names = self._kernel.model_settings.names()
         limit = _limit(req)
         after, before = req.get_param("after_id"), req.get_param("before_id")
         if before:
-            rest = cards[: _position(cards, "before_id", before)]
+            rest = names[: _position(names, "before_id", before)]
             page = rest[-limit:]
         else:
-            rest = cards[_position(cards, "after_id", after) + 1 :] if after else cards
+            rest = names[_position(names, "after_id", after) + 1 :] if after else names
             page = rest[:limit]
-        data = list(map(_model, page))
+        data = [_model(one.card, one.name) for one in page]
         first, last = (data[0].id, data[-1].id) if data else (None, None)
         send(resp, ModelPage(data, len(rest) > len(page), first, last))
 
@@ -58,7 +58,8 @@ class Model:
         card = self._kernel.find(name)
         if card.problem is not None:
             raise ModelUnusableError(card.problem, param="model")
-        send(resp, _model(card))
+        listed = {one.name.casefold(): one.name for one in self._kernel.model_settings.names()}
+        send(resp, _model(card, listed.get(name.casefold(), card.id)))
 
 
 def _limit(req: Request) -> int:
@@ -68,12 +69,12 @@ def _limit(req: Request) -> int:
     return int(given)
 
 
-def _position(cards: Sequence[ModelCard], param: str, model_id: str) -> int:
-    position = next((index for index, card in enumerate(cards) if card.id == model_id), None)
+def _position(names: Sequence[ModelName], param: str, model_id: str) -> int:
+    position = next((index for index, one in enumerate(names) if one.name == model_id), None)
     if position is None:
         raise InvalidRequestError(f"{param}: there is no model {model_id!r}", param=param)
     return position
 
 
-def _model(card: ModelCard) -> ModelObject:
-    return ModelObject(card.id, card.id, _CREATED, card.context_length)
+def _model(card: ModelCard, name: str) -> ModelObject:
+    return ModelObject(name, name, _CREATED, card.context_length)

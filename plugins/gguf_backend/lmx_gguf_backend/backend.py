@@ -95,6 +95,7 @@ class GgufBackend(HeaderBackend[ModelFile]):
             context_length=header.integer(header.own("context_length")),
             quantization=header.quantization,
             capabilities=_capabilities(header),
+            sampling=header.sampling,
         )
 
     def problem(self, header: ModelFile) -> str | None:

@@ -16,7 +16,9 @@ from attrs import evolve, frozen
 
 from lmx_gguf_backend.header import ArrayInfo, Header, Tensor, Value, read_header
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.maker_sampling import maker_sampling
 from lmx_kernel.models.templates import capabilities_of
+from lmx_kernel.types import SamplingRequest
 
 MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20
@@ -30,6 +32,17 @@ COMPANION_TYPES = ("adapter", "imatrix", "mmproj", "vocab")
 COMPANION_ARCHITECTURES = ("clip", "controlvector")
 """Projectors of images and sound (without a type in older files), and directions to steer by."""
 CAPABILITIES = "lmx.capabilities"  # told from the template, which may be long
+SAMPLING_KEYS = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.penalty_repeat": "repetition_penalty",
+}
+"""Keys of sampling as its maker wants it, with our names for them. The names are those of the
+``gguf`` package: https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/constants.py
+"""
+
 OWN_KEYS = (
     *("block_count", "context_length", "embedding_length", "feed_forward_length", "pooling_type"),
     *("attention.causal", "attention.head_count", "attention.head_count_kv"),
@@ -107,6 +120,12 @@ class ModelFile:
         return f"{self.architecture}.{key}"
 
     @property
+    def sampling(self) -> SamplingRequest:
+        """As the model's maker wants it."""
+        found = {name: self.metadata.get(key) for key, name in SAMPLING_KEYS.items()}
+        return maker_sampling(found)
+
+    @property
     def vocabulary(self) -> int:
         """Tokens in the vocabulary."""
         tokens = self.metadata.get("tokenizer.ggml.tokens")
@@ -148,7 +167,7 @@ def _is_companion(model: ModelFile) -> bool:
 
 def _used(model: ModelFile) -> dict[str, Value]:
     """Return the part of the metadata that is used after the checks."""
-    keys = (*USED_KEYS, *map(model.own, OWN_KEYS))
+    keys = (*USED_KEYS, *SAMPLING_KEYS, *map(model.own, OWN_KEYS))
     used = {key: model.metadata[key] for key in keys if key in model.metadata}
     used[CAPABILITIES] = " ".join(sorted(capabilities_of(model.text(TEMPLATE))))
     return used

@@ -91,6 +91,7 @@ class MlxBackend(HeaderBackend[ModelFolder]):
             size_bytes=header.size_bytes,
             context_length=header.context_length,
             quantization=header.quantization,
+            sampling=header.sampling,
             warning=header.warning,
             capabilities=header.capabilities,
         )

@@ -9,10 +9,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.maker_sampling import maker_sampling
 from lmx_kernel.models.templates import capabilities_of
+from lmx_kernel.types import SamplingRequest
 from lmx_mlx_backend import strict_json
 from lmx_mlx_backend.safetensors import BITS as TYPE_BITS
 from lmx_mlx_backend.safetensors import Tensor, read_tensors
@@ -73,6 +75,7 @@ class ModelFolder:
     :param numbers: of the config of the language model.
     :param quantized: such as 4-bit or mxfp4; None if the config names none.
     :param elements: of all tensors, by the name of their type.
+    :param sampling: as its maker wants it.
     :param has_own_code: whether the config names code of its own, which LMX never runs.
     :param warning: what is odd about the files; None if nothing is.
     :param capabilities: of a card, told from the chat template.
@@ -84,6 +87,7 @@ class ModelFolder:
     quantized: str | None
     elements: dict[str, int]
     capabilities: frozenset[str]
+    sampling: SamplingRequest = field(factory=SamplingRequest)
     has_own_code: bool = False
     warning: str | None = None
 
@@ -134,10 +138,21 @@ def read_folder(path: Path) -> ModelFolder:
         numbers=_numbers(config | _nested(config)),
         quantized=_quantized(config | _nested(config)),
         elements=dict(elements),
+        sampling=_sampling(path / "generation_config.json"),
         has_own_code=_says(config, CODE_KEY),
         warning=_index_warning(path, names, tensors),
         capabilities=capabilities_of(chat_template(path)),
     )
+
+
+def _sampling(path: Path) -> SamplingRequest:
+    """Return the sampling of a generation config; the fields are those of transformers, see
+    https://huggingface.co/docs/transformers/main_classes/text_generation
+    """
+    if not path.is_file():
+        return SamplingRequest()
+    config = read_json(path, MAX_CONFIG_BYTES)
+    return maker_sampling(config, greedy=config.get("do_sample") is False)
 
 
 def own_files(names: Iterable[str]) -> list[str]:

@@ -24,8 +24,8 @@ class Models:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """List them."""
-        cards = [card for card in self._kernel.models() if card.problem is None]
-        send(resp, {"object": "list", "data": [_model(card) for card in cards]})
+        names = self._kernel.model_settings.names()
+        send(resp, {"object": "list", "data": [_model(one.card, one.name) for one in names]})
 
 
 class Model:
@@ -43,13 +43,14 @@ class Model:
         card = self._kernel.find(name)
         if card.problem is not None:
             raise ModelUnusableError(card.problem, param="model")
-        send(resp, _model(card))
+        listed = {one.name.casefold(): one.name for one in self._kernel.model_settings.names()}
+        send(resp, _model(card, listed.get(name.casefold(), card.id)))
 
 
-def _model(card: ModelCard) -> ModelObject:
+def _model(card: ModelCard, name: str) -> ModelObject:
     publisher, slash, _ = card.id.partition("/")
     return {
-        "id": card.id,
+        "id": name,
         "object": "model",
         "created": _CREATED,
         "owned_by": publisher if slash else "lmx",

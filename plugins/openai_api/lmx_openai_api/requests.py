@@ -13,7 +13,7 @@ from lmx_kernel.types import (
     ChatPrompt,
     EmbeddingPrompt,
     GenerationRequest,
-    Sampling,
+    SamplingRequest,
     TextPrompt,
     TokenPrompt,
 )
@@ -163,7 +163,7 @@ def _reasoning_tokens(body: ChatBody) -> int | None:
     return 0 if _effort(body) == "none" else None
 
 
-def _sampling(body: GenerationBody) -> Sampling:
+def _sampling(body: GenerationBody) -> SamplingRequest:
     return make_sampling(
         {
             "temperature": body.temperature,

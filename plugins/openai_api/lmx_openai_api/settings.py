@@ -11,6 +11,8 @@ class OpenAISettings:
 
     :param heartbeat_s: how long a stream may stay silent before a comment is sent. Clients and
         proxies give up on silent connections; 15 s is the shortest patience seen.
+    :param bare_paths: answer the paths without ``/v1`` too, such as ``/chat/completions``.
     """
 
     heartbeat_s: float = field(default=10.0, validator=validators.gt(0))
+    bare_paths: bool = False

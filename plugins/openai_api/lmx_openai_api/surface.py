@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from attrs import evolve
 
 from lmx_kernel.dialect.error_object import error_body
 from lmx_kernel.errors import LmxError
@@ -116,6 +117,31 @@ class OpenAISurface:
         messages = [{"role": "user", "content": "Hello!"}]
         body = msgspec.json.encode({"model": model, "messages": messages}).decode()
         return f"curl {url}/v1/chat/completions -d {shlex.quote(body)}"
+
+
+class BareSurface(OpenAISurface):
+    """The paths of the dialect that begin with ``prefix`` when ``/v1`` is left out."""
+
+    def __init__(self, kernel: Kernel, settings: OpenAISettings, prefix: str) -> None:
+        super().__init__(kernel, settings)
+        self.name = f"openai{prefix.replace('/', '_')}"
+        self.prefix = prefix
+
+    def routes(self) -> Iterable[tuple[str, object]]:
+        """Return pairs of a falcon URI template and a resource."""
+        bare = ((path.removeprefix("/v1"), resource) for path, resource in super().routes())
+        return [(path, resource) for path, resource in bare if self._is_own(path)]
+
+    def operations(self) -> Iterable[Operation]:
+        """Return what each route takes and gives."""
+        bare = (evolve(one, path=one.path.removeprefix("/v1")) for one in super().operations())
+        return [one for one in bare if self._is_own(one.path)]
+
+    def _is_own(self, path: str) -> bool:
+        return f"{path}/".startswith(f"{self.prefix}/")
+
+
+BARE_PREFIXES = ("/chat", "/completions", "/embeddings", "/models")
 
 
 def _counting(path: str, body: type[Any]) -> Operation:

@@ -124,11 +124,11 @@ class ResponseObject(TypedDict):
     truncation: str
     parallel_tool_calls: bool
     text: JsonObject
-    top_p: float
+    top_p: float | None
     presence_penalty: float
     frequency_penalty: float
     top_logprobs: int
-    temperature: float
+    temperature: float | None
     reasoning: JsonObject
     usage: UsageObject | None
     max_output_tokens: int | None

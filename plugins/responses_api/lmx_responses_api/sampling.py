@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lmx_kernel.dialect.sampling import make_sampling
-from lmx_kernel.types import Sampling
+from lmx_kernel.types import SamplingRequest
 from lmx_responses_api.schema import ResponseBody
 
 
-def sampling(body: ResponseBody) -> Sampling:
+def sampling(body: ResponseBody) -> SamplingRequest:
     """Return how the tokens of the answer to ``body`` are sampled."""
     return make_sampling(
         {

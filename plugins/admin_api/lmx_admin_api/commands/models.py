@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from json import dumps
 from typing import Any
+
+from rich.table import Table
 
 from lmx_admin_api.commands.loading import follow_load
 from lmx_kernel.cli.client import Client
@@ -71,6 +74,26 @@ def rm(model: str, *, json: AsJson = False, config: ConfigPath = None) -> None:
     _tell(state, as_json=json)
     if state["left"] and not json:
         console.print(f"Left where it was: {', '.join(state['left'])}.")
+
+
+def show(model: str, *, json: AsJson = False, config: ConfigPath = None) -> None:
+    """Show the settings in force for a model, and who has set each.
+
+    Parameters
+    ----------
+    model
+        A model, or one of its profiles as NAME:PROFILE.
+    """
+    view = Client.find(config).get(f"/admin/models/{model}/settings")
+    if json:
+        print_json(view)
+        return
+    table = Table("setting", "value", "set by", box=None)
+    for key, one in view["settings"].items():
+        value = one["value"]
+        table.add_row(key, "-" if value is None else dumps(value), one["source"])
+    console.print(f"{view['model']}:")
+    console.print(table)
 
 
 def estimate(

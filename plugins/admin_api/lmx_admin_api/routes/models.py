@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from attrs import frozen
+from falcon import HTTPMethodNotAllowed
 from falcon.asgi import Request, Response
 
 from lmx_admin_api.parsing import read_body, read_query
@@ -56,6 +58,39 @@ class Model:
         with audited(req, "delete", id):
             deleted = await self.kernel.delete(id)
         send(resp, DeletedState(model=deleted.card.id, left=deleted.left))
+
+
+@frozen
+class ModelOrSettings:
+    """One model, or at its path with ``/settings`` its settings: an id has slashes, so no template
+    of a path can tell the two apart.
+    """
+
+    kernel: Kernel
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Show the model, or its settings with who has set each."""
+        if (model := _settings_of(id)) is None:
+            await Model(self.kernel).on_get(req, resp, id)
+        else:
+            send(resp, self.kernel.model_settings.show(model))
+
+    async def on_patch(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Change settings; all or none."""
+        model = _settings_of(id)
+        if model is None:
+            raise HTTPMethodNotAllowed(["GET", "DELETE"])
+        wanted: dict[str, Any] = await read_body(req, dict[str, Any])
+        with audited(req, "set", f"{model} {' '.join(wanted)}".rstrip()):
+            send(resp, await self.kernel.model_settings.change(model, wanted))
+
+    async def on_delete(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Delete the model from disk, or take back its settings."""
+        if (model := _settings_of(id)) is None:
+            await Model(self.kernel).on_delete(req, resp, id)
+            return
+        with audited(req, "reset", model):
+            send(resp, await self.kernel.model_settings.reset(model))
 
 
 @frozen
@@ -141,6 +176,12 @@ async def list_models(kernel: Kernel, *, with_fit: bool) -> ModelList:
     statuses = _statuses(kernel)
     infos = [_describe(kernel, card, statuses, with_fit=with_fit) for card in kernel.models()]
     return ModelList(models=tuple(await asyncio.gather(*infos)))
+
+
+def _settings_of(path: str) -> str | None:
+    """Return the model whose settings a path is for; None for the path of a model."""
+    model, slash, last = path.rpartition("/")
+    return model if slash and last == "settings" else None
 
 
 def _statuses(kernel: Kernel) -> Mapping[str, ModelStatus]:
