@@ -90,8 +90,7 @@ class Lifecycle:
         all that was asked for, if the caller is cancelled.
 
         :raises ModelUnusableError: its files are unusable.
-        :raises InsufficientMemoryError: it does not fit.
-        :raises LmxError: it cannot be loaded for another reason.
+        :raises LmxError: it does not fit, or cannot be loaded for another reason.
         """
         instance = self._instance(card)
         spec = self._spec(card, overrides)
@@ -101,9 +100,9 @@ class Lifecycle:
                 raise errors.InsufficientMemoryError(room.reason)
         before, self._overrides[card.id] = self._overrides.get(card.id), overrides
         try:
-            await self._load_as(instance, spec, overrides, before)
+            await self._load_as(card, overrides, before)
         except asyncio.CancelledError:
-            continued = asyncio.ensure_future(self._load_as(instance, spec, overrides, before))
+            continued = asyncio.ensure_future(self._load_as(card, overrides, before))
             self._continued.add(continued)
             continued.add_done_callback(self._forget_continued)
             raise
@@ -184,16 +183,12 @@ class Lifecycle:
     # --- inside ---
 
     async def _load_as(
-        self,
-        instance: Instance,
-        spec: EngineSpec,
-        overrides: LoadOverrides,
-        before: LoadOverrides | None,
+        self, card: ModelCard, overrides: LoadOverrides, before: LoadOverrides | None
     ) -> None:
         """Load a model, if ``overrides`` are still its own. If that fails it gets those of
         ``before`` again. May be called again after it was cancelled.
         """
-        model = instance.model
+        instance, spec, model = self._instance(card), self._spec(card, overrides), card.id
         if self._overrides.get(model) is not overrides:
             return
         try:

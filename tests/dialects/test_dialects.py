@@ -34,7 +34,11 @@ SCRIPTS = {
     "counter": FakeModel(answer_tokens=8),
     "thinker": FakeModel(says="<think>Who is it?</think>Hello!"),
     "caller": FakeModel(says=f"A moment.{CALL}\n{OTHER}"),
-    "faller": FakeModel(says=CALL, crash_at=CALL.index("Rome"), times=6),
+    **{
+        f"faller-{name}-{stream}": FakeModel(says=CALL, crash_at=CALL.index("Rome"))
+        for name in DIALECTS
+        for stream in (False, True)
+    },
     "sour": FakeModel(answer_tokens=8, sour="Hi"),
     "small": FakeModel(context_length=16),
 }
@@ -97,8 +101,8 @@ async def test_two_calls(ask):
 
 @both
 @every
-async def test_a_call_survives_the_worker(ask):
-    said = await ask("faller", tools=TOOLS)
+async def test_a_call_survives_the_worker(ask, name, stream):
+    said = await ask(f"faller-{name}-{stream}", tools=TOOLS)
     assert (said.calls, said.end) == ((ROME,), "tool_calls")
 
 
@@ -133,7 +137,6 @@ async def test_the_model_reads_the_same_conversation(url):
     [
         ("/v1/responses", {"messages": []}, "/v1/chat/completions"),
         ("/v1/messages", {"input": "Hi", "max_tokens": 1, "messages": []}, "/v1/responses"),
-        ("/v1/chat/completions", {"input": "Hi", "messages": []}, "/v1/responses"),
     ],
 )
 async def test_a_body_of_another_dialect_is_told_where_it_belongs(url, path, body, belongs):

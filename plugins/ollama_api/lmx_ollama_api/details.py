@@ -16,11 +16,11 @@ from lmx_ollama_api.rendering import rfc3339
 _SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:\d+x)?\d+(?:\.\d+)?[bBmM](?![A-Za-z0-9])")
 
 
-async def model_object(card: ModelCard) -> ModelObject:
-    """Return a model of the list of models."""
+async def model_object(card: ModelCard, name: str) -> ModelObject:
+    """Return a model of the list of models, by one of its names."""
     return {
-        "name": card.id,
-        "model": card.id,
+        "name": name,
+        "model": name,
         "modified_at": await _modified_at(card),
         "size": card.size_bytes,
         "digest": digest(f"{card.id}\n{card.size_bytes}"),

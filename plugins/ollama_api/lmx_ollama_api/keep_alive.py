@@ -74,7 +74,8 @@ class Loader:
         settings = self.kernel.settings(ModelSettings)
         if not settings.jit:
             raise ModelNotLoadedError(f"{model} is not loaded, and models.jit is off")
-        await self.kernel.load(model, LoadOverrides(ttl_s=settings.ttl_s or None))
+        await self.kernel.load(model, LoadOverrides())
+        self.kernel.keep(model, settings.ttl_s or None)
 
     async def _unload(self, model: str) -> None:
         status = self._status(model)

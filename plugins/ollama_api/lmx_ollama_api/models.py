@@ -12,7 +12,6 @@ from falcon.asgi import Request, Response
 from lmx_kernel.errors import ModelNotFoundError
 from lmx_kernel.http.json_body import read_body, send
 from lmx_kernel.interfaces import Kernel
-from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import ModelCard
 from lmx_ollama_api.details import model_object, running_model, shown_model
 from lmx_ollama_api.names import find_card, named
@@ -40,8 +39,9 @@ class Tags:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """List them."""
-        cards = [card for card in self.kernel.models() if card.problem is None]
-        send(resp, {"models": await asyncio.gather(*map(model_object, cards))})
+        names = self.kernel.model_settings.names()
+        models = await asyncio.gather(*(model_object(one.card, one.name) for one in names))
+        send(resp, {"models": models})
 
     on_head = on_get
 
@@ -81,4 +81,5 @@ class Show:
         for status in self.kernel.status().models:
             if status.id == card.id and status.state == "ready":
                 return status.context_length
-        return self.kernel.settings(ModelSettings).options_for(card).context_length
+        wanted = self.kernel.model_settings.show(card.id).settings["context_length"].value
+        return min(wanted, card.context_length)

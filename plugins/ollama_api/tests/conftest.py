@@ -19,9 +19,10 @@ from lmx_ollama_api.surface import DeleteSurface, OllamaSurface, PullSurface
 
 from lmx_kernel.events import JobChanged
 from lmx_kernel.interfaces import Job, JobError, JobState
+from lmx_kernel.interfaces.model_settings import ModelSettingsView
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.testing.stub_kernel import MODEL, StubKernel, serving, stub_card
-from lmx_kernel.types import LoadOverrides, ModelCard
+from lmx_kernel.types import LoadOverrides, ModelCard, SettingValue
 
 
 def pytest_asyncio_loop_factories(config: object, item: object) -> dict[str, Any]:
@@ -94,6 +95,11 @@ class OllamaKernel(StubKernel):
     def settings(self, cls: type[Any]) -> Any:
         assert cls is ModelSettings
         return self.settings_of_models
+
+    def show(self, name: str) -> ModelSettingsView:
+        """Return the context length that a load would have."""
+        value = SettingValue(self.settings_of_models.context_length, "LMX")
+        return ModelSettingsView(model=name, settings={"context_length": value}, saved={})
 
     def status(self) -> Any:
         return SimpleNamespace(models=self.statuses)

@@ -144,8 +144,8 @@ async def test_a_body_that_asks_for_nothing_loads(api, path, body, lines):
         assert (answer["done"], answer["done_reason"]) == (True, "load")
         said = answer["message"]["content"] if path == "chat" else answer["response"]
         assert said == ""
-    loaded = ("load", MODEL, 3600)
-    assert api.kernel.calls == [loaded, loaded, ("keep", MODEL, 60)]
+    loaded = [("load", MODEL, None), ("keep", MODEL, 3600)]
+    assert api.kernel.calls == [*loaded, *loaded, ("keep", MODEL, 60)]
 
 
 @pytest.mark.parametrize(("path", "body"), EMPTY)
@@ -206,7 +206,7 @@ async def test_nothing_to_embed_loads_the_model(api):
         answer = await api.post("embed", {"model": MODEL, "input": given})
         assert answer.json()["embeddings"] == []
     assert (await api.post("embeddings", {"model": MODEL})).json() == {"embedding": []}
-    assert api.kernel.calls == [("load", MODEL, 3600)] * 3
+    assert api.kernel.calls == [("load", MODEL, None), ("keep", MODEL, 3600)] * 3
 
 
 async def test_too_many_texts(api):

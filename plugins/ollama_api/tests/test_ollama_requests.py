@@ -9,7 +9,7 @@ from lmx_kernel.types import (
     ChatPrompt,
     Constraint,
     Message,
-    Sampling,
+    SamplingRequest,
     TextPart,
     TextPrompt,
     Tool,
@@ -36,7 +36,7 @@ async def test_a_conversation(api):
         (said("system", "Be brief."), said("user", "Hi"),
          said("assistant", "Hello", reasoning="Who is it?"))
     )  # fmt: skip
-    assert request.sampling == Sampling()
+    assert request.sampling == SamplingRequest()
     assert (request.max_tokens, request.context_tokens, request.stop) == (None, None, ())
     assert (request.constraint, request.logprobs, request.reasoning_tokens) == (None, None, None)
 
@@ -104,7 +104,7 @@ async def test_options(api, path):
         "unheard_of": {},
     }
     request = await api.asked(path, options=options)
-    assert request.sampling == Sampling(
+    assert request.sampling == SamplingRequest(
         temperature=0,
         top_k=7,
         top_p=0.5,
