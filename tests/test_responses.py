@@ -28,9 +28,14 @@ SCRIPTS = {
     "small": FakeModel(answer_tokens=8, context_length=200),
     "faller": FakeModel(answer_tokens=50, crash_at=20, times=100),
 }
+SPAWNING = {
+    "type": "function",
+    "name": "spawn",
+    "parameters": {"properties": {"id": {"type": "integer"}}},
+}
 TOOLS = [
     {"type": "custom", "name": "patch"},
-    {"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "spawn"}]},
+    {"type": "namespace", "name": "agents", "tools": [SPAWNING]},
     {"type": "web_search"},
 ]
 

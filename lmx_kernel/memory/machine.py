@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -31,10 +32,15 @@ def free_bytes() -> int:
 
 
 def process_bytes(pid: int) -> int:
-    """Return what a process uses, in memory and in swap; 0 if it has ended."""
+    """Return what a process uses, in memory and in swap; 0 if it has ended.
+
+    :raises OSError: no file is left to measure with.
+    """
     try:
         resident = int(psutil.Process(pid).memory_info().rss)
-    except (psutil.Error, OSError):
+    except (psutil.Error, OSError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            raise
         resident = 0
     return max(resident + _swapped_bytes(pid), darwin.footprint_bytes(pid) or 0)
 

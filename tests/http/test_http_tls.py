@@ -95,7 +95,7 @@ async def test_half_handshakes_count_as_connections(serve, until):
 
 
 async def test_beyond_the_limit_no_handshake_begins(serve, until, monkeypatch):
-    monkeypatch.setattr("lmx_kernel.http.tls_listener.POLITE_CONNECTIONS", 0)
+    monkeypatch.setattr("lmx_kernel.http.connection_limits.MAX_REFUSED", 0)
     running = await serve(max_connections=2)
     half = [await begin(running) for _ in range(2)]
     await until(lambda: running.server._connections.count == 2)

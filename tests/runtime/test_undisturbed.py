@@ -41,7 +41,7 @@ from lmx_kernel.types import (
 )
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.loop import Loop
-from lmx_kernel.worker.preparer import Preparer
+from lmx_kernel.worker.preparer import ChatChoice, Preparer
 
 CALLS = "".join(
     f"<tool_call>\n{json.dumps({'name': 'edit', 'arguments': {'lines': lines}})}\n</tool_call>"
@@ -160,7 +160,7 @@ class Stage:
     def start(self):
         self.channel = Channel()
         self.loop = Loop(Engine(FakeModel(says=SAYS), SPEC, bytearray()), self.channel)
-        self.loop._preparer = DirectPreparer(self.loop._engine, self.channel, {})
+        self.loop._preparer = DirectPreparer(self.loop._engine, self.channel, {}, ChatChoice())
         self.dispatcher.attach(self.take, self.loop.limits)
 
     def take(self, message):

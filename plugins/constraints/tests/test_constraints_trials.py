@@ -107,10 +107,12 @@ def test_a_bad_verdict_is_remembered_for_a_while(checker, trials, monkeypatch):
     assert trials == [bad, bad]
 
 
-def test_a_slow_grammar_is_remembered_too(checker, trials):
-    assert checker.problem_with(slow()) == TOO_SLOW
-    assert checker.problem_with(slow()) == TOO_SLOW
-    assert len(trials) == 1
+def test_a_slow_grammar_is_remembered_too(checker, monkeypatch):
+    asked = []
+    monkeypatch.setattr(TrialChild, "verdict_on", lambda _, one: asked.append(one) or TOO_SLOW)
+    assert checker.problem_with(SOUND) == TOO_SLOW
+    assert checker.problem_with(SOUND) == TOO_SLOW
+    assert asked == [SOUND]
 
 
 def test_the_oldest_verdict_is_forgotten_first(checker, trials, monkeypatch):

@@ -163,6 +163,7 @@ def encode(folder: Path, kinds: Iterable[str], chars: int, prose: Path) -> dict[
     return {kind: same == "True" for kind, _, same in answers}
 
 
+@pytest.mark.timeout(1200)  # two minutes on a quiet machine
 def test_equal_characters_end_no_process_whatever_splits_them(
     vocabularies: Path, prose: Path
 ) -> None:

@@ -110,7 +110,7 @@ def test_a_name_inside_an_address_is_checked_as_any_other(key):
 async def test_a_pasted_file_comes_with_its_parts(hub, root, listed):
     parts = [f"Q4_0/x-Q4_0-0000{number}-of-00002.gguf" for number in (1, 2)]
     hub.put("org/name", dict.fromkeys((*parts, "x-F16.gguf", "x-mmproj-f16.gguf"), b"x" * 99))
-    settings = HubSettings(folder=root, endpoint=hub.url, reserve_bytes=0, tries=1)
+    settings = HubSettings(folder=root, endpoint=hub.url, reserve_bytes=0)
     spec = DownloadSpec(f"{hub.url}/org/name/blob/main/{parts[1]}")
     await Downloads(settings).run(spec, lambda *_: None)
     assert listed() == {"org/name/Q4_0": {name.rpartition("/")[2] for name in parts}}
