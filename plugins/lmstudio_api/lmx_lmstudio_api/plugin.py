@@ -6,6 +6,7 @@ from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v0.surface import LMStudioV0
+from lmx_lmstudio_api.v1.surface import surfaces
 
 
 @hookimpl
@@ -16,5 +17,6 @@ def lmx_settings() -> list[SettingsSection]:
 
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
-    """The routes below ``/api/v0``."""
-    return [LMStudioV0(kernel, kernel.settings(LMStudioSettings))]
+    """The routes below ``/api/v0`` and ``/api/v1``."""
+    settings = kernel.settings(LMStudioSettings)
+    return [LMStudioV0(kernel, settings), *surfaces(kernel, settings)]

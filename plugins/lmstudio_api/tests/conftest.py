@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from attrs import define, evolve, field
 from lmx_lmstudio_api import plugin
 from lmx_lmstudio_api.settings import LMStudioSettings
 
+from lmx_kernel.events import KernelEvent, Observer
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.testing.stub_kernel import MODEL, StubKernel, serving, stub_card
 from lmx_kernel.types import LoadOverrides, ModelCard
@@ -42,6 +44,9 @@ class LMStudioKernel(StubKernel):
     models_settings: ModelSettings = field(factory=ModelSettings)
     states: dict[str, str] = field(factory=dict)
     loads: list[tuple[str, LoadOverrides]] = field(factory=list)
+    listeners: list[Observer] = field(factory=list)
+    caller = None
+    stored_answers = None  # the tests of kept chats have a daemon
 
     def __attrs_post_init__(self) -> None:
         self.cards = [
@@ -60,13 +65,25 @@ class LMStudioKernel(StubKernel):
 
     def status(self) -> Any:
         models = [
-            SimpleNamespace(id=name, state=state, context_length=64, ttl_s=None)
+            SimpleNamespace(id=name, state=state, context_length=64, parallel=2, ttl_s=None)
             for name, state in self.states.items()
         ]
         return SimpleNamespace(models=models)
 
     async def load(self, name: str, overrides: LoadOverrides) -> None:
         self.loads.append((name, overrides))
+
+    @contextmanager
+    def listen(self, listener: Observer) -> Iterator[None]:
+        self.listeners.append(listener)
+        yield
+        self.listeners.remove(listener)
+
+    def publish(self, *events: KernelEvent) -> None:
+        """Tell all listeners."""
+        for event in events:
+            for listener in self.listeners:
+                listener(event)
 
 
 @define
@@ -86,6 +103,29 @@ class Api:
     async def chat(self, **fields: Any) -> httpx2.Response:
         hi = [{"role": "user", "content": "Hi"}]
         return await self.post("/api/v0/chat/completions", messages=hi, **fields)
+
+    async def ask(self, **fields: Any) -> httpx2.Response:
+        """Ask ``/api/v1/chat``; nothing is kept."""
+        return await self.post("/api/v1/chat", **{"input": "Hi", "store": False, **fields})
+
+    async def events(self, **fields: Any) -> list[dict[str, Any]]:
+        """Return the events of a stream of ``/api/v1/chat``."""
+        answer = await self.ask(stream=True, **fields)
+        assert answer.status_code == 200, answer.text
+        return split_events(answer.text)
+
+
+def split_events(text: str) -> list[dict[str, Any]]:
+    """Return the events of a stream; each has its type as its name too."""
+    assert text.endswith("\n\n")
+    found = []
+    for frame in text.split("\n\n")[:-1]:
+        if frame == ": keep-alive":
+            continue
+        name, data = frame.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    return found
 
 
 @pytest.fixture
