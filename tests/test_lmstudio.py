@@ -188,3 +188,20 @@ async def test_downloads(http):
     assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "job_not_found")
     wrong = await http.post("/api/v1/models/download", json={"model": "no name"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize(("by_jit", "listed"), [(True, {"other"}), (False, set(SCRIPTS))])
+async def test_the_list_of_the_openai_dialect_by_jit(tmp_path, by_jit, listed):
+    write_fake_models(tmp_path, SCRIPTS)
+    config = (
+        '[models]\njit = false\nautoload = ["other"]\n'
+        f"[openai_api]\nlist_by_jit = {str(by_jit).lower()}\n"
+    )
+    async with (
+        running_daemon(write_config(tmp_path, PLUGINS, config)) as daemon,
+        httpx2.AsyncClient(base_url=daemon.url, timeout=60) as http,
+    ):
+        # Loading a model that is loaded, or being loaded, waits for it.
+        await http.post("/api/v1/models/load", json={"model": "other"})
+        found = (await http.get("/v1/models")).json()["data"]
+    assert {model["id"] for model in found} == listed

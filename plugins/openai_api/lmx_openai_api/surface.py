@@ -101,7 +101,7 @@ class OpenAISurface:
             ("/v1/completions", Completions(responder)),
             ("/v1/embeddings", Embeddings(self._kernel)),
             *((f"{path}/count_tokens", CountTokens(self._kernel, *how)) for path, how in _COUNTED),
-            ("/v1/models", Models(self._kernel)),
+            ("/v1/models", Models(self._kernel, self._settings)),
             ("/v1/models/{name:path}", Model(self._kernel)),
         ]
 
