@@ -164,6 +164,6 @@ def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
     surfaces = assembly.kernel.surfaces
     if not surfaces:
         lines.append("No API plugin is active: only /health answers.")
-    lines += [surface.example(url, models[0]) for surface in surfaces if models]
+    lines += filter(None, (surface.example(url, models[0]) for surface in surfaces if models))
     print("\n".join(lines), flush=True)  # noqa: T201 - for whoever started the daemon
     notify("READY=1", f"STATUS=serves on port {port}")

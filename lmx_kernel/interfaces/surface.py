@@ -80,7 +80,9 @@ class ApiSurface(Protocol):
         ...
 
     def example(self, url: str, model: str) -> str:
-        """Return an example for a shell, for the server at ``url`` and one of its models."""
+        """Return an example for a shell, for the server at ``url`` and one of its models;
+        "" for none.
+        """
         ...
 
 

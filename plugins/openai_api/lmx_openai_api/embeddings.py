@@ -6,6 +6,7 @@ import asyncio
 import sys
 from array import array
 from base64 import b64encode
+from collections.abc import Mapping
 
 import msgspec
 from falcon.asgi import Request, Response
@@ -26,7 +27,13 @@ class Embeddings:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Embed one text, or several."""
-        body = await read_body(req, EmbeddingBody)
+        send(resp, await self.embed(await read_body(req, EmbeddingBody)))
+
+    async def embed(self, body: EmbeddingBody) -> Mapping[str, object]:
+        """Return the vectors that ``body`` asks for, as an :class:`EmbeddingList`.
+
+        :raises LmxError: the model is unknown or makes none, or a text is too long for it.
+        """
         texts = list(inputs("input", body.input, MAX_EMBEDDED))
         found = await self._kernel.embed(body.model, texts)
         data = []
@@ -34,8 +41,7 @@ class Embeddings:
             data.append(msgspec.Raw(msgspec.json.encode(_embedding(index, vector, body))))
             await asyncio.sleep(0)  # so many numbers take long to write
         usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
-        whole = {"object": "list", "data": data, "model": found.model, "usage": usage}
-        send(resp, whole)
+        return {"object": "list", "data": data, "model": found.model, "usage": usage}
 
 
 def _embedding(index: int, vector: array[float], body: EmbeddingBody) -> EmbeddingObject:

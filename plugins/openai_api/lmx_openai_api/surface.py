@@ -29,6 +29,7 @@ from lmx_openai_api.objects import (
     TokenCount,
 )
 from lmx_openai_api.requests import chat_request, completion_requests, embedding_request
+from lmx_openai_api.respond import Responder
 from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody
 from lmx_openai_api.settings import OpenAISettings
 
@@ -95,12 +96,13 @@ class OpenAISurface:
 
     def routes(self) -> Iterable[tuple[str, object]]:
         """Return pairs of a falcon URI template and a resource."""
+        responder = Responder(self._kernel, self._settings)
         return [
-            ("/v1/chat/completions", ChatCompletions(self._kernel, self._settings)),
-            ("/v1/completions", Completions(self._kernel, self._settings)),
+            ("/v1/chat/completions", ChatCompletions(responder)),
+            ("/v1/completions", Completions(responder)),
             ("/v1/embeddings", Embeddings(self._kernel)),
             *((f"{path}/count_tokens", CountTokens(self._kernel, *how)) for path, how in _COUNTED),
-            ("/v1/models", Models(self._kernel)),
+            ("/v1/models", Models(self._kernel, self._settings)),
             ("/v1/models/{name:path}", Model(self._kernel)),
         ]
 
