@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 CLIENTS := .venv-clients
-OPENAI_NODE := openai@7.57.0
+CLAUDE_CODE := @anthropic-ai/claude-code@2.1.332
+CODEX := @openai/codex@0.171.0
+AGENTS := tests/agents plugins/anthropic_api/tests/test_anthropic_claude_code.py \
+	plugins/responses_api/tests/test_responses_codex.py
+NODE_CLIENTS := openai@7.57.0 ollama@0.6.4
 MANIFESTS := pyproject.toml install.txt constraints.txt $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: serve test lint demo
@@ -16,6 +20,9 @@ test: $(VENV)/.installed-test $(CLIENTS)/.installed demo
 	$(BIN)/python scripts/embedding_model.py
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 	$(CLIENTS)/bin/python -m pytest tests/contract
+	@if $(BIN)/python scripts/loopback_only.py true; then \
+		$(BIN)/python scripts/loopback_only.py $(BIN)/python -m pytest $(AGENTS); \
+	else echo "The coding agents are not tried: no network namespace can be made here."; fi
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -41,6 +48,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 $(CLIENTS)/.installed: constraints-clients.txt Makefile
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip --disable-pip-version-check install --no-deps -r constraints-clients.txt
-	command -v npm > /dev/null || { echo "npm is missing: it brings the Node client that is tested"; exit 1; }
-	npm install --prefix $(CLIENTS) --no-save --no-package-lock --no-audit --no-fund $(OPENAI_NODE)
+	command -v npm > /dev/null || { echo "npm is missing: it brings the Node clients that are tested"; exit 1; }
+	npm install --prefix $(CLIENTS) --no-save --no-package-lock --no-audit --no-fund \
+		$(NODE_CLIENTS) $(CLAUDE_CODE) $(CODEX)
+	node $(CLIENTS)/node_modules/@anthropic-ai/claude-code/install.cjs
 	@touch $@

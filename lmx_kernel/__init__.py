@@ -18,6 +18,7 @@ The daemon:
     cli/                the ``lmx`` command; ``lmx serve`` runs the daemon
     daemon/             start, background tasks and shutdown of the server
     http/               from a socket to a surface plugin: limits, timeouts, errors, log line
+    dialect/            what surface plugins have in common: fields, checks, whole answers
     access/             API keys, their scopes, and who is authorised
     kernel/             builds the kernel from config and plugins; implements the Kernel interface
     routing/            chooses the model of a request, with fallback to the next candidate
@@ -26,6 +27,7 @@ The daemon:
     runtime/            an instance for each model: its life, its worker, its queue, its answers
     observe/            event bus, log, statistics, status and monitors
     jobs/               long work, such as downloads, that is watched by id and survives a restart
+    stored/             answers that are kept, and computed in the background over restarts
 
 Both:
 

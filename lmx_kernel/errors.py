@@ -6,6 +6,7 @@ whether a retry of the same request can help. Surfaces render these and define n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -16,6 +17,8 @@ class LmxError(Exception):
     :param param: the request field at fault, as the client wrote it.
     :param retry_after_s: when to retry, for errors that pass with time (1..60).
     :param retryable: overrides the default of the class.
+    :param figures: the numbers in the message by name, for clients that know an error by a sentence
+        of their own.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -29,11 +32,13 @@ class LmxError(Exception):
         param: str | None = None,
         retry_after_s: int | None = None,
         retryable: bool | None = None,
+        figures: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.figures = dict(figures or {})
         if retryable is not None:
             self.retryable = retryable
 
@@ -58,7 +63,9 @@ class InvalidSchemaError(InvalidRequestError):
 
 
 class ContextOverflowError(InvalidRequestError):
-    """The prompt does not fit the context the model was loaded with."""
+    """The prompt does not fit the context the model was loaded with. Its figures are the ``tokens``
+    of the prompt (an estimate if it is far too long) and the context's ``limit``, as far as known.
+    """
 
     code = "context_length_exceeded"
 
@@ -109,6 +116,14 @@ class ConflictError(LmxError):
 
     code = "conflict"
     status = 409
+
+
+class ModelUnloadedError(ConflictError):
+    """The model was unloaded on request while this one waited for it or ran on it. A new request
+    loads it again, so clients must not retry by themselves: it was unloaded on purpose.
+    """
+
+    code = "model_unloaded"
 
 
 class PayloadTooLargeError(LmxError):
@@ -194,7 +209,12 @@ def _family(cls: type[LmxError]) -> list[type[LmxError]]:
     return [cls, *(member for child in cls.__subclasses__() for member in _family(child))]
 
 
-def from_code(code: str, message: str, param: str | None = None) -> LmxError:
+def from_code(
+    code: str,
+    message: str,
+    param: str | None = None,
+    figures: Mapping[str, int] | None = None,
+) -> LmxError:
     """Return the error that a worker reported by its code; unknown codes are internal errors."""
     known = {cls.code: cls for cls in _family(LmxError) if cls is not LmxError}
-    return known.get(code, InternalError)(message, param=param)
+    return known.get(code, InternalError)(message, param=param, figures=figures)

@@ -45,6 +45,7 @@ GROUP = "lmx"
 WORKER_GROUP = "lmx.worker"
 FORMAT_GROUP = "lmx.formats"
 CONSTRAINT_GROUP = "lmx.constraints"
+CONSTRAINT_SECTION = "constraints"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -23,7 +23,7 @@ from lmx_kernel.types import (
     Constraint,
     Finished,
     Message,
-    Sampling,
+    SamplingRequest,
     TextDelta,
     TextPart,
     Tool,
@@ -41,7 +41,7 @@ PLUGINS = (
     "lmx_gguf_backend.backend",
     "lmx_mlx_backend.backend",
 )
-GREEDY = Sampling(temperature=0, seed=1)
+GREEDY = SamplingRequest(temperature=0, seed=1)
 PERSON = {
     "type": "object",
     "properties": {
@@ -201,7 +201,7 @@ async def check_schemas(kernel, model, seeds, temperature, together):
 
     async def one(seed):
         schema = random_schema(seed)
-        sampling = Sampling(temperature=temperature, seed=seed)
+        sampling = SamplingRequest(temperature=temperature, seed=seed)
         async with room:
             said = await told(kernel, wish(model, schema, seed, sampling=sampling))
         if said.reasons == ["stop"]:
@@ -242,7 +242,7 @@ async def test_candidates_survive_the_death_of_their_worker_in_the_middle_of_jso
                 killed.append(True)
                 os.kill(stage.instance(name).pid, signal.SIGKILL)
 
-        request = wish(name, PERSON, sampling=Sampling(temperature=1, seed=3), candidates=3)
+        request = wish(name, PERSON, sampling=SamplingRequest(temperature=1, seed=3), candidates=3)
         said = await told(kernel, request, kill)
         assert stage.seen(WorkerCrashed)
         assert said.reasons == ["stop"] * 3

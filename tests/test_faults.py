@@ -13,15 +13,23 @@ import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelLoaded, WorkerCrashed
+from lmx_kernel.models.headers import READER
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import (
     ask,
     running_daemon,
     running_kernel,
+    worker_processes,
     write_config,
     write_fake_models,
 )
 from lmx_kernel.types import Admitted, LoadOverrides, PromptProgress, TextDelta
+
+
+@pytest.fixture(autouse=True)
+def no_other_children():
+    """This process has no children from the tests before, so that all are workers."""
+    READER.end_idle()
 
 
 def counts(*few_and_full):
@@ -89,8 +97,8 @@ async def test_2_kills_at_random_times_leave_nothing_behind(tmp_path, count):
                 for n in range(4)
             ]
             await asyncio.sleep(dice.random() * 0.2)  # the fault's own moment, not a wait
-            if children := me.children():
-                children[0].kill()
+            if workers := worker_processes():
+                workers[0].kill()
                 kills += 1
             results = await asyncio.gather(*streams, return_exceptions=True)
             assert not [error for error in results if error is not None], round_

@@ -15,10 +15,11 @@ import pytest
 import structlog
 
 from lmx_kernel.access import keys as module
-from lmx_kernel.access.keys import KeyFile, Keyring, KeysDamagedError
-from lmx_kernel.config import Settings
+from lmx_kernel.access.keys import KeyFile, Keyring, KeysDamagedError, KeysNotSavedError
+from lmx_kernel.cli import main
+from lmx_kernel.config import Settings, disk_sync
 from lmx_kernel.config.private_file import write_private
-from lmx_kernel.daemon.run_file import Running, find_daemon, local_url, published, read
+from lmx_kernel.daemon.run_file import Address, Running, find_daemon, local_url, published, read
 from lmx_kernel.errors import InvalidRequestError, NotFoundError
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.testing.fake_model import FakeModel
@@ -169,6 +170,86 @@ def test_a_private_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monk
     assert path.read_bytes() == b"old"
 
 
+@pytest.fixture
+def calls(monkeypatch):
+    """Record what is synced, and by which call."""
+    seen = []
+
+    def synced(name):
+        def call(handle, *_):
+            seen.append((name, "folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"))
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", synced("fsync"))
+    monkeypatch.setattr(disk_sync.fcntl, "fcntl", synced("F_FULLFSYNC"))
+    monkeypatch.delattr(disk_sync.fcntl, "F_FULLFSYNC", raising=False)
+    return seen
+
+
+def test_a_private_file_and_its_name_are_on_the_disk(tmp_path, calls):
+    """Else a power cut would bring a revoked key back."""
+    write_private(tmp_path / "x", b"new")
+    assert calls == [("fsync", "file"), ("fsync", "folder")]
+
+
+def test_on_macos_the_cache_of_the_disk_is_emptied(tmp_path, calls, monkeypatch):
+    monkeypatch.setattr(disk_sync.fcntl, "F_FULLFSYNC", 51, raising=False)
+    write_private(tmp_path / "x", b"new")
+    assert calls == [("F_FULLFSYNC", "file"), ("F_FULLFSYNC", "folder")]
+
+
+def test_a_file_system_that_cannot_empty_it_is_synced_as_elsewhere(tmp_path, calls, monkeypatch):
+    def refuse(*_):
+        raise OSError(45, "Operation not supported")
+
+    monkeypatch.setattr(disk_sync.fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(disk_sync.fcntl, "fcntl", refuse)
+    write_private(tmp_path / "x", b"new")
+    assert calls == [("fsync", "file"), ("fsync", "folder")]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_problem(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def refuse_folders(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(22, "Invalid argument")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    write_private(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"new"
+
+
+def test_a_full_disk_is_told_and_changes_no_key(file, monkeypatch):
+    token = file.add("bot", ("inference",))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "disk full")))
+    for change in (lambda: file.add("other", ()), lambda: file.revoke("bot")):
+        with pytest.raises(KeysNotSavedError, match=r"disk full.*no key has changed"):
+            change()
+    assert [key.name for key in file.read()] == ["bot"]
+    assert Keyring(file).find(token)
+
+
+def test_a_command_that_cannot_write_says_so_in_one_line(tmp_path):
+    (tmp_path / "home").write_text("no folder")
+    ended = lmx(tmp_path / "home", "key", "add", "bot")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "keys.json cannot be written" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_no_command_ends_with_a_traceback_of_the_system(monkeypatch, capsys):
+    def fail(_arguments):
+        raise PermissionError(13, "Permission denied", "/place")
+
+    monkeypatch.setattr(main, "command_line", fail)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert (ended.value.code, capsys.readouterr().err) == (1, "/place: Permission denied\n")
+
+
 # --- the run file --------------------------------------------------------------------------------
 
 
@@ -181,10 +262,10 @@ def test_a_daemon_is_found_by_its_run_file_while_it_runs(tmp_path):
     config = settings(tmp_path, host="::", port=99, api_key="k")
     with published(tmp_path, running):
         assert mode(tmp_path / "run" / "daemon.json") == 0o600
-        assert find_daemon(config, {}) == ("http://127.0.0.1:7", "t")
-        assert find_daemon(config, {"LMX_API_KEY": "mine"}) == ("http://127.0.0.1:7", "mine")
-        assert find_daemon(config, {"LMX_URL": "http://far:1/"}) == ("http://far:1", "")
-    assert find_daemon(config, {}) == ("http://[::1]:99", "k")
+        assert find_daemon(config, {}) == Address("http://127.0.0.1:7", "t")
+        assert find_daemon(config, {"LMX_API_KEY": "mine"}) == Address("http://127.0.0.1:7", "mine")
+        assert find_daemon(config, {"LMX_URL": "http://far:1/"}) == Address("http://far:1", "")
+    assert find_daemon(config, {}) == Address("http://[::1]:99", "k")
     assert not (tmp_path / "run" / "daemon.json").exists()
 
 
@@ -225,7 +306,7 @@ def test_a_home_that_cannot_be_written_does_not_stop_the_daemon(tmp_path):
     ],
 )
 def test_where_this_machine_reaches_a_server(host, url):
-    assert local_url(host, 1) == url
+    assert local_url("http", host, 1) == url
 
 
 # --- the command, and a daemon that runs ---------------------------------------------------------

@@ -202,7 +202,23 @@ SECRETS = [
     "lmx-{0}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
     "the token hf_{}AbCdEfGh",
     "sk-{}AbCdEfGh",
+    "sk-proj-{}_-AbCdEfGh",
+    "sk-ant-api03-x_-{}AbCdEfGh",
+    "sk-lm-AbCdEfGh:{}AbCdEfGh",
+    "sk-or-v1-{}AbCdEfGh",
+    "gsk_{}AbCdEfGh",
+    "ghu_{}AbCdEfGh",
+    "github_pat_11AAAA_{}AbCdEfGh",
+    "glpat-{}AbCdEfGh",
+    "xoxb-123456789012-{}",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIi{}.AbCdEfGh-_",
+    "lmx serve --api-key {} --verbose",
+    "--api-key={}",
+    "--hf-token '{}'",
+    "['--api-key', '{}', '--port', '1']",
+    "tool --client-secret {}",
 ]
+FORMS = ["AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE", "AIza" + "x" * 35]
 
 
 @pytest.mark.parametrize("text", SECRETS)
@@ -213,9 +229,16 @@ def test_secrets_in_a_text_are_masked(text):
     assert shown.startswith("before ")
 
 
+@pytest.mark.parametrize("secret", FORMS)
+def test_secrets_of_a_fixed_form_are_masked(secret):
+    assert redact(f"before {secret}, after") == f"before {MASK}, after"
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "--max-tokens 5 --parallel 2",
+        "the task-force-of-many-words and sk-learn",
         "POST /v1/chat/completions",
         "http://127.0.0.1:1234/v1 answered 404",
         "max_tokens=5, prompt_tokens: 7, tokens: 3",
@@ -297,7 +320,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path, stderr):
     assert sorted(told) == ["log_file_failed"] + ["thing_happened"] * 3
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+@pytest.mark.linux("/dev/full")
 def test_a_full_disk_costs_one_warning_and_the_file_goes_on_later(tmp_path, stderr):
     """Fault 20, for the log."""
     (tmp_path / "logs").mkdir()

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -69,7 +68,7 @@ def test_assignments_travel_in_one_message(manager, monkeypatch):
     assert sock.recv(4096) == b"READY=1\nSTATUS=fine"
 
 
-@pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="Linux has abstract sockets")
+@pytest.mark.linux("abstract sockets")
 def test_an_abstract_socket(monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(f"\0lmx-test-{os.getpid()}")

@@ -26,8 +26,6 @@ from lmx_kernel.processes.oom_score import raise_oom_score
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel, write_config
 
-has_proc = pytest.mark.skipif(not OOM_SCORE.exists(), reason="no /proc here")
-
 
 @asynccontextmanager
 async def started(folder, *flags, shell="exec", **options):
@@ -53,7 +51,7 @@ async def started(folder, *flags, shell="exec", **options):
 # --- open files ----------------------------------------------------------------------------------
 
 
-@has_proc
+@pytest.mark.linux("limits of another process")
 @pytest.mark.parametrize(("hard", "expected"), [("4096", 2048 + 384), ("1000", 1000)])
 async def test_the_daemon_raises_the_limit_that_launchd_sets(tmp_path, hard, expected):
     async with started(tmp_path, shell=f"ulimit -n {hard}; ulimit -Sn 256; exec") as process:
@@ -92,7 +90,7 @@ def test_a_limit_that_cannot_be_set_is_approached(monkeypatch, most, wanted, exp
 # --- memory --------------------------------------------------------------------------------------
 
 
-@has_proc
+@pytest.mark.linux("oom_score_adj")
 async def test_a_worker_goes_before_the_daemon_when_memory_runs_out(tmp_path):
     async with running_kernel(tmp_path, {"m": FakeModel()}) as running:
         with await running.kernel.generate(ask("m", max_tokens=1)) as answer:
@@ -139,6 +137,7 @@ async def test_a_second_hangup_does_not_cut_the_first_one_short(tmp_path):
         assert await process.wait() == 0
 
 
+@pytest.mark.linux("/proc")
 async def test_nohup_is_respected(tmp_path):
     async with started(tmp_path, shell="trap '' HUP; exec") as process:
         process.send_signal(signal.SIGHUP)
@@ -150,8 +149,6 @@ async def test_nohup_is_respected(tmp_path):
 
 def ignored_signals(pid):
     """Return the signals that a process ignores."""
-    if not Path("/proc/self/status").exists():
-        pytest.skip("no /proc here")
     lines = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
     )

@@ -88,7 +88,10 @@ async def test_what_is_stopped_ends(supervisor):
 async def test_each_task_of_the_daemon_comes_back(tmp_path, supervisor, name):
     async with running_kernel(tmp_path, {"m": FakeModel()}) as running:
         work = background(running.assembly.kernel._booted, running.assembly)
-        assert set(work) == {"rescan", "maintenance", "autoload", "memory guard"}
+        assert set(work) == {
+            *("rescan", "maintenance", "autoload", "memory guard"),
+            "stored answers",
+        }
         begun = asyncio.Queue()
 
         async def noted():

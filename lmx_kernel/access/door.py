@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import attrs
 
-from lmx_kernel.access.keys import Key, Keyring
+from lmx_kernel.access.guesses import WrongKeys
+from lmx_kernel.access.keys import Key, Keyring, weakness
 from lmx_kernel.errors import ForbiddenError, LmxError, UnauthorizedError
 from lmx_kernel.interfaces import ApiSurface, HttpRequest
 
@@ -21,22 +22,48 @@ from lmx_kernel.interfaces import ApiSurface, HttpRequest
 Authorize = Callable[[HttpRequest], str]
 
 UNDECLARED_SCOPE = "admin"  # for surfaces that declare none
+ADMIN_PATHS = frozenset({"/health/status"})  # of no surface; shows processes and all models
 
 
 class UnsafeBindError(Exception):
-    """Other machines could use the server without a key."""
+    """Other machines could use the server without a key, or with one that is easily guessed.
+
+    :ivar key: the key of the section ``server`` that is to be changed.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
-def check_bind(host: str, keys: Keyring) -> None:
-    """Check that a server on ``host`` asks for a key if other machines can reach it.
+class WrongKeyError(UnauthorizedError):
+    """The request came with a key that is none of this server's.
+
+    :ivar pause_s: for how many seconds the answer is to be held back.
+    """
+
+    def __init__(self, pause_s: float) -> None:
+        super().__init__("this is no API key of this server")
+        self.pause_s = pause_s
+
+
+def check_bind(host: str, keys: Keyring, api_key: str = "") -> None:
+    """Check that a server on ``host`` asks for a good key if other machines can reach it.
 
     :param host: the config's ``server.host``.
-    :raises UnsafeBindError: they can, and there is no key.
+    :param api_key: the config's ``server.api_key``.
+    :raises UnsafeBindError: they can, and there is no key, or ``api_key`` is easily guessed.
     """
-    if keys.is_empty and not is_loopback(host):
+    if is_loopback(host):
+        return
+    reach = f"other machines can reach {host or 'every address of this one'}"
+    if keys.is_empty:
         raise UnsafeBindError(
-            f"server.host is {host}, which other machines can reach: make a key with "
-            "`lmx key add NAME`, or set server.api_key (LMX_SERVER_API_KEY)"
+            "host", f"{reach}: make a key with `lmx key add NAME`, or set server.api_key"
+        )
+    if api_key and (why := weakness(api_key)):
+        raise UnsafeBindError(
+            "api_key", f"it is easily guessed ({why}), and {reach}: `lmx key add NAME` makes a key"
         )
 
 
@@ -71,18 +98,23 @@ class Door:
         self._keys = keys
         self._owner = owner
         self._ask_plugins = ask_plugins
+        self._wrong_keys = WrongKeys()
 
     def admit(self, request: HttpRequest) -> str:
         """Return the name of the request's key, "" where none is needed.
 
-        :raises UnauthorizedError: no key, or an unknown one.
+        :raises UnauthorizedError: no key.
+        :raises WrongKeyError: an unknown one.
         :raises ForbiddenError: the key lacks the scope.
         :raises LmxError: a plugin refuses the request.
         """
-        key = self._keys.find(token_of(request.headers))
+        token = token_of(request.headers)
+        key = self._keys.find(token)
         if key is not None:
             self._check_scope(key, request.path)
         elif not (self._is_local and self._keys.is_empty):
+            if token:
+                raise WrongKeyError(self._wrong_keys.note(request.client))
             raise UnauthorizedError("a valid API key is required: send it as a bearer token")
         if key is not None:
             request = attrs.evolve(request, key=key.name)
@@ -91,10 +123,13 @@ class Door:
         return request.key
 
     def _check_scope(self, key: Key, path: str) -> None:
-        surface = self._owner(path)
-        scope = getattr(surface, "scope", UNDECLARED_SCOPE) if surface else ""
-        if not key.may(scope):
+        if not key.may(scope := self._scope(path)):
             raise ForbiddenError(f"this needs a key with the scope {scope}")
+
+    def _scope(self, path: str) -> str:
+        if (surface := self._owner(path)) is not None:
+            return getattr(surface, "scope", UNDECLARED_SCOPE)
+        return UNDECLARED_SCOPE if path in ADMIN_PATHS else ""
 
 
 def token_of(headers: Mapping[str, str]) -> str:

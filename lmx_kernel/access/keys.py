@@ -7,14 +7,17 @@ import hmac
 import re
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import structlog
 from attrs import field, frozen
-from filelock import BaseFileLock, FileLock
+from filelock import FileLock
 
+from lmx_kernel.config.file_state import file_state
 from lmx_kernel.config.private_file import write_private
 from lmx_kernel.errors import InvalidRequestError, LmxError, NotFoundError
 
@@ -22,6 +25,7 @@ FILE, LOCK = "keys.json", "keys.lock"
 EVERY_SCOPE = "*"
 CONFIG, LOCAL = "config", "local"  # names of the keys that stand in no file
 LOOK_S = 1.0  # between two looks at the file
+MIN_CHARS, MIN_DISTINCT = 16, 6  # of a key that somebody made up
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _log = structlog.get_logger(__name__)
@@ -31,6 +35,12 @@ class KeysDamagedError(LmxError):
     """The file of keys cannot be understood, so no key in it is good for anything."""
 
     code = "keys_damaged"
+
+
+class KeysNotSavedError(LmxError):
+    """The file of keys cannot be written; it is as it was."""
+
+    code = "keys_not_saved"
 
 
 @frozen(kw_only=True)
@@ -77,6 +87,7 @@ class KeyFile:
 
         :raises InvalidRequestError: the name is taken, or cannot be one.
         :raises KeysDamagedError: as :meth:`read`.
+        :raises KeysNotSavedError: the disk is full, say.
         """
         if not _NAME.fullmatch(name) or name in (CONFIG, LOCAL):
             raise InvalidRequestError(
@@ -84,7 +95,7 @@ class KeyFile:
                 f"but neither {CONFIG} nor {LOCAL}"
             )
         token = new_token()
-        with self._locked():
+        with self._changing():
             keys = self.read()
             if any(key.name == name for key in keys):
                 raise InvalidRequestError(f"there is a key {name} already: revoke it first")
@@ -96,8 +107,9 @@ class KeyFile:
 
         :raises NotFoundError: there is none of that name.
         :raises KeysDamagedError: as :meth:`read`.
+        :raises KeysNotSavedError: as :meth:`add`.
         """
-        with self._locked():
+        with self._changing():
             keys = self.read()
             left = tuple(key for key in keys if key.name != name)
             if left == keys:
@@ -108,10 +120,17 @@ class KeyFile:
     def _write(self, keys: tuple[Key, ...]) -> None:
         write_private(self.path, msgspec.json.format(msgspec.json.encode(keys)) + b"\n")
 
-    def _locked(self) -> BaseFileLock:
-        """Return a lock that keeps other processes from changing the file."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return FileLock(self.path.with_name(LOCK), mode=0o600)
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep other processes from changing the file meanwhile."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with FileLock(self.path.with_name(LOCK), mode=0o600):
+                yield
+        except OSError as error:
+            raise KeysNotSavedError(
+                f"{self.path} cannot be written ({error.strerror}): no key has changed"
+            ) from error
 
 
 class Keyring:
@@ -151,7 +170,7 @@ class Keyring:
         if now - self._looked_s < LOOK_S:
             return
         self._looked_s = now
-        state = _state(self._file.path)
+        state = file_state(self._file.path)
         if state != self._state:
             self._state = state
             self._read()
@@ -172,6 +191,15 @@ def make_key(name: str, scopes: tuple[str, ...], token: str) -> Key:
     return Key(name=name, scopes=scopes, digest=_digest(token), created=datetime.now(UTC))
 
 
+def weakness(token: str) -> str:
+    """Return why a key that somebody made up is easily guessed, "" if it is not."""
+    if len(token) < MIN_CHARS:
+        return f"fewer than {MIN_CHARS} characters"
+    if len(set(token)) < MIN_DISTINCT:
+        return f"fewer than {MIN_DISTINCT} different characters"
+    return ""
+
+
 def new_token() -> str:
     """Return a token that nobody can guess."""
     return f"lmx-{secrets.token_urlsafe(32)}"
@@ -179,12 +207,3 @@ def new_token() -> str:
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
-
-
-def _state(path: Path) -> object:
-    """Return what changes whenever the file does."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        return error.errno
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino

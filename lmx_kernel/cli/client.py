@@ -9,28 +9,22 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
-from attrs import field, frozen
+from attrs import frozen
 
 from lmx_kernel.config import Settings
-from lmx_kernel.daemon.run_file import find_daemon
+from lmx_kernel.daemon.run_file import Address, find_daemon
 from lmx_kernel.errors import InternalError, LmxError, UnavailableError, from_code
+from lmx_kernel.http.tls import TlsFileError
 from lmx_kernel.kernel.boot import boot
 
 TIMEOUT_S = 30.0
 
-# The daemon is on this machine, or where the user says: no proxy of the environment's.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
 
 @frozen
 class Client:
-    """Asks one daemon; each call blocks, and raises what the daemon refused.
+    """Asks one daemon; each call blocks, and raises what the daemon refused."""
 
-    :ivar url: the daemon's root.
-    """
-
-    url: str
-    _token: str = field(repr=False)
+    _address: Address
 
     @classmethod
     def find(cls, config: Path | None = None) -> Client:
@@ -43,7 +37,7 @@ class Client:
     @classmethod
     def of(cls, settings: Settings) -> Client:
         """Return a client of the daemon that commands talk to with this config."""
-        return cls(*find_daemon(settings))
+        return cls(find_daemon(settings))
 
     def get(self, path: str, **query: Any) -> Any:
         """Ask for something.
@@ -78,19 +72,20 @@ class Client:
         query: str = "",
         timeout_s: float | None = TIMEOUT_S,
     ) -> Any:
-        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
-        url = self.url + quote(path) + query
+        address = self._address
+        headers = {"authorization": f"Bearer {address.token}"} if address.token else {}
+        url = address.url + quote(path) + query
         request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
         try:
-            with _opener.open(request, timeout=timeout_s) as response:
+            with address.open(request, timeout_s) as response:
                 return msgspec.json.decode(response.read())
         except urllib.error.HTTPError as error:
             with error:
                 raise _refusal(error.code, error.read()) from None
-        except OSError as error:
+        except (OSError, TlsFileError) as error:
             reason = getattr(error, "reason", error)
             raise UnavailableError(
-                f"no daemon answers at {self.url} ({reason}); start one with `lmx serve`"
+                f"no daemon answers at {address.url} ({reason}); start one with `lmx serve`"
             ) from None
 
 

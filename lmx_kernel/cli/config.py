@@ -16,7 +16,9 @@ app = App(name="config", help="Look at the config.")
 @app.command
 def check(config: ConfigPath = None) -> None:
     """Check the config; exit 78 and say every problem if it is wrong."""
-    boot(config)
+    from lmx_kernel.daemon.checks import check_server  # noqa: PLC0415 - the others need no TLS
+
+    check_server(boot(config))
     console.print("The config is fine.")
 
 

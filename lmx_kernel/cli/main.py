@@ -30,6 +30,8 @@ def main() -> None:
         _fail(str(error), ExitStatus.CONFIG)
     except LmxError as error:
         _fail(error.message, 1)
+    except OSError as error:  # a full disk, say, or a folder of somebody else
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
 
 
 def command_line(arguments: Sequence[str]) -> App:

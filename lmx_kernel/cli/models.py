@@ -33,7 +33,7 @@ def ls(config: ConfigPath = None, as_json: AsJson = False) -> None:
             card.quantization or "-",
             str(card.context_length),
             card.backend,
-            card.problem or "ok",
+            card.problem or (f"ok, but {card.warning}" if card.warning else "ok"),
         )
     console.print(
         table if table.row_count else "No models found. `lmx doctor` says where I looked."

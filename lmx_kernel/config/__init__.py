@@ -24,7 +24,7 @@ import attrs
 from cattrs.errors import CattrsError
 
 from lmx_kernel.config.service_variables import service_variables
-from lmx_kernel.config.strict import STRICT, Fault, find_faults, unknown
+from lmx_kernel.config.strict import STRICT, Fault, entries_field, find_faults, unknown
 from lmx_kernel.config.toml_lines import Key, key_lines, nearest_line, statement_ends
 from lmx_kernel.interfaces import SettingsSection
 
@@ -190,6 +190,25 @@ def structure(
     return Settings(document.home, structured)
 
 
+def config_error(document: Document, faults: Iterable[Fault]) -> ConfigError:
+    """Return the error for faults that were found after the config was structured.
+
+    :param faults: keys, from the name of the section on, and what is wrong with each.
+    """
+    return ConfigError(_problems(document, {}, faults))
+
+
+def refuse(
+    document: Document, key: Key, why: str, kind: type[ConfigError] = ConfigError
+) -> ConfigError:
+    """Return the error for a value that has the right type and cannot be used all the same.
+
+    :param key: such as ``("server", "tls_cert")``.
+    """
+    variables = _variables(document.environ, [str(key[0])])
+    return kind(_problems(document, variables, [(key, why)]))
+
+
 # --- the file ------------------------------------------------------------------------------------
 
 
@@ -240,6 +259,8 @@ def _variables(environ: Mapping[str, str], sections: Iterable[str]) -> dict[Key,
 
 
 def _table(document: Document, variables: Mapping[Key, str], section: str, cls: type) -> Any:
+    if entries_field(cls) is not None:
+        return document.tables.get(section, [])
     table = document.tables.get(section, {})
     if not isinstance(table, dict):
         return table
@@ -294,7 +315,7 @@ def _named(tables: Any, key: Key) -> str:
         except (KeyError, IndexError, TypeError):
             break
         if isinstance(part, int) and isinstance(tables, dict):
-            names.append(tables.get("name"))
+            names.append(tables.get("name") or tables.get("match"))
     suffix = "".join(f' ("{name}")' for name in names if isinstance(name, str) and name)
     return f"{_dotted(key)}{suffix}"
 

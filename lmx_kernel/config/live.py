@@ -10,7 +10,7 @@ from cattrs import unstructure
 from cattrs.errors import CattrsError
 
 from lmx_kernel.config import Settings, is_live
-from lmx_kernel.config.strict import STRICT, find_faults, unknown
+from lmx_kernel.config.strict import STRICT, entries_field, find_faults, unknown
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.interfaces import SettingsSection
 
@@ -24,7 +24,7 @@ def show(settings: Settings, sections: Iterable[SettingsSection], *, only_live: 
         section.name: {
             field.name: _shown(field, getattr(settings.get(section.cls), field.name))
             for field in attrs.fields(section.cls)
-            if not only_live or is_live(field)
+            if not only_live or (is_live(field) and entries_field(section.cls) is None)
         }
         for section in sections
     }
@@ -47,6 +47,9 @@ def change(
     for name, values in wanted.items():
         if name not in classes:
             problems.append(f"{name}: {unknown('section', name, classes)}")
+            continue
+        if entries_field(classes[name]) is not None:
+            problems.append(f"{name}: only the file changes these tables")
             continue
         found = _structure(name, classes[name], values, problems)
         try:

@@ -6,9 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
+from lmx_kernel.config.disk_sync import sync_file, sync_folder
+
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace ``path`` atomically, with mode 0600: a reader sees the old file or the new one.
+    """Replace ``path`` atomically, with mode 0600: a reader sees the old file or the new one, and
+    the new one survives a power cut.
 
     :raises OSError: it cannot be written; nothing has changed.
     """
@@ -18,8 +21,9 @@ def write_private(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)

@@ -18,6 +18,12 @@ from cattrs.gen import make_dict_structure_fn
 
 from lmx_kernel.config.toml_lines import Key
 
+ENTRIES = {"entries": True}
+"""Metadata of the only field of a section that is written as tables, ``[[section]]``."""
+
+REST = {"rest": True}
+"""Metadata of a field that takes the keys of a table that the class does not have."""
+
 Fault = tuple[Key, str]
 Hook = Callable[[Any, Any], Any]
 _WORDS = {
@@ -81,9 +87,36 @@ def _mapping(kind: Any, converter: Converter) -> Hook:
 
 def _class(cls: Any, converter: Converter) -> Hook:
     fields = [field for field in attrs.fields(attrs.resolve_types(cls)) if field.init]
+    if (entries := entries_field(cls)) is not None:
+        return _entries(cls, entries, converter)
     hooks: dict[str, Any] = {f.name: override(struct_hook=_field(f, converter)) for f in fields}
     make = make_dict_structure_fn(cls, converter, **hooks)
-    return lambda value, _: make(_expect(value, dict), cls)
+    rest = next((f.name for f in fields if REST.items() <= f.metadata.items()), None)
+    if rest is None:
+        return lambda value, _: make(_expect(value, dict), cls)
+    known = {f.name for f in fields} - {rest}
+    return lambda value, _: make(_set_apart(_expect(value, dict), known, rest), cls)
+
+
+def entries_field(cls: Any) -> Any:
+    """Return the field of a section that is written as tables; None if it is one table."""
+    fields = attrs.fields(cls)
+    return next((f for f in fields if ENTRIES.items() <= f.metadata.items()), None)
+
+
+def _entries(cls: Any, entries: Any, converter: Converter) -> Hook:
+    def structure_entries(value: Any, _: Any) -> Any:
+        if isinstance(value, dict):
+            raise ValueError("expected tables with two brackets, [[...]], found one table")
+        return cls(**{entries.name: converter.structure(value, entries.type)})
+
+    return structure_entries
+
+
+def _set_apart(table: dict[str, Any], known: set[str], rest: str) -> dict[str, Any]:
+    """Return ``table`` with the keys that are not ``known`` in a table ``rest``."""
+    others = {key: value for key, value in table.items() if key not in known}
+    return {key: table[key] for key in table.keys() & known} | {rest: others}
 
 
 def _field(field: Any, converter: Converter) -> Hook:

@@ -28,6 +28,7 @@ def background(booted: Booted, assembly: Assembly) -> dict[str, Callable[[], Awa
     work: dict[str, Callable[[], Awaitable[None]]] = {
         "rescan": partial(rescan, assembly.catalogue, settings),
         "maintenance": assembly.lifecycle.run_maintenance,
+        "stored answers": assembly.kernel.stored_answers.run,
         "autoload": partial(autoload, assembly, settings, booted.verdict),
     }
     if settings.get(MemorySettings).guard:
@@ -46,7 +47,8 @@ async def autoload(assembly: Assembly, settings: Settings, verdict: BootVerdict)
     """Load what the config wants from the start, one after the other. What was loading when an
     earlier run ended badly is left out: it may be why.
     """
-    for name in () if verdict.safe_mode else settings.get(ModelSettings).autoload:
+    wanted = [*settings.get(ModelSettings).autoload, *assembly.kernel.model_settings.autoload()]
+    for name in () if verdict.safe_mode else dict.fromkeys(wanted):
         await _log_failure(_load(assembly.catalogue, assembly.lifecycle, name, verdict.suspects))
 
 

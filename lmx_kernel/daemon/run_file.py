@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -18,6 +19,7 @@ from attrs import field, frozen
 from lmx_kernel.config import Settings
 from lmx_kernel.config.private_file import write_private
 from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.http.tls import TlsFileError, pinned_context
 
 FILE = Path("run", "daemon.json")
 ANSWER_S = 2.0
@@ -30,65 +32,108 @@ class Running:
 
     :ivar url: its root, as this machine reaches it.
     :ivar token: has every scope for as long as this daemon runs.
+    :ivar certificate: the file of its certificate, None if it speaks plain HTTP.
     """
 
     url: str
     pid: int
     token: str = field(repr=False)
+    certificate: Path | None = None
 
 
-def find_daemon(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """Return the URL of the daemon that commands talk to, and a token for it ("" for none).
+@frozen
+class Address:
+    """Where a daemon is asked.
+
+    :ivar url: its root.
+    :ivar token: "" for none.
+    :ivar certificate: the file of the one certificate that is trusted, None for any that is signed
+        by an authority of this machine.
+    """
+
+    url: str
+    token: str = field(repr=False)
+    certificate: Path | None = None
+
+    def open(self, request: urllib.request.Request, timeout_s: float | None) -> Any:
+        """Return the response to ``request``, which is never sent to a proxy: the daemon is on this
+        machine, or where the user says.
+
+        :raises OSError: as :func:`urllib.request.urlopen`.
+        :raises TlsFileError: the certificate cannot be read.
+        """
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if self.certificate is not None:
+            context = pinned_context(self.certificate)
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        return urllib.request.build_opener(*handlers).open(request, timeout=timeout_s)
+
+
+def find_daemon(settings: Settings, environ: Mapping[str, str] = os.environ) -> Address:
+    """Return where the daemon is that commands talk to.
 
     ``LMX_URL`` and ``LMX_API_KEY`` name one elsewhere; else it is the one that runs here, or the
     one that the config would start.
     """
     server, running = settings.get(ServerSettings), read(settings.home)
     if url := environ.get("LMX_URL", "").rstrip("/"):  # a token of ours is no business of others
-        return url, environ.get("LMX_API_KEY", "")
+        return Address(url, environ.get("LMX_API_KEY", ""))
+    key = environ.get("LMX_API_KEY")
     if running is not None:
-        return running.url, environ.get("LMX_API_KEY") or running.token
-    return local_url(server.host, server.port), environ.get("LMX_API_KEY") or server.api_key
+        return Address(running.url, key or running.token, running.certificate)
+    url = local_url(server.scheme, server.host, server.port)
+    return Address(url, key or server.api_key, server.tls_cert)
 
 
 def answers(running: Running) -> bool:
     """Return whether the daemon lets its own token in, within seconds. Blocks meanwhile."""
-    request = urllib.request.Request(  # noqa: S310 - the URL is of http, from the owner's own file
+    request = urllib.request.Request(  # noqa: S310 - the URL is of http(s), from the owner's own file
         f"{running.url}/health/status", headers={"authorization": f"Bearer {running.token}"}
     )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    address = Address(running.url, running.token, running.certificate)
     try:
-        with opener.open(request, timeout=ANSWER_S) as response:
+        with address.open(request, ANSWER_S) as response:
             return bool(response.status == HTTPStatus.OK)
-    except (OSError, HTTPException):
+    except (OSError, HTTPException, TlsFileError):
         return False
 
 
-def local_url(host: str, port: int) -> str:
+def local_url(scheme: str, host: str, port: int) -> str:
     """Return where this machine reaches a server that listens on ``host``."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return url_of(host, port)
+    return url_of(scheme, host, port)
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(scheme: str, host: str, port: int) -> str:
     """Return the URL of a server on ``host``, IPv6 addresses in brackets."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def read(home: Path) -> Running | None:
     """Return the daemon that runs with this folder, or None."""
     try:
-        running = msgspec.json.decode((home / FILE).read_bytes(), type=Running)
+        running = msgspec.json.decode((home / FILE).read_bytes(), type=Running, dec_hook=_path)
     except (OSError, ValueError):
         return None
-    return running if psutil.pid_exists(running.pid) else None
+    return running if _may_exist(running.pid) else None
+
+
+def _may_exist(pid: int) -> bool:
+    try:
+        return psutil.pid_exists(pid)
+    except (psutil.Error, OSError):  # no /proc, for one; who asks the daemon will find out
+        return True
+
+
+def _path(_kind: type, text: Any) -> Path:
+    return Path(text)
 
 
 @contextmanager
 def published(home: Path, running: Running) -> Iterator[None]:
     """Tell other processes of the same user of a daemon; it serves all the same if that fails."""
     try:
-        write_private(home / FILE, msgspec.json.encode(running))
+        write_private(home / FILE, msgspec.json.encode(running, enc_hook=str))
     except OSError as error:
         _log.warning("run_file_failed", reason=error.strerror)
     try:

@@ -75,10 +75,16 @@ async def serve(
         _announce(booted, assembly, server.port)
         await stop.wait()
         notify("STOPPING=1")
-        assembly.kernel.begin_drain()
         supervisor.stop(*tasks)  # or one would load a model meanwhile
+        await _begin_drain(assembly)
         await _first(server.drain(settings.drain_s), now.wait())
         await _end(server, assembly)
+
+
+async def _begin_drain(assembly: Assembly) -> None:
+    """Begin nothing new. What is computed in the background goes on when LMX is started again."""
+    assembly.kernel.begin_drain()
+    await assembly.kernel.stored_answers.suspend()
 
 
 async def _end(server: HttpServer, assembly: Assembly) -> None:
@@ -87,11 +93,17 @@ async def _end(server: HttpServer, assembly: Assembly) -> None:
     await server.drain(LAST_WORDS_S)
     await server.stop()
     await assembly.jobs.close()
+    await assembly.kernel.stored_answers.close()
 
 
 def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:
-    url = local_url(booted.settings.get(ServerSettings).host, port)
-    running = Running(url=url, pid=os.getpid(), token=keys.local_token)
+    server = booted.settings.get(ServerSettings)
+    running = Running(
+        url=local_url(server.scheme, server.host, port),
+        pid=os.getpid(),
+        token=keys.local_token,
+        certificate=server.tls_cert,
+    )
     return published(booted.settings.home, running)
 
 
@@ -140,8 +152,8 @@ async def _first(*waits: Awaitable[object]) -> None:
 
 def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
     """Tell whoever started the daemon, and the service manager, where it is and what to try."""
-    host = booted.settings.get(ServerSettings).host
-    url = url_of(host, port)
+    server = booted.settings.get(ServerSettings)
+    url = url_of(server.scheme, server.host, port)
     models = [card.id for card in assembly.catalogue.cards if not card.problem]
     lines = [f"LMX {__version__} serves on {url}"]
     if booted.verdict.safe_mode:
@@ -152,6 +164,6 @@ def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
     surfaces = assembly.kernel.surfaces
     if not surfaces:
         lines.append("No API plugin is active: only /health answers.")
-    lines += [surface.example(url, models[0]) for surface in surfaces if models]
+    lines += filter(None, (surface.example(url, models[0]) for surface in surfaces if models))
     print("\n".join(lines), flush=True)  # noqa: T201 - for whoever started the daemon
     notify("READY=1", f"STATUS=serves on port {port}")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import uvloop
 
-from lmx_kernel.access.door import UnsafeBindError, check_bind
-from lmx_kernel.access.keys import KeyFile, Keyring
 from lmx_kernel.config import ConfigError, ConfigMissingError, find_home
 from lmx_kernel.daemon import liveness
+from lmx_kernel.daemon.checks import check_server
 from lmx_kernel.daemon.exit_status import ExitStatus
 from lmx_kernel.daemon.home_lock import HomeInUseError, locked_home
 from lmx_kernel.daemon.open_files import raise_file_limit
@@ -23,18 +22,18 @@ from lmx_kernel.daemon.run_file import answers, local_url, read
 from lmx_kernel.daemon.sd_notify import is_journal, notify, watchdog_s
 from lmx_kernel.daemon.serve import NAME, serve
 from lmx_kernel.http.app import RouteClashError
+from lmx_kernel.http.connection_limits import files_wanted
 from lmx_kernel.http.port import AddressNotReadyError, ListenError, PortInUseError, greeting_at
-from lmx_kernel.http.protocol import POLITE_CONNECTIONS
-from lmx_kernel.http.server import FILES_FOR_OTHERS
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.kernel.boot import boot
 from lmx_kernel.kernel.safe_mode import CrashLoopGuard
 from lmx_kernel.observe.log import empty_full_output
 from lmx_kernel.plugins.manager import RequiredPluginError, RequiredPluginLateError
+from lmx_kernel.processes.thread_stacks import set_thread_stacks
 
 MAX_OUTPUT_BYTES = 1024 * 1024  # of a supervisor's file, at the start
 NOT_YET = (AddressNotReadyError, ConfigMissingError, RequiredPluginLateError)
-REFUSALS = (ConfigError, RequiredPluginError, UnsafeBindError, RouteClashError, ListenError)
+REFUSALS = (ConfigError, RequiredPluginError, RouteClashError, ListenError)
 
 
 def run(config: Path | None = None, *, is_supervised: bool = False) -> ExitStatus:
@@ -44,6 +43,7 @@ def run(config: Path | None = None, *, is_supervised: bool = False) -> ExitStatu
         own, as launchd has not.
     """
     home = find_home()
+    set_thread_stacks()
     if is_supervised:
         empty_full_output(sys.stderr.fileno(), MAX_OUTPUT_BYTES)
     status = _attempt(home, config, is_supervised=is_supervised)
@@ -70,10 +70,9 @@ def _attempt(home: Path, config: Path | None, *, is_supervised: bool) -> ExitSta
                 return _beside_another(home, config, error)
             quiet = is_supervised or is_journal(sys.stderr.fileno())
             booted = boot(config, guard.begin(), log_to_file=True, is_supervised=quiet)
+            keys = check_server(booted)
             server = booted.settings.get(ServerSettings)
-            keys = Keyring(KeyFile(booted.settings.home), server.api_key)
-            check_bind(server.host, keys)
-            raise_file_limit(server.max_connections + POLITE_CONNECTIONS + FILES_FOR_OTHERS)
+            raise_file_limit(files_wanted(server.max_connections))
             uvloop.run(serve(booted, guard, keys, needs_liveness=needs_liveness))
     except REFUSALS as error:
         guard.withdraw()
@@ -106,7 +105,7 @@ def _beside_another(home: Path, config: Path | None, error: HomeInUseError) -> E
     server, running = boot(config).settings.get(ServerSettings), read(home)
     if running is None or not answers(running):
         text = f"{error}, and does not answer: it starts, stops or is stuck."
-    elif running.url == local_url(server.host, server.port):
+    elif running.url == local_url(server.scheme, server.host, server.port):
         print(f"{NAME} serves at {running.url} already: nothing to do.")  # noqa: T201
         notify("READY=1", "STATUS=another LMX of this home serves")  # or it would be a failure
         return ExitStatus.OK

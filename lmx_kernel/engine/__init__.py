@@ -15,6 +15,7 @@ Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon
 from lmx_kernel.engine.protocol import (
     Engine,
     EngineStats,
+    LongSteps,
     Output,
     Progress,
     ProgressCallback,
@@ -29,6 +30,7 @@ from lmx_kernel.engine.protocol import (
 __all__ = [
     "Engine",
     "EngineStats",
+    "LongSteps",
     "Output",
     "Progress",
     "ProgressCallback",

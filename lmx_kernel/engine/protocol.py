@@ -16,7 +16,9 @@ from lmx_kernel.types import EngineLimits, Sampling
 
 
 class ProgressCallback(Protocol):
-    """Called while a model loads. Silence for long is a hang."""
+    """Called while a model loads. A load that reports nothing for long, reads nothing and computes
+    nothing is given up.
+    """
 
     def __call__(self, share: float, doing: str = "") -> None:
         """Report progress.
@@ -90,6 +92,8 @@ class Sequence:
     :param sampling: its seed is always set.
     :param logprobs: None, or how many alternatives beside the chosen token.
     :param mask: which tokens it may have, after the ``produced`` ones; None for any.
+    :param cache_space: what is computed for one sequence may serve another one of the same space,
+        and no others: neither when it is kept, nor while it runs, nor in :class:`Progress`.
     """
 
     id: int
@@ -98,6 +102,7 @@ class Sequence:
     sampling: Sampling
     logprobs: int | None = None
     mask: TokenMask | None = None
+    cache_space: str = ""
 
 
 @frozen
@@ -194,8 +199,9 @@ class Engine(Protocol):
     def step(self) -> Step:
         """Advance everything once: a bounded piece of prefill, one decode of the whole batch.
 
-        Takes a fraction of a second, since cancelling and joining happen between steps. The first
-        sequence that was added always advances, so that the batch as a whole cannot get stuck.
+        Takes a fraction of a second, since cancelling and joining happen between steps; an engine
+        whose steps may take many seconds implements :class:`LongSteps` too. The first sequence that
+        was added always advances, so that the batch as a whole cannot get stuck.
         """
         ...
 
@@ -220,4 +226,24 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free everything."""
+        ...
+
+
+@runtime_checkable
+class LongSteps(Protocol):
+    """An engine that says from within a long call that it computes, or it may be taken for hung.
+
+    Without it the kernel sees the CPU time of the process and the bytes that it reads. These allow
+    an engine of this process several times its longest step so far.
+    """
+
+    def pulse(self) -> int | None:
+        """Return a number that changes whenever a call of the engine has come further.
+
+        Called by another thread during such a call, so it must not wait for it. Native code that
+        holds the interpreter's lock cannot be asked.
+
+        :returns: None where a device computes that cannot be asked: the kernel then allows several
+            times the longest step so far, though the process does nothing.
+        """
         ...

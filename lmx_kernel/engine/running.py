@@ -72,6 +72,11 @@ class RunningSequence:
         return self.request.mask
 
     @property
+    def cache_space(self) -> str:
+        """Whose sequences it may share computed tokens with."""
+        return self.request.cache_space
+
+    @property
     def alternatives(self) -> int | None:
         """How many likely tokens to report beside each chosen one; None for no logprobs at all."""
         return self.request.logprobs
@@ -204,15 +209,16 @@ class RunningSet(Generic[S]):
         return prompts if self._turn % 2 else sorted(prompts, key=lambda one: one.pending)
 
     def older_prompts(self, new: S) -> Iterator[tuple[S, int]]:
-        """Yield the prompts still being computed that came before ``new``, and how many tokens each
-        shares with it; never all of them, since the last one's logits are needed.
+        """Yield the prompts of the same cache space still being computed that came before ``new``,
+        and how many tokens each shares with it; never all of them, since the last one's logits are
+        needed.
 
         Waiting for one of these is safe: the oldest prompt never waits.
         """
         for other in self:
             if other is new:
                 return
-            if other.in_prefill:
+            if other.in_prefill and other.cache_space == new.cache_space:
                 yield other, min(common(new.tokens, other.tokens), len(new.tokens) - 1)
 
     # --- trouble

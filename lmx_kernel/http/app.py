@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import falcon
 import falcon.asgi
+from falcon.routing import CompiledRouter
 
 from lmx_kernel.http.exceptions import FalconError
+from lmx_kernel.http.header_switch import header_switch
 from lmx_kernel.http.health import Health
-from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.interfaces import ApiSurface, HeaderRouted
 
 _FIELD_NAME = re.compile(r"{\w+")
 
@@ -20,26 +23,57 @@ class RouteClashError(ValueError):
     """Two surfaces want the same path."""
 
 
+class HeadRouter(CompiledRouter):
+    """Answers HEAD wherever it answers GET (RFC 9110, 9.1). The body is left out by falcon, which
+    does not begin a stream either.
+    """
+
+    def map_http_methods(self, resource: object, **kwargs: Any) -> dict[str, Any]:
+        """Return the methods that a resource takes, with what handles each."""
+        methods: dict[str, Any] = dict(super().map_http_methods(resource, **kwargs))
+        if "GET" in methods:
+            methods.setdefault("HEAD", methods["GET"])
+        return methods
+
+
 def build_app(surfaces: Iterable[ApiSurface], health: Health) -> falcon.asgi.App[Any, Any]:
     """Return the app that serves ``surfaces``. It raises all errors: :class:`Shell` renders them.
 
     :raises RouteClashError: names both surfaces.
     """
-    app = falcon.asgi.App()
+    app = falcon.asgi.App(router=HeadRouter())
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, _raise)
     app.add_error_handler(falcon.HTTPError, _raise_out_of_falcon)
     routes = [("health", path, resource) for path, resource in health.resources().items()]
-    for surface in sorted(surfaces, key=lambda surface: surface.name):
+    surfaces = sorted(surfaces, key=lambda surface: surface.name)
+    for surface in surfaces:
         routes += [(surface.name, template, resource) for template, resource in surface.routes()]
+    by_header = _header_routes(surfaces)
     owners: dict[str, str] = {}
     for name, template, resource in routes:
-        shape = _FIELD_NAME.sub("{", template.rstrip("/"))
+        shape = _shape(template)
         if shape in owners:
             raise RouteClashError(f"{template} is a path of both {owners[shape]} and {name}.")
         owners[shape] = name
-        _add(app, name, template, resource, owners)
+        served = header_switch(resource, by_header[shape]) if shape in by_header else resource
+        _add(app, name, template, served, owners)
     return app
+
+
+def _shape(template: str) -> str:
+    """Return a template without the names of its fields."""
+    return _FIELD_NAME.sub("{", template.rstrip("/"))
+
+
+def _header_routes(surfaces: Iterable[ApiSurface]) -> Mapping[str, Mapping[str, object]]:
+    """Return by shape and header the resources that take a path's requests with that header."""
+    found: defaultdict[str, dict[str, object]] = defaultdict(dict)
+    for surface in surfaces:
+        if isinstance(surface, HeaderRouted):
+            for template, resource in surface.header_routes():
+                found[_shape(template)][surface.header] = resource
+    return found
 
 
 def _add(

@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from lmx_kernel.errors import PayloadTooLargeError, RequestTimeoutError, UnavailableError
+from lmx_kernel.http.exceptions import UnsupportedMediaTypeError
 from lmx_kernel.http.settings import ServerSettings
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 LARGE_BYTES = 256 * 1024
 PACE_S = 0.002  # between two reads of large bodies, all of them together
+IDENTITY = "identity"  # the only content coding that is understood: the body as it is
 UNDECLARED_SHARE = 8  # bodies of undeclared length get this fraction: they may well be endless
 
 
@@ -51,6 +53,7 @@ class Body:
         self._receive = receive
         self._is_declared = "transfer-encoding" not in headers
         self._length = int(headers.get("content-length", 0))
+        self._coding = headers.get("content-encoding", IDENTITY)
         self._parts: list[bytes] = []
         self._held_bytes = 0
         self.is_complete = self._is_declared and self._length == 0
@@ -62,7 +65,13 @@ class Body:
         :raises RequestTimeoutError: the body took longer than ``body_timeout_s``.
         :raises UnavailableError: no room beside the other bodies in flight.
         :raises ClientLeftError: the client left.
+        :raises UnsupportedMediaTypeError: the body is compressed (RFC 9110, 15.5.16).
         """
+        if self._coding.strip().lower() != IDENTITY and not self.is_complete:
+            raise UnsupportedMediaTypeError(
+                f"Bodies with content-encoding {self._coding} are not understood: "
+                "send the body as it is, without this header."
+            )
         self._check(self._length)
         self._budget.check(self._length, is_declared=self._is_declared)
         if self.is_complete:

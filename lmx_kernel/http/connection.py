@@ -18,15 +18,22 @@ IGNORE_S = 0.002  # between two reads of what refused clients still send, all of
 class Connections(ServerState):
     """uvicorn's record of what is open.
 
-    :ivar none_open: set while nothing is.
+    :ivar handshakes: connections whose TLS handshake is not complete.
+    :ivar none_open: set while nothing else is open.
     :ivar parting: how many were refused and are kept a little for the client to read why.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.parting = 0
+        self.handshakes: set[Connection] = set()
         self.none_open = asyncio.Event()
         self.none_open.set()
+
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self.connections) + len(self.handshakes)
 
 
 class Connection(HttpToolsProtocol):
@@ -44,6 +51,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._all.handshakes.discard(self)
         self._all.none_open.clear()
         size, patience_s = transport.get_write_buffer_size, self._settings.write_timeout_s
         self._stall = StallWatch(self.loop, patience_s, size, self._cut_stalled)
@@ -86,7 +94,8 @@ class Connection(HttpToolsProtocol):
         self._is_deaf = self._is_parting = True
         self._all.parting += 1
         if not self.transport.is_closing():
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # not with TLS
+                self.transport.write_eof()
             self.flow.resume_reading()
         self._deadline.set(PART_S, self.transport.abort)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
-from attrs import define, field
+from attrs import define, evolve, field
 
+from lmx_kernel.access.keys import LOCAL
 from lmx_kernel.interfaces import Answer, HttpRequest
-from lmx_kernel.types import Route
+from lmx_kernel.types import GenerationRequest, Route
 
 
 @define
@@ -17,10 +22,12 @@ class RequestContext:
     :ivar request: what authorisers and routers see of it.
     :ivar answers: the answers it started, and how it came to their models. None when the request's
         line of log is written: what it started may outlive it.
+    :ivar number: no other HTTP request of this process has it.
     """
 
     request: HttpRequest
     answers: list[tuple[Answer, Route]] | None = field(factory=list)
+    number: int = field(factory=partial(next, itertools.count(1)))
 
 
 current: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)
@@ -30,6 +37,36 @@ def caller() -> HttpRequest | None:
     """Return the HTTP request that is being served; None for work that the kernel does itself."""
     context = current.get()
     return context.request if context else None
+
+
+def with_caller(request: GenerationRequest, *, share_prefixes: bool) -> GenerationRequest:
+    """Return ``request`` with the caller and the cache space that the HTTP request being served
+    gives it; unchanged where there is none, for work that the kernel or a plugin does itself.
+
+    The local key counts as none: without further keys its owner is one of those who need no key.
+
+    :param share_prefixes: all callers have one cache space.
+    """
+    context = current.get()
+    if context is None:
+        return request
+    key = "" if context.request.key == LOCAL else context.request.key
+    return evolve(
+        request,
+        caller=key or f"#{context.number}",  # the name of a key cannot begin with #
+        cache_space="" if share_prefixes else key,
+    )
+
+
+@contextmanager
+def noting_no_answers() -> Iterator[None]:
+    """Leave the answers that are started meanwhile out of what is noted of the HTTP request."""
+    context = current.get()
+    token = current.set(evolve(context, answers=None) if context else None)
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 def note_answer(answer: Answer, route: Route) -> None:

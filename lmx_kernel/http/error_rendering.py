@@ -42,9 +42,15 @@ class ErrorRenderer:
     def __init__(self, surfaces: SurfaceTable) -> None:
         self._surfaces = surfaces
 
-    def render(self, error: LmxError, path: str) -> ErrorReply:
-        """Return the answer for ``error`` of a request to ``path`` ("" when it is not known)."""
-        body = msgspec.json.encode(self._shape(error, path))
+    def render(
+        self, error: LmxError, path: str, request_headers: Mapping[str, str] | None = None
+    ) -> ErrorReply:
+        """Return the answer for ``error`` of a request.
+
+        :param path: "" when it is not known.
+        :param request_headers: with names in lower case; None when they are not known.
+        """
+        body = msgspec.json.encode(self._shape(error, path, request_headers or {}))
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
@@ -54,8 +60,10 @@ class ErrorRenderer:
             headers.append((b"retry-after", b"%d" % seconds))
         return ErrorReply(error.status, headers, body)
 
-    def _shape(self, error: LmxError, path: str) -> Mapping[str, Any]:
-        if (surface := self._surfaces.owner(path)) is not None:
+    def _shape(
+        self, error: LmxError, path: str, request_headers: Mapping[str, str]
+    ) -> Mapping[str, Any]:
+        if (surface := self._surfaces.answering(path, request_headers)) is not None:
             try:
                 return surface.render_error(error)
             except Exception:  # noqa: BLE001  a plugin's: the client gets the default shape

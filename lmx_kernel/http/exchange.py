@@ -126,7 +126,9 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.body.release()
             self.response.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
+            # Clients look for the id under either name.
+            ids = [(name, self.id.encode()) for name in (b"x-request-id", b"request-id")]
+            headers = [*message.get("headers", ()), *ids]
             headers += [*self.extra_headers, *self._route_headers()]
             message = {**message, "headers": headers}
         else:

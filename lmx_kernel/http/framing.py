@@ -4,14 +4,21 @@ front of the server might disagree (request smuggling).
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Sequence
 
 import httptools
 
 from lmx_kernel.errors import InvalidRequestError
 
+MAX_PORT = 65535
+
 Headers = Sequence[tuple[bytes, bytes]]
 
+_HOST = re.compile(
+    rb"(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|[\w.-]{1,255})(?::(?P<port>\d{0,5}))?", re.ASCII
+)
 _UPGRADE = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -44,10 +51,23 @@ def _wrong_length(version: str, headers: Headers) -> str | None:
 
 
 def _wrong_host(version: str, headers: Headers) -> str | None:
-    count = len(_values(headers, b"host"))
-    if count > 1 or (count == 0 and version == "1.1"):
+    hosts = _values(headers, b"host")
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
         return "Exactly one host header is needed."
+    if hosts and not _is_host(hosts[0].strip()):
+        return "The host header must be a name or an address, with or without a port."
     return None
+
+
+def _is_host(value: bytes) -> bool:
+    """Return whether this is a name or an IP literal with an optional port (RFC 9110, 7.2)."""
+    found = _HOST.fullmatch(value)
+    if found is None or int(found["port"] or 0) > MAX_PORT:
+        return False
+    try:
+        return found["ipv6"] is None or bool(ipaddress.IPv6Address(found["ipv6"].decode()))
+    except ValueError:
+        return False
 
 
 def _values(headers: Headers, wanted: bytes) -> list[bytes]:

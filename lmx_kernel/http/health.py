@@ -51,5 +51,3 @@ class _Page:
     async def on_get(self, _req: Request, resp: Response) -> None:
         status, page = self._content()
         send(resp, page, status)
-
-    on_head = on_get

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 
 import msgspec
@@ -91,15 +94,28 @@ def listen(host: str, port: int) -> socket.socket:
 
 def find_listener(port: int) -> int | None:
     """Return the id of the process that listens on ``port``, None if that cannot be seen."""
-    try:
-        connections = psutil.net_connections("tcp")
-    except (psutil.Error, OSError):
-        return None
-    for connection in connections:
+    for connection, pid in _connections():
         here = connection.laddr
         if connection.status == psutil.CONN_LISTEN and here and here.port == port:
-            return connection.pid
+            return pid
     return None
+
+
+def _connections() -> Iterator[tuple[Any, int | None]]:
+    """Yield the connections that can be seen, with the id of their process."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            yield connection, connection.pid
+    except (psutil.Error, OSError):  # macOS tells all of them to root only
+        yield from _own_connections()
+
+
+def _own_connections() -> Iterator[tuple[Any, int]]:
+    with suppress(psutil.Error, OSError):
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                for connection in process.net_connections("tcp"):
+                    yield connection, process.pid
 
 
 def greeting_at(host: str, port: int) -> Greeting | None:
@@ -110,7 +126,15 @@ def greeting_at(host: str, port: int) -> Greeting | None:
 
 
 def _get_root(host: str, port: int) -> Greeting | None:
-    connection = HTTPConnection(host, port, timeout=GREETING_S)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # it is only asked what it says it is
+    context.verify_mode = ssl.CERT_NONE
+    plain = HTTPConnection(host, port, timeout=GREETING_S)
+    tls = HTTPSConnection(host, port, timeout=GREETING_S, context=context)
+    return _greeting_on(plain) or _greeting_on(tls)
+
+
+def _greeting_on(connection: HTTPConnection) -> Greeting | None:
     try:
         connection.request("GET", "/", headers={"host": "localhost"})
         response = connection.getresponse()

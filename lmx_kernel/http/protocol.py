@@ -18,12 +18,11 @@ from lmx_kernel.errors import (
 )
 from lmx_kernel.http.access_line import printable
 from lmx_kernel.http.connection import Connection, Connections
+from lmx_kernel.http.connection_limits import ConnectionLimits
 from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.exchange import CUT, PART, new_request_id
 from lmx_kernel.http.framing import check_framing, without_upgrade
 from lmx_kernel.http.settings import ServerSettings
-
-POLITE_CONNECTIONS = 256  # so many beyond the cap get an error; more are closed without one
 
 _log = structlog.get_logger("lmx.http")
 
@@ -42,11 +41,11 @@ class HttpConnection(Connection):
         connections: Connections,
         settings: ServerSettings,
         renderer: ErrorRenderer,
-        max_connections: int,
+        limits: ConnectionLimits,
     ) -> None:
         super().__init__(config, connections, settings)
         self._renderer = renderer
-        self._max_connections = max_connections
+        self._limits = limits
         self.url = b""
         self._is_idle = True
         self._has_head = False
@@ -55,8 +54,8 @@ class HttpConnection(Connection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        excess = len(self.connections) - self._max_connections
-        if excess > POLITE_CONNECTIONS:
+        excess = self._all.count - self._limits.served
+        if excess > self._limits.refused:
             transport.abort()
         elif excess > 0:
             self._refuse(UnavailableError("Too many connections.", retry_after_s=1))

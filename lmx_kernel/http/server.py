@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 from uvicorn import Config
 
 from lmx_kernel.http.connection import Connections
+from lmx_kernel.http.connection_limits import ConnectionLimits
 from lmx_kernel.http.port import BACKLOG, listen
 from lmx_kernel.http.protocol import HttpConnection
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
+from lmx_kernel.http.tls import ServerCertificate
+from lmx_kernel.http.tls_listener import TlsListener
 
 STOP_S = 2.0  # for handlers to tidy up once their clients are cut off
-FILES_FOR_OTHERS = 128  # models, workers, logs
 
 
 class HttpServer:
@@ -34,7 +36,7 @@ class HttpServer:
         self._shell = shell
         self._connections = Connections()
         self._socket: socket.socket | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener: asyncio.Server | TlsListener | None = None
         self._clock: asyncio.TimerHandle | None = None
         self.port = settings.port
 
@@ -50,18 +52,22 @@ class HttpServer:
         return self._socket
 
     async def start(self) -> None:
-        """Serve from now on; :meth:`bind` first if that was not done."""
+        """Serve from now on; :meth:`bind` first if that was not done.
+
+        :raises TlsFileError: the certificate cannot be used.
+        """
         sock = self._socket or self.bind()
-        config = _uvicorn_config(self._settings, self._shell)
-        limit = _max_connections(self._settings)
+        settings, connections = self._settings, self._connections
+        config = _uvicorn_config(settings, self._shell)
+        limits = ConnectionLimits.of_process(settings.max_connections)
+        make = partial(HttpConnection, config, connections, settings, self._shell.renderer, limits)
         self._tick()
-        self._listener = await asyncio.get_running_loop().create_server(
-            lambda: HttpConnection(
-                config, self._connections, self._settings, self._shell.renderer, limit
-            ),
-            sock=sock,
-            backlog=BACKLOG,
-        )
+        if settings.tls_cert is not None:
+            certificate = ServerCertificate(settings.tls_cert, settings.tls_key)
+            self._listener = TlsListener(sock, certificate, connections, settings, limits, make)
+        else:
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(make, sock=sock, backlog=BACKLOG)
 
     async def drain(self, timeout_s: float) -> bool:
         """Take nothing new and let running answers finish.
@@ -98,6 +104,7 @@ class HttpServer:
     def _stop_listening(self) -> None:
         if self._listener is not None:
             self._listener.close()
+            self._listener = None
         if self._socket is not None:
             self._socket.close()
 
@@ -123,10 +130,3 @@ def _uvicorn_config(settings: ServerSettings, app: Any) -> Config:
     )
     config.load()
     return config
-
-
-def _max_connections(settings: ServerSettings) -> int:
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return settings.max_connections
-    return min(settings.max_connections, max(16, files - FILES_FOR_OTHERS))

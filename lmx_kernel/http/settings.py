@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from attrs import field, frozen, validators
 
 KIB = 1024
 MIB = 1024 * KIB
+
+
+def _absolute(_section: object, _attribute: Any, value: Path | None) -> None:
+    """Refuse a path that means another file in each folder that a command is called in."""
+    if value is not None and not value.is_absolute():
+        raise ValueError(f"expected a path that begins with / or ~, found {str(value)!r}")
 
 
 @frozen(kw_only=True)
@@ -17,15 +26,21 @@ class ServerSettings:
     :ivar host: address or name to listen on; ``::`` takes IPv4 as well.
     :ivar port: TCP port; 0 picks a free one (tests).
     :ivar api_key: the key that clients must show; empty asks for none.
+    :ivar tls_cert: PEM file with the certificate, followed by those that signed it; the server
+        speaks https then. None is http.
+    :ivar tls_key: PEM file with the certificate's key; None if ``tls_cert`` has it.
     :ivar allowed_hosts: names under which it may be asked, besides those of this machine itself; on
         an address that others can reach, none means any.
     :ivar allowed_origins: web pages that may ask, such as ``https://chat.lan``; ``*`` for all. Its
         own pages always may.
+    :ivar share_prefixes: what was computed for the prompt of one key serves those of all keys, who
+        can tell from the time and the figures of their answers what the others have sent.
     :ivar max_body_bytes: longest body of one request.
     :ivar max_bodies_bytes: most bytes held for bodies of all requests that are not answered yet;
         an eighth of it for bodies that come without a declared length.
     :ivar max_header_bytes: longest request line and headers of one request.
-    :ivar header_timeout_s: from connecting (later: from the first byte) to the end of the headers.
+    :ivar header_timeout_s: from connecting (later: from the first byte) to the end of the headers;
+        with TLS, a handshake may take as long before.
     :ivar body_timeout_s: from the end of the headers to the end of the body.
     :ivar keep_alive_s: how long an idle connection stays open between requests.
     :ivar max_connections: more connections than this are answered 503; fewer if the process may
@@ -37,8 +52,11 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = field(default=1234, validator=[validators.ge(0), validators.le(65535)])
     api_key: str = field(default="", repr=False)
+    tls_cert: Path | None = field(default=None, validator=_absolute)
+    tls_key: Path | None = field(default=None, validator=_absolute)
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    share_prefixes: bool = False
     max_body_bytes: int = field(default=16 * MIB, validator=validators.gt(0))
     max_bodies_bytes: int = field(default=256 * MIB, validator=validators.gt(0))
     max_header_bytes: int = field(default=64 * KIB, validator=validators.ge(KIB))
@@ -48,3 +66,8 @@ class ServerSettings:
     max_connections: int = field(default=2048, validator=validators.gt(0))
     write_timeout_s: float = field(default=60.0, validator=validators.gt(0))
     drain_s: float = field(default=30.0, validator=validators.ge(0))
+
+    @property
+    def scheme(self) -> str:
+        """What the server's URL begins with."""
+        return "https" if self.tls_cert else "http"

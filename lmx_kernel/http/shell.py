@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import sleep
 
 import structlog
 
-from lmx_kernel.access.door import Authorize
+from lmx_kernel.access.door import Authorize, WrongKeyError
 from lmx_kernel.errors import ForbiddenError, LmxError, UnavailableError
 from lmx_kernel.http.body import BodyBudget, ClientLeftError, Receive
 from lmx_kernel.http.error_rendering import ErrorRenderer, ErrorReply
@@ -55,7 +56,7 @@ class Shell:
             if is_preflight(request.method, request.headers):
                 await exchange.answer(ErrorReply(204, preflight(request.headers), b""), {})
             else:
-                self._check_access(exchange)
+                await self._check_access(exchange)
                 await exchange.run(self.app)
         except ClientLeftError:
             pass
@@ -73,13 +74,16 @@ class Shell:
             raise UnavailableError("The server is stopping.", retry_after_s=5)
         exchange.extra_headers = self._origins.check(exchange.request.headers)
 
-    def _check_access(self, exchange: Exchange) -> None:
+    async def _check_access(self, exchange: Exchange) -> None:
         """Refuse the request if it may not have its path."""
         request = exchange.request
         if request.path in OPEN_PATHS and request.method in ("GET", "HEAD"):
             return
         try:
             exchange.note_key(self._authorize(request))
+        except WrongKeyError as error:
+            await sleep(error.pause_s)
+            raise
         except LmxError:
             raise
         except Exception:  # noqa: BLE001  a plugin's: fails closed
@@ -96,5 +100,5 @@ class Shell:
         request = exchange.request
         if fault.error.status == 401 and "text/html" in request.headers.get("accept", ""):
             exchange.extra_headers.append(ASK_FOR_KEY)
-        answer = self.renderer.render(fault.error, request.path)
+        answer = self.renderer.render(fault.error, request.path, request.headers)
         await exchange.answer(answer, fault.headers, close=self.is_draining)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
-from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.interfaces import ApiSurface, HeaderRouted
+
+_FIELD = re.compile(r"{[^}]*}")
 
 
 class SurfaceTable:
@@ -23,6 +26,11 @@ class SurfaceTable:
         self.surfaces = tuple(surfaces)
         longest_first = sorted(self.surfaces, key=lambda one: (-len(one.prefix), one.name))
         self._by_prefix = [(surface.prefix.rstrip("/"), surface) for surface in longest_first]
+        self._by_header = [
+            (surface.header, _pattern(surface), surface)
+            for surface in self.surfaces
+            if isinstance(surface, HeaderRouted)
+        ]
 
     def owner(self, path: str) -> ApiSurface | None:
         """Return the surface that ``path`` belongs to: the one with the longest prefix."""
@@ -30,3 +38,19 @@ class SurfaceTable:
             if path == prefix or path.startswith(prefix + "/"):
                 return surface
         return None
+
+    def answering(self, path: str, headers: Mapping[str, str]) -> ApiSurface | None:
+        """Return the surface whose shape an answer has: the owner of ``path``, unless the request
+        has the header of another one that answers there.
+        """
+        for header, pattern, surface in self._by_header:
+            if header in headers and pattern.fullmatch(path):
+                return surface
+        return self.owner(path)
+
+
+def _pattern(surface: HeaderRouted) -> re.Pattern[str]:
+    """Return what matches the paths that a surface shares with others."""
+    templates = [template for template, _ in surface.header_routes()]
+    parts = [".+".join(map(re.escape, _FIELD.split(template))) for template in templates]
+    return re.compile("|".join(parts))

@@ -2,6 +2,7 @@
 interface of the kernel that plugins call (:class:`Kernel`).
 """
 
+from lmx_kernel.interfaces.answer import Answer
 from lmx_kernel.interfaces.backend import (
     Backend,
     ModelSource,
@@ -17,10 +18,10 @@ from lmx_kernel.interfaces.job import (
     ReusableJobKind,
 )
 from lmx_kernel.interfaces.kernel import (
-    Answer,
     Jobs,
     Kernel,
 )
+from lmx_kernel.interfaces.model_settings import ModelSettingsStore, ModelSettingsView
 from lmx_kernel.interfaces.plugin import (
     Finding,
     Monitor,
@@ -39,8 +40,10 @@ from lmx_kernel.interfaces.status import (
     ModelFigures,
     ModelStatus,
 )
+from lmx_kernel.interfaces.stored_answer import StoredAnswer, StoredAnswers
 from lmx_kernel.interfaces.surface import (
     ApiSurface,
+    HeaderRouted,
     HttpRequest,
     Operation,
 )
@@ -52,6 +55,7 @@ __all__ = [
     "ApiSurface",
     "Backend",
     "Finding",
+    "HeaderRouted",
     "HttpRequest",
     "Job",
     "JobError",
@@ -61,6 +65,8 @@ __all__ = [
     "Kernel",
     "KernelStatus",
     "ModelFigures",
+    "ModelSettingsStore",
+    "ModelSettingsView",
     "ModelSource",
     "ModelState",
     "ModelStatus",
@@ -74,4 +80,6 @@ __all__ = [
     "Router",
     "RoutingContext",
     "SettingsSection",
+    "StoredAnswer",
+    "StoredAnswers",
 ]

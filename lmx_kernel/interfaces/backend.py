@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
+from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 
 
 class Backend(Protocol):
@@ -43,9 +43,9 @@ class Backend(Protocol):
         """
         ...
 
-    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
-        """Return the memory of the device that models are loaded into; None if that is the
-        machine's own memory. Called in a thread, at the start.
+    def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
+        """Return the memory of the device that models are loaded into; None if they may use all of
+        the machine's. Called in a thread, at the start.
         """
         ...
 

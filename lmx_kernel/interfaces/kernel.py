@@ -2,81 +2,31 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from lmx_kernel.events import Observer
+from lmx_kernel.interfaces.answer import Answer
 from lmx_kernel.interfaces.job import Job, JobKind
+from lmx_kernel.interfaces.model_settings import ModelSettingsStore
 from lmx_kernel.interfaces.plugin import PluginStatus
 from lmx_kernel.interfaces.status import KernelStatus, ModelStatus
+from lmx_kernel.interfaces.stored_answer import StoredAnswers
 from lmx_kernel.interfaces.surface import ApiSurface, HttpRequest
 from lmx_kernel.types import (
     Admission,
+    DeletedModel,
     EmbeddingInput,
     Embeddings,
-    Event,
     GenerationRequest,
     LoadOverrides,
     ModelCard,
     Route,
-    Usage,
 )
 
 T = TypeVar("T")
-
-
-class Answer(ABC):
-    """The events of an answer, for one reader.
-
-    Use it as a context manager: leaving it cancels what still runs.
-
-    :ivar id: unique, for logs and headers.
-    :ivar model: the catalogue id of the model that answers.
-    :ivar outcome: ``ok``, ``cancelled`` or an error's code; None while it runs.
-    """
-
-    id: str
-    model: str
-    outcome: str | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        event = await self.next()
-        assert event is not None
-        return event
-
-    @abstractmethod
-    async def next(self, timeout_s: float | None = None) -> Event | None:
-        """Return the next event, or None if none came within ``timeout_s``.
-
-        :raises LmxError: the answer failed.
-        :raises StopAsyncIteration: it is complete.
-        """
-
-    @abstractmethod
-    def usage(self) -> Usage:
-        """Return its tokens and times so far."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Cancel what still runs. Has no effect after the end."""
 
 
 class Jobs(Protocol):
@@ -161,6 +111,21 @@ class Kernel(Protocol):
         """The jobs: long work that survives a restart."""
         ...
 
+    @property
+    def model_settings(self) -> ModelSettingsStore:
+        """The settings of each model, and the names by which clients may ask for it."""
+        ...
+
+    @property
+    def stored_answers(self) -> StoredAnswers:
+        """The answers that are kept, or computed in the background."""
+        ...
+
+    @property
+    def caller(self) -> HttpRequest | None:
+        """The HTTP request that is being served; None for work that the kernel does itself."""
+        ...
+
     def settings(self, cls: type[T]) -> T:
         """Return the section of the config whose class is ``cls``."""
         ...
@@ -240,11 +205,20 @@ class Kernel(Protocol):
         """
         ...
 
-    async def delete(self, name: str) -> ModelCard:
-        """Delete a model from disk.
+    def keep(self, model: str, ttl_s: float | None) -> None:
+        """Change for how long a loaded model stays without a request; this load only. Has no effect
+        if it is not loaded.
+
+        :param model: its catalogue id.
+        :param ttl_s: unload it after this many seconds without a request; None never does.
+        """
+        ...
+
+    async def delete(self, name: str) -> DeletedModel:
+        """Delete a model's own files from disk, and return what was left beside them.
 
         :raises ModelNotFoundError: names the models there are.
-        :raises ConflictError: it is loaded.
+        :raises ConflictError: it is loaded, or another model that has one of its files is.
         :raises ForbiddenError: it is in a folder that belongs to another program.
         """
         ...

@@ -71,6 +71,8 @@ class KernelStatus:
     :ivar memory_observed_bytes: the last measured memory of all workers.
     :ivar memory_pressure: ease, soft or hard.
     :ivar disk_free_bytes: where LMX keeps its own files.
+    :ivar stored_answers: how many answers are kept for later requests.
+    :ivar background_answers: how many of them are computed at the moment.
     """
 
     version: str
@@ -85,3 +87,5 @@ class KernelStatus:
     memory_observed_bytes: int
     memory_pressure: str
     disk_free_bytes: int
+    stored_answers: int = 0
+    background_answers: int = 0

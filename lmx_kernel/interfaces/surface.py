@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -36,8 +36,9 @@ class Operation:
     :param result: the attrs class (or any type that JSON can express) of a successful response.
     :param status: of a successful response.
     :param accepted: the type of a response with status 202, if there may be one: work continues.
-    :param streams: whether the response is, or may be, a stream of server-sent events.
-    :param event: the type of the JSON in each of these events.
+    :param streams: whether the response is, or may be, a stream.
+    :param event: the type of the JSON in each of its events or lines.
+    :param stream_type: the stream's content type.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Operation:
     accepted: Any = None
     streams: bool = False
     event: Any = None
+    stream_type: str = "text/event-stream"
 
 
 class ApiSurface(Protocol):
@@ -78,5 +80,21 @@ class ApiSurface(Protocol):
         ...
 
     def example(self, url: str, model: str) -> str:
-        """Return an example for a shell, for the server at ``url`` and one of its models."""
+        """Return an example for a shell, for the server at ``url`` and one of its models;
+        "" for none.
+        """
+        ...
+
+
+@runtime_checkable
+class HeaderRouted(Protocol):
+    """An HTTP dialect that answers paths of other dialects too, where a request has its header.
+
+    :ivar header: the header's name, in lower case.
+    """
+
+    header: str
+
+    def header_routes(self) -> Iterable[tuple[str, object]]:
+        """Return pairs of a falcon URI template and the resource for requests with the header."""
         ...

@@ -27,6 +27,7 @@ from lmx_kernel.interfaces import Report
 from lmx_kernel.processes.child import ChildProcess, describe_exit, module_command
 from lmx_kernel.processes.lifeline import die_with_parent, watch_lifeline
 from lmx_kernel.processes.oom_score import raise_oom_score
+from lmx_kernel.processes.thread_stacks import set_thread_stacks
 
 LINE_BYTES = 2**24
 STOP_S = 3.0
@@ -145,6 +146,7 @@ class _Reporter:
 def main() -> None:
     """Run the function that the command line names."""
     die_with_parent()
+    set_thread_stacks()
     raise_oom_score()
     reporter = _Reporter(os.dup(1))
     os.dup2(2, 1)  # what libraries print is no message

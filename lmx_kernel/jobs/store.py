@@ -1,16 +1,17 @@
-"""Jobs on disk: one table in an SQLite file in WAL mode, so a power cut tears nothing."""
+"""Jobs on disk: one table in an SQLite file."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from lmx_kernel.config.private_database import open_database
 from lmx_kernel.interfaces import Job
 
+FILE = Path("state", "jobs.db")  # in LMX's own folder
 log = structlog.get_logger(__name__)
 
 _SCHEMA = """
@@ -21,15 +22,11 @@ CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, created_at REAL NOT NULL, 
 class JobStore:
     """Keeps each job as JSON. Used from one thread at a time.
 
-    :param path: of the file; it and its folder are made when they are missing.
+    :param path: of the file; see :func:`open_database`.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.execute(_SCHEMA)
+        self._database = open_database(path, _SCHEMA)
 
     def read(self) -> list[Job]:
         """Return all jobs that can be read, oldest first."""

@@ -10,18 +10,23 @@ from lmx_kernel.config import Settings
 from lmx_kernel.http.context import caller
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.jobs.jobs import Jobs
+from lmx_kernel.jobs.store import FILE as JOBS_FILE
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.extensions import Extensions
-from lmx_kernel.kernel.facade import KernelFacade, Observation
-from lmx_kernel.memory.budget import MemorySettings, free_bytes
+from lmx_kernel.kernel.facade import KernelFacade, ModelParts, Observation
+from lmx_kernel.kernel.model_settings import ModelSettingsEditor
+from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.memory.ledger import Ledger
+from lmx_kernel.memory.machine import free_bytes
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.models.saved_settings import SavedSettings, saved_file
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import log_event
 from lmx_kernel.observe.statistics import Statistics
 from lmx_kernel.routing.placement import Placement
+from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.lifecycle import Lifecycle
 
 
@@ -43,11 +48,18 @@ class Assembly:
 def scan(booted: Booted) -> Catalogue:
     """Return the models on disk, for commands that need no daemon."""
     plugins, settings = booted.plugins, booted.settings
-    catalogue = Catalogue(
-        partial(plugins.model_sources, settings), partial(plugins.backends, settings)
-    )
+    backends = Backends(partial(plugins.backends, settings), booted.sections, settings)
+    effective = EffectiveSettings(settings, backends, SavedSettings(saved_file(settings.home)))
+    catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all, effective)
     catalogue.scan()
     return catalogue
+
+
+def make_backends(booted: Booted) -> Backends:
+    """Return the backends of all plugins."""
+    return Backends(
+        partial(booted.plugins.backends, booted.settings), booted.sections, booted.settings
+    )
 
 
 def assemble(booted: Booted) -> Assembly:
@@ -55,23 +67,24 @@ def assemble(booted: Booted) -> Assembly:
     settings, plugins = booted.settings, booted.plugins
     statistics = Statistics()
     bus = Bus(plugins.observers(), log_event, statistics.on_event)
-    backends = Backends(partial(plugins.backends, settings), booted.sections, settings)
-    catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all)
-    ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.device_bytes), free_bytes)
-    lifecycle = Lifecycle(settings, ledger, backends, bus.publish)
+    backends = make_backends(booted)
+    saved = SavedSettings(saved_file(settings.home))
+    effective = EffectiveSettings(settings, backends, saved)
+    catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all, effective)
+    ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.devices), free_bytes)
+    lifecycle = Lifecycle(settings, ledger, backends, effective, saved, bus.publish)
     guard = _make_guard(settings, lifecycle, bus)
-    jobs = Jobs(settings.home / "state" / "jobs.db", bus.publish, catalogue.refresh)
+    jobs = Jobs(settings.home / JOBS_FILE, bus.publish, catalogue.refresh)
     placement = Placement(
-        settings, catalogue, lifecycle, statistics, lambda: guard.level.value, caller
+        settings, catalogue, lifecycle, effective, statistics, lambda: guard.level.value, caller
     )
     bus.add_listener(placement.on_event)
     extensions = Extensions(booted, catalogue, lifecycle, placement, bus)
     surfaces = SurfaceTable()
+    models = ModelSettingsEditor(catalogue, lifecycle, effective, saved, backends)
     kernel = KernelFacade(
         booted,
-        catalogue,
-        lifecycle,
-        placement,
+        ModelParts(catalogue, lifecycle, placement, models),
         extensions,
         jobs,
         surfaces,

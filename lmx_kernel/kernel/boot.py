@@ -10,25 +10,40 @@ from pathlib import Path
 import structlog
 from attrs import frozen
 
-from lmx_kernel.config import Document, Settings, read_config, structure
+from lmx_kernel.config import (
+    ConfigError,
+    Document,
+    Settings,
+    config_error,
+    read_config,
+    refuse,
+    structure,
+)
+from lmx_kernel.config.toml_lines import Key
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import PluginState, SettingsSection
+from lmx_kernel.kernel.model_table_checks import faults_of_tables, is_foreign
 from lmx_kernel.kernel.safe_mode import NORMAL, BootVerdict
 from lmx_kernel.memory.budget import MemorySettings
+from lmx_kernel.models.backends import Backends
+from lmx_kernel.models.model_table import ModelTables
 from lmx_kernel.observe.log import LogSettings, configure
 from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.routing.decide import RoutingSettings
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
+from lmx_kernel.stored.settings import StoredAnswerSettings
 
 KERNEL_SECTIONS = (
     SettingsSection("log", LogSettings),
     SettingsSection("memory", MemorySettings),
+    SettingsSection("model", ModelTables),
     SettingsSection("models", ModelSettings),
     SettingsSection("plugins", PluginSettings),
     SettingsSection("queue", QueueSettings),
     SettingsSection("routing", RoutingSettings),
     SettingsSection("server", ServerSettings),
+    SettingsSection("stored_answers", StoredAnswerSettings),
 )
 FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in ("log", "plugins"))
 log = structlog.get_logger(__name__)
@@ -59,10 +74,18 @@ class Booted:
         document = self.read()
         ignored = _ignored(document, self.plugins, self.verdict)
         fresh = structure(document, self.sections, ignored=ignored)
+        _check_tables(document, fresh, self.plugins, self.sections)
         waiting = []
         for section in self.sections:
             waiting += self.settings.adopt(section, fresh.get(section.cls))
         return waiting
+
+    def refuse(self, key: Key, why: str, kind: type[ConfigError] = ConfigError) -> ConfigError:
+        """Return the error for a value of the config that cannot be used, with its place there.
+
+        :param key: such as ``("server", "tls_cert")``.
+        """
+        return refuse(self.read(), key, why, kind)
 
 
 def boot(
@@ -98,7 +121,29 @@ def boot(
     sections = [*KERNEL_SECTIONS, *plugins.settings_sections()]
     ignored = _ignored(document, plugins, verdict)
     settings = structure(document, sections, ignored=ignored)
+    _check_tables(document, settings, plugins, sections)
     return Booted(settings, plugins, sections, read, verdict)
+
+
+def _check_tables(
+    document: Document, settings: Settings, plugins: Plugins, sections: list[SettingsSection]
+) -> None:
+    """Check the tables ``[[model]]`` as far as that needs the backends. What belongs to none of
+    them is not refused while a plugin is not active: it may be that one's.
+
+    :raises ConfigError: with every problem.
+    """
+    tables = settings.get(ModelTables).tables
+    if not tables:
+        return
+    backends = Backends(partial(plugins.backends, settings), sections, settings)
+    faults = list(faults_of_tables(tables, backends))
+    is_complete = all(status.state is PluginState.ACTIVE for status in plugins.statuses)
+    foreign = [] if is_complete else [fault for fault in faults if is_foreign(fault)]
+    for problem in config_error(document, foreign).problems:
+        log.warning("model_setting_ignored", problem=str(problem))
+    if len(faults) > len(foreign):
+        raise config_error(document, [fault for fault in faults if fault not in foreign])
 
 
 def _ignored(document: Document, plugins: Plugins, verdict: BootVerdict) -> Collection[str]:

@@ -16,7 +16,8 @@ from lmx_kernel.config import ConfigError
 from lmx_kernel.config.live import change, show
 from lmx_kernel.errors import ConflictError, InvalidRequestError, LmxError, UnavailableError
 from lmx_kernel.events import Observer, RequestRefused, Stopping
-from lmx_kernel.http.context import note_answer
+from lmx_kernel.http.context import caller, note_answer, with_caller
+from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import (
     ApiSurface,
@@ -29,9 +30,11 @@ from lmx_kernel.interfaces import (
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.extensions import Extensions
+from lmx_kernel.kernel.model_settings import ModelSettingsEditor
 from lmx_kernel.kernel.status import free_disk_bytes, kernel_status, model_status
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.models.real_files import real_files
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import LogSettings, set_level
 from lmx_kernel.observe.statistics import Statistics
@@ -39,8 +42,10 @@ from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.stored.store import AnswerStore
 from lmx_kernel.types import (
     Admission,
+    DeletedModel,
     Embedded,
     EmbeddingInput,
     EmbeddingPrompt,
@@ -64,15 +69,23 @@ class Observation:
     guard: Guard
 
 
+@frozen
+class ModelParts:
+    """The parts that know models, load them, choose between them and have their settings."""
+
+    catalogue: Catalogue
+    lifecycle: Lifecycle
+    placement: Placement
+    settings: ModelSettingsEditor
+
+
 class KernelFacade(Kernel):
     """Implements :class:`lmx_kernel.interfaces.Kernel` by passing calls on to its parts."""
 
     def __init__(
         self,
         booted: Booted,
-        catalogue: Catalogue,
-        lifecycle: Lifecycle,
-        placement: Placement,
+        models: ModelParts,
         extensions: Extensions,
         jobs: Jobs,
         surfaces: SurfaceTable,
@@ -80,15 +93,17 @@ class KernelFacade(Kernel):
     ) -> None:
         self._booted = booted
         self._settings = booted.settings
-        self._catalogue = catalogue
-        self._lifecycle = lifecycle
-        self._placement = placement
+        self._catalogue = models.catalogue
+        self._lifecycle = models.lifecycle
+        self._placement = models.placement
+        self._model_settings = models.settings
         self._extensions = extensions
         self._jobs = jobs
         self._surfaces = surfaces
         self._bus = observation.bus
         self._statistics = observation.statistics
         self._guard = observation.guard
+        self._stored = AnswerStore(booted.settings, self.generate)
         self._draining = False
         self._started_at = time.monotonic()
 
@@ -112,6 +127,18 @@ class KernelFacade(Kernel):
     @property
     def jobs(self) -> Jobs:
         return self._jobs
+
+    @property
+    def model_settings(self) -> ModelSettingsEditor:
+        return self._model_settings
+
+    @property
+    def stored_answers(self) -> AnswerStore:
+        return self._stored
+
+    @property
+    def caller(self) -> HttpRequest | None:
+        return caller()
 
     def settings(self, cls: type[T]) -> T:
         return self._settings.get(cls)
@@ -166,6 +193,7 @@ class KernelFacade(Kernel):
         self._check_running()
         card = await self._catalogue.find_fresh(name, backend)
         instance = await self._lifecycle.load(card, overrides)
+        await self._model_settings.keep_load(card.id, overrides)
         return model_status(instance, self._statistics)
 
     async def unload(self, name: str, reason: str = "asked") -> str:
@@ -174,7 +202,10 @@ class KernelFacade(Kernel):
         await self._lifecycle.unload(model, reason)
         return model
 
-    async def delete(self, name: str) -> ModelCard:
+    def keep(self, model: str, ttl_s: float | None) -> None:
+        self._lifecycle.keep(model, ttl_s)
+
+    async def delete(self, name: str) -> DeletedModel:
         return await self._catalogue.delete(name, self._check_unloaded)
 
     async def admission(
@@ -190,14 +221,14 @@ class KernelFacade(Kernel):
 
     def configure(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
         change(self._settings, self._booted.sections, wanted)
-        set_level(self._settings.get(LogSettings).level)
+        self._put_in_force()
 
     async def reload_config(self) -> list[str]:
         try:
             waiting = await asyncio.to_thread(self._booted.reload)
         except ConfigError as error:
             raise InvalidRequestError(error.one_line()) from error
-        set_level(self._settings.get(LogSettings).level)
+        self._put_in_force()
         return waiting
 
     # --- plugins ---
@@ -233,6 +264,8 @@ class KernelFacade(Kernel):
             safe_mode=self._booted.verdict.safe_mode,
             memory_pressure=self._guard.level.value,
             disk_free_bytes=free_disk_bytes(self.home),
+            stored_answers=self._stored.count,
+            background_answers=self._stored.running,
         )
 
     # --- inside ---
@@ -241,15 +274,34 @@ class KernelFacade(Kernel):
         if self._draining:
             raise UnavailableError("the server is stopping", retry_after_s=5)
 
+    def _put_in_force(self) -> None:
+        """Pass on new values of the config to what keeps some."""
+        set_level(self._settings.get(LogSettings).level)
+        self._model_settings.put_in_force()
+
     def _check_unloaded(self, card: ModelCard) -> None:
-        instance = self._lifecycle.instances.get(card.id)
-        if instance is not None and instance.state not in (State.ABSENT, State.COOLING):
-            raise ConflictError(f"{card.id} is loaded; unload it first")
+        """Check that no worker has one of a model's files, by whatever id it was loaded.
+
+        :raises ConflictError: one has.
+        """
+        files = real_files(card)
+        for instance in self._lifecycle.instances.values():
+            if instance.state in (State.ABSENT, State.COOLING):
+                continue
+            if instance.model == card.id:
+                raise ConflictError(f"{card.id} is loaded; unload it first")
+            if files & real_files(instance.spec.card):
+                raise ConflictError(
+                    f"{card.id} has files of {instance.model}, which is loaded; unload that first"
+                )
 
     async def _submit(self, request: GenerationRequest) -> LiveAnswer:
-        def take(card: ModelCard) -> LiveAnswer:
+        share_prefixes = self._settings.get(ServerSettings).share_prefixes
+        request = with_caller(request, share_prefixes=share_prefixes)
+
+        def take(card: ModelCard, name: str) -> LiveAnswer:
             _check_capable(card, request)
-            return self._lifecycle.submit(card, request)
+            return self._lifecycle.submit(card, self._model_settings.complete(request, card, name))
 
         answer, route = await self._placement.place(request, take)
         note_answer(answer, route)

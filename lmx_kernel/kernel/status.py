@@ -9,11 +9,12 @@ from typing import Any
 
 from lmx_kernel import __version__
 from lmx_kernel.interfaces import KernelStatus, ModelStatus
-from lmx_kernel.memory.budget import machine_bytes
+from lmx_kernel.memory.machine import machine_bytes
 from lmx_kernel.observe.statistics import Statistics
 from lmx_kernel.routing.wait import expected_wait_s
 from lmx_kernel.runtime.instance import Instance
 from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.runtime.tenure import stays_s
 
 
 def kernel_status(lifecycle: Lifecycle, statistics: Statistics, **others: Any) -> KernelStatus:
@@ -49,7 +50,7 @@ def model_status(instance: Instance, statistics: Statistics) -> ModelStatus:
         waiting=instance.requests.waiting,
         wait_s=expected_wait_s(instance, statistics.throughput(instance.model)),
         pinned=instance.pinned,
-        ttl_s=instance.ttl_s,
+        ttl_s=stays_s(instance.ttl_s, instance.kept),
         expires_in_s=instance.expires_in_s(time.monotonic()),
         memory_bytes=instance.memory_bytes,
         observed_bytes=instance.observed_bytes,

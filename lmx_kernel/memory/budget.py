@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 
-import psutil
 from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
+from lmx_kernel.memory.machine import machine_bytes
+from lmx_kernel.types import DeviceMemory
 
-CGROUP = Path("/sys/fs/cgroup")
-CGROUP_LIMITS = (CGROUP / "memory.max", CGROUP / "memory" / "memory.limit_in_bytes")
 SHARE = validators.and_(validators.ge(0.0), validators.lt(1.0))
 
 
@@ -19,7 +18,8 @@ class MemorySettings:
     """Section ``[memory]``.
 
     :ivar budget_bytes: what all models together may use; 0 is the memory of the machine (or of
-        this container, or of the device that models are loaded into), less the reserve.
+        this container, or of the device that models are loaded into), less the reserve. Of a
+        device that shares the machine's memory it is at most what the system lets it use.
     :ivar reserve_share: the share of the machine that is left to everything else, 0..1.
     :ivar guard: measure what workers really use, and enforce the following limits.
     :ivar soft_share: above this share of the budget no new request starts, and caches are freed;
@@ -35,42 +35,16 @@ class MemorySettings:
     soft_free_share: float = field(default=0.04, validator=SHARE, metadata=LIVE)
     hard_free_share: float = field(default=0.02, validator=SHARE, metadata=LIVE)
 
-    def resolve(self, device_bytes: int | None = None) -> int:
+    def resolve(self, devices: Iterable[DeviceMemory] = ()) -> int:
         """Return the budget in bytes.
 
-        :param device_bytes: the memory of the device that models are loaded into, if it has any.
+        :param devices: those that models are loaded into; the smallest counts.
         """
-        whole = min(machine_bytes(), device_bytes or machine_bytes())
-        return self.budget_bytes or int(whole * (1 - self.reserve_share))
+        sizes = [self._less_reserve(machine_bytes())]
+        for device in devices:
+            size = device.size_bytes
+            sizes.append(size if device.is_shared else self._less_reserve(size))
+        return self.budget_bytes or min(sizes)
 
-
-def machine_bytes() -> int:
-    """Return the memory of the machine, or of the container that this process runs in."""
-    total: int = psutil.virtual_memory().total
-    return min([total, *filter(None, map(_read_number, CGROUP_LIMITS))])
-
-
-def free_bytes() -> int:
-    """Return what could be used now without swapping, within the container's limit if any."""
-    free = int(psutil.virtual_memory().available)
-    limit, used = _read_number(CGROUP / "memory.max"), _read_number(CGROUP / "memory.current")
-    if limit is None or used is None:
-        return free
-    return max(0, min(free, limit - used + _reclaimable_bytes()))
-
-
-def _reclaimable_bytes() -> int:
-    """Return the part of the container's file cache that can be reclaimed."""
-    try:
-        lines = (CGROUP / "memory.stat").read_text().splitlines()
-    except OSError:
-        return 0
-    found = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    return int(found.get("inactive_file", 0))
-
-
-def _read_number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no such controller, or "max"
-        return None
+    def _less_reserve(self, size_bytes: int) -> int:
+        return int(size_bytes * (1 - self.reserve_share))

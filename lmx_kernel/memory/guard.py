@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
-import psutil
 import structlog
 from attrs import frozen
 
 from lmx_kernel.events import KernelEvent, MemoryPressed
-from lmx_kernel.memory.budget import MemorySettings, free_bytes, machine_bytes
+from lmx_kernel.memory.budget import MemorySettings
+from lmx_kernel.memory.machine import free_bytes, machine_bytes, process_bytes
 
 WATCH_S = 0.5
 log = structlog.get_logger(__name__)
@@ -121,7 +120,7 @@ class Guard:
         running = [(holder, pid) for holder, pid in holders if pid]
         try:
             taken, free = await asyncio.to_thread(
-                lambda: ([taken_bytes(pid) for _, pid in running], free_bytes())
+                lambda: ([process_bytes(pid) for _, pid in running], free_bytes())
             )
         # No file or no thread is left. Both are scarce when memory is, so the guard must go on.
         except (OSError, RuntimeError) as error:
@@ -165,21 +164,3 @@ class Guard:
                     worker=victim.model if victim else "",
                 )
             )
-
-
-def taken_bytes(pid: int) -> int:
-    """Return what a process uses in memory and in swap; 0 if it has ended."""
-    try:
-        return int(psutil.Process(pid).memory_info().rss) + _swapped_bytes(pid)
-    except psutil.Error:
-        return 0
-
-
-def _swapped_bytes(pid: int) -> int:
-    """Return what a process has in swap, on Linux; psutil takes much longer for this."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    kib = next((line.split()[1] for line in status.splitlines() if line.startswith("VmSwap")), "0")
-    return int(kib) * 1024

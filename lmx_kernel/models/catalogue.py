@@ -4,18 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import structlog
+from attrs import frozen
 
 from lmx_kernel.errors import ModelNotFoundError, NotFoundError
 from lmx_kernel.interfaces import Backend, ModelSource
-from lmx_kernel.types import Location, ModelCard
+from lmx_kernel.models.names import Names, folded
+from lmx_kernel.models.real_files import real_files
+from lmx_kernel.types import DeletedModel, Location, ModelCard, ModelName
+
+LOOK_S = 5.0
+"""How long a request for an unknown model waits for a scan; a slow disk takes minutes for one."""
 
 MAX_LISTED = 50
 MAX_SCAN_SHARE = 0.1  # the share of the time that scans may take, however often one is requested
 log = structlog.get_logger(__name__)
+
+
+class Preferences(Protocol):
+    """What the owner of the models wants."""
+
+    def names(self, cards: Mapping[str, ModelCard]) -> Mapping[str, ModelName]:
+        """Return further names, folded."""
+        ...
+
+    def backend_of(self, card: ModelCard) -> str | None:
+        """Return the backend of a model that several recognise; None takes the first."""
+        ...
+
+
+class NoPreferences:
+    """Nobody wants anything."""
+
+    def names(self, cards: Mapping[str, ModelCard]) -> Mapping[str, ModelName]:
+        return {}
+
+    def backend_of(self, card: ModelCard) -> str | None:
+        return None
+
+
+@frozen
+class _Found:
+    """A model, and where it was found."""
+
+    card: ModelCard
+    source: ModelSource
+    location: Location
 
 
 class Catalogue:
@@ -27,17 +65,21 @@ class Catalogue:
 
     :param sources: returns the current sources.
     :param backends: returns the current backends.
+    :param preferences: of the owner; call :meth:`rearrange` when they have changed.
     """
 
     def __init__(
         self,
         sources: Callable[[], Sequence[ModelSource]],
         backends: Callable[[], Sequence[Backend]],
+        preferences: Preferences | None = None,
     ) -> None:
+        self._preferences = preferences or NoPreferences()
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
-        self._found: tuple[tuple[ModelCard, ModelSource], ...] = ()
+        self._names = Names(())
+        self._found: tuple[_Found, ...] = ()
         self._next_scan_at = 0.0  # monotonic; 0 before the first scan
         self._pending_scan: asyncio.Task[None] | None = None
         self._disk_lock = asyncio.Lock()  # held while models are scanned or deleted
@@ -48,6 +90,11 @@ class Catalogue:
         return list(self._cards.values())
 
     @property
+    def by_id(self) -> Mapping[str, ModelCard]:
+        """All models by id; replaced as a whole when one of them changes."""
+        return self._cards
+
+    @property
     def is_scanned(self) -> bool:
         """Whether the first scan is complete."""
         return bool(self._next_scan_at)
@@ -56,7 +103,7 @@ class Catalogue:
         """Scan the disk now. Slow: call it in a thread."""
         begun = time.monotonic()
         self._set_found(
-            (card, source)
+            _Found(card, source, location)
             for source, location in self._locations()
             for card in self._identify(location)
         )
@@ -71,25 +118,23 @@ class Catalogue:
         await asyncio.shield(self._pending_scan)
 
     def find(self, name: str, backend: str | None = None) -> ModelCard:
-        """Return the model of this name: its id, in any case, or the id's last part if unique.
+        """Return the model of this name: one that the owner gave it or one of its profiles, or as
+        :class:`~lmx_kernel.models.names.Names` finds it.
 
         :param backend: chooses one if several recognise the same files; None takes the first.
         :raises ModelNotFoundError: there is none; names the models there are.
         :raises NotFoundError: there is no such backend; names the backends there are.
         """
-        cards = self._cards
+        cards, names = self._cards, self._names
         if backend is not None:
             self._check_backend(backend)
-            cards = _by_id(card for card, _ in self._found if card.backend == backend)
-        if card := cards.get(name):
+            cards = _by_id(one.card for one in self._found if one.card.backend == backend)
+            names = Names(cards.values())
+        given = self._preferences.names(self._cards).get(folded(name))
+        if given is not None and given.card.id in cards:
+            return cards[given.card.id]
+        if card := names.find(name):
             return card
-        wanted = name.casefold()
-        matches = [card for key, card in cards.items() if key.casefold() == wanted]
-        matches = matches or [
-            card for key, card in cards.items() if key.casefold().endswith(f"/{wanted}")
-        ]
-        if len(matches) == 1:
-            return matches[0]
         raise ModelNotFoundError(_not_found_text(name, cards, backend), param="model")
 
     def known_id(self, name: str) -> str:
@@ -99,28 +144,30 @@ class Catalogue:
         except ModelNotFoundError:
             return ""
 
-    async def delete(self, name: str, check: Callable[[ModelCard], None]) -> ModelCard:
+    async def delete(self, name: str, check: Callable[[ModelCard], None]) -> DeletedModel:
         """Delete a model's files.
 
-        :param check: raises if the model is in use; after it returns, :meth:`find` does not find
-            the model any more.
+        :param check: raises if one of the files is in use; after it returns, :meth:`find` does not
+            find the model any more, nor any other with one of its files.
         :raises ModelNotFoundError: there is none; names the models there are.
         :raises ForbiddenError: it is in a folder that belongs to another program.
         """
         async with self._disk_lock:  # or a running scan would list the model again
             card = self.find(name)
+            found = next(one for one in self._found if one.card == card)
+            sharing = await asyncio.to_thread(self._sharing_ids, card)
             check(card)
-            source = next(source for found, source in self._found if found == card)
-            self._set_found(pair for pair in self._found if pair[0].id != card.id)
+            self._set_found(one for one in self._found if one.card.id not in sharing)
             try:
-                await asyncio.to_thread(source.delete, card)
+                await asyncio.to_thread(found.source.delete, card)
             finally:
                 await asyncio.to_thread(self.scan)
-        return card
+            return DeletedModel(card=card, left=await asyncio.to_thread(self._left, found))
 
     async def find_fresh(self, name: str, backend: str | None = None) -> ModelCard:
         """Like :meth:`find`, but scan the disk again before a model is reported as missing or
-        unusable: its file, or the package that it needs, may have been installed since.
+        unusable: its file, or the package that it needs, may have been installed since. Waits for
+        at most one scan and :data:`LOOK_S`; a longer scan goes on without it.
 
         :raises ModelNotFoundError: there is none; names the models there are.
         """
@@ -128,8 +175,13 @@ class Catalogue:
             card = self.find(name, backend)
             if not card.problem:
                 return card
-        await self.refresh()
+        await self.look_again()
         return self.find(name, backend)
+
+    async def look_again(self) -> None:
+        """Scan the disk again, as :meth:`refresh`, but wait no longer than :data:`LOOK_S`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.refresh(), LOOK_S)
 
     def _check_backend(self, name: str) -> None:
         names = sorted(backend.name for backend in self._backends())
@@ -150,14 +202,41 @@ class Catalogue:
             self._pending_scan = None
             await asyncio.to_thread(self.scan)
 
-    def _set_found(self, found: Iterable[tuple[ModelCard, ModelSource]]) -> None:
+    def _set_found(self, found: Iterable[_Found]) -> None:
         self._found = tuple(found)
-        self._cards = _by_id(card for card, _ in self._found)
+        self.rearrange()
+
+    def rearrange(self) -> None:
+        """Choose anew which of several backends runs a model."""
+        cards = [one.card for one in self._found]
+        wanted = {card.id: self._preferences.backend_of(card) for card in cards}
+        self._cards = _by_id(sorted(cards, key=lambda card: card.backend != wanted[card.id]))
+        self._names = Names(self._cards.values())
+
+    def _sharing_ids(self, card: ModelCard) -> set[str]:
+        """Return the ids of the models that have one of a model's files, its own included."""
+        files = real_files(card)
+        return {one.card.id for one in self._found if files & real_files(one.card)} | {card.id}
+
+    def _left(self, deleted: _Found) -> tuple[str, ...]:
+        """Return which files of a deleted model's location are there and are no model's."""
+        folder = deleted.location.folder
+        models = {file for one in self._found for file in one.card.files}
+        files = (folder / name for name in deleted.location.files)
+        return tuple(file.name for file in files if file not in models and file.exists())
 
     def _locations(self) -> Iterable[tuple[ModelSource, Location]]:
+        """Yield each location once, in the first source that has it: two paths may be one folder,
+        by a link or on a disk that does not tell upper from lower case.
+        """
+        seen: set[object] = set()
         for source in self._sources():
             try:
-                yield from ((source, location) for location in source.locations())
+                for location in source.locations():
+                    place = _place(location)
+                    if place not in seen:
+                        seen.add(place)
+                        yield source, location
             # Sources are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("model_source_failed", source=source.name)
@@ -169,6 +248,15 @@ class Catalogue:
             # Backends are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("identify_failed", backend=backend.name, model=location.name)
+
+
+def _place(location: Location) -> object:
+    """Return what is equal for two paths to the same files."""
+    try:
+        status = location.folder.stat()
+    except OSError:
+        return location
+    return status.st_dev, status.st_ino, location.files
 
 
 def _by_id(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:

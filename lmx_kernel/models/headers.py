@@ -2,7 +2,8 @@
 
 Reading headers takes milliseconds to seconds, and they are asked for at each scan of the disk and
 each estimate. So they are read once, and again when the size or the time of a file changed. Nothing
-else remembers what a scan found.
+else remembers what a scan found. They are foreign data, so a child process reads them (see
+:mod:`lmx_kernel.models.reader`); what it returns is all that is kept.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import Any, Generic, TypeVar
 from attrs import evolve, frozen
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.reader import HeaderReader
 from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
 
 MOST_REMEMBERED = 4096
 """Headers; the oldest are forgotten first."""
 
+MAX_REASON_CHARS = 500
+
 H = TypeVar("H")
+READER = HeaderReader()
 _Stamp = tuple[Path, int, int] | None
 
 
@@ -36,10 +41,15 @@ class HeaderBackend(ABC, Generic[H]):
     """Implements ``identify``, ``verify`` and ``estimate`` of
     :class:`lmx_kernel.interfaces.Backend` for headers of type ``H``.
 
+    Its class can be imported by name and made without arguments: a child process does so to read.
+
     :cvar name: the backend's name, and its format's.
+    :cvar header_type: ``H``, an attrs class of plain data that msgspec can encode; paths are too.
+        None reads in the daemon's own process, which is for files that are small whatever they say.
     """
 
     name: str
+    header_type: type[H] | None = None
 
     def __init__(self) -> None:
         self._headers: dict[Path, tuple[tuple[_Stamp, ...], H | Damaged]] = {}
@@ -52,18 +62,20 @@ class HeaderBackend(ABC, Generic[H]):
 
     @abstractmethod
     def files(self, path: Path, location: Location) -> tuple[Path, ...]:
-        """Return the files at ``location`` that belong to the model at ``path``."""
+        """Return the files of the model at ``path``: what is read of it, and deleted with it; never
+        one that could be another model's, or that the backend does not know.
+        """
 
     @abstractmethod
     def read(self, path: Path) -> H:
-        """Read and check the headers of the model at ``path``.
+        """Read and check the headers of the model at ``path``; return only what is used of them.
 
         :raises ModelUnusableError: missing, damaged, or unsafe for native code.
         """
 
     @abstractmethod
     def card(self, header: H) -> ModelCard:
-        """Return a card; this class sets its id, path, files and problem."""
+        """Return a card; this class sets its id, aliases, path, files, age and problem."""
 
     @abstractmethod
     def problem(self, header: H) -> str | None:
@@ -88,7 +100,7 @@ class HeaderBackend(ABC, Generic[H]):
 
         :raises ModelUnusableError: missing, damaged, or of a kind that is not served.
         """
-        problem = self.problem(self.read(card.path))
+        problem = self.problem(self._read_apart(card.path))
         if problem is not None:
             raise ModelUnusableError(f"{card.id}: {problem}")
 
@@ -121,17 +133,31 @@ class HeaderBackend(ABC, Generic[H]):
 
     def _read(self, path: Path) -> H | Damaged:
         try:
-            return self.read(path)
+            return self._read_apart(path)
         except ModelUnusableError as error:
-            return Damaged(error.message)
+            return Damaged(error.message[:MAX_REASON_CHARS])
+
+    def _read_apart(self, path: Path) -> H:
+        if self.header_type is None:
+            return self.read(path)
+        header: H = READER.read(type(self), path, self.header_type)
+        return header
 
     def _card(self, path: Path, location: Location) -> ModelCard:
         files = self.files(path, location)
         header = self.header(path, files)
         if isinstance(header, Damaged):
             return self._damaged_card(path, location, files, header.reason)
-        card, problem = self.card(header), self.problem(header)
-        return evolve(card, id=location.name, path=path, files=files, problem=problem)
+        card = self.card(header)
+        return evolve(
+            card,
+            id=location.name,
+            aliases=(f"{location.name}@{card.quantization}",) if card.quantization else (),
+            path=path,
+            files=files,
+            problem=self.problem(header),
+            added_at=_added_at(path, files),
+        )
 
     def _damaged_card(
         self, path: Path, location: Location, files: tuple[Path, ...], problem: str
@@ -146,7 +172,13 @@ class HeaderBackend(ABC, Generic[H]):
             context_length=0,
             files=files,
             problem=problem,
+            added_at=_added_at(path, files),
         )
+
+
+def _added_at(path: Path, files: tuple[Path, ...]) -> float:
+    stamp = _stamp(files[0] if files else path)
+    return stamp[2] / 1e9 if stamp else 0.0
 
 
 def _stamp(file: Path) -> _Stamp:

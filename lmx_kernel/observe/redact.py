@@ -21,6 +21,8 @@ _NAMED = re.compile(
     r"""
       (?P<url> :// ) [^\s/?#"']+ (?=@)                              # user and password
     | (?P<query> [\w/] \? ) (?=[\w-]+=) [^\s"'<>]+                  # links may be signed
+    | (?P<option> (?<![\w-]) --[\w-]{0,40}?                        # of a command line
+        (?: key | token | secret | password | passwd ) ["']? [\s,=]+ ["']? ) [^\s"'&,;]+
     | (?P<scheme> \b bearer \s+ ) [^\s"',;]+
     | (?P<cookie> cookie ["']? \s*[:=]\s* ["']? ) [^\n"']+
     | (?P<name> (?: authorization | token | secret | password | passwd | signature | api[-_]?key )
@@ -29,7 +31,19 @@ _NAMED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _SIGNS = (":", "=", " ")
-_TOKENS = re.compile(r"lmx-[\w-]{43}|\b(?:hf|sk|gh[ops])[-_]\w{16,}")
+# Recognised by their form: keys of LMX, of model servers and hubs, of clouds; and JSON web tokens.
+_TOKENS = re.compile(
+    r"""
+      lmx-[\w-]{43}
+    | \b (?: hf | sk | gh[opsur] | gsk | github_pat | glpat | npm ) [-_] \w{16,}
+    | \b sk- [a-z]{2,8}\d* - [\w-]{8,} (?: : [\w-]{8,} )?
+    | \b A[KS]IA [0-9A-Z]{16} \b
+    | \b AIza [\w-]{35}
+    | \b xox[a-z]- [\w-]{10,}
+    | (?<![\w-]) eyJ [\w-]{8,} \. [\w-]{8,} \. [\w-]{8,}
+    """,
+    re.VERBOSE,
+)
 
 
 def redact(text: str) -> str:

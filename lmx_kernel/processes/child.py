@@ -10,7 +10,11 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from contextlib import suppress
 
+from lmx_kernel.processes.environment import child_environment
+from lmx_kernel.processes.orphan_watch import OrphanWatch
+
 STDERR_BYTES = 2000
+UNKNOWN_STATUS = 255
 DRAIN_S = 1.0
 """How long standard error is read after the exit: a grandchild may keep it open."""
 
@@ -51,6 +55,7 @@ class ChildProcess:
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._process = process
         self._stderr = b""
+        self._orphan_watch = asyncio.ensure_future(OrphanWatch.start(process.pid))
         self._watcher = asyncio.ensure_future(self._watch())
 
     @classmethod
@@ -62,24 +67,30 @@ class ChildProcess:
         env: Mapping[str, str] | None = None,
         line_bytes: int = 2**16,
     ) -> ChildProcess:
-        """Start a child.
+        """Start a child. It ends with this process from the return on, whatever it does.
 
         :param stdin: a file descriptor, or ``PIPE``; same for ``stdout``.
-        :param env: environment variables to add.
+        :param env: variables to add to :func:`child_environment`.
         :param line_bytes: the longest line that ``stdout`` can be read by.
         :raises OSError: the system refuses.
         """
-        return cls(
+        child = cls(
             await asyncio.create_subprocess_exec(
                 *command,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=PIPE,
-                env={**os.environ, **(env or {})},
+                env=child_environment(env),
                 start_new_session=True,
                 limit=line_bytes,
             )
         )
+        try:
+            await asyncio.wait({child._orphan_watch})
+        except asyncio.CancelledError:
+            await child.end(0)  # nobody else knows of it
+            raise
+        return child
 
     @property
     def pid(self) -> int:
@@ -121,10 +132,21 @@ class ChildProcess:
 
     async def _watch(self) -> None:
         stderr = asyncio.ensure_future(self._read_stderr())
-        status = await self._process.wait()
-        await asyncio.wait({stderr}, timeout=DRAIN_S)
-        stderr.cancel()
-        self.exited.set_result(status)
+        status = UNKNOWN_STATUS
+        try:
+            status = await self._process.wait()
+            await asyncio.wait({stderr}, timeout=DRAIN_S)
+        finally:  # whoever waits for the exit must hear of it, whatever went wrong here
+            stderr.cancel()
+            try:
+                await self._end_orphan_watch()
+            finally:
+                self.exited.set_result(status)
+
+    async def _end_orphan_watch(self) -> None:
+        watch = await self._orphan_watch
+        if watch is not None:
+            await watch.end()
 
     async def _read_stderr(self) -> None:
         assert self._process.stderr is not None

@@ -1,33 +1,62 @@
-"""Limits of what this process may use, on systems that can set them."""
+"""What a process may use, and what it has used, on every system.
+
+Systems differ: macOS refuses any limit of the address space below some hundreds of GiB, and has no
+other that it enforces. So each limit says whether it holds, and a parent can watch its child.
+"""
 
 from __future__ import annotations
 
 import resource
+import signal
+
+import psutil
+from attrs import frozen
 
 
-def limit_memory(limit_bytes: int) -> bool:
-    """Limit the address space of this process; return whether the system does that.
+@frozen
+class Usage:
+    """What a process uses.
 
-    macOS refuses every limit below what the process has mapped already, which is hundreds of GiB:
-    there somebody else must watch what the process uses.
+    :param memory_bytes: resident memory.
+    :param cpu_s: processor time since its start, in seconds.
+    """
+
+    memory_bytes: int
+    cpu_s: float
+
+
+def limit_memory(size_bytes: int) -> bool:
+    """Limit the address space of this process; return False where the system cannot.
+
+    Without the limit, the parent has to watch the process by :func:`usage_of`.
     """
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
-    except (OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))
+    except (ValueError, OSError):
         return False
     return True
 
 
-def limit_cpu(more_s: float) -> bool:
-    """Limit the CPU time of this process to so many seconds more, rounded up; return whether the
-    system does that. A process that exceeds it is ended by SIGXCPU.
+def limit_cpu(seconds: float) -> bool:
+    """Have this process killed by SIGPROF once it has used this much more processor time, also
+    while native code holds the interpreter; return False where the system cannot.
+
+    A further call replaces the limit; 0 removes it.
     """
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    soft_s = int(usage.ru_utime + usage.ru_stime + more_s) + 1
     try:
-        resource.setrlimit(
-            resource.RLIMIT_CPU, (soft_s, resource.getrlimit(resource.RLIMIT_CPU)[1])
-        )
-    except (OSError, ValueError):
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+    except (ValueError, OSError):
         return False
     return True
+
+
+def usage_of(pid: int) -> Usage | None:
+    """Return what a process uses; None where it is gone or the system does not say."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return Usage(process.memory_info().rss, times.user + times.system)
+    except (psutil.Error, OSError):
+        return None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 import structlog
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.errors import (
@@ -26,6 +26,7 @@ from lmx_kernel.types import (
 )
 
 BYTES_PER_TOKEN = 4
+REFUSE = "refuse"
 SAMPLE_CHARS = 16_384  # the bytes of a long text are estimated from so many characters
 log = structlog.get_logger(__name__)
 
@@ -36,9 +37,12 @@ class RoutingSettings:
 
     :ivar order: names of routers, in the order in which they are asked; others are not asked. Empty
         asks all routers, in the order of their names.
+    :ivar unknown_model: the name that requests get instead of one that nobody has; ``refuse``
+        refuses them.
     """
 
     order: tuple[str, ...] = field(default=(), metadata=LIVE)
+    unknown_model: str = field(default=REFUSE, validator=validators.min_len(1), metadata=LIVE)
 
 
 def arrange(routers: Sequence[Router], settings: RoutingSettings) -> list[Router]:
@@ -77,7 +81,8 @@ def check(card: ModelCard, state: ModelState, prompt_tokens: int, max_wait_s: fl
         raise ModelUnusableError(card.problem)
     if prompt_tokens >= state.context_length:
         raise ContextOverflowError(
-            f"about {prompt_tokens} tokens do not fit its context of {state.context_length}"
+            f"about {prompt_tokens} tokens do not fit its context of {state.context_length}",
+            figures={"tokens": prompt_tokens, "limit": state.context_length},
         )
     if state.problem:
         raise UnavailableError(state.problem, retry_after_s=10)
@@ -97,7 +102,7 @@ def estimate_tokens(prompt: Prompt) -> int:
     if not isinstance(prompt, ChatPrompt):
         return _bytes_of(prompt.text) // BYTES_PER_TOKEN
     texts = (getattr(part, "text", "") for turn in prompt.messages for part in turn.parts)
-    tools = (msgspec.json.encode(tool.parameters) for tool in prompt.tools)
+    tools = (msgspec.json.encode(tool.parameters) for tool in prompt.tools if not tool.hidden)
     size_bytes = sum(map(_bytes_of, texts)) + sum(map(len, tools))
     return size_bytes // BYTES_PER_TOKEN
 

@@ -45,14 +45,15 @@ class Attempt:
         prompt_tokens: int,
         find: Find,
         context_length: Callable[[str], int],
-        take: Callable[[ModelCard], T],
+        take: Callable[[ModelCard, str], T],
     ) -> T | None:
         """Let the first model take the request that can. The prompt is only estimated, so its
         length alone refuses nobody: if all others cannot, those that seemed too small are asked
         again, the largest first.
 
         :param find: returns a model that can take a prompt of so many tokens; 0 is of any length.
-        :param take: gives the request to a model. Both raise LmxError where that cannot be.
+        :param take: gives the request to a model that was found by a name. Both raise LmxError
+            where that cannot be.
         :returns: what ``take`` returned; None if nobody can.
         """
         taken = await self._first(self.chain, partial(find, prompt_tokens=prompt_tokens), take)
@@ -65,12 +66,12 @@ class Attempt:
         self,
         names: Iterable[str],
         find: Callable[[str], Awaitable[ModelCard]],
-        take: Callable[[ModelCard], T],
+        take: Callable[[ModelCard, str], T],
     ) -> T | None:
         for name in names:
             try:
                 card = await find(name)
-                taken = take(card)
+                taken = take(card, name)
             except LmxError as error:
                 self.refusals[name] = error
             else:
@@ -126,6 +127,7 @@ class Attempt:
             param="model",
             retry_after_s=error.retry_after_s,
             retryable=error.retryable,
+            figures=error.figures,
         )
 
 

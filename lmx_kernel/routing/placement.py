@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TypeVar
 
+from attrs import evolve
+
 from lmx_kernel.config import Settings
 from lmx_kernel.errors import (
     InsufficientMemoryError,
@@ -21,10 +23,19 @@ from lmx_kernel.events import KernelEvent, LoadFailed, ModelLoaded
 from lmx_kernel.interfaces import HttpRequest, ModelState, Router, RoutingContext
 from lmx_kernel.memory.sizes import format_bytes
 from lmx_kernel.models.catalogue import Catalogue
+from lmx_kernel.models.layers import Values
 from lmx_kernel.observe.statistics import Statistics
-from lmx_kernel.routing.decide import RoutingSettings, arrange, check, decide, estimate_tokens
+from lmx_kernel.routing.decide import (
+    REFUSE,
+    RoutingSettings,
+    arrange,
+    check,
+    decide,
+    estimate_tokens,
+)
 from lmx_kernel.routing.fallback import Attempt
 from lmx_kernel.routing.wait import expected_wait_s
+from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.runtime.lifecycle import Lifecycle
 from lmx_kernel.runtime.room import eviction_order
@@ -32,7 +43,6 @@ from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.types import (
     Decision,
     GenerationRequest,
-    LoadOptions,
     LoadOverrides,
     ModelCard,
     Route,
@@ -56,6 +66,7 @@ class Placement:
         settings: Settings,
         catalogue: Catalogue,
         lifecycle: Lifecycle,
+        effective: EffectiveSettings,
         statistics: Statistics,
         pressure: Callable[[], str],
         caller: Callable[[], HttpRequest | None],
@@ -64,11 +75,12 @@ class Placement:
         self._settings = settings
         self._catalogue = catalogue
         self._lifecycle = lifecycle
+        self._effective = effective
         self._statistics = statistics
         self._pressure = pressure
         self._caller = caller
         self._failures: dict[str, tuple[float, str]] = {}
-        self._estimates: dict[str, tuple[ModelCard, LoadOptions, int]] = {}
+        self._estimates: dict[str, tuple[ModelCard, Values, int]] = {}
         self._recent: deque[Route] = deque(maxlen=RECENT)
 
     def use_routers(self, routers: Sequence[Router]) -> None:
@@ -81,12 +93,12 @@ class Placement:
         return list(reversed(self._recent))
 
     async def place(
-        self, request: GenerationRequest, take: Callable[[ModelCard], T]
+        self, request: GenerationRequest, take: Callable[[ModelCard, str], T]
     ) -> tuple[T, Route]:
         """Let the first model take the request that can. If none can and one is not there, look at
         the disk again: it may just have come.
 
-        :param take: gives the request to a model, or raises why it cannot be.
+        :param take: gives the request to a model, found by a name, or raises why it cannot be.
         :returns: what ``take`` returned, and how it came to that.
         :raises LmxError: no model can take it.
         """
@@ -109,7 +121,7 @@ class Placement:
         :param check: raises LmxError where a model cannot answer such a request.
         """
 
-        def take(card: ModelCard) -> ModelCard:
+        def take(card: ModelCard, name: str) -> ModelCard:
             check(card)
             self._check_queue(card)
             return card
@@ -146,11 +158,11 @@ class Placement:
         self,
         request: GenerationRequest,
         caller: HttpRequest | None,
-        take: Callable[[ModelCard], T],
+        take: Callable[[ModelCard, str], T],
     ) -> tuple[Attempt, T | None]:
         attempt, taken = await self._attempt(request, caller, take)
         if taken is None and self._is_worth_a_look(attempt):
-            await self._catalogue.refresh()
+            await self._catalogue.look_again()
             attempt, taken = await self._attempt(request, caller, take)
         return attempt, taken
 
@@ -158,15 +170,22 @@ class Placement:
         self,
         request: GenerationRequest,
         caller: HttpRequest | None,
-        take: Callable[[ModelCard], T],
+        take: Callable[[ModelCard, str], T],
     ) -> tuple[Attempt, T | None]:
         router, decision = self._decide(request, caller)
+        if not router and (substitute := self._substitute(request.model)):
+            router, decision = self._decide(evolve(request, model=substitute), caller)
         attempt = Attempt(request.model, router, decision)
         if decision.strict:
             return attempt, await attempt.choose(0, self._named, self._context_length, take)
         tokens = 0 if request.max_tokens == 0 else estimate_tokens(request.prompt)
         find = partial(self._find, cache(self._room_bytes))
         return attempt, await attempt.choose(tokens, find, self._context_length, take)
+
+    def _substitute(self, name: str) -> str:
+        """Return the name that a request gets instead of one that nobody has; "" for none."""
+        wanted = self._settings.get(RoutingSettings).unknown_model
+        return "" if wanted == REFUSE or self._catalogue.known_id(name) else wanted
 
     def _is_worth_a_look(self, attempt: Attempt) -> bool:
         """Return whether a model that is not there is missed, and waiting alone does not help."""
@@ -213,12 +232,12 @@ class Placement:
 
     async def _needed_bytes(self, card: ModelCard) -> int:
         """Return what a model needs; it is estimated once for each way to load it."""
-        options = self._settings.get(ModelSettings).options_for(card)
+        values = self._effective.of(card)  # the same object until something changes
         known, way, needed_bytes = self._estimates.get(card.id, (None, None, 0))
-        if known is not card or way != options:
+        if known is not card or way is not values:
             admission = await self._lifecycle.admission(card, LoadOverrides())
             needed_bytes = admission.estimate.total_bytes
-            self._estimates[card.id] = card, options, needed_bytes
+            self._estimates[card.id] = card, values, needed_bytes
         return needed_bytes
 
     def _room_bytes(self) -> int:
@@ -231,10 +250,9 @@ class Placement:
         model, instance = card.id, self._lifecycle.instances.get(card.id)
         throughput = self._statistics.throughput(model)
         if instance is None or instance.state in (State.ABSENT, State.COOLING):
-            context = self._settings.get(ModelSettings).context_length
             cools = instance is not None and instance.state is State.COOLING
             return ModelState(
-                context_length=min(context, card.context_length),
+                context_length=self._effective.options(card).context_length,
                 tokens_per_s=throughput.tokens_per_s,
                 wait_s=throughput.load_s,
                 problem=COOLS if cools else self._failure(model),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from heapq import nsmallest
 from itertools import takewhile
+from operator import itemgetter
 
 from lmx_kernel.runtime.answer import Candidate
 from lmx_kernel.types import EngineLimits
@@ -26,10 +29,14 @@ def plan_admissions(
     limits: EngineLimits,
     expected_tokens: int,
 ) -> list[Candidate]:
-    """Return the candidates at the head of ``waiting`` that fit beside ``running``.
+    """Return the candidates that may start beside ``running``, in the order of their starts.
 
-    Strictly first come, first served: a candidate that waits for room is not overtaken. A candidate
-    alone always fits, so the queue cannot get stuck.
+    Callers take turns: next is the caller with the fewest that run, and of several such callers the
+    one whose candidate came first. Those of one caller start in the order in which they came. The
+    next one that finds no room ends the plan, so large ones are not overtaken by small ones. A
+    candidate alone always fits, so the queue cannot get stuck.
+
+    :param waiting: first come first.
     """
     active = list(running)
     slots = limits.max_sequences - len(active)
@@ -43,4 +50,18 @@ def plan_admissions(
         room -= reserved_tokens(candidate, limits, expected_tokens)
         return slots >= 0 and room >= 0
 
-    return list(takewhile(fits, waiting))
+    turns = nsmallest(slots, _turns(waiting, active), key=itemgetter(0, 1))
+    return list(takewhile(fits, (candidate for _, _, candidate in turns)))
+
+
+def _turns(
+    waiting: Iterable[Candidate], running: Iterable[Candidate]
+) -> Iterator[tuple[int, int, Candidate]]:
+    """Yield each candidate that waits after what orders them: how many of its caller run or come
+    before it, and its place among all that wait.
+    """
+    taken = Counter(candidate.answer.request.caller for candidate in running)
+    for place, candidate in enumerate(waiting):
+        caller = candidate.answer.request.caller
+        yield taken[caller], place, candidate
+        taken[caller] += 1

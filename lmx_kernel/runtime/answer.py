@@ -25,14 +25,16 @@ from lmx_kernel.types import (
 )
 
 MAX_SEED = 2**63 - 1
-MAX_SURVIVED_CRASHES = 1
 
 
 class Phase(Enum):
     """What a dispatcher may do with an answer."""
 
     UNCHECKED = auto()
-    """The attached worker, if any, has not prepared its prompt yet: its candidates wait."""
+    """The attached worker, if any, was not asked to prepare its prompt yet: its candidates wait."""
+
+    PREPARING = auto()
+    """The worker prepares its prompt, or will."""
 
     PREPARED = auto()
     """Its candidates may run."""
@@ -61,7 +63,7 @@ class ResumeState:
 
     :ivar number: grows in the order in which the requests of one dispatcher came.
     :ivar wire_id: what the worker calls the request; another one after it was parked.
-    :ivar crashes: of workers that it ran on.
+    :ivar crashes: of workers in which nothing else was in flight.
     """
 
     candidates: list[Candidate]
@@ -77,7 +79,7 @@ class ResumeState:
 
     def lose_worker(self) -> None:
         """Note that the worker that prepared the prompt is gone."""
-        if self.phase is Phase.PREPARED:
+        if self.phase is not Phase.PARKED:
             self.phase = Phase.UNCHECKED
 
     def park(self, wire_id: int) -> None:
@@ -85,11 +87,6 @@ class ResumeState:
         sent more under the old id already.
         """
         self.phase, self.wire_id = Phase.PARKED, wire_id
-
-    def survive_crash(self) -> bool:
-        """Count a crash of the worker that ran it; return whether it may be tried once more."""
-        self.crashes += 1
-        return self.crashes <= MAX_SURVIVED_CRASHES
 
 
 def _ignore(answer: LiveAnswer) -> None:
@@ -125,7 +122,8 @@ class LiveAnswer(Answer):
         seed = request.sampling.seed
         base = secrets.randbelow(MAX_SEED) if seed is None else seed
         candidates = [
-            Candidate(self, index, (base + index) & MAX_SEED) for index in range(request.candidates)
+            Candidate(self, index, (base + index) & MAX_SEED, list(request.said))
+            for index in range(request.candidates)
         ]
         self.resume = ResumeState(candidates, number, wire_id=number)
         self._on_close = on_close
@@ -140,9 +138,19 @@ class LiveAnswer(Answer):
     async def next(self, timeout_s: float | None = None) -> Event | None:
         """Return the next event; see :meth:`Answer.next`."""
         event = await self._buffer.next(timeout_s)
-        if self.resume.phase is Phase.PARKED and self._buffer.is_drained:
-            self._on_drained(self)
+        self._go_on_if_drained()
         return event
+
+    async def next_steps(self, timeout_s: float | None = None) -> list[Event]:
+        """Return all events that are there, once there is one: whole steps of the engine, so that
+        their tokens are all that was said up to their end. None come within ``timeout_s``: [].
+
+        :raises LmxError: as :meth:`next`, like StopAsyncIteration.
+        """
+        first = await self._buffer.next(timeout_s)
+        events = [] if first is None else [first, *self._buffer.take()]
+        self._go_on_if_drained()
+        return events
 
     def close(self) -> None:
         """Cancel what still runs; see :meth:`Answer.close`."""
@@ -161,6 +169,10 @@ class LiveAnswer(Answer):
             first_token_s=self._stopwatch.first_token_s,
             total_s=self._stopwatch.total_s,
         )
+
+    def _go_on_if_drained(self) -> None:
+        if self.resume.phase is Phase.PARKED and self._buffer.is_drained:
+            self._on_drained(self)
 
     # --- writing ---
 
@@ -187,7 +199,9 @@ class LiveAnswer(Answer):
         self._disarm()
 
     def receive(self, event: Event) -> None:
-        """Take an event of the worker: keep what a resume needs, and pass it to the reader."""
+        """Take an event of the worker: keep what a resume needs, and pass it to the reader. Between
+        the events of one step of a candidate nothing else may happen to the answer.
+        """
         if isinstance(event, TextDelta):
             self.resume.candidates[event.candidate].tokens.extend(event.tokens)
             self._stopwatch.token()

@@ -2,7 +2,7 @@
 
 Plain callbacks on the kernel's event loop, no tasks. It outlives the workers it sends to: when one
 is lost, what ran goes back to the head of the queue with the tokens it has so far, and the next
-worker carries on.
+worker carries on. What runs beside what after a crash is decided by :mod:`.suspects`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import frozen
 
@@ -20,10 +20,12 @@ from lmx_kernel.runtime.admission import plan_admissions
 from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
 from lmx_kernel.runtime.request_queue import RequestQueue
 from lmx_kernel.runtime.settings import QueueSettings
-from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest
+from lmx_kernel.runtime.suspects import Suspects, Verdict
+from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
 
 Send = Callable[[wire.Message], None]
+Given = Event | wire.Preempted | wire.Failed
 
 
 @frozen
@@ -31,9 +33,21 @@ class _Worker:
     send: Send
     limits: EngineLimits
 
+    def prepare(self, answer: LiveAnswer) -> None:
+        answer.resume.phase = Phase.PREPARING
+        self.send(wire.Prepare(answer.resume.wire_id, answer.request))
+
+    def start(self, candidate: Candidate) -> None:
+        candidate.answer.start()
+        wire_id, tokens = candidate.answer.resume.wire_id, tuple(candidate.tokens)
+        self.send(wire.Start(wire_id, candidate.index, candidate.seed, tokens))
+
+    def drop(self, answer: LiveAnswer) -> None:
+        self.send(wire.Drop(answer.resume.wire_id))
+
 
 class Dispatcher:
-    """Queues requests and runs them, first come, first served.
+    """Queues requests and runs them; callers take turns.
 
     :param wake: called when something waits and no worker is attached.
     :param on_quiet: called when all that was queued before :meth:`end_turn` has finished; maybe
@@ -57,6 +71,7 @@ class Dispatcher:
         self._on_quiet = on_quiet
         self._numbers = itertools.count(1)
         self._queue = RequestQueue()
+        self._suspects = Suspects()
         self._turn_end: int | None = None  # requests of this number or a later one do not start
         self._hold = ""
         self._worker: _Worker | None = None
@@ -98,13 +113,13 @@ class Dispatcher:
             request,
             self._model,
             number=number,
-            on_close=self._cancel,
+            on_close=lambda answer: self._finish(answer, "cancelled"),
             on_drained=self._unpark,
             deadline=loop.call_later(settings.max_wait_s, self._give_up_waiting, number),
         )
         self.last_used = time.monotonic()
         self._queue.add(answer)
-        self._prepare(answer)
+        self._prepare([answer])
         if not answer.is_count:
             self._start_alone()
         return answer
@@ -136,9 +151,7 @@ class Dispatcher:
     def attach(self, send: Send, limits: EngineLimits) -> None:
         """Run on this worker from now on."""
         self._worker = _Worker(send, limits)
-        for answer in self._queue.answers.values():
-            if answer.resume.phase is not Phase.PARKED:
-                self._prepare(answer)
+        self._prepare(self._queue.answers.values())
         self._pump()
 
     def detach(self) -> None:
@@ -146,35 +159,33 @@ class Dispatcher:
         self._worker = None
         self._queue.lose_worker()
 
-    def crash(self, reason: str) -> tuple[int, int]:
-        """The worker is lost: give up the requests that met a crash before, keep the others.
+    def crash(self, reason: str, *, killed: bool = False) -> Verdict:
+        """The worker is lost: give up the request whose fault it was, if that is known, and keep
+        the others.
 
-        :returns: how many requests go on, and how many failed.
+        :param killed: see :meth:`Suspects.crashed`.
         """
-        inflight = self._queue.running_requests
+        running, preparing = self._queue.running, self._queue.preparing
+        verdict = self._suspects.crashed(running, preparing, killed=killed)
         self.detach()
-        doomed = [answer for answer in inflight if not answer.resume.survive_crash()]
-        for answer in doomed:
-            self._fail(answer, _crash_error(answer, reason))
-        return len(inflight) - len(doomed), len(doomed)
+        if verdict.doomed is not None:
+            self._fail(verdict.doomed, _crash_error(verdict.doomed, reason))
+        return verdict
 
     def receive(self, message: wire.Message) -> None:
         """Handle a message about requests; those with unknown ids were dropped meanwhile."""
-        answers = self._queue.answers
+        answers = self._queue.answers if self._worker else {}  # none: it is detached already
         if isinstance(message, wire.Stepped):
-            for routed in message.events:
+            for routed in message.routed:
                 if answer := answers.get(routed.id):
-                    self._route(answer, routed.event)
-            # Not before: the rest of the step belongs to tokens that are counted already.
-            for wire_id in {routed.id for routed in message.events}:
-                if (answer := answers.get(wire_id)) and answer.is_full:
-                    self._park(answer)
+                    self._route(answer, routed.events)
+            self._try_next_group()
         elif isinstance(message, wire.Prepared):
             if answer := answers.get(message.id):
                 answer.admit(message.prompt_tokens)
                 self._finish(answer, "ok") if answer.is_count else self._pump()
         elif isinstance(message, wire.Refused) and (answer := answers.get(message.id)):
-            self._fail(answer, errors.from_code(message.code, message.message, message.param))
+            self._fail(answer, message.error)
 
     # --- inside ---
 
@@ -182,38 +193,37 @@ class Dispatcher:
     def _queue_settings(self) -> QueueSettings:
         return self._settings.get(QueueSettings)
 
-    def _send(self, message: wire.Message) -> None:
-        if self._worker is not None:
-            self._worker.send(message)
-
-    def _prepare(self, answer: LiveAnswer) -> None:
-        if self._worker is not None:
-            self._worker.send(wire.Prepare(answer.resume.wire_id, answer.request))
-        else:
+    def _prepare(self, answers: Iterable[LiveAnswer]) -> None:
+        if self._worker is None:
             self._wake()
+            return
+        for answer in answers:
+            if answer.resume.phase is Phase.UNCHECKED and self._suspects.may_run(answer):
+                self._worker.prepare(answer)
 
-    def _route(self, answer: LiveAnswer, event: Event | wire.Preempted | wire.Failed) -> None:
-        if isinstance(event, wire.Failed):
-            self._fail(answer, errors.EngineFailedError(event.message))
-        elif isinstance(event, wire.Preempted):
-            self._queue.preempt(answer.resume.candidates[event.candidate])
-        else:
-            answer.receive(event)
-            if isinstance(event, Finished):
-                self._candidate_done(answer, answer.resume.candidates[event.candidate])
-
-    def _candidate_done(self, answer: LiveAnswer, candidate: Candidate) -> None:
-        self._queue.running.remove(candidate)
-        if answer.resume.unfinished:
-            self._pump()
-        else:
-            self._finish(answer, "ok")
+    def _route(self, answer: LiveAnswer, given: Sequence[Given]) -> None:
+        """Take all of a candidate's step, and only then park it, but never within its prompt."""
+        for event in given:
+            if isinstance(event, wire.Failed):
+                self._fail(answer, errors.EngineFailedError(event.message))
+            elif isinstance(event, wire.Preempted):
+                self._queue.preempt(answer.resume.candidates[event.candidate])
+            else:
+                answer.receive(event)
+                if isinstance(event, Finished):
+                    self._queue.running.remove(answer.resume.candidates[event.candidate])
+                    self._pump() if answer.resume.unfinished else self._finish(answer, "ok")
+        has_token = any(isinstance(event, TextDelta) for event in given)
+        if answer.is_full and has_token and answer.outcome is None:
+            self._park(answer)
 
     def _finish(
         self, answer: LiveAnswer, outcome: str, error: errors.LmxError | None = None
     ) -> None:
         self._queue.remove(answer)
-        self._send(wire.Drop(answer.resume.wire_id))
+        self._suspects.remove(answer, has_worked=outcome == "ok" and not answer.is_count)
+        if self._worker is not None:
+            self._worker.drop(answer)
         answer.end(outcome, error)
         self.last_used = time.monotonic()
         if not answer.is_count:
@@ -227,24 +237,21 @@ class Dispatcher:
     def _fail(self, answer: LiveAnswer, error: errors.LmxError) -> None:
         self._finish(answer, error.code, error)
 
-    def _cancel(self, answer: LiveAnswer) -> None:
-        self._finish(answer, "cancelled")
-
     def _give_up_waiting(self, number: int) -> None:
         answer = self._queue.answers[number]  # it has not started: its id is its number still
-        max_wait_s, why = self._queue_settings.max_wait_s, f": {self._hold}" if self._hold else ""
-        text = f"{self._model} could not begin within {max_wait_s:g} seconds{why}"
-        self._fail(answer, errors.UnavailableError(text, retry_after_s=10))
+        self._fail(answer, _wait_error(answer, self._queue_settings.max_wait_s, self._hold))
 
     def _park(self, answer: LiveAnswer) -> None:
         """Free the slot of an answer whose reader is too slow; it is resumed when it caught up."""
-        self._send(wire.Drop(answer.resume.wire_id))
+        assert self._worker is not None  # it has just sent something
+        self._worker.drop(answer)
         self._queue.park(answer, next(self._numbers))
+        self._suspects.remove(answer, has_worked=True)
         self._pump()
 
     def _unpark(self, answer: LiveAnswer) -> None:
         self._queue.unpark(answer)
-        self._prepare(answer)
+        self._prepare([answer])
 
     def _pump(self) -> None:
         """Start the candidates that may start. A turn is also over when none of them may."""
@@ -252,6 +259,7 @@ class Dispatcher:
             return
         if not self._hold:
             self._admit(self._worker)
+            self._try_next_group()
         if self._turn_end is None or self._queue.running:
             return
         if self._hold or not self._queue.has_waiting(self._turn_end):
@@ -259,24 +267,42 @@ class Dispatcher:
 
     def _admit(self, worker: _Worker) -> None:
         if self._queue.waiting:
-            admissible, running = self._queue.admissible(self._turn_end), self._queue.running
-            expected_tokens = self._queue_settings.expected_tokens
-            for candidate in plan_admissions(admissible, running, worker.limits, expected_tokens):
-                self._start(candidate, worker.send)
+            admissible = self._queue.admissible(self._turn_end)
+            for candidate in plan_admissions(
+                filter(self._suspects.may_start, admissible),
+                self._queue.running,
+                worker.limits,
+                self._queue_settings.expected_tokens,
+            ):
+                self._queue.start(candidate)
+                worker.start(candidate)
 
     def _start_alone(self) -> None:
         """Start a request that has the engine to itself without waiting for its checks: it fits if
         it passes them, and if it does not, the worker ignores the start. Saves a round trip.
         """
-        is_alone = not self._queue.running and len(self._queue.waiting) == 1
-        if self._worker and self._turn_end is None and is_alone and not self._hold:
-            self._start(self._queue.waiting[0], self._worker.send)
+        alone, is_open = self._queue.alone, self._turn_end is None and not self._hold
+        if self._worker and alone and is_open and self._suspects.may_start(alone):
+            self._queue.start(alone)
+            self._worker.start(alone)
 
-    def _start(self, candidate: Candidate, send: Send) -> None:
-        resume = candidate.answer.resume
-        candidate.answer.start()
-        self._queue.start(candidate)
-        send(wire.Start(resume.wire_id, candidate.index, candidate.seed, tuple(candidate.tokens)))
+    def _try_next_group(self) -> None:
+        """Once the suspects that run are cleared, put them back and let the next ones run."""
+        while self._worker and not self._hold and self._suspects.is_cleared(self._queue.running):
+            self._suspects.advance()
+            for answer in reversed(self._queue.running_requests):
+                if not self._suspects.may_run(answer):
+                    self._worker.drop(answer)
+                    self._queue.put_back(answer, next(self._numbers))
+            self._prepare(self._queue.answers.values())
+            self._admit(self._worker)
+
+
+def _wait_error(answer: LiveAnswer, max_wait_s: float, hold: str) -> errors.UnavailableError:
+    why = f": {hold}" if hold else ""
+    return errors.UnavailableError(
+        f"{answer.model} could not begin within {max_wait_s:g} seconds{why}", retry_after_s=10
+    )
 
 
 def _crash_error(answer: LiveAnswer, reason: str) -> errors.EngineCrashedError:

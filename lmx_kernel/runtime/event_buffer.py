@@ -32,7 +32,7 @@ class EventBuffer:
     @property
     def is_drained(self) -> bool:
         """Whether the reader is so far that a writer that paused may go on."""
-        return len(self._events) <= MAX_EVENTS // 2
+        return len(self._events) <= MAX_EVENTS // 2 and self._chars <= MAX_CHARS // 2
 
     def push(self, event: Event) -> None:
         """Append an event."""
@@ -65,6 +65,14 @@ class EventBuffer:
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
+
+    def take(self) -> list[Event]:
+        """Return all events that are there. Where the writer pushes a step without a pause, they
+        are whole steps.
+        """
+        events, self._chars = list(self._events), 0
+        self._events.clear()
+        return events
 
 
 def _chars(event: Event) -> int:

@@ -54,13 +54,15 @@ class InstanceServices:
 class Ending:
     """How a model is unloaded.
 
-    :ivar error: what requests get that are cut off or come meanwhile; None lets all that were
-        queued finish, and those that come meanwhile wait for the next load.
+    :ivar error: what requests get that are cut off; None lets all that were queued finish, and
+        those that come meanwhile wait for the next load.
+    :ivar refusal: what requests get that come meanwhile, where that is another error.
     :ivar drain_s: how long requests may go on before they are cut off.
     """
 
     reason: str
     error: errors.LmxError | None = None
+    refusal: errors.LmxError | None = None
     drain_s: float = 0.0
 
 
@@ -72,6 +74,7 @@ class Instance:
     :ivar requests: the model's queue.
     :ivar memory_bytes: what is reserved for it; 0 while nothing is.
     :ivar ttl_s: it is unloaded after so long without a request; None is never.
+    :ivar kept: what stands for ``ttl_s`` until it is unloaded; None for nothing.
     :ivar pinned: it is not unloaded to make room for another.
     """
 
@@ -79,10 +82,11 @@ class Instance:
         self.spec = spec
         self.model = spec.card.id
         self.requests = Dispatcher(
-            self.model, services.settings, services.publish, self._begin, self._stop_worker
+            self.model, services.settings, services.publish, self.begin, self._stop_worker
         )
         self.memory_bytes = 0
         self.ttl_s: float | None = None
+        self.kept: tenure.Kept | None = None
         self.pinned = False
         self._services = services
         self._worker = Supervisor(self.requests, services.settings, services.publish, services.env)
@@ -139,9 +143,10 @@ class Instance:
         :param now: monotonic seconds.
         """
         ready_at, last_used = self._worker.ready_at, self.requests.last_used
-        if self.ttl_s is None or ready_at is None or self._ending or not self.requests.is_idle:
+        ttl_s = tenure.stays_s(self.ttl_s, self.kept)
+        if ttl_s is None or ready_at is None or self._ending or not self.requests.is_idle:
             return None
-        return tenure.expires_in_s(now, ttl_s=self.ttl_s, ready_at=ready_at, last_used=last_used)
+        return tenure.expires_in_s(now, ttl_s=ttl_s, ready_at=ready_at, last_used=last_used)
 
     # --- control ---
 
@@ -163,8 +168,18 @@ class Instance:
         if self.state is not State.READY:
             waiter = asyncio.get_running_loop().create_future()
             self._loads.add(waiter)
-            self._begin()
-            await waiter
+            self.begin()
+            try:
+                await waiter
+            finally:
+                self._loads.discard(waiter)
+
+    def begin(self) -> None:
+        """Begin to load; how that goes is published."""
+        if self._life is None:
+            self._stop = asyncio.get_running_loop().create_future()
+            self._life = asyncio.ensure_future(self._live())
+            self._life.add_done_callback(self._over)  # also if it is cancelled before it begins
 
     async def yield_memory(self, turn_s: float) -> None:
         """Unload for another model that waits for memory: as soon as this one is out of use, or
@@ -185,7 +200,7 @@ class Instance:
 
     async def unload(self, ending: Ending) -> None:
         """Unload: requests in flight may go on for ``ending.drain_s``, then they get
-        ``ending.error``, as do those that come meanwhile.
+        ``ending.error``; those that come meanwhile are refused.
         """
         error = ending.error
         assert error is not None
@@ -230,7 +245,7 @@ class Instance:
                 retry_after_s=int(cooling_s) + 1,
             )
         if self._ending is not None and self._ending.error is not None:
-            raise self._ending.error
+            raise self._ending.refusal or self._ending.error
 
     def _rest_of_turn_s(self, turn_s: float) -> float:
         if (ready_at := self._worker.ready_at) is None:
@@ -245,12 +260,6 @@ class Instance:
         for waiter in loads:
             if not waiter.done():
                 waiter.set_result(None) if error is None else waiter.set_exception(error)
-
-    def _begin(self) -> None:
-        if self._life is None:
-            self._stop = asyncio.get_running_loop().create_future()
-            self._life = asyncio.ensure_future(self._live())
-            self._life.add_done_callback(self._over)  # also if it is cancelled before it begins
 
     def _stop_worker(self) -> None:
         if not self._stop.done():
@@ -292,12 +301,12 @@ class Instance:
         """Reset after a life, and begin the next one if requests or loads wait."""
         if self._life is not life:
             return
-        self._life, self.memory_bytes = None, 0
+        self._life, self.memory_bytes, self.kept = None, 0, None
         if self._ending is not None and self._ending.error is None:
             self._ending = None
         self.requests.reopen()
         if self.requests.waiting or self._loads:
-            self._begin()
+            self.begin()
 
     def _give_up(self, error: errors.LmxError) -> None:
         self._services.publish(

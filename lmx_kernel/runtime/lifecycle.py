@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
+from lmx_kernel.models.saved_settings import SavedSettings
 from lmx_kernel.runtime.answer import LiveAnswer
+from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.instance import Ending, Instance, InstanceServices, State
 from lmx_kernel.runtime.measure import measure_memory
-from lmx_kernel.runtime.room import Refusal, Room, plan_room
+from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
+from lmx_kernel.runtime.room_line import RoomLine
 from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.tenure import Kept
 from lmx_kernel.types import (
     Admission,
     EngineSpec,
@@ -40,14 +44,20 @@ class Lifecycle:
         settings: Settings,
         ledger: Ledger,
         backends: Backends,
+        effective: EffectiveSettings,
+        saved: SavedSettings,
         publish: Callable[[events.KernelEvent], None],
     ) -> None:
         self.instances: dict[str, Instance] = {}
         self.ledger = ledger
         self._settings = settings
         self._backends = backends
-        self._overrides: dict[str, LoadOverrides] = {}
-        self._turn = asyncio.Lock()  # fair: loads that wait for memory get it in order
+        self._effective = effective
+        self._saved = saved
+        self._overrides: dict[str, LoadOverrides] = dict(saved.saved.loads)
+        self._continued: set[asyncio.Future[None]] = set()  # loads whose callers left
+        self._closing: errors.LmxError | None = None
+        self._line = RoomLine(self._plan_room, lambda: self._models.turn_s)
         self._services = InstanceServices(
             settings=settings,
             spec=self._overridden_spec,
@@ -76,36 +86,59 @@ class Lifecycle:
 
     async def load(self, card: ModelCard, overrides: LoadOverrides) -> Instance:
         """Load a model and return when it is ready. One that is loaded with other options first
-        finishes its requests. Overrides that cannot be met change nothing.
+        finishes its requests. Overrides that cannot be met change nothing. The load goes on, with
+        all that was asked for, if the caller is cancelled.
 
         :raises ModelUnusableError: its files are unusable.
-        :raises InsufficientMemoryError: it does not fit.
-        :raises LmxError: it cannot be loaded for another reason.
+        :raises LmxError: it does not fit, or cannot be loaded for another reason.
         """
         instance = self._instance(card)
         spec = self._spec(card, overrides)
         if instance.memory_bytes and instance.spec != spec:
-            self._require_room(instance, await self._needed_bytes(spec))
+            room = self._plan_reload(instance, await self._needed_bytes(spec))
+            if isinstance(room, Refusal):
+                raise errors.InsufficientMemoryError(room.reason)
         before, self._overrides[card.id] = self._overrides.get(card.id), overrides
         try:
-            if instance.spec != spec:
-                await instance.retire("asked")
-            await self._instance(card).load()
-        except errors.LmxError:
-            if self._overrides.get(card.id) is overrides:
-                self._restore_overrides(card.id, before)
+            await self._load_as(card, overrides, before)
+        except asyncio.CancelledError:
+            continued = asyncio.ensure_future(self._load_as(card, overrides, before))
+            self._continued.add(continued)
+            continued.add_done_callback(self._forget_continued)
             raise
-        instance.ttl_s, instance.pinned = overrides.ttl_s, overrides.pinned
         return instance
+
+    def refresh(self) -> None:
+        """Put settings in force that loaded models take over at once."""
+        for instance in self.instances.values():
+            self._apply_settings(instance)
+
+    def overrides(self, model: str) -> LoadOverrides | None:
+        """Return what the last load by request asked for; None if it was unloaded since."""
+        return self._overrides.get(model)
 
     async def unload(self, model: str, reason: str = "asked") -> None:
         """Unload a model. Its requests may go on for ``models.drain_s``, new ones are refused
         meanwhile. The next request loads it with the options of the config.
         """
         self._overrides.pop(model, None)
+        await self._saved.keep_load(model, None)
         if instance := self.instances.get(model):
-            error = errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5)
-            await instance.unload(Ending(reason, error, self._models.drain_s))
+            await instance.unload(
+                Ending(
+                    reason,
+                    error=errors.ModelUnloadedError(
+                        f"{model} was unloaded on request; a new request loads it again"
+                    ),
+                    refusal=errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5),
+                    drain_s=self._models.drain_s,
+                )
+            )
+
+    def keep(self, model: str, ttl_s: float | None) -> None:
+        """Change for how long a model stays without a request, until it is unloaded."""
+        if instance := self.instances.get(model):
+            instance.kept = Kept(ttl_s)
 
     async def admission(self, card: ModelCard, overrides: LoadOverrides) -> Admission:
         """Return whether a model could be loaded now, and what that would take.
@@ -114,7 +147,7 @@ class Lifecycle:
         """
         spec = self._spec(card, overrides)
         estimate = await self._estimate(spec)
-        room = self._plan_room(self.instances.get(card.id), estimate.total_bytes)
+        room = self._plan_reload(self.instances.get(card.id), estimate.total_bytes)
         evictions = room.evictions if isinstance(room, Room) else ()
         return Admission(
             model=card.id,
@@ -143,16 +176,45 @@ class Lifecycle:
 
     async def close(self, error: errors.LmxError) -> None:
         """Unload everything; requests in flight get ``error``."""
+        self._closing = error
         ending = Ending("stopping", error)
         await asyncio.gather(*(instance.unload(ending) for instance in self.instances.values()))
 
     # --- inside ---
 
+    async def _load_as(
+        self, card: ModelCard, overrides: LoadOverrides, before: LoadOverrides | None
+    ) -> None:
+        """Load a model, if ``overrides`` are still its own. If that fails it gets those of
+        ``before`` again. May be called again after it was cancelled.
+        """
+        instance, spec, model = self._instance(card), self._spec(card, overrides), card.id
+        if self._overrides.get(model) is not overrides:
+            return
+        try:
+            if instance.spec != spec:
+                await instance.retire("asked")
+            if self._closing is not None:
+                raise self._closing
+            await self._instance(spec.card).load()
+        except Exception:
+            if self._overrides.get(model) is overrides:
+                self._restore_overrides(model, before)
+                self._apply_settings(instance)
+            raise
+        if self._overrides.get(model) is overrides:  # no other call changed them meanwhile
+            self._apply_settings(instance)
+            instance.kept = None
+
+    def _forget_continued(self, continued: asyncio.Future[None]) -> None:
+        self._continued.discard(continued)
+        if not continued.cancelled():
+            continued.exception()  # how the load went is published; nobody waits for this
+
     async def _recycle(self, instance: Instance) -> None:
         await instance.retire("recycled")
         if instance.model in self._overrides:
-            with suppress(errors.LmxError):  # published as an event
-                await instance.load()
+            instance.begin()  # others need not wait for how that goes
 
     @property
     def _models(self) -> ModelSettings:
@@ -167,15 +229,12 @@ class Lifecycle:
             self.instances[card.id] = instance
         if instance.state is State.ABSENT:
             instance.spec = self._overridden_spec(card)
-            self._apply_overrides(instance)
+            self._apply_settings(instance)
         return instance
 
-    def _apply_overrides(self, instance: Instance) -> None:
-        overrides = self._overrides.get(instance.model)
-        if overrides is not None:
-            instance.ttl_s, instance.pinned = overrides.ttl_s, overrides.pinned
-        else:
-            instance.ttl_s = self._models.ttl_s or None
+    def _apply_settings(self, instance: Instance) -> None:
+        values = self._effective.of(instance.spec.card, load=self._overrides.get(instance.model))
+        instance.ttl_s, instance.pinned = values["ttl_s"].value or None, values["pinned"].value
 
     def _restore_overrides(self, model: str, before: LoadOverrides | None) -> None:
         if before is None:
@@ -187,45 +246,29 @@ class Lifecycle:
         return self._spec(card, self._overrides.get(card.id))
 
     def _spec(self, card: ModelCard, overrides: LoadOverrides | None) -> EngineSpec:
-        return EngineSpec(
-            card=card,
-            options=self._models.options_for(card, overrides),
-            settings=self._backends.settings_of(card.backend),
-            engine_module=self._backends.engine_module_of(card.backend),
-        )
+        return self._effective.spec(card, overrides)
 
     def _env(self, spec: EngineSpec) -> Mapping[str, str]:
         return self._backends.get(spec.card.backend).worker_env(spec.settings)
 
     @asynccontextmanager
     async def _reserve(self, instance: Instance) -> AsyncIterator[int]:
-        with ExitStack() as reservation:
-            async with self._turn:
-                needed_bytes = await self._needed_bytes(instance.spec)
-                await self._make_room(instance, needed_bytes)
-                reservation.enter_context(self.ledger.reserve(instance.model, needed_bytes))
-            yield needed_bytes
+        needed_bytes = await self._needed_bytes(instance.spec)
+        await self._line.wait_for_room(instance, needed_bytes)
+        try:
+            with self.ledger.reserve(instance.model, needed_bytes):
+                yield needed_bytes
+        finally:
+            self._line.look_again()
 
-    def _plan_room(self, instance: Instance | None, needed_bytes: int) -> Room | Refusal:
-        """Return how a model gets room, given that it gives back what it holds itself."""
+    def _plan_room(self, instance: Instance | None, claim: Claim) -> Room | Refusal:
         others = [other for other in self.instances.values() if other is not instance]
+        return plan_room(others, claim, self.ledger, self._models.max_loaded)
+
+    def _plan_reload(self, instance: Instance | None, needed_bytes: int) -> Room | Refusal:
+        """Return how a model gets room, given that it gives back what it holds itself."""
         held_bytes = instance.memory_bytes if instance else 0
-        return plan_room(others, needed_bytes - held_bytes, self.ledger, self._models.max_loaded)
-
-    def _require_room(self, instance: Instance, needed_bytes: int) -> Room:
-        """Return how a model gets room.
-
-        :raises InsufficientMemoryError: it gets none, with the reason.
-        """
-        room = self._plan_room(instance, needed_bytes)
-        if isinstance(room, Refusal):
-            raise errors.InsufficientMemoryError(room.reason)
-        return room
-
-    async def _make_room(self, instance: Instance, needed_bytes: int) -> None:
-        """Unload other models until there is room; plans anew after each, since that took time."""
-        while evictions := self._require_room(instance, needed_bytes).evictions:
-            await evictions[0].yield_memory(self._models.turn_s)
+        return self._plan_room(instance, Claim(needed_bytes - held_bytes))
 
     async def _needed_bytes(self, spec: EngineSpec) -> int:
         backend = self._backends.get(spec.card.backend)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from lmx_kernel.runtime.process import WorkerProcess
+from lmx_kernel.runtime.silence import Silence
 from lmx_kernel.types import EngineSpec
 from lmx_kernel.worker import messages as wire
 
@@ -14,7 +14,9 @@ TIMEOUT_S = 60.0
 
 
 async def measure_memory(spec: EngineSpec, env: Mapping[str, str]) -> int | None:
-    """Return the bytes that opening ``spec`` takes, or None if the backend cannot measure it."""
+    """Return the bytes that opening ``spec`` takes, or None if the backend cannot measure it, or
+    shows no sign of life.
+    """
     measured: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     def receive(message: wire.Message) -> None:
@@ -24,8 +26,7 @@ async def measure_memory(spec: EngineSpec, env: Mapping[str, str]) -> int | None
     worker = await WorkerProcess.start(env, receive)
     try:
         worker.send(wire.Measure(spec))
-        waits: set[asyncio.Future[Any]] = {measured, worker.exited}
-        await asyncio.wait(waits, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        await worker.watch({measured}, Silence(TIMEOUT_S, spec.card.size_bytes))
         return measured.result() if measured.done() else None
     finally:
         worker.kill()

@@ -6,9 +6,23 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
 
 from lmx_kernel.processes.child import ChildProcess, describe_exit, module_command
-from lmx_kernel.worker.messages import HEADER_BYTES, Message, decode, encode, length_of
+from lmx_kernel.runtime.silence import Silence
+from lmx_kernel.worker.messages import (
+    HEADER_BYTES,
+    Beat,
+    Message,
+    Ping,
+    decode,
+    encode,
+    length_of,
+)
+
+log = structlog.get_logger(__name__)
 
 CLOSE_TIMEOUT_S = 3.0
 DRAIN_S = 1.0
@@ -17,7 +31,9 @@ DRAIN_S = 1.0
 class WorkerProcess:
     """One worker, with a socket in place of its standard input. Closing the socket ends it.
 
-    :ivar frames: how many frames came, as proof of life.
+    :ivar frames: how many messages came, beats not counted.
+    :ivar beats: how many beats came.
+    :ivar pulse: what the last beat said.
     :ivar exited: done when the process is reaped and its last frames are read, with the reason in
         words.
     """
@@ -29,7 +45,8 @@ class WorkerProcess:
         writer: asyncio.StreamWriter,
         on_message: Callable[[Message], None],
     ) -> None:
-        self.frames = 0
+        self.frames = self.beats = 0
+        self.pulse: int | None = None
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._child = child
         self._writer = writer
@@ -42,10 +59,14 @@ class WorkerProcess:
     ) -> WorkerProcess:
         """Start a worker; ``on_message`` is called for each of its messages."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            command = module_command("lmx_kernel.worker")
-            child = await ChildProcess.start(*command, stdin=theirs.fileno(), env=env)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        try:
+            with theirs:
+                command = module_command("lmx_kernel.worker")
+                child = await ChildProcess.start(*command, stdin=theirs.fileno(), env=env)
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:
+            ours.close()  # a child that was started ends with it
+            raise
         return cls(child, reader, writer, on_message)
 
     @property
@@ -57,6 +78,23 @@ class WorkerProcess:
         """Send a message; silently dropped if the worker is gone already."""
         if not self._writer.is_closing():
             self._writer.write(encode(message))
+
+    async def watch(self, until: set[asyncio.Future[Any]], silence: Silence) -> str:
+        """Wait until one of ``until`` is done, the process has exited, or it is to be given up.
+
+        :returns: why it is to be given up; empty if it is not.
+        """
+        waits = {*until, self.exited}
+        while True:
+            done, _ = await asyncio.wait(
+                waits, timeout=silence.look_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if done:
+                return ""
+            if reason := silence.look(self):
+                return reason
+            if silence.is_long:
+                self.send(Ping())
 
     def kill(self) -> None:
         """End the process at once, whatever it does."""
@@ -70,22 +108,36 @@ class WorkerProcess:
 
     async def _watch(self, reader: asyncio.StreamReader) -> None:
         frames = asyncio.ensure_future(self._read_frames(reader))
-        status = await self._child.exited
-        await asyncio.wait({frames}, timeout=DRAIN_S)
-        frames.cancel()
-        self._writer.close()
-        self.exited.set_result(f"{describe_exit(status)} {self._child.stderr_tail}".strip())
+        reason = "ended in an unknown way"
+        try:
+            status = await self._child.exited
+            reason = f"{describe_exit(status)} {self._child.stderr_tail}".strip()
+            await asyncio.wait({frames}, timeout=DRAIN_S)
+        except Exception:
+            log.exception("worker_end_unknown", pid=self.pid)
+        finally:  # whoever waits for the end must hear of it, whatever went wrong here
+            frames.cancel()
+            self._writer.close()
+            self.exited.set_result(reason)
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Beat):
+            self.beats, self.pulse = self.beats + 1, message.pulse
+        else:
+            self.frames += 1
+            self._on_message(message)
 
     async def _read_frames(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
                 header = await reader.readexactly(HEADER_BYTES)
                 payload = await reader.readexactly(length_of(header))
-                self.frames += 1
-                self._on_message(decode(payload))
+                self._take(decode(payload))
                 # Whoever waits for this frame goes first; unread frames slow the worker down.
                 await asyncio.sleep(0)
         except (asyncio.IncompleteReadError, ConnectionError):
             return
+        except Exception:
+            log.exception("worker_frame_failed", pid=self.pid)
         finally:  # without its channel, or with a kernel that cannot read it, it is of no use
             self.kill()

@@ -27,9 +27,19 @@ class RequestQueue:
         return len({candidate.answer for candidate in self.waiting})
 
     @property
+    def preparing(self) -> list[LiveAnswer]:
+        """The requests that the worker prepares, or will."""
+        return [one for one in self.answers.values() if one.resume.phase is Phase.PREPARING]
+
+    @property
     def running_requests(self) -> list[LiveAnswer]:
         """The requests that have a candidate that runs."""
         return list({candidate.answer: None for candidate in self.running})
+
+    @property
+    def alone(self) -> Candidate | None:
+        """The candidate that waits, if it is the only one and none runs."""
+        return self.waiting[0] if len(self.waiting) == 1 and not self.running else None
 
     def admissible(self, before: int | None) -> Iterable[Candidate]:
         """Return the candidates that may start, the next one first.
@@ -75,6 +85,11 @@ class RequestQueue:
         self.running = []
         for answer in self.answers.values():
             answer.resume.lose_worker()
+
+    def put_back(self, answer: LiveAnswer, wire_id: int) -> None:
+        """Take a request off the worker and put it to the head of the queue."""
+        self.park(answer, wire_id)
+        self.unpark(answer)
 
     def park(self, answer: LiveAnswer, wire_id: int) -> None:
         """Take a request off the worker until :meth:`unpark`; see :meth:`ResumeState.park`."""

@@ -12,6 +12,20 @@ from lmx_kernel.runtime.instance import Instance, State
 
 
 @frozen
+class Claim:
+    """What a model needs.
+
+    :param needed_bytes: beyond what it holds already.
+    :param aside_bytes: of what is free, so much is set aside for another model.
+    :param aside_models: how many models that is for, which will be loaded as well.
+    """
+
+    needed_bytes: int
+    aside_bytes: int = 0
+    aside_models: int = 0
+
+
+@frozen
 class Room:
     """There is room once these are unloaded, in this order."""
 
@@ -42,16 +56,17 @@ def eviction_order(instances: Iterable[Instance]) -> list[Instance]:
 
 
 def plan_room(
-    others: Sequence[Instance], needed_bytes: int, ledger: Ledger, max_loaded: int
+    others: Sequence[Instance], claim: Claim, ledger: Ledger, max_loaded: int
 ) -> Room | Refusal:
     """Return how a model gets room.
 
     :param others: all other models.
-    :param needed_bytes: what it needs beyond what it holds already.
+    :param claim: what it needs.
     :param max_loaded: the most models that may be loaded at once; 0 is as many as fit.
     """
     order = eviction_order(others)
-    loaded = sum(other.memory_bytes > 0 for other in others)
+    needed_bytes = claim.needed_bytes + claim.aside_bytes
+    loaded = sum(other.memory_bytes > 0 for other in others) + claim.aside_models
     surplus = max(0, loaded + 1 - max_loaded) if max_loaded else 0
     room_bytes, evictions = ledger.available_bytes, list[Instance]()
     for other in order:

@@ -6,7 +6,6 @@ from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.config.days import DAYS, Day
-from lmx_kernel.types import LoadOptions, LoadOverrides, ModelCard
 
 
 @frozen(kw_only=True)
@@ -41,8 +40,10 @@ class ModelSettings:
     :ivar autoload: models that are loaded at the start.
     :ivar schedule: models that are loaded and unloaded at a time of day.
     :ivar drain_s: what an unloaded model is still doing may go on for so long.
-    :ivar load_timeout_s: a load that shows no progress for this long is given up.
-    :ivar hang_timeout_s: a worker that shows no sign of life for this long is replaced.
+    :ivar load_timeout_s: a load that shows no sign of life for this long is given up: it reports
+        nothing, reads nothing and computes nothing. How long a load may take is not limited.
+    :ivar hang_timeout_s: a worker that shows no sign of life for this long is replaced. A
+        step that computes may take longer; see :class:`lmx_kernel.runtime.silence.Silence`.
     :ivar rescan_s: how often the model folders are looked at again.
     """
 
@@ -61,16 +62,6 @@ class ModelSettings:
     load_timeout_s: float = field(default=120.0, validator=validators.gt(0), metadata=LIVE)
     hang_timeout_s: float = field(default=10.0, validator=validators.gt(0), metadata=LIVE)
     rescan_s: float = field(default=10.0, validator=validators.gt(0))
-
-    def options_for(self, card: ModelCard, overrides: LoadOverrides | None = None) -> LoadOptions:
-        """Return how ``card`` is loaded."""
-        overrides = overrides or LoadOverrides()
-        context = min(overrides.context_length or self.context_length, card.context_length)
-        return LoadOptions(
-            context_length=context,
-            parallel=overrides.parallel or self.parallel,
-            cache_tokens=max(self.cache_tokens or 2 * context, context),
-        )
 
 
 @frozen(kw_only=True)

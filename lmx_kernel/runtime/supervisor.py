@@ -58,7 +58,7 @@ class Supervisor:
             try:
                 await self._run_worker(run, stop, on_ready)
             except WorkerLostError as lost:
-                self._crashed(run, str(lost))
+                self._crashed(run, lost)
 
     async def _run_worker(
         self, run: WorkerRun, stop: asyncio.Future[str], on_ready: Callable[[], None]
@@ -88,10 +88,19 @@ class Supervisor:
         )
         self._requests.attach(run.send, limits)
 
-    def _crashed(self, run: WorkerRun, reason: str) -> None:
-        resumed, failed = self._requests.crash(reason)
+    def _crashed(self, run: WorkerRun, lost: WorkerLostError) -> None:
+        reason = str(lost)
+        verdict = self._requests.crash(reason, killed=lost.killed)
+        failed = int(verdict.doomed is not None)
         self._publish(
-            events.WorkerCrashed(model=run.model, reason=reason, resumed=resumed, failed=failed)
+            events.WorkerCrashed(
+                model=run.model, reason=reason, resumed=verdict.in_flight - failed, failed=failed
+            )
         )
-        if self.breaker.crashed(time.monotonic(), while_loading=run.ready_at is None):
+        if self.breaker.crashed(
+            time.monotonic(),
+            while_loading=run.ready_at is None,
+            has_worked=verdict.has_worked,
+            explained=verdict.explained,
+        ):
             raise errors.EngineCrashedError(f"the worker of {run.model} keeps crashing: {reason}")

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from attrs import frozen
+
 GRACE_S = 0.5
 """Between two requests of a client that waits for each answer: the model counts as in use."""
 
 LEAK_SHARE, LEAK_BYTES = 0.25, 64 << 20
+
+
+@frozen
+class Kept:
+    """How long a loaded model stays without a request, as the last one said; None is for ever."""
+
+    ttl_s: float | None
+
+
+def stays_s(ttl_s: float | None, kept: Kept | None) -> float | None:
+    """Return how long a model stays without a request; None is for ever.
+
+    :param ttl_s: what it was loaded with.
+    """
+    return ttl_s if kept is None else kept.ttl_s
 
 
 def expires_in_s(now: float, *, ttl_s: float, ready_at: float, last_used: float) -> float:

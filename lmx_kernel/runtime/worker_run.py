@@ -11,15 +11,22 @@ from lmx_kernel import errors, events
 from lmx_kernel.engine.protocol import EngineStats
 from lmx_kernel.runtime.process import WorkerProcess
 from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.silence import Silence
 from lmx_kernel.types import EngineLimits, EngineSpec
 from lmx_kernel.worker import messages as wire
 
-TICKS = 10  # looks at a silent worker within one timeout
 PROGRESS_SHARE = 0.1  # of a load, between two events
 
 
 class WorkerLostError(Exception):
-    """The worker died or hung; the message says how."""
+    """The worker died or hung; the message says how.
+
+    :ivar killed: LMX ended it, for its memory or its silence.
+    """
+
+    def __init__(self, reason: str, *, killed: bool = False) -> None:
+        super().__init__(reason)
+        self.killed = killed
 
 
 class WorkerRun:
@@ -57,6 +64,7 @@ class WorkerRun:
         self._opened: asyncio.Future[EngineLimits] = asyncio.get_running_loop().create_future()
         self._doing = ""
         self._killed_for = ""
+        self._longest_silence_s = 0.0
 
     @property
     def model(self) -> str:
@@ -150,28 +158,21 @@ class WorkerRun:
     ) -> None:
         """Wait until ``goal`` or ``stop`` is done.
 
-        Silence is counted in looks, not by the clock: after a sleep of the whole machine a worker
-        gets its full time again.
-
-        :raises WorkerLostError: the worker died, or gave no sign of life for ``timeout_s``.
+        :param timeout_s: how long the worker may show no sign of life; see :class:`Silence`.
+        :raises WorkerLostError: the worker died, or is to be given up for its silence.
         """
         process = self._process
         assert process is not None
-        waits = {goal, stop, process.exited}
-        frames, silent = process.frames, 0
-        while silent < TICKS:
-            await asyncio.wait(
-                waits, timeout=timeout_s / TICKS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if goal.done() or stop.done():
-                return
-            if process.exited.done():
-                raise WorkerLostError(self._killed_for or self._loss(process.exited.result()))
-            silent = 0 if process.frames != frames else silent + 1
-            frames = process.frames
-            if silent >= TICKS // 2:
-                process.send(wire.Ping())
-        raise WorkerLostError(self._loss(f"no sign of life for {timeout_s:g} seconds"))
+        silence = Silence(timeout_s, self.spec.card.size_bytes, self._longest_silence_s)
+        reason = await process.watch({goal, stop}, silence)
+        self._longest_silence_s = silence.longest_s
+        if goal.done() or stop.done():
+            return
+        if reason:
+            raise WorkerLostError(self._loss(reason), killed=True)
+        if self._killed_for:
+            raise WorkerLostError(self._killed_for, killed=True)
+        raise WorkerLostError(self._loss(process.exited.result()))
 
     def _loss(self, end: str) -> str:
         """Return how the worker was lost, with what it was doing if it loads."""

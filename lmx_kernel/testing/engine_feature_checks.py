@@ -1,4 +1,4 @@
-"""Tests for what an engine may have beyond the protocol: prefix reuse, real sampling, masks.
+"""Tests for what an engine may have beyond the protocol: prefixes, sampling, masks, long steps.
 
 Used like :class:`lmx_kernel.testing.engine_checks.EngineChecks`, with the same ``open_engine``.
 """
@@ -9,6 +9,7 @@ import math
 
 from attrs import evolve
 
+from lmx_kernel.engine.protocol import LongSteps
 from lmx_kernel.testing.driver import GREEDY, Driver
 from lmx_kernel.testing.engine_checks import PROMPT, SEEDED, Checks, OpenEngine, prompt
 from lmx_kernel.testing.mask import ScriptedMask, choices
@@ -56,6 +57,31 @@ class PrefixChecks(Checks):
             answers = driver.run(*range(4), count=8)
             assert [driver.cached(number) for number in range(4)] == [0, 199, 199, 199]
             assert len({tuple(answer) for answer in answers}) == 4
+
+    def test_prefixes_are_shared_within_a_cache_space_only(self, open_engine: OpenEngine) -> None:
+        """Kept ones, those of running sequences, and those that are being computed."""
+        driver = Driver(open_engine(cache=4096))
+        tokens = prompt(1, 100)
+        answer = driver.answer(tokens, 8, cache_space="a")
+        driver.add(0, tokens, cache_space="b")
+        driver.add(1, tokens, cache_space="b")
+        driver.step()
+        driver.add(2, tokens, cache_space="c")
+        driver.add(3, tokens, cache_space="a")
+        assert driver.run(0, 1, 2, 3, count=8) == [answer] * 4
+        assert [driver.cached(number) for number in range(4)] == [0, 99, 0, 99]
+
+    def test_a_space_keeps_its_prefix_beside_a_longer_one_of_another(
+        self, open_engine: OpenEngine
+    ) -> None:
+        driver = Driver(open_engine(cache=4096))
+        tokens = prompt(1, 100)
+        driver.answer(tokens, 4, cache_space="a")
+        driver.answer(tokens + prompt(2, 50)[1:], 4, cache_space="b")
+        driver.add(1, tokens, cache_space="a")
+        driver.add(2, tokens, cache_space="b")
+        driver.run(1, 2, count=4)
+        assert [driver.cached(1), driver.cached(2)] == [99, 99]
 
     def test_who_waits_for_a_prefix_survives_its_cancel(self, open_engine: OpenEngine) -> None:
         driver = Driver(open_engine())
@@ -191,3 +217,22 @@ class MaskChecks(Checks):
         answers = driver.run(10, 11, 12, count=16)
         assert [answers[0], answers[2]] == [expected[0], expected[2]]
         assert all(token in step for token, step in zip(answers[1], masks[1].steps, strict=True))
+
+
+class LongStepChecks(Checks):
+    """What engines do that say from within a long call how far it is."""
+
+    def test_the_pulse_changes_when_something_is_computed_and_only_then(
+        self, open_engine: OpenEngine
+    ) -> None:
+        engine = open_engine()
+        assert isinstance(engine, LongSteps)
+        driver = Driver(engine)
+        engine.pulse()
+        for number in range(3):
+            before = engine.pulse()
+            assert engine.pulse() == before
+            driver.add(number, prompt(number, 20))
+            driver.step()
+            # None: a device computes, and cannot be asked
+            assert before is None or engine.pulse() != before

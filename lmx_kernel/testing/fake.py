@@ -16,8 +16,9 @@ from lmx_kernel.config import Settings
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, ModelSource, SettingsSection
+from lmx_kernel.models.maker_sampling import maker_sampling
 from lmx_kernel.testing.fake_model import SUFFIX, FakeModel
-from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
+from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 
 
 @frozen(kw_only=True)
@@ -80,7 +81,7 @@ class FakeBackend:
         script = FakeModel.read(card.path)
         return MemoryEstimate(weights_bytes=script.memory_bytes, cache_bytes=0, overhead_bytes=0)
 
-    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
+    def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
         return None
 
     def worker_env(self, settings: Mapping[str, Any]) -> Mapping[str, str]:
@@ -102,5 +103,6 @@ class FakeBackend:
             files=(path,),
             context_length=script.context_length,
             capabilities=frozenset({"embedding"} if script.embeds else ()),
+            sampling=maker_sampling(script.sampling),
             problem=problem,
         )

@@ -10,10 +10,11 @@ import os
 import signal
 import time
 import zlib
+from collections import deque
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
-from attrs import define
+from attrs import define, field
 
 from lmx_kernel.engine.protocol import (
     EngineStats,
@@ -24,6 +25,7 @@ from lmx_kernel.engine.protocol import (
     TokenMask,
 )
 from lmx_kernel.engine.running import NOT_FINITE, RunningSequence, RunningSet
+from lmx_kernel.engine.sequences import common
 from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.testing.fake_model import FakeModel, use_up
@@ -36,7 +38,9 @@ WORDS = 4096
 VOCABULARY = FIRST_WORD + WORDS
 CLOSERS = (END, *b'"}]')
 CHUNK = 64
+EFFORT_S, EFFORT_BYTES = 0.02, 128 * 1024
 SOUR_AT = 3
+MOST_KEPT = 16
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
 
@@ -48,6 +52,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
     if script.load_error:
         raise ModelUnusableError(script.load_error)
     memory = bytearray(b"\1") * script.allocate_bytes
+    _Effort(script.shows).last(script.long_load_s)
     for tenth in range(10):
         progress(tenth / 10)
         time.sleep(script.load_s / 10)
@@ -56,7 +61,9 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
 
 @hookimpl
 def lmx_measure_memory(spec: EngineSpec) -> int:
-    return FakeModel.read(spec.card.path).memory_bytes
+    script = FakeModel.read(spec.card.path)
+    _Effort(script.shows).last(script.long_load_s)
+    return script.memory_bytes
 
 
 class FakeTokenizer:
@@ -71,18 +78,42 @@ class FakeTokenizer:
     end_ids = frozenset({END})
     template_texts: dict[str, str] = {}  # noqa: RUF012 - constant
 
-    def __init__(self, chat_template: str = TEMPLATE) -> None:
+    def __init__(self, chat_template: str = TEMPLATE, poison: str = "") -> None:
         self.chat_template = chat_template
+        self._poison = poison
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        if self._poison and self._poison in text:
+            os.abort()
         return list(text.encode())
+
+
+@define
+class _Effort:
+    """A long piece of work, and what is to be seen of it; see :attr:`FakeModel.shows`."""
+
+    shows: str
+    pulse: int = 0
+    _kept: list[bytearray] = field(factory=list)
+
+    def last(self, seconds: float) -> None:
+        ends_at = time.monotonic() + seconds
+        while (left_s := ends_at - time.monotonic()) > 0:
+            if self.shows == "pulse":
+                self.pulse += 1
+            elif self.shows == "cpu":
+                sum(range(100_000))
+            elif self.shows == "memory":
+                self._kept.append(bytearray(b"\1") * EFFORT_BYTES)
+            time.sleep(min(left_s, EFFORT_S))
 
 
 @define(eq=False, kw_only=True)
 class _Run(RunningSequence):
-    """A sequence; its answer counts on from ``start``."""
+    """A sequence; its answer is what it ``says``, or counts on from ``start``."""
 
     start: int
+    says: bytes
 
     @property
     def made(self) -> int:
@@ -91,10 +122,11 @@ class _Run(RunningSequence):
 
 
 class FakeEngine:
-    """Implements :class:`lmx_kernel.engine.Engine` by the script."""
+    """Implements :class:`lmx_kernel.engine.Engine` and ``LongSteps`` by the script."""
 
     def __init__(self, script: FakeModel, spec: EngineSpec, memory: bytearray) -> None:
-        self.tokenizer = FakeTokenizer(script.template or TEMPLATE)
+        poison = script.poison if script.poison_in == "prepare" else ""
+        self.tokenizer = FakeTokenizer(script.template or TEMPLATE, poison)
         self.limits = EngineLimits(
             context_length=spec.options.context_length,
             max_sequences=spec.options.parallel,
@@ -105,18 +137,24 @@ class FakeEngine:
         self._running: RunningSet[_Run] = RunningSet(self.limits, VOCABULARY, lambda *_: None)
         self._made = 0
         self._memory = [memory]
+        self._effort = _Effort(script.shows)
+        self._kept: deque[_Run] = deque(maxlen=MOST_KEPT)
 
     def add(self, sequence: Sequence) -> None:
         self._running.check(sequence)
         prompt = sequence.tokens[: len(sequence.tokens) - sequence.produced]
         seed = sequence.sampling.seed if sequence.sampling.temperature else 0
         start = zlib.crc32(str(prompt).encode()) + (seed or 0)
-        self._running.add(_Run(request=sequence, start=start))
+        says = self._script.says_to(_text(prompt)).encode()
+        self._running.add(_Run(request=sequence, start=start, says=says))
 
     def remove(self, sequence_id: int) -> None:
-        self._running.remove(sequence_id)
+        run = self._running.remove(sequence_id)
+        if run is not None and self._script.shares_prefixes and not run.in_prefill:
+            self._kept.append(run)
 
     def step(self) -> Step:
+        self._effort.pulse += 1
         self._running.begin_step()
         self._running.fit_cache()
         for run in self._running:
@@ -124,18 +162,25 @@ class FakeEngine:
         ready = [run for run in self._running if not run.in_prefill]
         if ready and self._script.tokens_per_s:
             time.sleep(1 / self._script.tokens_per_s)
+        if ready and self._script.long_step_s and use_up(self._path, self._script.times):
+            self._effort.last(self._script.long_step_s)
         for run in ready:
             self._decode(run)
         return self._running.end_step()
+
+    def pulse(self) -> int | None:
+        return None if self._script.shows == "device" else self._effort.pulse
 
     def embed(self, inputs: Seq[Seq[int]]) -> list[list[float]]:
         return [self._embed(tokens) for tokens in inputs]
 
     def trim(self) -> None:
         del self._memory[1:]
+        self._kept.clear()
 
     def stats(self) -> EngineStats:
-        return EngineStats(cache_tokens_used=sum(run.done for run in self._running))
+        used, kept = sum(run.done for run in self._running), len(self._kept)
+        return EngineStats(cache_tokens_used=used, details={"kept_prefixes": kept})
 
     def close(self) -> None:
         self._running.clear()
@@ -152,11 +197,29 @@ class FakeEngine:
     def _prefill(self, run: _Run) -> None:
         if not run.in_prefill or not (run.done or self._running.has_room_for(run)):
             return
+        if run.cached is None and not self._begin(run):
+            return
         chunk = min(CHUNK, run.pending)
         if self._script.prefill_tokens_per_s:
             time.sleep(chunk / self._script.prefill_tokens_per_s)
+        if self._script.poison_in == "prefill" and _has_text(run.tokens, self._script.poison):
+            os.abort()
         run.done += chunk
         self._running.report_progress(run)
+
+    def _begin(self, run: _Run) -> bool:
+        """Begin a prompt with what was computed for others; False if it waits for one of them."""
+        older = self._running.older_prompts(run)
+        others = (*self._kept, *self._running) if self._script.shares_prefixes else ()
+        if others and any(shared > other.done for other, shared in older):
+            return False
+        shared = (
+            min(common(run.tokens, other.tokens), other.done, len(run.tokens) - 1)
+            for other in others
+            if other.cache_space == run.cache_space
+        )
+        run.done = run.cached = max(shared, default=0)
+        return True
 
     def _decode(self, run: _Run) -> None:
         run.done = len(run.tokens)
@@ -173,9 +236,8 @@ class FakeEngine:
         self._running.give_out(run, (token, *forced), details)
 
     def _next(self, run: _Run) -> int:
-        if self._script.says:
-            said = self._script.says.encode()
-            return said[run.made] if run.made < len(said) else END
+        if run.says:
+            return run.says[run.made] if run.made < len(run.says) else END
         ended = self._script.answer_tokens and run.made >= self._script.answer_tokens
         return END if ended else FIRST_WORD + (run.start + run.made) % WORDS
 
@@ -197,7 +259,11 @@ def _has_text(tokens: Seq[int], text: str) -> bool:
     """Return whether ``text``, if there is one, is in what was asked."""
     if not text:
         return False
-    return text.encode() in bytes(token for token in tokens if token < BYTES)
+    return text in _text(tokens)
+
+
+def _text(tokens: Seq[int]) -> str:
+    return bytes(token for token in tokens if token < BYTES).decode(errors="replace")
 
 
 def _closest(token: int, mask: TokenMask) -> int:

@@ -10,11 +10,12 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import psutil
 from attrs import asdict, frozen
 
 from lmx_kernel.config import Settings
@@ -83,6 +84,16 @@ class RunningKernel:
         return self.seen(kind)
 
 
+def worker_processes(pid: int | None = None) -> list[psutil.Process]:
+    """Return the worker processes that a process has, by default this one."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.Error):
+            if "lmx_kernel.worker" in child.cmdline():
+                found.append(child)
+    return found
+
+
 @asynccontextmanager
 async def running_kernel(
     folder: Path,
@@ -101,6 +112,7 @@ async def running_kernel(
         try:
             yield RunningKernel(assembly.kernel, assembly, booted.settings, events)
         finally:
+            await assembly.kernel.stored_answers.close()
             await assembly.lifecycle.close(UnavailableError("the test is over"))
             await assembly.jobs.close()
 

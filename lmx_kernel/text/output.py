@@ -92,7 +92,9 @@ class CandidateOutput:
         details = tuple(map(self._describe, tokens[:shown], logprobs))
         events = _joined(events, TextDelta(self._candidate, "", tuple(tokens[:used]), details))
         if self.finished:
-            events.append(Finished(self._candidate, self.finished, self._reasoning_tokens))
+            events.append(
+                Finished(self._candidate, self.finished, self._reasoning_tokens, self._stops.hit)
+            )
         return events
 
     def _take(self, token: int) -> list[Event]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from attrs import evolve
 
 from lmx_kernel.engine.protocol import Tokenizer
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
+from lmx_kernel.text.chat_encoder import ChatEncoder
 from lmx_kernel.text.formats.protocol import Format, find_format, offered_tools
 from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import (
@@ -18,25 +21,37 @@ from lmx_kernel.types import (
     TokenPrompt,
 )
 
-NORMALISED = 4
-"""Characters of a text for each that its tokens have: a tokenizer may join spaces and accents."""
+MOST_COUNTED_BYTES = 4 << 20
+"""Of a text that is just counted, where the context holds less."""
+
+LEAST_LONGEST_BYTES = 128
+"""Taken for the longest token's where the vocabulary has none as long: some tokenizers drop white
+space and accents, so that a text may have more bytes than its tokens."""
+
+TYPICAL_TOKEN_BYTES = 4
 
 
 class PromptEncoder:
     """Turns the requests of one model into tokens. Its calls may come from any thread.
 
     :param chat_format: of the model; found by its template if not given.
+    :param template: replaces the tokenizer's own chat template; "" for its own.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, limits: EngineLimits, chat_format: Format | None = None
+        self,
+        tokenizer: Tokenizer,
+        limits: EngineLimits,
+        chat_format: Format | None = None,
+        template: str = "",
     ) -> None:
         self._tokenizer = tokenizer
         self._limits = limits
-        self._format = chat_format or find_format(tokenizer.chat_template)
-        self._template = _template(tokenizer)
-        longest = max(map(len, tokenizer.token_bytes), default=1)
-        self._max_chars = NORMALISED * longest * limits.context_length
+        source = template or tokenizer.chat_template
+        self._format = chat_format or find_format(source)
+        self._chat = _chat(tokenizer, source, self._format)
+        longest = max(map(len, tokenizer.token_bytes), default=0)
+        self._most_bytes = limits.context_length * max(longest, LEAST_LONGEST_BYTES)
 
     def encode(self, request: GenerationRequest) -> list[int]:
         """Return the prompt's tokens.
@@ -45,20 +60,23 @@ class PromptEncoder:
             counted.
         :raises InvalidRequestError: no chat template, a token id outside the vocabulary, no prompt.
         """
+        self._check_size(request, "the prompt", request.prompt)
         if isinstance(request.prompt, ChatPrompt):
             tokens = self._chat_tokens(request.prompt, request)
         else:
-            tokens = self._tokens(request.prompt, request, "prompt")
+            tokens = self._tokens(request.prompt)
         self._check_ids("prompt", tokens)
         self._check_ids("logit_bias", request.sampling.logit_bias)
         if not tokens:
             raise InvalidRequestError("the prompt is empty", param="prompt")
-        if len(tokens) > self._limits.context_length and request.max_tokens != 0:
+        limit = request.context_length(self._limits.context_length)
+        if len(tokens) > limit and request.max_tokens != 0:
             raise ContextOverflowError(
                 # Some clients know this error by these words, not by its code.
-                f"the prompt is too long: {len(tokens)} tokens, and the context length is "
-                f"{self._limits.context_length} tokens",
-                param="messages" if isinstance(request.prompt, ChatPrompt) else "prompt",
+                f"the prompt is too long: {len(tokens)} tokens, and the context length is {limit} "
+                "tokens",
+                param=_param(request.prompt),
+                figures={"tokens": len(tokens), "limit": limit},
             )
         return tokens
 
@@ -72,7 +90,9 @@ class PromptEncoder:
         """
         if not inputs:
             raise InvalidRequestError("there is nothing to embed", param="input")
-        encoded = [self._tokens(one, request, "input") for one in inputs]
+        for index, one in enumerate(inputs):
+            self._check_size(request, f"input {index}", one, "input")
+        encoded = [self._tokens(one) for one in inputs]
         for index, tokens in enumerate(encoded):
             self._check_ids("input", tokens)
             if not tokens:
@@ -82,34 +102,45 @@ class PromptEncoder:
                     f"input {index} has {len(tokens)} tokens and the context length is "
                     f"{self._limits.context_length} tokens",
                     param="input",
+                    figures=self._figures(len(tokens)),
                 )
         return encoded
 
-    def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
-        if isinstance(self._template, str):
-            raise InvalidRequestError(self._template, param="messages")
-        text = self._template.render(
-            prompt.messages, offered_tools(request), prompt.options, self._format
-        )
-        self._check_size(text, request, "messages")
-        return self._tokenizer.encode(text, add_special=False, parse_special=True)
+    def _check_size(
+        self, request: GenerationRequest, what: str, prompt: Prompt, param: str = ""
+    ) -> None:
+        """Refuse what cannot fit before a template or a tokenizer sees it.
 
-    def _tokens(self, prompt: Prompt, request: GenerationRequest, param: str) -> list[int]:
+        :raises ContextOverflowError: its texts are longer than a context of the longest tokens.
+        """
+        most_bytes = self._most_bytes
+        if request.max_tokens == 0:
+            most_bytes = max(most_bytes, MOST_COUNTED_BYTES)
+        size_bytes = sum(len(text.encode(errors="replace")) for text in _texts(prompt))
+        if size_bytes > most_bytes:
+            estimate = size_bytes // TYPICAL_TOKEN_BYTES
+            raise ContextOverflowError(
+                f"{what} is too long: {estimate} tokens (estimated from {size_bytes} bytes), and "
+                f"the context length is {self._limits.context_length} tokens",
+                param=param or _param(prompt),
+                figures=self._figures(estimate),
+            )
+
+    def _figures(self, tokens: int) -> dict[str, int]:
+        return {"tokens": tokens, "limit": self._limits.context_length}
+
+    def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
+        if isinstance(self._chat, str):
+            raise InvalidRequestError(self._chat, param="messages")
+        presented = tuple(tool for tool in offered_tools(request) if not tool.hidden)
+        return self._chat.encode(evolve(prompt, tools=presented))
+
+    def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, TextPrompt):
-            self._check_size(prompt.text, request, param)
             return self._tokenizer.encode(prompt.text, add_special=True, parse_special=False)
         if isinstance(prompt, TokenPrompt):
             return list(prompt.tokens)
         raise InvalidRequestError("this model continues text; it embeds none", param="model")
-
-    def _check_size(self, text: str, request: GenerationRequest, param: str) -> None:
-        """Refuse a text that cannot fit before it is tokenised, which may take long."""
-        if request.max_tokens != 0 and len(text) > self._max_chars:
-            raise ContextOverflowError(
-                f"the prompt is too long: {len(text)} characters cannot fit the context length of "
-                f"{self._limits.context_length} tokens",
-                param=param,
-            )
 
     def _check_ids(self, param: str, ids: object) -> None:
         size = len(self._tokenizer.token_bytes)
@@ -120,11 +151,27 @@ class PromptEncoder:
                 )
 
 
-def _template(tokenizer: Tokenizer) -> ChatTemplate | str:
-    """Return the model's chat template, or why it cannot chat."""
-    if not tokenizer.chat_template:
+def _param(prompt: Prompt) -> str:
+    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
+
+
+def _texts(prompt: Prompt) -> Iterable[str]:
+    """Yield the texts of a prompt that somebody wrote."""
+    if isinstance(prompt, TextPrompt):
+        yield prompt.text
+    if isinstance(prompt, ChatPrompt):
+        for message in prompt.messages:
+            yield from (part.text for part in message.parts)
+            yield from (call.arguments for call in message.tool_calls)
+            yield message.reasoning or ""
+
+
+def _chat(tokenizer: Tokenizer, source: str | None, chat_format: Format) -> ChatEncoder | str:
+    """Return what encodes conversations, or why the model cannot chat."""
+    if not source:
         return "this model has no chat template; ask it for a plain completion instead"
     try:
-        return ChatTemplate(tokenizer.chat_template, tokenizer.template_texts)
+        template = ChatTemplate(source, tokenizer.template_texts)
     except InvalidRequestError as error:
         return error.message
+    return ChatEncoder(tokenizer, template, chat_format)

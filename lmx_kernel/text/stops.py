@@ -6,22 +6,25 @@ from collections.abc import Sequence
 
 
 class StopScanner:
-    """Passes text through and holds back what may be the beginning of a stop text."""
+    """Passes text through and holds back what may be the beginning of a stop text.
+
+    :ivar hit: the stop text that was met; "" for none yet.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
-        self.hit = False
+        self.hit = ""
 
     def feed(self, text: str) -> str:
         """Return the text that is safe to show; sets ``hit`` when a stop text is complete."""
         if not self._stops or not text:
             return text
         pending = self._held + text
-        found = [at for stop in self._stops if (at := pending.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := pending.find(stop)) >= 0]
         if found:
-            self.hit, self._held = True, ""
-            return pending[: min(found)]
+            (at, self.hit), self._held = min(found), ""
+            return pending[:at]
         keep = max(overlap(pending, stop) for stop in self._stops)
         self._held = pending[len(pending) - keep :]
         return pending[: len(pending) - keep]

@@ -88,11 +88,13 @@ class Finished:
     """A candidate is complete. ``reason`` is one of stop, length, tool_calls.
 
     :param reasoning_tokens: how many of its tokens were reasoning.
+    :param stop: the stop string that ended it; "" for none.
     """
 
     candidate: int
     reason: str
     reasoning_tokens: int = 0
+    stop: str = ""
 
 
 @frozen

@@ -7,6 +7,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from lmx_kernel.types.requests import SamplingRequest
+
 
 @frozen
 class Location:
@@ -30,8 +32,15 @@ class ModelCard:
     :param path: the file or folder to load.
     :param size_bytes: of its weights on disk.
     :param context_length: in tokens, as trained.
-    :param files: the files that belong to this model only; deleting the model deletes them.
+    :param files: the files that the backend recognised as this model's; deleting the model deletes
+        these and no others.
+    :param sampling: what the model's maker chose, see
+        :func:`~lmx_kernel.models.maker_sampling.maker_sampling`.
     :param problem: why it cannot be loaded; None if no problem is known.
+    :param warning: what is odd about its files although it can be loaded; None if nothing is.
+    :param aliases: further names that it answers to, where no model has them as its id.
+    :param added_at: time of its files in seconds since the epoch; of several models with the same
+        alias the earliest has it.
     """
 
     id: str
@@ -44,7 +53,59 @@ class ModelCard:
     quantization: str | None = None
     capabilities: frozenset[str] = frozenset()
     files: tuple[Path, ...] = ()
+    sampling: SamplingRequest = field(factory=SamplingRequest)
     problem: str | None = None
+    warning: str | None = None
+    aliases: tuple[str, ...] = ()
+    added_at: float = 0.0
+
+
+@frozen(kw_only=True)
+class DeletedModel:
+    """A model that was deleted from disk.
+
+    :param card: what it was.
+    :param left: names of the files beside it that belong to no model and were not deleted.
+    """
+
+    card: ModelCard
+    left: tuple[str, ...] = ()
+
+
+@frozen
+class DeviceMemory:
+    """The memory of the device that models are loaded into.
+
+    :param is_shared: it is part of the machine's memory, and ``size_bytes`` is what the system lets
+        the device use of it.
+    """
+
+    size_bytes: int
+    is_shared: bool = False
+
+
+@frozen(kw_only=True)
+class ModelName:
+    """A name by which clients may ask for a model.
+
+    :param profile: the profile whose settings such a request gets; "" for none.
+    """
+
+    name: str
+    card: ModelCard
+    profile: str = ""
+
+
+@frozen
+class SettingValue:
+    """The value of one setting of a model.
+
+    :param source: who has set it: ``load request``, ``profile NAME``, ``api``, ``config table N``,
+        ``config [section]``, ``model's file`` or ``LMX``.
+    """
+
+    value: Any
+    source: str
 
 
 @frozen(kw_only=True)
@@ -116,6 +177,10 @@ class EngineSpec:
     :param memory_bytes: what the ledger holds for it; 0 where nothing is reserved.
     :param engine_module: import path of the module that opens the engine; "" where it is registered
         in the group ``lmx.worker``.
+    :param chat_template: Jinja source that replaces the model's own; "" for its own.
+    :param chat_format: the name of the chat format; "" for the one that fits the template.
+    :param constraints: the section ``constraints`` of the config, for the plugin that constrains
+        answers; empty where no plugin has one.
     """
 
     card: ModelCard
@@ -123,6 +188,9 @@ class EngineSpec:
     settings: dict[str, Any] = field(factory=dict)
     memory_bytes: int = 0
     engine_module: str = ""
+    chat_template: str = ""
+    chat_format: str = ""
+    constraints: dict[str, Any] = field(factory=dict)
 
 
 @frozen(kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 
 @frozen
@@ -41,6 +41,11 @@ class Message:
     name: str | None = None
     reasoning: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return "".join(part.text for part in self.parts)
+
 
 @frozen(kw_only=True)
 class Tool:
@@ -48,12 +53,15 @@ class Tool:
 
     :param parameters: JSON schema of its arguments.
     :param strict: whether a schema that cannot be followed exactly is an error.
+    :param hidden: the model may call it, but the template does not present it: the model learns of
+        it from a message, so that a tool that is added later leaves the prompt's beginning alone.
     """
 
     name: str
     description: str = ""
     parameters: dict[str, Any] = field(factory=dict)
     strict: bool = False
+    hidden: bool = False
 
 
 @frozen(kw_only=True)
@@ -86,7 +94,7 @@ class Constraint:
 class ChatPrompt:
     """Messages that the model's own chat template turns into text.
 
-    :param tools: the tools that the template presents to the model.
+    :param tools: the tools that the model may call; the template presents those not hidden.
     :param options: further variables for the template, such as ``enable_thinking``.
     """
 
@@ -149,26 +157,70 @@ class Sampling:
 
 
 @frozen(kw_only=True)
+class SamplingRequest:
+    """Sampling as far as somebody asked for it: the fields of :class:`Sampling`, each None where
+    nobody did. The kernel sets these before an engine gets the request.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    logit_bias: dict[int, float] | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that were asked for, by name."""
+        values = asdict(self, recurse=False)
+        return {name: value for name, value in values.items() if value is not None}
+
+    def complete(self, seed: int | None = None) -> Sampling:
+        """Return the sampling, with LMX's own values where nothing was asked for.
+
+        :param seed: replaces that of the request, unless it is None.
+        """
+        fields = self.given if seed is None else self.given | {"seed": seed}
+        return Sampling(**fields)
+
+
+@frozen(kw_only=True)
 class GenerationRequest:
     """A request to a model.
 
     :param model: the name as the client wrote it.
-    :param max_tokens: for each candidate; None means up to the context length, and 0 that the
-        prompt is only counted: then it may be longer than the context.
-    :param stop: stop strings, which end an answer and are not part of it.
+    :param sampling: what the client asked for; the settings of the model complete it.
+    :param max_tokens: for each candidate; None means what the model's settings say, or up to the
+        context length, and 0 that the prompt is only counted: then it may be longer than the
+        context.
+    :param context_tokens: the most tokens of the prompt and one answer together; None for all that
+        the model's context holds.
+    :param stop: stop strings, which end an answer and are not part of it; empty for those of the
+        model's settings.
     :param candidates: how many answers to the same prompt.
     :param logprobs: None for none; else how many alternatives beside the sampled token.
     :param tool_choice: whether the model calls tools, and which of the prompt's tools it may.
     :param parallel_tool_calls: whether one answer may have several calls.
     :param constraint: structured output; None for free text.
     :param reasoning_tokens: the most tokens of reasoning, after which the model must answer; None
-        for no limit.
+        for the limit of the model's settings, or none.
+    :param said: the tokens that the only candidate has said already, before a restart of the
+        daemon, say: it goes on after them, and only what follows is in the answer's events. The
+        same seed must be given for the same text.
+    :param caller: callers take turns in a model's queue. The kernel sets it for what comes by HTTP:
+        to the name of the API key, or without one to a name of the HTTP request.
+    :param cache_space: what was computed for a prompt serves only requests of the same space. The
+        kernel sets it for what comes by HTTP: to the name of the API key, or "" without one.
     """
 
     model: str
     prompt: Prompt
-    sampling: Sampling = Sampling()
+    sampling: SamplingRequest = SamplingRequest()
     max_tokens: int | None = None
+    context_tokens: int | None = None
     stop: tuple[str, ...] = ()
     candidates: int = 1
     logprobs: int | None = None
@@ -176,3 +228,13 @@ class GenerationRequest:
     parallel_tool_calls: bool = True
     constraint: Constraint | None = None
     reasoning_tokens: int | None = None
+    said: tuple[int, ...] = ()
+    caller: str = ""
+    cache_space: str = ""
+
+    def context_length(self, most: int) -> int:
+        """Return the tokens that the prompt and one answer may have together.
+
+        :param most: the context length that the model was loaded with.
+        """
+        return most if self.context_tokens is None else min(most, self.context_tokens)

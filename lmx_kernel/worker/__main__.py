@@ -20,10 +20,12 @@ from lmx_kernel.hookspecs import PROJECT, WORKER_GROUP, WorkerSpecs
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.processes.lifeline import die_with_parent, exit_if_closed
 from lmx_kernel.processes.oom_score import raise_oom_score
+from lmx_kernel.processes.thread_stacks import set_thread_stacks
 from lmx_kernel.types import EngineSpec
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.loop import Loop
+from lmx_kernel.worker.preparer import ChatChoice
 
 
 def main() -> None:
@@ -32,6 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent()
+    set_thread_stacks()
     exit_if_closed(sys.stdin.fileno())  # or it would load a model for nobody
     raise_oom_score()
     channel = Channel.from_stdin()
@@ -44,7 +47,9 @@ def main() -> None:
 
 def _serve(channel: Channel, spec: EngineSpec) -> None:
     try:
-        loop = Loop(_open(channel, spec), channel)
+        chat = ChatChoice(spec.chat_template, spec.chat_format)
+        chat.check()
+        loop = Loop(_open(channel, spec), channel, spec.constraints, chat)
     except LmxError as error:
         _refuse(channel, error.code, error.message)
     # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.
@@ -95,6 +100,8 @@ def _read(channel: Channel, loop: Loop) -> None:
     try:
         while True:
             message = channel.receive()
+            if isinstance(message, wire.Ping):
+                channel.send(wire.Beat(loop.pulse()))
             if isinstance(message, wire.Prepare):
                 loop.prepare(message)
             elif isinstance(message, wire.Start | wire.Drop | wire.Trim | wire.Ping):

@@ -57,7 +57,7 @@ class Embedder:
                 continue  # another of its texts failed just now
             if isinstance(vector, LmxError):
                 del self._running[request_id]
-                yield wire.Routed(request_id, wire.Failed(0, vector.message))
+                yield wire.Routed(request_id, (wire.Failed(0, vector.message),))
             else:
                 request.vectors.append(array("f", vector).tobytes())
                 yield from self._end(request_id, request)
@@ -68,8 +68,8 @@ class Embedder:
         if len(request.vectors) < len(request.inputs):
             self._running[request_id] = request
             return
-        yield wire.Routed(request_id, Embedded(0, tuple(request.vectors)))
-        yield wire.Routed(request_id, Finished(0, "stop"))
+        embedded = Embedded(0, tuple(request.vectors))
+        yield wire.Routed(request_id, (embedded, Finished(0, "stop")))
 
     def _next_batch(self) -> list[tuple[int, list[int]]]:
         """Return texts of all requests in turn: one at least, and as many more as fit."""

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from functools import partial
 from itertools import count
 from queue import SimpleQueue
+from typing import Any
 
-from attrs import define, evolve
+from attrs import define
 
-from lmx_kernel.engine.protocol import Engine, Sequence, Step, TokenLogprobs
+from lmx_kernel.engine.protocol import Engine, LongSteps, Sequence, Step, TokenLogprobs
 from lmx_kernel.errors import LmxError
 from lmx_kernel.text.constraints.protocol import CandidateMask
 from lmx_kernel.text.formats.protocol import offered_tools
 from lmx_kernel.text.output import CandidateOutput
-from lmx_kernel.types import ChatPrompt, PromptProgress
+from lmx_kernel.types import ChatPrompt, Event, PromptProgress
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.embedder import Embedder
-from lmx_kernel.worker.preparer import Prepared, Preparer
+from lmx_kernel.worker.preparer import ChatChoice, Prepared, Preparer
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
 Work = wire.Start | wire.Drop | wire.Trim | wire.Ping
+Given = Event | wire.Preempted | wire.Failed
 
 
 @define
@@ -40,17 +43,23 @@ class _Running:
 
 
 class Loop:
-    """Runs one engine. :meth:`prepare` and :meth:`take` are called from the channel's reading
-    thread, all else from the main thread.
+    """Runs one engine. :meth:`prepare`, :meth:`take` and :meth:`pulse` are called from the
+    channel's reading thread, all else from the main thread.
     """
 
-    def __init__(self, engine: Engine, channel: Channel) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        channel: Channel,
+        constraints: Mapping[str, Any] | None = None,
+        chat: ChatChoice = ChatChoice(),  # noqa: B008 - frozen
+    ) -> None:
         self.limits = engine.limits
         self._engine = engine
         self._channel = channel
         self._running: dict[int, _Running] = {}
         self._embedder = Embedder(engine)
-        self._preparer = Preparer(engine, channel)
+        self._preparer = Preparer(engine, channel, constraints or {}, chat)
         self._sequence_ids = count()
         self._observed_at = 0.0
         self._inbox: SimpleQueue[Work] = SimpleQueue()
@@ -67,17 +76,27 @@ class Loop:
         else:
             deliver()
 
+    def pulse(self) -> int | None:
+        """Return how far the engine is within a call; 0 if it does not tell. For any thread."""
+        return self._engine.pulse() if isinstance(self._engine, LongSteps) else 0
+
     def run(self) -> None:
         """Serve for ever: the process ends with its channel, not here."""
         while True:
-            self._take_messages()
-            if self._running:
-                step = self._engine.step()
-                self._channel.send(wire.Stepped(tuple(self._events(step))))
-                self._observe()
-            if self._embedder.is_busy:
-                self._channel.send(wire.Stepped(tuple(self._embedder.step())))
-                self._observe()
+            self.turn()
+
+    def turn(self) -> None:
+        """Take all messages that came, and do one step; waits for one if there is nothing to do."""
+        if not self._is_busy:
+            self._take(self._inbox.get())
+        while not self._inbox.empty():
+            self._take(self._inbox.get())
+        if self._running:
+            self._channel.send(wire.Stepped(self._routed(self._engine.step())))
+            self._observe()
+        if self._embedder.is_busy:
+            self._channel.send(wire.Stepped(tuple(self._embedder.step())))
+            self._observe()
 
     @property
     def _is_busy(self) -> bool:
@@ -90,17 +109,15 @@ class Loop:
             self._observed_at = now
             self._channel.send(wire.Observed(self._engine.stats()))
 
-    def _take_messages(self) -> None:
-        while not self._is_busy or not self._inbox.empty():
-            message = self._inbox.get()
-            if isinstance(message, wire.Start):
-                self._start(message)
-            elif isinstance(message, wire.Drop):
-                self._drop(message.id)
-            elif isinstance(message, wire.Trim):
-                self._engine.trim()
-            else:
-                self._channel.send(wire.Pong())
+    def _take(self, message: Work) -> None:
+        if isinstance(message, wire.Start):
+            self._start(message)
+        elif isinstance(message, wire.Drop):
+            self._drop(message.id)
+        elif isinstance(message, wire.Trim):
+            self._engine.trim()
+        else:
+            self._channel.send(wire.Pong())
 
     def _start(self, message: wire.Start) -> None:
         prepared = self._preparer.find(message.id)
@@ -117,30 +134,30 @@ class Loop:
         if mask is not None:
             mask.accept(message.tokens)
         run = _Running(message.id, message.candidate, self._output(message, prepared), mask)
-        said = [*self._read(run, message.tokens)]
+        said = self._read(run, message.tokens)
         if run.is_over:
-            self._channel.send(wire.Stepped((said[-1],)))
+            self._send_one(run, said[-1])
             return
         sequence = Sequence(
             id=next(self._sequence_ids),
             tokens=[*prepared.tokens, *message.tokens],
             produced=len(message.tokens),
-            sampling=evolve(prepared.request.sampling, seed=message.seed),
+            sampling=prepared.request.sampling.complete(message.seed),
             logprobs=prepared.request.logprobs,
             mask=mask,
+            cache_space=prepared.request.cache_space,
         )
         try:
             self._engine.add(sequence)
         except LmxError as error:
-            failed = wire.Failed(message.candidate, error.message)
-            self._channel.send(wire.Stepped((wire.Routed(message.id, failed),)))
+            self._send_one(run, wire.Failed(message.candidate, error.message))
             return
         self._running[sequence.id] = run
 
     def _output(self, message: wire.Start, prepared: Prepared) -> CandidateOutput:
         request = prepared.request
         # The last token of an answer takes no room in the context: nothing is computed after it.
-        room = self.limits.context_length - len(prepared.tokens) + 1
+        room = request.context_length(self.limits.context_length) - len(prepared.tokens) + 1
         return CandidateOutput(
             message.candidate,
             tokenizer=self._engine.tokenizer,
@@ -162,33 +179,47 @@ class Loop:
         self._engine.remove(sequence_id)
         del self._running[sequence_id]
 
-    def _events(self, step: Step) -> Iterator[wire.Routed]:
+    def _send_one(self, run: _Running, event: Given) -> None:
+        self._channel.send(wire.Stepped((wire.Routed(run.id, (event,)),)))
+
+    def _routed(self, step: Step) -> tuple[wire.Routed, ...]:
+        """Return what a step gave, in one piece for each sequence."""
+        given = defaultdict[int, list[Given]](list)
         for progress in step.progress:
-            run = self._running[progress.id]
-            moved = PromptProgress(
-                run.candidate, progress.processed, progress.total, progress.cached
+            candidate = self._running[progress.id].candidate
+            given[progress.id].append(
+                PromptProgress(candidate, progress.processed, progress.total, progress.cached)
             )
-            yield wire.Routed(run.id, moved)
         for output in step.outputs:
             run = self._running[output.id]
-            yield from self._read(run, output.tokens, output.logprobs)
-            if run.is_over:
-                self._forget(output.id)
+            given[output.id] += self._read(run, output.tokens, output.logprobs)
         for sequence_id in step.preempted:
-            run = self._running.pop(sequence_id)
-            yield wire.Routed(run.id, wire.Preempted(run.candidate))
+            if not (run := self._running[sequence_id]).is_over:
+                given[sequence_id].append(wire.Preempted(run.candidate))
         for sequence_id, reason in step.failed:
-            run = self._running.pop(sequence_id)
-            yield wire.Routed(run.id, wire.Failed(run.candidate, reason))
+            if not (run := self._running[sequence_id]).is_over:
+                given[sequence_id].append(wire.Failed(run.candidate, reason))
+        routed = tuple(
+            wire.Routed(self._running[sequence_id].id, tuple(events))
+            for sequence_id, events in given.items()
+        )
+        self._forget_ended(step)
+        return routed
+
+    def _forget_ended(self, step: Step) -> None:
+        """Forget the sequences that the engine put out or gave up, and those that are complete."""
+        for sequence_id in (*step.preempted, *(failed for failed, _ in step.failed)):
+            del self._running[sequence_id]
+        for output in step.outputs:
+            if (run := self._running.get(output.id)) is not None and run.is_over:
+                self._forget(output.id)
 
     def _read(
         self, run: _Running, tokens: Seq[int], logprobs: Seq[TokenLogprobs] = ()
-    ) -> Iterator[wire.Routed]:
-        """Yield what new tokens of a candidate say; its mask has accepted them already."""
+    ) -> Seq[Given]:
+        """Return what new tokens of a candidate say; its mask has accepted them already."""
         mask = run.mask
         if mask is not None and mask.problem:
-            yield wire.Routed(run.id, wire.Failed(run.candidate, mask.problem))
-            return
+            return [wire.Failed(run.candidate, mask.problem)]
         is_complete = mask is not None and mask.is_complete
-        for event in run.output.feed(tokens, logprobs, is_complete=is_complete):
-            yield wire.Routed(run.id, event)
+        return run.output.feed(tokens, logprobs, is_complete=is_complete)

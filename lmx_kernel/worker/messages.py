@@ -15,14 +15,9 @@ from cattrs import Converter
 from cattrs.strategies import configure_tagged_union
 
 from lmx_kernel.engine.protocol import EngineStats
-from lmx_kernel.types import (
-    EmbeddingInput,
-    EngineLimits,
-    EngineSpec,
-    Event,
-    GenerationRequest,
-    Prompt,
-)
+from lmx_kernel.errors import LmxError, from_code
+from lmx_kernel.types import EngineLimits, EngineSpec, Event, GenerationRequest
+from lmx_kernel.types.plain_data import make_converter
 
 # --- kernel to worker ----------------------------------------------------------------------------
 
@@ -73,7 +68,7 @@ class Trim:
 
 @frozen
 class Ping:
-    """Prove that the loop is alive."""
+    """Answered by Beat at once, and by Pong when the loop comes round to it."""
 
 
 # --- worker to kernel ----------------------------------------------------------------------------
@@ -125,6 +120,12 @@ class Refused:
     code: str
     message: str
     param: str | None = None
+    figures: dict[str, int] = field(factory=dict)
+
+    @property
+    def error(self) -> LmxError:
+        """The error that the check found."""
+        return from_code(self.code, self.message, self.param, self.figures)
 
 
 @frozen
@@ -144,17 +145,19 @@ class Failed:
 
 @frozen
 class Routed:
-    """An event and the request that it belongs to."""
+    """All that one candidate of a request gave in one step. It is taken as a whole or not at all:
+    a token and what it says must not be separated.
+    """
 
     id: int
-    event: Event | Preempted | Failed
+    events: tuple[Event | Preempted | Failed, ...]
 
 
 @frozen
 class Stepped:
-    """All events of one engine step; empty if only time passed."""
+    """All that one engine step gave; empty if only time passed."""
 
-    events: tuple[Routed, ...] = field(factory=tuple)
+    routed: tuple[Routed, ...] = field(factory=tuple)
 
 
 @frozen
@@ -165,8 +168,17 @@ class Observed:
 
 
 @frozen
+class Beat:
+    """How far the engine is within a call; see :class:`lmx_kernel.engine.protocol.LongSteps`.
+    Sent by another thread than the one that may be in such a call, so it proves little by itself.
+    """
+
+    pulse: int | None
+
+
+@frozen
 class Pong:
-    """The answer to Ping."""
+    """The loop is alive."""
 
 
 Message = (
@@ -185,6 +197,7 @@ Message = (
     | Refused
     | Stepped
     | Observed
+    | Beat
     | Pong
 )
 
@@ -193,11 +206,18 @@ HEADER_BYTES = _LENGTH.size
 
 
 def _make_converter() -> Converter:
-    converter = Converter()
+    converter = make_converter()
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
-    for union in (EmbeddingInput, Prompt, Event | Preempted | Failed, Message):
+    for union in (Event | Preempted | Failed, Message):
         configure_tagged_union(union, converter, tag_name="")
+    # What each token passes through; the general code for tuples takes a third longer.
+    given: Any = Event | Preempted | Failed
+    event = converter.get_structure_hook(given)
+    converter.register_structure_hook_func(
+        lambda kind: kind == tuple[given, ...],
+        lambda values, _: tuple([event(value, given) for value in values]),
+    )
     return converter
 
 

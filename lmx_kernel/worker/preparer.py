@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from attrs import field, frozen
 
 from lmx_kernel.engine.protocol import Engine
-from lmx_kernel.errors import InternalError, LmxError
+from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError, ModelUnusableError
 from lmx_kernel.text.constraints.lookup import find_engine
 from lmx_kernel.text.constraints.protocol import (
     ConstraintEngine,
@@ -19,6 +20,7 @@ from lmx_kernel.text.constraints.protocol import (
 )
 from lmx_kernel.text.formats.protocol import Format, PlainFormat, find_format
 from lmx_kernel.text.prompt import PromptEncoder
+from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
@@ -54,17 +56,48 @@ class Prepared:
         return len(self.tokens) + sum(map(len, self.inputs))
 
 
+@frozen
+class ChatChoice:
+    """What the owner of a model chose for its conversations.
+
+    :param template: Jinja source; "" for the model's own.
+    :param format: the name of a chat format; "" for the one that fits the template.
+    """
+
+    template: str = ""
+    format: str = ""
+
+    def check(self) -> None:
+        """Compile the template.
+
+        :raises ModelUnusableError: it does not compile.
+        """
+        try:
+            if self.template:
+                ChatTemplate(self.template, {})
+        except InvalidRequestError as error:
+            raise ModelUnusableError(f"chat_template: {error.message}") from error
+
+
 class Preparer:
     """Tokenises and checks requests, and has the constraints of their answers compiled.
 
     Compiling may take seconds, so requests with constraints have threads of their own.
     """
 
-    def __init__(self, engine: Engine, channel: Channel) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        channel: Channel,
+        constraint_settings: Mapping[str, Any],
+        chat: ChatChoice,
+    ) -> None:
         self._tokenizer = engine.tokenizer
-        self._format = find_format(engine.tokenizer.chat_template)
-        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format)
+        template = chat.template or engine.tokenizer.chat_template
+        self._format = find_format(template, chat.format)
+        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format, chat.template)
         self._constraints: ConstraintEngine | None = None
+        self._constraint_settings = constraint_settings
         self._lookup = threading.Lock()
         self._channel = channel
         self._quick, self._slow = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(THREADS)
@@ -72,7 +105,7 @@ class Preparer:
 
     def submit(self, message: wire.Prepare) -> None:
         """Begin to prepare a request; the kernel is told how it went."""
-        pool = self._slow if is_constrained(message.request) else self._quick
+        pool = self._slow if _is_slow(message.request) else self._quick
         self._requests[message.id] = pool.submit(self._prepare, message)
 
     def when_prepared(self, request_id: int, call: Callable[[], None]) -> None:
@@ -107,7 +140,9 @@ class Preparer:
         return None
 
     def _refuse(self, request_id: int, error: LmxError) -> None:
-        self._channel.send(wire.Refused(request_id, error.code, error.message, error.param))
+        self._channel.send(
+            wire.Refused(request_id, error.code, error.message, error.param, error.figures)
+        )
 
     def _checked(self, request: GenerationRequest) -> Prepared:
         if isinstance(request.prompt, EmbeddingPrompt):
@@ -129,9 +164,16 @@ class Preparer:
 
         :raises InvalidRequestError: it cannot be guaranteed.
         """
-        if request.max_tokens == 0 or not is_constrained(request):
+        if not _is_slow(request):
             return None
         with self._lookup:
             if self._constraints is None:
-                self._constraints = find_engine(self._tokenizer, self._format)
+                self._constraints = find_engine(
+                    self._tokenizer, self._format, self._constraint_settings
+                )
         return self._constraints.plan(request, prompt_end)
+
+
+def _is_slow(request: GenerationRequest) -> bool:
+    """Return whether constraints are compiled for a request; a prompt is counted without them."""
+    return request.max_tokens != 0 and is_constrained(request)

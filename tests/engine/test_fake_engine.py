@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from lmx_kernel.testing.engine_checks import EngineChecks
-from lmx_kernel.testing.engine_feature_checks import MaskChecks
+from lmx_kernel.testing.engine_feature_checks import LongStepChecks, MaskChecks, PrefixChecks
 from lmx_kernel.testing.fake_engine import VOCABULARY, lmx_open_engine
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import write_fake_models
 from lmx_kernel.types import EngineSpec, LoadOptions, ModelCard
 
 
-class TestFakeEngine(EngineChecks, MaskChecks):
+class TestFakeEngine(EngineChecks, PrefixChecks, MaskChecks, LongStepChecks):
     vocabulary = VOCABULARY
 
     @pytest.fixture
     def open_engine(self, tmp_path: Path):
         def opener(context=512, parallel=4, cache=2048, **script):
-            write_fake_models(tmp_path, {"model": FakeModel(**script)})
+            write_fake_models(tmp_path, {"model": FakeModel(shares_prefixes=True, **script)})
             card = ModelCard(
                 id="model",
                 backend="fake",

@@ -49,6 +49,7 @@ def test_a_prompt_waits_for_older_ones_only(running, add):
     assert [*running.older_prompts(third)] == [(first, 2), (second, 2)], "never all of its tokens"
     first.done = 4
     assert [*running.older_prompts(third)] == [(second, 2)], "the first one is complete"
+    assert [*running.older_prompts(add(4, [1, 2, 3], cache_space="x"))] == []
 
 
 def test_the_youngest_leaves_when_the_cache_is_full_and_the_last_one_fails(running, released, add):

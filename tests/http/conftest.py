@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,8 +24,10 @@ from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
+from lmx_kernel.http.tls import pinned_context
 
 KIB, MIB = 1024, 1024 * 1024
+CERTIFICATES = Path(__file__).parent / "certificates"  # good for a hundred years
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -152,10 +156,13 @@ class Client:
 
     async def rest(self) -> bytes:
         """Read until the server closes."""
+        received = b""
         try:
-            return await self.reader.read()
+            while data := await self.reader.read(64 * KIB):
+                received += data
         except ConnectionResetError:
-            return b""
+            pass
+        return received
 
     def drop(self) -> None:
         self.writer.transport.abort()
@@ -183,9 +190,11 @@ class Running:
     refusal: Exception | None = None
     key: str = ""
     is_ready: bool = True
+    tls: ssl.SSLContext | None = None
 
     async def connect(self, data: bytes = b"") -> Client:
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.server.port))
+        opened = await asyncio.open_connection("127.0.0.1", self.server.port, ssl=self.tls)
+        client = Client(*opened)
         self.clients.append(client)
         client.send(data)
         return client
@@ -217,11 +226,20 @@ Serve = Callable[..., Awaitable[Running]]
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
+def scheme():
+    """Return what the server speaks; a test may be parametrised with ``https``."""
+    return "http"
+
+
+@pytest.fixture
+async def serve(scheme) -> AsyncIterator[Serve]:
     """Start a server: ``running = await serve(max_body_bytes=10)``."""
     started: list[Running] = []
 
     async def start(**settings: Any) -> Running:
+        if scheme == "https":
+            files = {f"tls_{kind}": CERTIFICATES / f"first.{kind}" for kind in ("cert", "key")}
+            settings = {**files, **settings}
         settings = ServerSettings(**{"port": 0, "allowed_hosts": ("x",), **settings})
         toy = Toy()
         health = Health(
@@ -240,9 +258,11 @@ async def serve() -> AsyncIterator[Serve]:
         server = HttpServer(settings, shell)
         await server.start()
         http = httpx2.AsyncClient(
-            base_url=f"http://127.0.0.1:{server.port}", timeout=60, verify=False
+            base_url=f"{settings.scheme}://127.0.0.1:{server.port}", timeout=60, verify=False
         )
         running = Running(server, shell, toy, http)
+        if settings.tls_cert:
+            running.tls = pinned_context(settings.tls_cert)
         started.append(running)
         return running
 

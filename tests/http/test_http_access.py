@@ -8,10 +8,12 @@ import falcon.inspect
 import httpx2
 import pytest
 
-from lmx_kernel.access.door import Door, UnsafeBindError, check_bind
+from lmx_kernel.access import guesses
+from lmx_kernel.access.door import Door, UnsafeBindError, WrongKeyError, check_bind
+from lmx_kernel.access.guesses import WrongKeys
 from lmx_kernel.access.keys import KeyFile, Keyring
 from lmx_kernel.errors import ForbiddenError, UnauthorizedError
-from lmx_kernel.http.app import build_app
+from lmx_kernel.http.app import HeadRouter, build_app
 from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
@@ -19,6 +21,7 @@ from lmx_kernel.http.shell import OPEN_PATHS, Shell
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import HttpRequest
 
+falcon.inspect.register_router(HeadRouter)(falcon.inspect.inspect_compiled_router)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
@@ -81,8 +84,9 @@ def paths(app):
     return [*sorted(set(found) - OPEN_PATHS), "/nowhere", "/api/nowhere", "/api/admin/nowhere"]
 
 
-async def test_no_route_is_open_without_a_key(http, keys):
+async def test_no_route_is_open_without_a_key(http, keys, monkeypatch):
     """Fault 18: all of them, with every method, whatever else is shown."""
+    monkeypatch.setattr(guesses, "LONGEST_PAUSE_S", 0)
     keys.add("bot", ("inference", "admin"))
     asked = paths(http.app)
     assert len(asked) >= 13
@@ -94,8 +98,8 @@ async def test_no_route_is_open_without_a_key(http, keys):
 
 
 async def test_no_route_is_open_to_a_key_of_another_scope(http, keys):
-    owned = {"/api": "inference", "/api/admin": "admin"}
-    tokens = {scope: keys.add(scope, (scope,)) for scope in owned.values()}
+    owned = {"/api": "inference", "/api/admin": "admin", "/health/status": "admin"}
+    tokens = {scope: keys.add(scope, (scope,)) for scope in set(owned.values())}
     refused = set()
     for path in paths(http.app):
         prefix = max((one for one in owned if path.startswith(one)), key=len, default="")
@@ -109,7 +113,7 @@ async def test_no_route_is_open_to_a_key_of_another_scope(http, keys):
                 refused.add(path)
             else:
                 assert not answers & {401, 403}, (path, scope)
-    assert len(refused) == 8
+    assert len(refused) == 9
 
 
 async def test_a_refusal_has_the_shape_of_its_surface(http, keys):
@@ -208,11 +212,14 @@ def test_a_plugin_hears_the_name_of_the_key_and_may_object(tmp_path):
     assert heard == ["config"]
 
 
+GOOD = "J7dk2-qqP0-sl9x-Mv4"
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
 def test_the_network_is_let_in_only_with_a_key(tmp_path, host):
     with pytest.raises(UnsafeBindError, match="lmx key add"):
         check_bind(host, Keyring(KeyFile(tmp_path)))
-    check_bind(host, Keyring(KeyFile(tmp_path), "from the config"))
+    check_bind(host, Keyring(KeyFile(tmp_path), GOOD), GOOD)
     KeyFile(tmp_path).add("bot", ("inference",))
     check_bind(host, Keyring(KeyFile(tmp_path)))
 
@@ -220,3 +227,82 @@ def test_the_network_is_let_in_only_with_a_key(tmp_path, host):
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_this_machine_needs_none(tmp_path, host):
     check_bind(host, Keyring(KeyFile(tmp_path)))
+
+
+@pytest.mark.parametrize("api_key", ["z9", "letmein", "123456789012345", "k" * 32, "abab" * 8])
+def test_a_key_that_is_easily_guessed_does_not_open_the_network(tmp_path, api_key):
+    KeyFile(tmp_path).add("bot", ("inference",))
+    keys = Keyring(KeyFile(tmp_path), api_key)
+    with pytest.raises(UnsafeBindError, match="lmx key add") as caught:
+        check_bind("0.0.0.0", keys, api_key)
+    assert caught.value.key == "api_key"
+    assert api_key not in str(caught.value)
+    check_bind("127.0.0.1", keys, api_key)
+
+
+# --- guesses -------------------------------------------------------------------------------------
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def test_answers_to_wrong_keys_wait_longer_and_longer():
+    wrong = WrongKeys(Clock())
+    pauses = [wrong.note("10.0.0.1") for _ in range(40)]
+    assert pauses[: guesses.FREE] == [0] * guesses.FREE
+    assert pauses[guesses.FREE :] == sorted(pauses[guesses.FREE :])
+    assert 0 < pauses[guesses.FREE] < pauses[-1] == guesses.LONGEST_PAUSE_S
+    assert wrong.note("10.0.0.2") == 0
+
+
+def test_an_address_is_forgiven_after_a_while():
+    clock = Clock()
+    wrong = WrongKeys(clock)
+    for _ in range(40):
+        wrong.note("10.0.0.1")
+    clock.now_s += guesses.FORGOTTEN_S - 1
+    assert wrong.note("10.0.0.1") > 0
+    clock.now_s += guesses.FORGOTTEN_S + 1
+    assert wrong.note("10.0.0.1") == 0
+
+
+def test_the_addresses_of_one_customer_count_as_one():
+    wrong = WrongKeys(Clock())
+    assert [wrong.note(f"2001:db8:0:1::{n:x}") for n in range(20)][-1] > 0
+    assert wrong.note("2001:db8:0:2::1") == 0
+    for _ in range(20):
+        wrong.note("::ffff:10.0.0.1")
+    assert wrong.note("10.0.0.1") > 0
+    assert wrong.note("::ffff:10.0.0.2") == 0
+
+
+def test_a_million_addresses_take_no_more_memory():
+    wrong = WrongKeys(Clock())
+    for _ in range(10):
+        wrong.note("192.0.2.1")
+    for n in range(3 * guesses.MAX_ADDRESSES):
+        wrong.note(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}")
+        if n % 1000 == 0:
+            assert wrong.note("192.0.2.1") > 0  # it is heard of, so others are forgotten
+    assert len(wrong) == guesses.MAX_ADDRESSES
+
+
+def test_a_right_key_is_never_held_back(tmp_path):
+    door, _ = make_door(tmp_path, "right")
+    for _ in range(40):
+        with pytest.raises(WrongKeyError) as caught:
+            door.admit(request(x_api_key="wrong"))
+        assert door.admit(request(x_api_key="right")) == "config"
+    assert caught.value.pause_s == guesses.LONGEST_PAUSE_S
+
+
+def test_a_browser_without_a_key_makes_no_guess(tmp_path):
+    door, _ = make_door(tmp_path, "right")
+    for _ in range(40):
+        with pytest.raises(UnauthorizedError) as caught:
+            door.admit(request())
+        assert not isinstance(caught.value, WrongKeyError)

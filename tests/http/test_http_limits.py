@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 
@@ -10,12 +11,40 @@ import pytest
 
 KIB, MIB = 1024, 1024 * 1024
 
+BOTH = pytest.mark.parametrize("scheme", ["http", "https"])
 HEAD = b"POST /toy/echo HTTP/1.1\r\nHost: x\r\n"
 GET = b"GET /toy/echo HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def declared(size: int) -> bytes:
     return HEAD + b"Content-Length: %d\r\n\r\n" % size
+
+
+BAD_HOSTS = [
+    *(
+        b"",
+        b"x y",
+        b"x/evil",
+        b"user@x",
+        b"http://x",
+        b"x:port",
+        b"x:65536",
+        b"x:1:2",
+        b"x,y",
+        b"x#",
+    ),
+    *(
+        b"[::1",
+        b"::1",
+        b"[x]",
+        b"[::1]x",
+        b"[127.0.0.1]",
+        b"[::1%25eth0]",
+        b"\xe4.example",
+        b"x?y=z",
+    ),
+]
+GOOD_HOSTS = [b"x", b"X:1234", b"x:", b"a_b.example.", b"127.0.0.1", b"127.0.0.1:80", b"[::1]:1234"]
 
 
 async def send_chunks(client, total: int) -> tuple[int, int]:
@@ -34,6 +63,7 @@ async def send_chunks(client, total: int) -> tuple[int, int]:
     return (await answered).status, sent
 
 
+@BOTH
 async def test_a_body_arrives_whole(serve):
     running = await serve()
     body = random.randbytes(3 * MIB)
@@ -47,6 +77,7 @@ async def test_a_body_at_the_limit(serve):
     assert (await running.http.post("/toy/echo", content=b"x" * 1001)).status_code == 413
 
 
+@BOTH
 async def test_a_gigabyte_declared_is_refused_before_the_body(serve):
     running = await serve()
     clients = [await running.connect(declared(1024 * MIB)) for _ in range(100)]
@@ -57,6 +88,7 @@ async def test_a_gigabyte_declared_is_refused_before_the_body(serve):
         assert answer.headers["connection"] == "close"
 
 
+@BOTH
 async def test_a_gigabyte_in_chunks_is_refused_at_the_limit(serve):
     running = await serve(max_body_bytes=1 * MIB)
     answers = await asyncio.gather(
@@ -67,6 +99,7 @@ async def test_a_gigabyte_in_chunks_is_refused_at_the_limit(serve):
     assert max(sent for _, sent in answers) < 16 * MIB
 
 
+@BOTH
 async def test_the_server_reads_little_more_than_the_limit(serve):
     running = await serve(max_body_bytes=1 * MIB)
     client = await running.connect(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -75,6 +108,7 @@ async def test_the_server_reads_little_more_than_the_limit(serve):
     assert (await client.answer()).status == 413
 
 
+@BOTH
 async def test_a_client_that_sends_all_before_it_reads_gets_the_413(serve):
     running = await serve(max_body_bytes=1 * MIB)
     client = await running.connect(declared(2 * MIB))
@@ -179,6 +213,7 @@ async def test_a_flood_of_trailers(serve):
         b"GET /toy/echo HTTP/3.7\r\nHost: x\r\n\r\n",
         b"GET /toy/echo\r\n\r\n",
         b"GET /toy/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        *(b"GET /toy/echo HTTP/1.1\r\nHost: %s\r\n\r\n" % host for host in BAD_HOSTS),
         b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -196,6 +231,46 @@ async def test_bad_framing_is_refused_and_the_connection_closed(serve, request_)
     assert answer.headers["x-should-retry"] == "false"
     assert json.loads(answer.body)
     assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("host", GOOD_HOSTS)
+async def test_a_host_is_a_name_or_an_address_with_or_without_a_port(serve, host):
+    running = await serve(allowed_hosts=("x", "a_b.example."))
+    client = await running.connect(b"GET /toy/echo HTTP/1.1\r\nHost: %s\r\n\r\n" % host)
+    assert (await client.answer()).status == 200
+
+
+async def test_a_bad_host_is_told_in_the_shape_of_the_surface(serve):
+    running = await serve()
+    client = await running.connect(b"GET /toy/echo HTTP/1.1\r\nHost: x/evil\r\n\r\n")
+    error = json_of(await client.answer())
+    assert error["toy_error"] == "invalid_request"
+    assert "host" in error["text"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip", "zstd"])
+@pytest.mark.parametrize("kind", ["declared", "chunked"])
+async def test_a_compressed_body_is_told_so(serve, coding, kind):
+    running = await serve()
+    body = gzip.compress(b"{}")
+    content = body if kind == "declared" else one_part(body)
+    headers = {"content-encoding": coding}
+    answer = await running.http.post("/toy/echo", content=content, headers=headers)
+    assert answer.status_code == 415
+    assert answer.json()["toy_error"] == "unsupported_media_type"
+    assert f"content-encoding {coding}" in answer.json()["text"]
+
+
+async def one_part(body):
+    yield body
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity"])
+async def test_a_body_that_is_said_to_be_as_it_is_is_taken(serve, coding):
+    running = await serve()
+    headers = {"content-encoding": coding}
+    answer = await running.http.post("/toy/echo", content=b"{}", headers=headers)
+    assert answer.json()["size"] == 2
 
 
 async def test_garbage_never_gets_a_5xx(serve):
@@ -222,6 +297,7 @@ async def test_garbage_never_gets_a_5xx(serve):
     assert (await running.http.get("/health")).status_code == 200
 
 
+@BOTH
 async def test_an_upgrade_is_ignored_and_the_body_kept(serve):
     running = await serve()
     client = await running.connect(
@@ -235,6 +311,7 @@ async def test_an_upgrade_is_ignored_and_the_body_kept(serve):
     assert (await client.answer()).body == b'{"ok":true}'
 
 
+@BOTH
 async def test_too_many_connections(serve, until):
     running = await serve(max_connections=2)
     first, second = await running.connect(GET), await running.connect(GET)
@@ -252,6 +329,7 @@ async def test_too_many_connections(serve, until):
     assert (await (await running.connect(GET)).answer()).status == 200
 
 
+@BOTH
 async def test_what_is_pipelined_is_dropped(serve):
     running = await serve()
     client = await running.connect(GET + GET + GET)

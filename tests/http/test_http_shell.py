@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import structlog
 
+from lmx_kernel.access.door import WrongKeyError
 from lmx_kernel.errors import UnauthorizedError
 
 GET = b"GET /toy/echo HTTP/1.1\r\nHost: x\r\n"
@@ -50,6 +53,48 @@ async def test_the_door_fails_closed(serve):
     assert any(line["event"] == "authorize failed" for line in logs)
 
 
+async def test_a_wrong_key_waits_for_its_answer_and_holds_up_nobody(serve, monkeypatch):
+    over, pauses = asyncio.Event(), asyncio.Queue()
+
+    async def pause(seconds):
+        pauses.put_nowait(seconds)
+        await over.wait()
+
+    monkeypatch.setattr("lmx_kernel.http.shell.sleep", pause)
+    running = await serve()
+    running.refusal = WrongKeyError(3.0)
+    guess = asyncio.ensure_future(running.http.get("/toy/echo"))
+    assert await pauses.get() == 3.0
+    running.refusal = None
+    assert (await running.http.get("/toy/echo")).status_code == 200
+    assert not guess.done()
+    over.set()
+    assert (await guess).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/toy/echo", "/health/status", "/toy/flood", "/toy/slow"])
+async def test_head_is_answered_wherever_get_is(serve, path):
+    running = await serve()
+    client = await running.connect(b"HEAD " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    head = await client.reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    client.send(GET + b"\r\n")  # on the same connection: there was no body, and no stream began
+    assert (await client.answer()).body == b'{"ok":true}'
+    assert running.toy.flood.sent_bytes == 0
+
+
+async def test_head_says_the_length_and_the_type_that_get_has(serve):
+    running = await serve()
+    head, answer = await running.http.head("/toy/echo"), await running.http.get("/toy/echo")
+    for name in ("content-length", "content-type"):
+        assert head.headers[name] == answer.headers[name]
+
+
+async def test_head_is_refused_where_there_is_no_get(serve):
+    running = await serve()
+    assert (await running.http.head("/toy/fail/lmx")).status_code == 405
+
+
 async def test_a_refused_body_is_not_awaited(serve):
     running = await serve()
     running.refusal = UnauthorizedError("No key.")
@@ -87,6 +132,7 @@ async def test_an_id_is_kept_or_made(serve):
         )
         shown = answer.headers["x-request-id"]
         assert (shown == offered) == is_kept
+        assert answer.headers["request-id"] == shown
         assert answer.json()["id"] == shown
 
 

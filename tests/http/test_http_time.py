@@ -12,6 +12,7 @@ from lmx_kernel.http.port import PortInUseError
 from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 
+pytestmark = pytest.mark.parametrize("scheme", ["http", "https"])
 GET = b"GET /toy/echo HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"POST /toy/echo HTTP/1.1\r\nHost: x\r\n"
 STREAM = b"GET /toy/slow HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -250,7 +251,7 @@ async def test_the_port_is_free_again_at_once(serve):
 async def test_hosts(serve, host):
     running = await serve(host=host)
     client = await asyncio.open_connection(
-        "::1" if host == "::1" else "127.0.0.1", running.server.port
+        "::1" if host == "::1" else "127.0.0.1", running.server.port, ssl=running.tls
     )
     client[1].write(GET)
     assert (await client[0].readline()).startswith(b"HTTP/1.1 200 ")

@@ -11,6 +11,7 @@ import pytest
 from attrs import define, field
 
 from lmx_kernel.errors import ModelNotFoundError
+from lmx_kernel.models import catalogue as catalogue_module
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.types import Location, ModelCard
 
@@ -73,4 +74,77 @@ async def test_a_model_that_comes_during_a_scan_is_found_by_who_asks_after_it(ca
 async def test_who_asks_at_once_shares_a_scan(catalogue, source):
     source.go_on.set()
     await asyncio.gather(*(catalogue.refresh() for _ in range(100)))
+    assert len(source.looks) == 1
+
+
+@define
+class Folder:
+    """A source of one folder, by the path that it was given."""
+
+    path: Path
+    name: str = "folder"
+    files: tuple[str, ...] = ("weights",)
+    model: str = "model"
+
+    def locations(self):
+        return [Location(self.model, self.path, self.files)]
+
+
+class IgnoringCase(type(Path())):
+    """A path on a disk that does not tell upper from lower case, as on most Macs."""
+
+    def stat(self, **options):
+        return Path(str(self).lower()).stat(**options)
+
+
+def test_a_folder_that_is_found_by_two_names_is_one_model(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "link").symlink_to(disk)
+    paths = [disk, tmp_path / "link", IgnoringCase(tmp_path / "Disk")]
+    sources = [Folder(path, model=f"model-{n}") for n, path in enumerate(paths)]
+    catalogue = Catalogue(lambda: sources, lambda: [AnyBackend()])
+    catalogue.scan()
+    assert [card.id for card in catalogue.cards] == ["model-0"]
+    assert catalogue.find("MODEL-0").path == disk
+
+
+def test_files_of_one_folder_may_be_several_models(tmp_path):
+    sources = [Folder(tmp_path, files=(name,), model=name) for name in ("a", "A")]
+    catalogue = Catalogue(lambda: sources, lambda: [AnyBackend()])
+    catalogue.scan()
+    assert [card.id for card in catalogue.cards] == ["A", "a"]
+
+
+def test_a_name_is_found_however_its_accents_are_encoded(tmp_path):
+    """Some disks of macOS decompose names; clients send what people type."""
+    decomposed, composed = "mode\u0300le", "mod\u00e8le"
+    catalogue = Catalogue(lambda: [Folder(tmp_path, model=decomposed)], lambda: [AnyBackend()])
+    catalogue.scan()
+    for name in (composed, composed.upper(), decomposed):
+        assert catalogue.find(name).id == decomposed
+
+
+async def test_an_unknown_name_does_not_wait_for_a_disk_that_does_not_answer(
+    catalogue, source, monkeypatch
+):
+    monkeypatch.setattr(catalogue_module, "LOOK_S", 0.01)
+    with pytest.raises(ModelNotFoundError):
+        await catalogue.find_fresh("model")
+    assert not catalogue.is_scanned  # the scan goes on
+    source.there.append("model")
+    source.go_on.set()
+    await catalogue.refresh()
+    assert (await catalogue.find_fresh("model")).id == "model"
+
+
+async def test_who_asks_after_a_slow_scan_does_not_wait_for_the_pause_after_it(
+    catalogue, source, monkeypatch
+):
+    source.go_on.set()
+    catalogue.scan()
+    monkeypatch.setattr(catalogue_module, "LOOK_S", 0.01)
+    catalogue._next_scan_at += 3600
+    with pytest.raises(ModelNotFoundError):
+        await catalogue.find_fresh("model")
     assert len(source.looks) == 1

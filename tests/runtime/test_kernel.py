@@ -6,15 +6,15 @@ import asyncio
 import os
 import signal
 
-import psutil
 import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.events import ModelLoaded, WorkerCrashed
+from lmx_kernel.runtime import process
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.testing.fake_model import FakeModel
-from lmx_kernel.testing.harness import ask, running_kernel
-from lmx_kernel.types import Admitted, Finished, LoadOverrides, Sampling, TextDelta
+from lmx_kernel.testing.harness import ask, running_kernel, worker_processes
+from lmx_kernel.types import Admitted, Finished, LoadOverrides, SamplingRequest, TextDelta
 
 SLOW = FakeModel(tokens_per_s=100)
 
@@ -79,7 +79,7 @@ async def test_stop_texts_and_limits_end_an_answer(tmp_path):
         tmp_path, {"m": FakeModel(), "short": FakeModel(answer_tokens=4)}
     ) as stage:
         kernel = stage.kernel
-        greedy = Sampling(temperature=0)
+        greedy = SamplingRequest(temperature=0)
         [whole], reasons = await generate(kernel, "m", max_tokens=10, sampling=greedy)
         assert reasons == ["length"]
         stop = whole.split()[6]
@@ -101,7 +101,7 @@ async def test_a_full_context_ends_an_answer(tmp_path):
 
 async def test_candidates_differ_and_a_seed_repeats_them(tmp_path):
     async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
-        fields = {"candidates": 3, "max_tokens": 4, "sampling": Sampling(seed=7)}
+        fields = {"candidates": 3, "max_tokens": 4, "sampling": SamplingRequest(seed=7)}
         texts, _ = await generate(stage.kernel, "m", **fields)
         assert len(set(texts)) == 3
         again, _ = await generate(stage.kernel, "m", **fields)
@@ -126,8 +126,9 @@ async def test_unknown_unusable_and_overlong(tmp_path):
             await kernel.generate(ask("nope"))
         with pytest.raises(errors.ModelUnusableError, match="not a script"):
             await kernel.generate(ask("broken"))
-        with pytest.raises(errors.ContextOverflowError, match="64 tokens"):
+        with pytest.raises(errors.ContextOverflowError, match="64 tokens") as caught:
             await generate(kernel, "m", "x" * 64)
+        assert caught.value.figures == {"tokens": len(f"user: {'x' * 64}\nassistant:"), "limit": 64}
 
 
 async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
@@ -138,12 +139,14 @@ async def test_a_model_dropped_into_the_folder_is_found(tmp_path):
 
 # --- faults 1, 2, 4: workers that die or hang ----------------------------------------------------
 
+REAL_TIME = pytest.param(36, marks=pytest.mark.linux("a real-time signal"))
 
-@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL, REAL_TIME])
 async def test_streams_go_on_after_their_worker_died(tmp_path, number):
     async with running_kernel(tmp_path, {"m": SLOW, "other": SLOW}) as stage:
         kernel = stage.kernel
-        greedy = {"max_tokens": 30, "sampling": Sampling(temperature=0)}
+        greedy = {"max_tokens": 30, "sampling": SamplingRequest(temperature=0)}
         undisturbed, _ = await generate(kernel, "m", "q0", **greedy)
         kill = once(lambda: os.kill(pid_of(stage, "m"), number))
         others = asyncio.create_task(generate(kernel, "other", max_tokens=60))
@@ -161,6 +164,17 @@ async def test_streams_go_on_after_their_worker_died(tmp_path, number):
         assert stage.instance("m").state is State.READY
 
 
+async def test_an_error_where_a_worker_s_end_is_noticed_loses_no_stream(tmp_path, monkeypatch):
+    def fail(_):
+        monkeypatch.undo()
+        raise ValueError
+
+    async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=100, crash_at=10)}) as stage:
+        await stage.kernel.load("m", LoadOverrides())
+        monkeypatch.setattr(process, "describe_exit", fail)
+        assert_counts((await generate(stage.kernel, "m", max_tokens=20))[0][0], 20)
+
+
 async def test_usage_is_right_after_a_resume(tmp_path):
     async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=100, crash_at=10)}) as stage:
         answer = await stage.kernel.generate(ask("m", max_tokens=20))
@@ -172,9 +186,34 @@ async def test_usage_is_right_after_a_resume(tmp_path):
 async def test_a_seeded_stream_resumes_as_it_began(tmp_path):
     scripts = {"m": FakeModel(tokens_per_s=100), "bad": FakeModel(tokens_per_s=100, crash_at=7)}
     async with running_kernel(tmp_path, scripts) as stage:
-        fields = {"max_tokens": 20, "sampling": Sampling(seed=3), "candidates": 2}
+        fields = {"max_tokens": 20, "sampling": SamplingRequest(seed=3), "candidates": 2}
         expected, _ = await generate(stage.kernel, "m", **fields)
         assert (await generate(stage.kernel, "bad", **fields))[0] == expected
+
+
+@pytest.mark.parametrize("said", [0, 1, 7, 12])
+async def test_an_answer_goes_on_after_what_it_said_before(tmp_path, said):
+    """As after a restart of the daemon: the reader knows the beginning already."""
+    fields = {"sampling": SamplingRequest(seed=5), "max_tokens": 12, "stop": ("never",)}
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as running:
+        events = [event async for event in await running.kernel.generate(ask("m", **fields))]
+        whole = [event for event in events if isinstance(event, TextDelta)]
+        tokens = [token for event in whole for token in event.tokens]
+        answer = await running.kernel.generate(ask("m", said=tuple(tokens[:said]), **fields))
+        rest = [event async for event in answer]
+    told = [event for event in rest if isinstance(event, TextDelta)]
+    assert [token for event in told for token in event.tokens] == tokens[said:]
+    before = [event.text for event in whole[:said]]
+    assert "".join([*before, *(event.text for event in told)]) == "".join(e.text for e in whole)
+    assert rest[-1] == events[-1]
+    assert answer.usage().completion_tokens == len(tokens)
+
+
+async def test_the_stop_text_that_ended_an_answer_is_told(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel(says="one two three")}) as running:
+        answer = await running.kernel.generate(ask("m", stop=("three", " two")))
+        (end,) = [event async for event in answer if isinstance(event, Finished)]
+    assert (end.reason, end.stop) == ("stop", " two")
 
 
 async def test_a_request_that_meets_two_crashes_fails_and_its_neighbours_go_on(tmp_path):
@@ -195,12 +234,23 @@ async def test_a_told_request_that_meets_two_crashes_is_not_retryable(tmp_path):
         assert not caught.value.retryable
 
 
-async def test_three_crashes_leave_the_model_alone(tmp_path):
-    script = FakeModel(tokens_per_s=100, poison="POISON")
-    async with running_kernel(tmp_path, {"m": script}) as stage:
-        for _ in range(2):
-            with pytest.raises(errors.EngineCrashedError):
-                await generate(stage.kernel, "m", "POISON", max_tokens=5)
+async def test_three_crashes_of_unknown_cause_leave_the_model_alone(tmp_path):
+    async with running_kernel(tmp_path, {"m": SLOW}) as stage:
+        seen = 0
+
+        def kill_now_and_then(_):  # whenever both have run together for a while
+            nonlocal seen
+            seen += 1
+            if seen % 20 == 0:
+                os.kill(pid_of(stage, "m"), signal.SIGABRT)
+
+        results = await asyncio.gather(
+            generate(stage.kernel, "m", "a", max_tokens=500, on_token=kill_now_and_then),
+            generate(stage.kernel, "m", "b", max_tokens=500),
+            return_exceptions=True,
+        )
+        assert {type(result) for result in results} == {errors.EngineCrashedError}
+        assert len(stage.seen(WorkerCrashed)) == 3
         assert stage.instance("m").state is State.COOLING
         with pytest.raises(errors.UnavailableError) as caught:
             await stage.kernel.generate(ask("m"))
@@ -247,10 +297,9 @@ async def test_a_worker_killed_while_it_loads_is_started_again(tmp_path):
 
 async def loading_worker(stage, model):
     """Wait until a worker process exists for a model."""
-    me = psutil.Process()
-    while not (children := me.children()):
+    while not (workers := worker_processes()):
         await asyncio.sleep(0)
-    return children[0]
+    return workers[0]
 
 
 async def test_a_load_that_hangs_is_given_up(tmp_path):

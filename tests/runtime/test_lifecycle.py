@@ -8,7 +8,7 @@ import pytest
 
 from lmx_kernel import errors
 from lmx_kernel.daemon.background import autoload
-from lmx_kernel.events import LoadProgressed, LoadStarted, ModelLoaded, ModelUnloaded
+from lmx_kernel.events import LoadFailed, LoadProgressed, LoadStarted, ModelLoaded, ModelUnloaded
 from lmx_kernel.kernel.safe_mode import BootVerdict
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.testing.fake_model import FakeModel
@@ -82,7 +82,7 @@ async def test_what_takes_too_long_to_end_gets_an_error(tmp_path):
         with await stage.kernel.generate(ask("m")) as running:
             await running.next()
             await stage.kernel.unload("m")
-            with pytest.raises(errors.UnavailableError, match="being unloaded"):
+            with pytest.raises(errors.ModelUnloadedError, match="a new request loads it"):
                 async for _ in running:
                     pass
         assert loaded(stage) == set()
@@ -93,7 +93,7 @@ async def test_unloading_while_it_loads_tells_whoever_waits(tmp_path):
         load = asyncio.ensure_future(stage.kernel.load("m", LoadOverrides()))
         await stage.until(LoadStarted)
         await stage.kernel.unload("m")
-        with pytest.raises(errors.UnavailableError, match="being unloaded"):
+        with pytest.raises(errors.ModelUnloadedError, match="a new request loads it"):
             await load
 
 
@@ -232,6 +232,18 @@ async def test_a_model_is_deleted_but_never_while_it_is_loaded(tmp_path):
             await stage.kernel.delete("m")
 
 
+async def test_a_request_that_an_unload_cuts_off_is_not_to_be_repeated(tmp_path):
+    """A client's library would load at once what somebody unloaded on purpose."""
+    async with running_kernel(tmp_path, {"m": FakeModel(load_hang=True)}) as stage:
+        with await stage.kernel.generate(ask("m")) as waiting:
+            await stage.until(LoadStarted)
+            await stage.kernel.unload("m")
+            with pytest.raises(errors.ModelUnloadedError) as caught:
+                await waiting.next()
+        assert (caught.value.code, caught.value.status) == ("model_unloaded", 409)
+        assert not caught.value.retryable
+
+
 @pytest.mark.parametrize(
     ("verdict", "expected"),
     [
@@ -307,7 +319,7 @@ async def test_who_waits_for_room_can_be_unloaded_at_once(tmp_path):
             while "b" not in stage.assembly.lifecycle.instances:
                 await asyncio.sleep(0)
             await stage.kernel.unload("b")
-            with pytest.raises(errors.UnavailableError, match="being unloaded"):
+            with pytest.raises(errors.ModelUnloadedError, match="a new request loads it"):
                 await waiting
             assert stage.instance("a").requests.running == 1
         assert stage.seen(ModelUnloaded) == []
@@ -319,7 +331,7 @@ async def test_a_load_that_is_given_up_at_once_can_be_begun_again(tmp_path):
         while "m" not in stage.assembly.lifecycle.instances:
             await asyncio.sleep(0)
         await stage.kernel.unload("m")
-        with pytest.raises(errors.UnavailableError, match="being unloaded"):
+        with pytest.raises(errors.ModelUnloadedError, match="a new request loads it"):
             await load
         await answer(stage.kernel, "m")
 
@@ -342,3 +354,77 @@ async def test_scarce_memory_hinders_nothing_that_gives_some_back(tmp_path):
         stage.instance("b").hold("memory is scarce")
         await stage.kernel.unload("b")
         assert loaded(stage) == set()
+
+
+# --- who waits for room, and who does not ---------------------------------------------------------
+
+
+async def test_a_model_that_fits_does_not_wait_behind_one_that_does_not(tmp_path):
+    scripts = {"a": FakeModel(memory_bytes=600, tokens_per_s=20), "b": MOST, "c": HALF}
+    async with running_kernel(tmp_path, scripts, f"{ROOMY}[models]\nturn_s = 60") as stage:
+        with await stage.kernel.generate(ask("a")) as running:
+            await running.next()
+            waiting = asyncio.ensure_future(stage.kernel.load("b", LoadOverrides()))
+            while "b" not in stage.assembly.lifecycle.instances:
+                await asyncio.sleep(0)
+            await answer(stage.kernel, "c")
+            assert loaded(stage) == {"a", "c"}
+            assert not waiting.done()
+        await waiting
+        assert loaded(stage) == {"b"}
+
+
+async def test_a_large_model_gets_its_turn_however_many_small_ones_come(tmp_path):
+    slow = FakeModel(memory_bytes=600, tokens_per_s=100)
+    scripts = {"a": slow, "b": slow, "large": MOST, "c": HALF}
+    async with running_kernel(tmp_path, scripts, f"{ROOMY}[models]\nturn_s = 0") as stage:
+        streams = [
+            asyncio.ensure_future(answer(stage.kernel, "a", 20)),
+            asyncio.ensure_future(answer(stage.kernel, "b", 60)),
+        ]
+        await stage.until(ModelLoaded, 2)
+        large = asyncio.ensure_future(stage.kernel.load("large", LoadOverrides()))
+        await stage.until(ModelUnloaded)  # one is gone: there would be room for a small one
+        small = [asyncio.ensure_future(answer(stage.kernel, name)) for name in ("a", "c")]
+        await asyncio.gather(large, *streams, *small)
+        assert [event.model for event in stage.seen(ModelLoaded)][2] == "large"
+
+
+async def test_a_pin_ends_with_the_unload(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel()}) as stage:
+        await stage.kernel.load("m", LoadOverrides(pinned=True))
+        await stage.kernel.unload("m")
+        await answer(stage.kernel, "m")
+        [model] = stage.kernel.status().models
+        assert not model.pinned
+
+
+@pytest.mark.parametrize("loaded_before", [False, True])
+async def test_a_load_whose_caller_leaves_goes_on_as_it_was_asked_for(tmp_path, loaded_before):
+    """Also while the model is unloaded first, since it was loaded in another way."""
+    async with running_kernel(tmp_path, {"m": FakeModel(load_s=0.1)}) as stage:
+        if loaded_before:
+            await stage.kernel.load("m", LoadOverrides())
+        wish = LoadOverrides(parallel=2, pinned=True)
+        load = asyncio.ensure_future(stage.kernel.load("m", wish))
+        await stage.until(ModelUnloaded if loaded_before else LoadStarted)
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        await stage.until(ModelLoaded, 1 + loaded_before)
+        await stage.kernel.load("m", wish)
+        [model] = stage.kernel.status().models
+        assert (model.parallel, model.pinned) == (2, True)
+        assert len(stage.seen(ModelLoaded)) == 1 + loaded_before
+
+
+async def test_a_load_that_fails_after_its_caller_left_leaves_no_wish_behind(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel(load_s=0.1, load_error="x")}) as stage:
+        load = asyncio.ensure_future(stage.kernel.load("m", LoadOverrides(pinned=True)))
+        await stage.until(LoadStarted)
+        load.cancel()
+        await stage.until(LoadFailed)
+        write_fake_models(tmp_path, {"m": FakeModel()})
+        await answer(stage.kernel, "m")
+        [model] = stage.kernel.status().models
+        assert not model.pinned

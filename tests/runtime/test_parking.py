@@ -34,7 +34,7 @@ KINDS = {
 def request_for(kind):
     if kind != "call":
         return ask("m", max_tokens=6000)
-    tool = Tool(name="add", parameters={"type": "object"})
+    tool = Tool(name="add", parameters={"additionalProperties": True})
     prompt = ChatPrompt((Message("user", (TextPart("hello"),)),), tools=(tool,))
     return GenerationRequest(model="m", prompt=prompt, max_tokens=6000)
 

@@ -8,7 +8,7 @@ from attrs import define, field, frozen
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.runtime import tenure
 from lmx_kernel.runtime.instance import State
-from lmx_kernel.runtime.room import Refusal, Room, plan_room
+from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
 
 
 @frozen
@@ -32,7 +32,7 @@ def plan(others, needed_bytes, max_loaded=0):
     """Plan for a budget of 300 bytes; return the ids to unload, or the reason against it."""
     ledger = Ledger(budget=lambda: 300, free_bytes=lambda: 10**9)
     ledger.held = {other.model: other.memory_bytes for other in others if other.memory_bytes}
-    room = plan_room(others, needed_bytes, ledger, max_loaded)
+    room = plan_room(others, Claim(needed_bytes), ledger, max_loaded)
     if isinstance(room, Room):
         return [other.model for other in room.evictions]
     assert isinstance(room, Refusal)

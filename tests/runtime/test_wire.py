@@ -21,7 +21,7 @@ from lmx_kernel.types import (
     Message,
     ModelCard,
     PromptProgress,
-    Sampling,
+    SamplingRequest,
     TextDelta,
     TextPart,
     TextPrompt,
@@ -70,7 +70,7 @@ MESSAGES = [
             GenerationRequest(
                 model="m",
                 prompt=prompt,
-                sampling=Sampling(seed=2**63 - 1, logit_bias={5: -1.5}),
+                sampling=SamplingRequest(seed=2**63 - 1, logit_bias={5: -1.5}),
                 stop=("a",),
                 logprobs=2,
             ),
@@ -86,10 +86,12 @@ MESSAGES = [
     wire.Measured(None),
     wire.LoadRefused("model_unusable", "no"),
     wire.Prepared(1, 2),
-    wire.Refused(1, "invalid_request", "no", "prompt"),
-    wire.Stepped(tuple(wire.Routed(9, event) for event in EVENTS)),
+    wire.Refused(1, "invalid_request", "no", "prompt", {"limit": 8}),
+    wire.Stepped((wire.Routed(9, tuple(EVENTS)), wire.Routed(8, ()))),
     wire.Stepped(),
     wire.Observed(EngineStats(cache_tokens_used=3, details={"peak_bytes": 1.5})),
+    wire.Beat(7),
+    wire.Beat(None),
     wire.Pong(),
 ]
 

@@ -26,9 +26,11 @@ ARGUMENTS = {"path": 'a\n"b".txt', "lines": [1, 2, 3]}
 CALL = json.dumps({"name": "edit", "arguments": ARGUMENTS})
 SAYS = f"<think>hm</think>I edit.\n<tool_call>\n{CALL}\n</tool_call>"
 
+EDIT = Tool(name="edit", parameters={"additionalProperties": True})
+
 
 def request(**more):
-    prompt = ChatPrompt((Message("user", (TextPart("hi"),)),), (Tool(name="edit"),))
+    prompt = ChatPrompt((Message("user", (TextPart("hi"),)),), (EDIT,))
     return GenerationRequest(model="m", prompt=prompt, **more)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
@@ -216,3 +217,21 @@ async def test_a_kernel_whose_engine_is_broken_still_answers_and_calls(tmp_path,
         assert caught.value.param == "guided_regex"
         events = await answer_of(stage, request([tool()]))
     assert [event.name for event in events if isinstance(event, ToolCallStarted)] == ["edit"]
+
+
+SETTINGS_MODULE = """
+class Engine:
+    takes_settings = True
+
+    def __init__(self, tokenizer, chat_format, settings):
+        self.settings = settings
+"""
+
+
+def test_an_engine_that_takes_settings_gets_the_section_of_the_config(tmp_path, monkeypatch):
+    (tmp_path / "told_engine.py").write_text(SETTINGS_MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = [EntryPoint("told", "told_engine:Engine", "lmx.constraints")]
+    monkeypatch.setattr(lookup, "entry_points", lambda group: found)
+    given = find_engine(FakeTokenizer(), PlainFormat(), {"open_objects": True})
+    assert given.settings == {"open_objects": True}

@@ -6,9 +6,11 @@ import time
 from contextlib import suppress
 from threading import Thread
 
+import jinja2
 import pytest
 
 from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.text import costs
 from lmx_kernel.text.meter import MAX_RENDER_S
 from lmx_kernel.text.sandbox import Sandbox, render
 from lmx_kernel.text.template import ChatTemplate
@@ -99,6 +101,43 @@ BOMBS = [
     nested("a * a", "10"),
 ]
 
+LONG = "{% set L = range(99999)|list %}{% set S = ['x' * 99999] * 9999 %}"
+
+LOOPS = [
+    "{% for a in range(99999) if -1 in L %}{% endfor %}",
+    "{% for a in range(99999) if a + 0.5 in L %}{% endfor %}",
+    "{{ range(99999)|select('in', L)|list }}{{ L|map('string')|select('in', L)|list }}",
+    "{{ (L|map('string'))|reject('in', L)|list }}",
+    "{{ ([L] * 9999)|select('eq', range(99999)|list)|list }}",
+    "{{ ([{'a': L}] * 9999)|selectattr('a', 'eq', range(99999)|list)|list }}",
+    "{{ ([{'a': L}] * 9999)|rejectattr('a', 'ne', range(99999)|list)|list }}",
+    "{{ [L] * 9999 == [range(99999)|list] * 9999 }}{{ 1 / 0 }}",
+    "{{ ('x' * 99998 ~ 'y') in S }}{{ ('x' * 99998 ~ 'y') in S * 99 }}{{ 1 / 0 }}",
+    "{{ ([('x' * 999999) ~ 'a', ('x' * 999999) ~ 'b'] * 99999)|sort|first }}",
+    "{{ ([('x' * 999999) ~ 'a', ('x' * 999999) ~ 'b'] * 99999)|max }}",
+    "{{ ([L, range(99999)|list] * 9999)|sort|first }}",
+    "{{ ([{'a': L}] * 9999)|groupby('a')|list }}",
+    "{{ S|tojson }}",
+    "{{ S }}",
+    "{{ S ~ '' }}",
+    "{{ S|string }}",
+    "{{ S|upper }}",
+    "{{ [S]|join }}",
+    "{{ '%s' % S }}",
+    "{{ '%s' % [S] }}",
+    "{{ '{}'.format(S) }}",
+    "{{ ([L] * 99999)|map('list')|map('first')|list }}",
+    "{{ ([L] * 99999)|map('length')|list }}{{ ([L] * 999999)|map('reverse')|map('list')|list }}",
+    "{{ L|map(attribute='" + "a." * 99999 + "a')|list }}",
+    "{{ ('a' * 999999).rfind('b' ~ 'a' * 499999) }}{{ 1 / 0 }}",
+    "{{ ('a' * 999999).strip('b' * 999999 ~ 'a') }}{{ 1 / 0 }}",
+    "{{ ('a' * 999999)|trim('b' * 999999 ~ 'a') }}{{ 1 / 0 }}",
+    "{{ ('<!---->' * 999999)|striptags }}",
+    "{{ ([L] * 9999).count(range(99999)|list) }}{{ 1 / 0 }}",
+    "{{ {(L|list,) * 2: 1} }}{{ {}[([0] * 9, ) * 9] }}{{ 1 / 0 }}",
+    "{{ ('a b ' * 9999999).split() }}",
+]
+
 
 def run(source):
     ChatTemplate(source.replace("\n", "\\n"), {}).render(MESSAGES)
@@ -118,6 +157,39 @@ def test_a_template_that_takes_too_much_is_stopped(source):
     with pytest.raises(InvalidRequestError, match="template"):
         run(source)
     assert time.process_time() - began < MAX_RENDER_S + MARGIN_S
+
+
+@pytest.mark.parametrize("source", LOOPS, ids=range(len(LOOPS)))
+def test_a_loop_without_a_body_is_stopped(source):
+    test_a_template_that_takes_too_much_is_stopped(LONG + source)
+
+
+NAMES = sorted(jinja2.defaults.DEFAULT_FILTERS)
+TESTS = sorted(jinja2.defaults.DEFAULT_TESTS)
+
+
+def test_each_filter_and_test_of_jinja_has_a_cost():
+    kinds = [
+        *(costs.CONSTANT_FILTERS, costs.TEXT_FILTERS, costs.LIST_FILTERS, costs.ORDER_FILTERS),
+        costs.FORBIDDEN_FILTERS,
+    ]
+    assert sorted(name for kind in kinds for name in kind) == NAMES
+    assert sorted(costs.CONSTANT_TESTS | costs.COMPARING_TESTS) == TESTS
+    assert set(NAMES) - set(Sandbox().filters) == costs.FORBIDDEN_FILTERS
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - costs.FORBIDDEN_FILTERS))
+@pytest.mark.parametrize("value", ["L", "S"])
+def test_each_filter_is_stopped_when_it_is_mapped_over_long_values(name, value):
+    source = LONG + "{{ ([" + value + "] * 9999)|map('" + name + "')|map('length')|sum }}{{ 1/0 }}"
+    test_a_template_that_takes_too_much_is_stopped(source)
+
+
+@pytest.mark.parametrize("name", TESTS)
+@pytest.mark.parametrize("value", ["L", "'x' * 99999"])
+def test_each_test_is_stopped_when_it_selects_from_long_values(name, value):
+    source = LONG + "{{ ([" + value + "] * 9999)|select('" + name + "', L)|list|length }}{{ 1/0 }}"
+    test_a_template_that_takes_too_much_is_stopped(source)
 
 
 def run_to_its_end(source):
@@ -165,6 +237,16 @@ def test_a_namespace_that_holds_itself_prints_as_little():
         ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(1) }}{{ m('a') }}", "<1><a>"),
         ("{% generation %}a{% endgeneration %}", "a"),
         ("{% set a, b = (1, 2) %}{{ a }}{{ b }}{{ (1, 2)[0] }}", "121"),
+        ("{{ 1 < 2 < 3 }}{{ 1 < 2 > 3 }}{{ 'a' in {'a': 1} }}{{ 'b' not in 'abc' }}"
+         "{{ {'a': 1} == {'a': 1} }}{{ [1, 2] == [1, 2] }}", "TrueFalseTrueFalseTrueTrue"),
+        ("{% for i in [1, 2, 3, 4] if i is even %}{{ i }}{% endfor %}"
+         "{{ [1, 2, 3]|select('in', [2, 3])|list }}{{ [{'a': 1}, {}]|selectattr('a')|list }}",
+         "24[2, 3][{'a': 1}]"),
+        ("{{ {'b': 1, 'a': 2}|dictsort }}{{ ['b', 'a', 'B']|unique|list }}{{ [3, 1]|min }}"
+         "{{ [{'r': 1, 'n': 2}, {'r': 1, 'n': 3}]|groupby('r')|map('last')|map('length')|list }}",
+         "[('a', 2), ('b', 1)]['b', 'a']1[2]"),
+        ("{{ 'a b'.split() }}{{ 'a,b'.split(',')[-1] }}{{ ' a'.lstrip() }}{{ 'ab'.rfind('b') }}",
+         "['a', 'b']ba1"),
         ("{{ ['b', 'a']|sort|first }}{{ 'x'|upper }}{{ ' x '|trim }}{{ [1, 2]|length }}", "aXx2"),
     ],
 )  # fmt: skip
@@ -174,8 +256,6 @@ def test_what_templates_do_every_day_works(source, text):
 
 def test_templates_write_what_jinja_alone_would():
     """The meter changes no text: the same code without it says the same."""
-    import jinja2
-
     source = (
         "{%- for m in messages %}\n  {{- m.role ~ ': ' ~ (m.content|trim) }}\n"
         "{%- if not loop.last %}{{ ' | ' }}{% endif %}\n{%- endfor %}\n"

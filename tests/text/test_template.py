@@ -111,7 +111,7 @@ class Explainer(PlainFormat):
         self.explains_tools = always
 
     def explain(self, messages, tools):
-        return [say("user", f"{len(messages)} messages, {len(tools)} tools")]
+        return [*messages, say("user", f"{len(messages)} messages, {len(tools)} tools")]
 
 
 def test_a_template_that_knows_no_tools_gets_them_explained():
@@ -129,13 +129,17 @@ def test_a_template_that_knows_tools_explains_them_itself():
 def test_a_template_whose_calls_nobody_can_read_is_told_of_no_tools():
     chat = [say("user", "hi")]
     text = ChatTemplate(TOOLED, {}).render(chat, [TOOL], {}, Explainer(always=True))
-    assert text == "[user]1 messages, 1 tools"
+    assert text == "[user]hi[user]1 messages, 1 tools"
 
 
-def test_the_developer_is_the_system_where_he_is_not_known():
-    assert render(SIMPLE, [say("developer", "be")]).startswith("[system]be")
-    known = SIMPLE + "{# developer #}"
-    assert render(known, [say("developer", "be")]).startswith("[developer]be")
+@pytest.mark.parametrize("more", ["", "{# developer #}", "{% if 'developer' == '' %}{% endif %}"])
+def test_the_developer_is_the_system_where_the_template_has_no_form_for_that_role(more):
+    assert render(SIMPLE + more, [say("developer", "be")]).startswith("[system]be")
+
+
+def test_the_developer_is_one_where_the_template_has_a_form_for_that_role():
+    known = SIMPLE.replace("[{{ m.role }}]", "{{ '#' if m.role == 'developer' else m.role }}")
+    assert render(known, [say("developer", "be")]).startswith("#be")
 
 
 NO_SYSTEM = (
@@ -158,10 +162,10 @@ def test_content_is_a_list_of_parts_where_the_template_wants_that():
 
 
 def test_options_reach_the_template_and_replace_nothing():
-    source = "{{ reasoning_effort }}{{ bos_token }}{{ messages|length }}"
+    source = "{{ reasoning_effort }}{{ bos_token }}{{ messages|length }}{{ messages[0].content }}"
     options = {"reasoning_effort": "low", "bos_token": "", "messages": []}
     template = ChatTemplate(source, {"bos_token": "<s>"})
-    assert template.render([say("user", "hi")], [], options) == "low<s>1"
+    assert template.render([say("user", "hi")], [], options) == "low<s>1hi"
 
 
 def test_a_format_names_options_as_its_templates_do():
@@ -169,19 +173,20 @@ def test_a_format_names_options_as_its_templates_do():
         def template_options(self, options):
             return {"level": options["reasoning_effort"]}
 
-    template, options = ChatTemplate("{{ level }}", {}), {"reasoning_effort": "low"}
-    assert template.render([say("user", "hi")], [], options, Renamer()) == "low"
+    template, options = ChatTemplate("{{ level }}" + SIMPLE, {}), {"reasoning_effort": "low"}
+    assert template.render([say("user", "hi")], [], options, Renamer()).startswith("low")
 
 
 def test_documents_are_options():
-    source = "{% for d in documents %}{{ d.title }}{% endfor %}"
-    assert render(source, [say("user", "hi")], documents=[{"title": "T"}]) == "T"
+    source = "{% for d in documents %}{{ d.title }}{% endfor %}" + SIMPLE
+    assert render(source, [say("user", "hi")], documents=[{"title": "T"}]).startswith("T[user]")
 
 
 def test_thoughts_of_earlier_turns_are_given():
-    source = "{% for m in messages %}{{ m.reasoning_content }}/{{ m.thinking }};{% endfor %}"
+    thoughts = "{{ m.content }}{{ m.reasoning_content }}/{{ m.thinking }};"
+    source = "{% for m in messages %}" + thoughts + "{% endfor %}"
     messages = [say("assistant", "text", reasoning="why"), say("assistant", reasoning="how")]
-    assert render(source, messages) == "why/;how/how;"
+    assert render(source, messages) == "textwhy/;how/how;"
 
 
 def test_a_refusal_is_told_in_the_template_s_own_words():

@@ -15,16 +15,18 @@ from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.text.stops import StopScanner
 from lmx_kernel.types import (
     ChatPrompt,
+    EmbeddingPrompt,
     EngineLimits,
     Finished,
     GenerationRequest,
     Message,
-    Sampling,
+    SamplingRequest,
     TextDelta,
     TextPart,
     TextPrompt,
     TokenPrompt,
     Tool,
+    ToolCall,
     ToolChoice,
 )
 
@@ -98,9 +100,9 @@ def test_stops_cut_before_the_first_stop_text_wherever_chunks_end(text, stops):
         shown += scanner.flush()
     ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
     if not ends:
-        assert (shown, scanner.hit) == (text, False)
+        assert (shown, scanner.hit) == (text, "")
     else:
-        assert scanner.hit
+        assert scanner.hit in stops
         seen = text[: min(ends)]  # the scanner stops at the first that is complete
         assert shown == seen[: min(seen.find(stop) for stop in stops if stop in seen)]
 
@@ -147,7 +149,7 @@ def messages(*texts):
 
 
 def request(prompt, **sampling):
-    return GenerationRequest(model="m", prompt=prompt, sampling=Sampling(**sampling))
+    return GenerationRequest(model="m", prompt=prompt, sampling=SamplingRequest(**sampling))
 
 
 LIMITS = EngineLimits(context_length=8, max_sequences=1, cache_tokens=8)
@@ -159,8 +161,72 @@ def encode(prompt, **sampling):
 
 def test_a_prompt_may_fill_the_context_and_not_more():
     assert len(encode(TextPrompt("12345678"))) == 8
-    with pytest.raises(ContextOverflowError, match=r"9 tokens.* 8 tokens"):
+    with pytest.raises(ContextOverflowError, match=r"9 tokens.* 8 tokens") as caught:
         encode(TextPrompt("123456789"))
+    assert caught.value.figures == {"tokens": 9, "limit": 8}
+
+
+class UnusedTokenizer(ByteTokenizer):
+    """A tokenizer, and a template, that must not see the text."""
+
+    def encode(self, text, *, add_special, parse_special):
+        assert len(text) < 100, "the text is longer than anything that fits"
+        return super().encode(text, add_special=add_special, parse_special=parse_special)
+
+
+LONG = "x" * 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        (TextPrompt(LONG), "prompt"),
+        (ChatPrompt(tuple(messages(LONG))), "messages"),
+        (ChatPrompt((Message("assistant", (), reasoning=LONG),)), "messages"),
+        (
+            ChatPrompt((Message("assistant", (), tool_calls=(ToolCall("", "f", LONG),)),)),
+            "messages",
+        ),
+    ],
+)
+@pytest.mark.parametrize("max_tokens", [1, 0])
+def test_what_cannot_fit_reaches_neither_template_nor_tokenizer(prompt, param, max_tokens):
+    encoder = PromptEncoder(UnusedTokenizer(chat_template="{{ nothing.here }}"), LIMITS)
+    with pytest.raises(
+        ContextOverflowError, match=r"too long: 2500000 tokens .* 8 tokens"
+    ) as caught:
+        encoder.encode(GenerationRequest(model="m", prompt=prompt, max_tokens=max_tokens))
+    assert caught.value.param == param
+    assert caught.value.figures == {"tokens": 2500000, "limit": 8}
+
+
+def test_a_hidden_tool_leaves_the_prompt_alone():
+    tokenizer = ByteTokenizer(
+        chat_template="{% for t in tools %}{{ t.function.name }};{% endfor %}"
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}"
+        "{% endfor %}{% endfor %}"
+    )
+    encoder = PromptEncoder(tokenizer, evolve(LIMITS, context_length=1000))
+    shown, hidden = Tool(name="shown"), Tool(name="apart", hidden=True)
+
+    def tokens(*tools):
+        return encoder.encode(request(ChatPrompt(tuple(messages("hi")), tools)))
+
+    assert tokens(hidden, shown) == tokens(shown, hidden) == tokens(shown)
+    assert tokens(hidden) == tokens()
+
+
+def test_an_embedding_input_that_cannot_fit_does_not_reach_the_tokenizer():
+    encoder = PromptEncoder(UnusedTokenizer(), LIMITS)
+    inputs = (TextPrompt("x"), TextPrompt(LONG))
+    with pytest.raises(ContextOverflowError, match="input 1 is too long") as caught:
+        encoder.encode_inputs(request(EmbeddingPrompt(inputs)), inputs)
+    assert caught.value.param == "input"
+
+
+def test_a_text_that_is_only_counted_may_be_longer_than_the_context():
+    counted = GenerationRequest(model="m", prompt=TextPrompt("x" * 100_000), max_tokens=0)
+    assert len(PromptEncoder(ByteTokenizer(), LIMITS).encode(counted)) == 100_000
 
 
 @pytest.mark.parametrize(
@@ -191,11 +257,11 @@ def test_a_model_whose_template_is_broken_still_continues_text():
 
 
 def test_tools_are_in_the_prompt_unless_none_may_be_called():
-    template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{{ messages|length }}"
-    template += "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+    template = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}"
+    template += "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
     template += "{{ c.function.arguments|tojson }}{% endfor %}{% endfor %}"
     encoder = PromptEncoder(ByteTokenizer(chat_template=template), LIMITS, PlainFormat())
     prompt = ChatPrompt(tuple(messages("a")), (Tool(name="f"),))
-    assert encoder.encode(request(prompt)) == [*b"f1"]
+    assert encoder.encode(request(prompt)) == [*b"fa"]
     none = evolve(request(prompt), tool_choice=ToolChoice(mode="none"))
-    assert encoder.encode(none) == [*b"1"]
+    assert encoder.encode(none) == [*b"a"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from attrs import frozen
 
@@ -16,14 +17,20 @@ from lmx_kernel.text.formats.protocol import Format, offered_tools
 from lmx_kernel.types import ChatPrompt, GenerationRequest
 
 
-def find_engine(tokenizer: Tokenizer, chat_format: Format) -> ConstraintEngine:
+def find_engine(
+    tokenizer: Tokenizer, chat_format: Format, settings: Mapping[str, Any] | None = None
+) -> ConstraintEngine:
     """Return the engine of the installed plugin for structured output; of several, the first by
     name that loads. Where none does, the engine refuses what cannot be guaranteed.
+
+    :param settings: the section ``constraints`` of the config, for engines that take it.
     """
     entries = sorted(entry_points(CONSTRAINT_GROUP), key=lambda entry: entry.name)
     for entry in entries:
         try:
-            engine: ConstraintEngine = entry.load()(tokenizer, chat_format)
+            kind = entry.load()
+            section = {"settings": settings} if getattr(kind, "takes_settings", False) else {}
+            engine: ConstraintEngine = kind(tokenizer, chat_format, **section)
         except (Exception, SystemExit):  # noqa: BLE001 - a broken plugin must not end the worker
             traceback.print_exc()
         else:

@@ -6,7 +6,8 @@ class. The worker of a model makes one engine for it when a request first needs 
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from lmx_kernel.engine.protocol import Tokenizer, TokenMask
 from lmx_kernel.text.formats.protocol import Format, offered_tools
@@ -58,9 +59,15 @@ class ConstraintEngine(Protocol):
 
 
 class ConstraintEngineKind(Protocol):
-    """What an entry point names: a class of engines."""
+    """What an entry point names: a class of engines.
 
-    def __call__(self, tokenizer: Tokenizer, chat_format: Format) -> ConstraintEngine:
+    Where it has an attribute ``takes_settings`` that is true, it gets the section ``constraints``
+    of the config by the keyword ``settings``, as plain data; empty where no plugin registered one.
+    """
+
+    def __call__(
+        self, tokenizer: Tokenizer, chat_format: Format, **section: Mapping[str, Any]
+    ) -> ConstraintEngine:
         """Return the engine of a model with this vocabulary and chat format."""
         ...
 

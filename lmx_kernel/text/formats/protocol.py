@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import FORMAT_GROUP
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.types import ChatPrompt, GenerationRequest, Message, Tool
@@ -197,18 +198,31 @@ def offered_tools(request: GenerationRequest) -> tuple[Tool, ...]:
     return request.prompt.tools
 
 
-def find_format(template: str | None) -> Format:
+def find_format(template: str | None, name: str = "") -> Format:
     """Return the installed format that fits ``template`` best; the plain one if none does.
 
     Of two that fit alike the first by name is taken, so the choice does not depend on the order of
     installation.
+
+    :param name: of the format to take, whatever it fits; "" chooses by the template.
+    :raises ModelUnusableError: there is none of that name, or it cannot be loaded.
     """
+    if name:
+        return _named_format(template or "", name)
     if template is None:
         return PlainFormat()
     entries = sorted(entry_points(FORMAT_GROUP), key=lambda entry: entry.name)
     kinds = [(kind.matches(template), kind) for kind in _loaded(entries)]
     best, kind = max(kinds, key=lambda found: found[0], default=(0, None))
     return kind(template) if kind and best else PlainFormat()
+
+
+def _named_format(template: str, name: str) -> Format:
+    if name == PlainFormat.name:
+        return PlainFormat()
+    for kind in _loaded(entry_points(FORMAT_GROUP, name)):
+        return kind(template)
+    raise ModelUnusableError(f"there is no chat format {name!r}")
 
 
 def _loaded(entries: Sequence[EntryPoint]) -> Iterator[FormatKind]:

@@ -14,7 +14,7 @@ from attrs import frozen
 from msgspec import Meta
 
 from lmx_kernel.interfaces import Kernel, Report
-from lmx_kernel.types import GenerationRequest, Sampling, TokenPrompt, Usage
+from lmx_kernel.types import GenerationRequest, SamplingRequest, TokenPrompt, Usage
 
 BYTE_TOKENS = range(3, 256)  # plain text in any vocabulary
 
@@ -101,7 +101,7 @@ class Benchmarks:
         request = GenerationRequest(
             model=spec.model,
             prompt=TokenPrompt(tuple(tokens)),
-            sampling=Sampling(temperature=0),
+            sampling=SamplingRequest(temperature=0),
             max_tokens=spec.max_tokens,
         )
         with await self._kernel.generate(request) as answer:

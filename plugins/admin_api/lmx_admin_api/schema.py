@@ -182,6 +182,8 @@ class ModelInfo:
 
     :ivar context_length: in tokens, as trained.
     :ivar problem: why it cannot be loaded, now or at all.
+    :ivar warning: what is odd about its files although it can be loaded.
+    :ivar aliases: further names that it answers to.
     :ivar fits: whether it could be loaded now; null where that was not asked.
     :ivar estimate: of a load as the config has it, unless it cannot be used.
     :ivar status: null if it was not asked for since the start.
@@ -196,6 +198,8 @@ class ModelInfo:
     quantization: str | None
     capabilities: tuple[str, ...]
     problem: str | None
+    warning: str | None
+    aliases: tuple[str, ...]
     fits: bool | None
     estimate: Estimate | None
     status: ModelStatus | None
@@ -210,10 +214,22 @@ class ModelList:
 
 @frozen(kw_only=True)
 class ModelState:
-    """What became of a model that is being loaded, was unloaded or deleted."""
+    """What became of a model that is being loaded, or was unloaded."""
 
     model: str
-    state: Literal["loading", "unloaded", "deleted"]
+    state: Literal["loading", "unloaded"]
+
+
+@frozen(kw_only=True)
+class DeletedState:
+    """What became of a model that was deleted.
+
+    :ivar left: names of files beside it that are no model's; they stay, and so does the folder.
+    """
+
+    model: str
+    state: Literal["deleted"] = "deleted"
+    left: tuple[str, ...]
 
 
 @frozen(kw_only=True)

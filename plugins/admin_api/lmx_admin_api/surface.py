@@ -21,13 +21,21 @@ from lmx_admin_api.routes.jobs import (
     StartJob,
 )
 from lmx_admin_api.routes.logs import Logs
-from lmx_admin_api.routes.models import Estimates, Load, Model, Models, RescanModels, Unload
+from lmx_admin_api.routes.models import (
+    Estimates,
+    Load,
+    ModelOrSettings,
+    Models,
+    RescanModels,
+    Unload,
+)
 from lmx_admin_api.routes.plugins import Plugins, RescanPlugins, SwitchPlugin
 from lmx_admin_api.routes.route import ExplainRoute
 from lmx_admin_api.routes.status import StatusPage
 from lmx_admin_api.schema import (
     ConfigView,
     DecisionList,
+    DeletedState,
     Estimate,
     EstimateBody,
     EventFrame,
@@ -53,6 +61,7 @@ from lmx_kernel.http.error_rendering import default_error_body
 from lmx_kernel.interfaces import (
     Job,
     Kernel,
+    ModelSettingsView,
     ModelStatus,
     Operation,
     PluginStatus,
@@ -89,7 +98,7 @@ class AdminSurface:
             ("/admin/models/estimate", Estimates(kernel)),
             ("/admin/models/rescan", RescanModels(kernel)),
             ("/admin/models/convert", StartJob(kernel, "convert")),
-            ("/admin/models/{id:path}", Model(kernel)),
+            ("/admin/models/{id:path}", ModelOrSettings(kernel)),
             ("/admin/downloads", Downloads(kernel, "download")),
             ("/admin/downloads/{id}", OneJob(kernel, "download")),
             *(
@@ -134,8 +143,9 @@ class AdminSurface:
             method="DELETE",
             path=f"{at}/{{id:path}}",
             summary="Delete a model from disk; never while it is loaded",
-            result=ModelState,
+            result=DeletedState,
         )
+        yield from _on_settings(f"{at}/{{id:path}}/settings")
         yield Operation(
             method="POST",
             path=f"{at}/load",
@@ -167,6 +177,23 @@ class AdminSurface:
         except NotFoundError:
             summary, body = f"{summary} (no active plugin can)", None
         return _post(path, summary, Job, body=body, status=202)
+
+
+def _on_settings(path: str) -> Iterable[Operation]:
+    yield _get(path, "Show the settings of a model, and who has set each", ModelSettingsView)
+    yield Operation(
+        method="PATCH",
+        path=path,
+        summary="Change settings of a model; null takes one back",
+        body=dict[str, Any],
+        result=ModelSettingsView,
+    )
+    yield Operation(
+        method="DELETE",
+        path=path,
+        summary="Take back what was set for a model",
+        result=ModelSettingsView,
+    )
 
 
 def _on_the_daemon() -> Iterable[Operation]:

@@ -78,7 +78,7 @@ async def test_json_is_for_programs(serve_daemon):
         assert [one["id"] for one in answers["status"]["models"]] == ["m"]
         assert answers["bench"]["result"]["tokens_per_s"] > 0
         assert answers["unload"] == {"model": "m", "state": "unloaded"}
-        assert answers["rm"] == {"model": "m", "state": "deleted"}
+        assert answers["rm"] == {"model": "m", "state": "deleted", "left": []}
         lines = (await daemon.lmx("logs", "--event", "audit", "--json")).out.splitlines()
         assert [json.loads(line)["action"] for line in lines] == [
             *("load", "benchmark", "unload", "delete"),

@@ -17,7 +17,7 @@ from lmx_kernel.testing.fake_model import SUFFIX, FakeModel
 
 # What each may meet, besides success: the other got there first.
 OUTCOMES = {
-    "load": {"ok", "unavailable", "model_not_found"},
+    "load": {"ok", "unavailable", "model_unloaded", "model_not_found"},
     "unload": {"ok", "model_not_found"},
     "delete": {"ok", "conflict", "model_not_found"},
 }

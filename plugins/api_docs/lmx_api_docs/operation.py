@@ -16,7 +16,6 @@ Parts = Mapping[str, Schema]
 
 SECURITY = "key"
 JSON = "application/json"
-STREAM = "text/event-stream"
 
 _FIELD = re.compile(r"{(\w+)(?::(\w+)(?:\(.*?\))?)?}")
 _CONVERTED: dict[str, Schema] = {
@@ -91,7 +90,7 @@ def _success(operation: Operation, parts: Parts) -> dict[str, Any]:
         kind = "text/*" if operation.result is str else JSON
         content[kind] = {"schema": parts["result"]}
     if operation.streams:
-        content[STREAM] = {"schema": _stream(parts)}
+        content[operation.stream_type] = {"schema": _stream(operation, parts)}
     return _answer(operation.status, content)
 
 
@@ -103,11 +102,11 @@ def _answer(status: int, content: Mapping[str, Any]) -> dict[str, Any]:
     return {**response, "content": content} if content else response
 
 
-def _stream(parts: Parts) -> Schema:
+def _stream(operation: Operation, parts: Parts) -> Schema:
     items = {"anyOf": [parts["event"], parts["error"]]} if "event" in parts else {}
     return {
         "type": "string",
-        "description": "Server-sent events. The schema is of what all of them carry, in order.",
-        "contentMediaType": STREAM,
+        "description": "A stream. The schema is of what all its events or lines carry, in order.",
+        "contentMediaType": operation.stream_type,
         "contentSchema": {"type": "array", "items": items},
     }

@@ -14,7 +14,9 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 TEXT = {"model": "m", "prompt": "hi"}
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 TOOL = {"type": "function", "function": {"name": "f"}}
-CHAT_PATH, TEXT_PATH = "/v1/chat/completions", "/v1/completions"
+CHAT_PATH, TEXT_PATH, MESSAGES_PATH = "/v1/chat/completions", "/v1/completions", "/v1/messages"
+MESSAGE = {**CHAT, "max_tokens": 50}
+MESSAGE_TOOL = {"name": "f", "input_schema": {"type": "object"}}
 
 Check = Callable[[httpx2.Response, str], None]
 
@@ -31,8 +33,8 @@ def closed(schema: Any) -> Any:
 
 def data_of(stream: str) -> list[Any]:
     """Return what the events of a stream carry; ``[DONE]`` is no JSON."""
-    frames = [frame for frame in stream.split("\n\n") if frame.startswith("data: ")]
-    texts = [frame.removeprefix("data: ") for frame in frames]
+    lines = [line for line in stream.split("\n") if line.startswith("data: ")]
+    texts = [line.removeprefix("data: ") for line in lines]
     return [text if text == "[DONE]" else json.loads(text) for text in texts]
 
 
@@ -69,6 +71,10 @@ def check(document: dict[str, Any]) -> Check:
         (TEXT_PATH, TEXT),
         (TEXT_PATH, {**TEXT, "echo": True, "prompt": ["a", "b"]}),
         (TEXT_PATH, {**TEXT, "logprobs": 2, "max_tokens": 2}),
+        (MESSAGES_PATH, MESSAGE),
+        (MESSAGES_PATH, {**MESSAGE, "tools": [MESSAGE_TOOL], "tool_choice": {"type": "any"}}),
+        (MESSAGES_PATH, {**MESSAGE, "model": "thinker"}),
+        (f"{MESSAGES_PATH}/count_tokens", CHAT),
     ],
 )
 async def test_answers(http: httpx2.AsyncClient, check: Check, path, body, stream):
@@ -88,6 +94,8 @@ async def test_models(http: httpx2.AsyncClient, check: Check):
         (CHAT_PATH, {}, 400),
         (CHAT_PATH, {**CHAT, "tools": [1]}, 400),
         (TEXT_PATH, {**TEXT, "n": 99}, 400),
+        (MESSAGES_PATH, CHAT, 400),
+        (MESSAGES_PATH, {**MESSAGE, "model": "nope"}, 404),
         (TEXT_PATH, {**TEXT, "model": "nope"}, 404),
         (CHAT_PATH, {**CHAT, "messages": [{"role": "user", "content": "a lemon"}]}, 502),
     ],

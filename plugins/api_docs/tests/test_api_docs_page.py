@@ -85,9 +85,12 @@ async def test_an_operation_can_be_tried(tmp_path, url):
 
 
 async def test_it_asks_for_the_key_and_then_uses_it(tmp_path, config):
+    own = tmp_path / "home" / "config.toml"
+    own.parent.mkdir()
+    own.write_text(config.read_text())
     async with (
-        running_daemon(config, LMX_SERVER_API_KEY="sesame") as daemon,
-        browsing(tmp_path) as seen,
+        running_daemon(own, LMX_SERVER_API_KEY="sesame") as daemon,
+        browsing(tmp_path / "browser") as seen,
     ):
         seen.page.on("dialog", lambda dialog: dialog.accept("sesame"))
         # The page and its parts ask for a key too, which a browser cannot be told.

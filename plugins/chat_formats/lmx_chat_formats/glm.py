@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lmx_chat_formats import grammar
 from lmx_chat_formats.family import FamilyFormat
 from lmx_chat_formats.hermes import CLOSING, OPENING
-from lmx_chat_formats.tagged_arguments import Tags, grammar_of, read_value, types_of
+from lmx_chat_formats.tagged_arguments import ArgumentTypes, Tags, grammar_of, read_value
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
 from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
@@ -37,14 +37,14 @@ class GlmFormat(FamilyFormat):
         if (yield from reader.peek()) != "<":
             raise BrokenCallError
         yield CallStarted(name)
-        tool = next((tool for tool in tools if tool.name == name), None)
+        types = ArgumentTypes.of(tools, name)
         before = "{"
         while (yield from reader.starts(KEY)):
             key, _ = yield from reader.upto(KEY_END)
             yield CallArguments(f"{before}{json.dumps(key.strip(), ensure_ascii=False)}: ")
             yield from reader.skip()
             yield from reader.expect(VALUE)
-            yield from read_value(reader, types_of(tool, key.strip()), VALUE_END)
+            yield from read_value(reader, types.get(key.strip()), VALUE_END)
             yield from reader.skip()
             before = ", "
         yield from reader.expect(CLOSING)

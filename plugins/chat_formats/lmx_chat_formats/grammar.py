@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
+from lmx_kernel.text.formats.json_schema import arguments_schema
 from lmx_kernel.types import Tool
 
 BARE = (r'\[?\s*\{\s*("type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"', '{"name": "')
@@ -15,11 +15,6 @@ BARE = (r'\[?\s*\{\s*("type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"', '{"name":
 def literal(text: str) -> str:
     """Return the rule that is this text."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def schema(tool: Tool) -> dict[str, Any]:
-    """Return the schema of a tool's arguments, which are an object whatever it says."""
-    return {**tool.parameters, "type": "object"}
 
 
 def repeated(call: str, between: str = "", *, parallel: bool) -> str:
@@ -36,7 +31,8 @@ def choice(name: str, rules: Sequence[str]) -> str:
 
 def arguments(tools: Sequence[Tool]) -> str:
     """Return a rule ``arguments_N`` for each tool: its arguments as JSON."""
-    lines = [f"arguments_{n}: %json {json.dumps(schema(tool))}" for n, tool in enumerate(tools)]
+    schemas = map(json.dumps, map(arguments_schema, tools))
+    lines = [f"arguments_{n}: %json {schema}" for n, schema in enumerate(schemas)]
     return "\n".join([*lines, ""])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lmx_chat_formats import grammar
 from lmx_chat_formats.family import FamilyFormat
 from lmx_chat_formats.hermes import CLOSING, OPENING
-from lmx_chat_formats.tagged_arguments import Tags, grammar_of, read_value, types_of
+from lmx_chat_formats.tagged_arguments import ArgumentTypes, Tags, grammar_of, read_value
 from lmx_kernel.text.formats import CallArguments, CallEnded, CallStarted, CallSyntax
 from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
@@ -36,7 +36,7 @@ class Qwen3CoderFormat(FamilyFormat):
         if not name:
             raise BrokenCallError
         yield CallStarted(name)
-        tool = next((tool for tool in tools if tool.name == name), None)
+        types = ArgumentTypes.of(tools, name)
         before = "{"
         while True:
             yield from reader.skip()
@@ -45,7 +45,7 @@ class Qwen3CoderFormat(FamilyFormat):
             key, _ = yield from reader.upto(">")
             yield CallArguments(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
             yield from reader.starts("\n")
-            yield from read_value(reader, types_of(tool, key), f"\n{PARAMETER_END}", PARAMETER_END)
+            yield from read_value(reader, types.get(key), f"\n{PARAMETER_END}", PARAMETER_END)
             before = ", "
         yield from reader.expect(FUNCTION_END)
         yield CallArguments("{}" if before == "{" else "}")

@@ -1,13 +1,14 @@
 """Arguments that are written between tags, each as plain text, and become one JSON object.
 
-Masks hold them to their schemas but for patterns, formats and far bounds of texts, which are no
-JSON here, and for what else an argument is that may also be a text: to the mask it is a text then.
+Masks hold them to their schemas but for far bounds of texts, and for what else an argument is that
+may also be a text: to the mask it is a text then.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -15,35 +16,42 @@ from attrs import frozen
 
 from lmx_chat_formats.delimited_text import Texts
 from lmx_chat_formats.grammar import literal
-from lmx_chat_formats.schema_alternatives import alternatives
+from lmx_kernel.errors import InvalidSchemaError
 from lmx_kernel.text.formats import CallArguments
+from lmx_kernel.text.formats.json_schema import PYTHON_TYPES, alternatives, arguments_schema
 from lmx_kernel.text.formats.reader import BrokenCallError, Reader, Reading
 from lmx_kernel.types import Tool
 
 WORDS = {"True": "true", "False": "false", "None": "null"}
 MAX_VALUE_CHARS = 1 << 20
-ANNOTATIONS = {"title", "description", "default", "examples"}
-KINDS = {
-    str: {"string"},
-    bool: {"boolean"},
-    int: {"integer", "number"},
-    float: {"number"},
-    list: {"array"},
-    dict: {"object"},
-    type(None): {"null"},
-}
-"""JSON types of values."""
+MAX_NAME_CHARS = 64
 
 
-def types_of(tool: Tool | None, argument: str) -> set[str]:
-    """Return the JSON types that an argument may have; empty if the schema does not say."""
-    if tool is None:
-        return set()
-    wanted = _properties(tool).get(argument, _others(tool))
-    types: set[str] = set()
-    for one in alternatives(wanted, tool.parameters):
-        types |= KINDS[type(one["const"])] if "const" in one else {one.get("type", "")}
-    return set() if "" in types else types
+@frozen
+class ArgumentTypes:
+    """The JSON types of a tool's arguments."""
+
+    _schema: dict[str, Any]
+
+    @classmethod
+    def of(cls, tools: Sequence[Tool], name: str) -> ArgumentTypes:
+        """Return those of the tool with a name."""
+        for tool in tools:
+            if tool.name == name:
+                with suppress(InvalidSchemaError, RecursionError):
+                    return cls(arguments_schema(tool))
+        return cls({})
+
+    def get(self, argument: str) -> set[str]:
+        """Return the types that an argument may have; empty if the schema does not say."""
+        types: set[str] = set()
+        for row in alternatives(self._schema, self._schema):
+            wanted = row.get("properties", {}).get(argument, row.get("additionalProperties", {}))
+            for one in alternatives(wanted, self._schema):
+                values = one.get("enum", ())
+                types |= {kind for value in values for kind in PYTHON_TYPES[type(value)]}
+                types |= set() if values else {one.get("type", "")}
+        return set() if "" in types else types
 
 
 def read_value(reader: Reader, types: set[str], *closings: str) -> Reading[None]:
@@ -73,7 +81,8 @@ def _as_json(text: str, types: set[str]) -> str:
         value = msgspec.json.decode(bare)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return json.dumps(text, ensure_ascii=False)
-    is_text = "string" in types and (isinstance(value, str) or not KINDS[type(value)] & types)
+    kinds = PYTHON_TYPES[type(value)]
+    is_text = "string" in types and (isinstance(value, str) or not kinds & types)
     return json.dumps(text, ensure_ascii=False) if is_text else bare
 
 
@@ -102,57 +111,68 @@ def grammar_of(tools: Sequence[Tool], tags: Tags) -> str:
     texts = Texts(tags.closing, tags.lead)
     lines = []
     for index, tool in enumerate(tools):
-        known, named = _properties(tool), []
-        for count, (name, wanted) in enumerate(known.items()):
-            rule = f"argument_{index}_{count}"
-            lines.append(f"{rule}: {_argument(literal(name), wanted, tool, tags, texts)}")
-            named.append(rule if name in _required(tool) else f"{rule}?")
-        if (others := _others(tool)) is not False:
-            names = f" & ~({' | '.join(map(literal, known))})" if known else ""
-            lines.append(f"OTHER_{index}: /[^<>\\s]+/{names}")
-            other = _argument(f"OTHER_{index}", others, tool, tags, texts)
-            named.append(f"({other})*")
-        lines.append(f"arguments_{index}: {' '.join(named) or literal('')}")
+        rules = _Rules(f"{index}", arguments_schema(tool), tags, texts)
+        lines += rules.lines()
     return "\n".join([*lines, *texts.lines(), ""])
 
 
-def _properties(tool: Tool) -> dict[str, Any]:
-    found = tool.parameters.get("properties")
-    return found if isinstance(found, dict) else {}
+@frozen
+class _Rules:
+    """The rules of one tool's arguments."""
 
+    _index: str
+    _root: dict[str, Any]
+    _tags: Tags
+    _texts: Texts
 
-def _others(tool: Tool) -> Any:
-    """Return the schema of arguments that a tool does not name; False if there are none.
+    def lines(self) -> Iterator[str]:
+        """Yield the rules."""
+        rows = []
+        for count, row in enumerate(alternatives(self._root, self._root)):
+            named = []
+            for rule, line in self._arguments(f"{self._index}_{count}", row):
+                yield from line
+                named.append(rule)
+            rows.append(" ".join(named) or literal(""))
+        yield f"arguments_{self._index}: {' | '.join(dict.fromkeys(rows))}"
 
-    Other than the standard has it, a tool that names its arguments must say that it takes more.
-    """
-    return tool.parameters.get("additionalProperties", "properties" not in tool.parameters)
+    def _arguments(self, prefix: str, row: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+        """Yield what stands for each argument of an object, and the lines that it needs."""
+        known = {
+            name: part for name, part in row.get("properties", {}).items() if part is not False
+        }
+        for count, (name, wanted) in enumerate(known.items()):
+            rule = f"argument_{prefix}_{count}"
+            is_required = name in row.get("required", ())
+            line = f"{rule}: {self._argument(literal(name), wanted)}"
+            yield rule if is_required else f"{rule}?", [line]
+        parts = [*row.get("patternProperties", {}).values(), row.get("additionalProperties", {})]
+        if others := [part for part in parts if part is not False]:
+            names = f" & ~({' | '.join(map(literal, known))})" if known else ""
+            line = f"OTHER_{prefix}: /[^<>\\s]{{1,{MAX_NAME_CHARS}}}/{names}"
+            found = " | ".join(f"({self._argument(f'OTHER_{prefix}', part)})" for part in others)
+            yield f"({found})*", [line]
 
+    def _argument(self, name: str, wanted: Any) -> str:
+        values = dict.fromkeys(
+            value for one in alternatives(wanted, self._root) for value in self._values(one)
+        )
+        tags = self._tags
+        return f"{tags.key} {name} {tags.value} ({' | '.join(values)}) {tags.after}"
 
-def _required(tool: Tool) -> list[Any]:
-    found = tool.parameters.get("required")
-    return found if isinstance(found, list) else []
+    def _values(self, wanted: dict[str, Any]) -> Iterator[str]:
+        """Yield the rules of the values that fit a part, each with its closing tag."""
+        if not wanted or wanted.get("type") == "string":
+            yield self._texts.rule(wanted)
+        elif "enum" in wanted:
+            for option in wanted["enum"]:
+                yield self._closed(
+                    literal(option if isinstance(option, str) else json.dumps(option))
+                )
+        else:
+            definitions = {key: self._root[key] for key in ("$defs",) if key in self._root}
+            yield self._closed(f"%json {json.dumps(wanted | definitions)}")
 
-
-def _argument(name: str, wanted: Any, tool: Tool, tags: Tags, texts: Texts) -> str:
-    values = [_value(one, tool.parameters, texts) for one in alternatives(wanted, tool.parameters)]
-    return f"{tags.key} {name} {tags.value} ({' | '.join(dict.fromkeys(values))}) {tags.after}"
-
-
-def _value(wanted: dict[str, Any], root: dict[str, Any], texts: Texts) -> str:
-    """Return the rule of a value and its closing tag."""
-    if _is_text(wanted):
-        return texts.rule(wanted)
-    if "const" in wanted:
-        option = wanted["const"]
-        value = literal(option if isinstance(option, str) else json.dumps(option))
-    else:
-        definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}
-        value = f"%json {json.dumps(wanted | definitions)}"
-    lead = f"{literal(texts.lead)}?" if texts.lead else ""
-    return f"{value} {lead} {literal(texts.mark)}"
-
-
-def _is_text(wanted: dict[str, Any]) -> bool:
-    """Return whether a simple schema wants a text, or does not care."""
-    return wanted.get("type") == "string" or not wanted.keys() - ANNOTATIONS
+    def _closed(self, value: str) -> str:
+        lead = f"{literal(self._texts.lead)}?" if self._texts.lead else ""
+        return f"{value} {lead} {literal(self._texts.mark)}"

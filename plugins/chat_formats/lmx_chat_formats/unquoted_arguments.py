@@ -1,8 +1,7 @@
 """Lark rules of objects with bare keys and marked texts, from the schemas of tools.
 
-Types, properties, enums, unions, lists, references and lengths of texts are held. Patterns, far
-bounds of texts and any of numbers and lists are not: the values are no JSON, so that the mask's
-library cannot be asked to.
+All of a schema is held but what the names of further properties must look like, and how often
+a property may be written.
 """
 
 from __future__ import annotations
@@ -15,18 +14,20 @@ from typing import Any
 from attrs import define, field
 
 from lmx_chat_formats.delimited_text import Texts
-from lmx_chat_formats.grammar import literal, schema
-from lmx_chat_formats.schema_alternatives import alternatives
+from lmx_chat_formats.grammar import literal
+from lmx_kernel.text.formats.json_schema import alternatives, arguments_schema
 from lmx_kernel.types import Tool
 
-KINDS = {
-    "integer": "INTEGER",
-    "number": "NUMBER",
-    "boolean": '"true" | "false"',
-    "null": '"null"',
-    "array": "list",
-    "object": "object",
-}
+KEY = r"/[A-Za-z_][\w-]{0,63}/"
+VALUES = [
+    {"type": "object", "additionalProperties": {}},
+    {"type": "array", "items": {}},
+    {"type": "string"},
+    {"type": "number"},
+    {"type": "boolean"},
+    {"type": "null"},
+]
+"""What ``{}`` stands for."""
 
 
 def arguments(tools: Sequence[Tool], quote: str) -> str:
@@ -35,18 +36,11 @@ def arguments(tools: Sequence[Tool], quote: str) -> str:
     :param quote: the mark around a text.
     """
     texts = Texts(quote)
-    lines = [
-        'object: "{" (pair ("," pair)*)? "}"',
-        'pair: /[A-Za-z_][\\w-]*/ ":" value',
-        'value: object | list | text | NUMBER | "true" | "false" | "null"',
-        'list: "[" (value ("," value)*)? "]"',
-        f"text: {literal(quote)} {texts.rule({})}",
-        "INTEGER: /-?(0|[1-9][0-9]*)/",
-        "NUMBER: /-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][-+]?[0-9]+)?/",
-    ]
+    lines = []
     for index, tool in enumerate(tools):
-        rules = _Rules(f"part_{index}", schema(tool), texts)
-        lines.append(f"arguments_{index}: {rules.part(schema(tool))}")
+        schema = arguments_schema(tool)
+        rules = _Rules(f"part_{index}", schema, texts)
+        lines.append(f"arguments_{index}: {rules.part(schema)}")
         lines += [f"{name}: {rule}" for name, rule in rules.rules.items()]
     return "\n".join([*lines, *texts.lines(), ""])
 
@@ -70,32 +64,38 @@ class _Rules:
         key = json.dumps(wanted)
         if key not in self._names:
             # It has its name before it is written, since it may hold itself.
-            self._names[key] = name = self._new_name()
+            self._names[key] = name = self._named("")
             self.rules[name] = self._write(wanted)
         return self._names[key]
 
     def _write(self, wanted: Any) -> str:
-        return " | ".join(dict.fromkeys(map(self._one, alternatives(wanted, self._root))))
+        options = VALUES if wanted == {} else alternatives(wanted, self._root)
+        return " | ".join(dict.fromkeys(map(self._one, options)))
 
     def _one(self, wanted: dict[str, Any]) -> str:
-        if "const" in wanted:
-            return self._constant(wanted["const"])
-        kind = wanted.get("type", "")
-        if kind == "string":
-            return f"{literal(self._texts.mark)} {self._texts.rule(wanted)}"
-        if kind == "object" and wanted.get("properties"):
-            return self._object(wanted["properties"], wanted.get("required") or [])
-        if kind == "array" and "items" in wanted:
-            item = self.part(wanted["items"])
-            return f'"[" ({item} ("," {item})*)? "]"'
-        return KINDS.get(kind, "value")
+        if "enum" in wanted:
+            return " | ".join(map(self._constant, wanted["enum"]))
+        match wanted.get("type"):
+            case "string":
+                return f"{literal(self._texts.mark)} {self._texts.rule(wanted)}"
+            case "object":
+                return self._object(wanted)
+            case "array":
+                return self._list(wanted)
+            case None:
+                return self.part({})
+        return f"%json {json.dumps(wanted)}"
 
-    def _object(self, properties: dict[str, Any], required: Sequence[str]) -> str:
+    def _object(self, wanted: dict[str, Any]) -> str:
         """Return the rule of an object with its keys in the order of the alphabet, as the templates
-        of these models write them.
+        of these models write them, and then further ones.
         """
-        first = later = '""'  # what may follow where no pair stands yet, and where one does
+        properties, required = wanted.get("properties", {}), wanted.get("required", ())
+        # What may follow where no pair stands yet, and where one does.
+        first, later = self._further(wanted)
         for key in sorted(properties, key=str.casefold, reverse=True):
+            if properties[key] is False:
+                continue
             pair = f'{literal(key)} ":" {self.part(properties[key])}'
             alone, joined = f"{pair} {later}", f'"," {pair} {later}'
             is_optional = key not in required
@@ -103,15 +103,40 @@ class _Rules:
             later = self._named(f"{joined} | {later}" if is_optional else joined)
         return f'"{{" {first} "}}"'
 
+    def _further(self, wanted: dict[str, Any]) -> tuple[str, str]:
+        """Return what pairs an object may have that it does not name: at its start, and later."""
+        parts = [*wanted.get("patternProperties", {}).values(), wanted["additionalProperties"]]
+        values = [self.part(part) for part in parts if part is not False]
+        if not values:
+            return '""', '""'
+        taken = " | ".join(map(literal, wanted.get("properties", {})))
+        key = self._named(f"{KEY} & ~({taken})" if taken else KEY, is_terminal=True)
+        pair = self._named(f'{key} ":" ({" | ".join(dict.fromkeys(values))})')
+        later = self._named(f'("," {pair})*')
+        return self._named(f'{pair} {later} | ""'), later
+
+    def _list(self, wanted: dict[str, Any]) -> str:
+        low, high = wanted.get("minItems", 0), wanted.get("maxItems")
+        items = [self.part(part) for part in wanted.get("prefixItems", ())]
+        further = ""
+        if wanted["items"] is not False:
+            item = self.part(wanted["items"])
+            items = items or [item]
+            more = max(low - len(items), 0)
+            most = "" if high is None else max(high - len(items), more)
+            further = f'("," {item}){{{more},{most}}}' if most != 0 else ""
+        if not items or high == 0:
+            return '"[" "]"'
+        listed = ' "," '.join(items)
+        return f'"[" {listed} {further} "]"' + ("" if low else ' | "[" "]"')
+
     def _constant(self, value: Any) -> str:
         if isinstance(value, str):
             return literal(f"{self._texts.mark}{value}{self._texts.mark}")
-        return "value" if isinstance(value, dict | list) else literal(json.dumps(value))
+        return self.part({}) if isinstance(value, dict | list) else literal(json.dumps(value))
 
-    def _named(self, rule: str) -> str:
-        name = self._new_name()
+    def _named(self, rule: str, *, is_terminal: bool = False) -> str:
+        name = f"{self._prefix}_{next(self._count)}"
+        name = name.upper() if is_terminal else name
         self.rules[name] = rule
         return name
-
-    def _new_name(self) -> str:
-        return f"{self._prefix}_{next(self._count)}"

@@ -243,7 +243,9 @@ SHORT = {"type": "string", "minLength": 2, "maxLength": 4}
 @pytest.mark.parametrize(
     ("parameters", "values", "arguments"),
     [
-        ({}, {"x": "1", "y": "two"}, {"x": 1, "y": "two"}),
+        ({}, {"x": "1", "y": "two"}, None),
+        ({}, {}, {}),
+        ({"additionalProperties": True}, {"x": "1", "y": "two"}, {"x": 1, "y": "two"}),
         ({"type": "object"}, {}, {}),
         ({"additionalProperties": {"type": "string"}}, {"x": "1"}, {"x": "1"}),
         ({"additionalProperties": {"type": "integer"}}, {"x": "one"}, None),
@@ -312,7 +314,7 @@ def test_names_of_tools_may_have_signs(said, family, text, tool):
 @pytest.mark.parametrize("template", [D_ALL, f"{D_ALL}```json"])
 def test_the_call_that_is_explained_is_one_that_the_mask_allows(template):
     chat_format = find_format(template)
-    tool = Tool(name="the name")
+    tool = Tool(name="the name", parameters={"additionalProperties": True})
     [system, *_] = chat_format.explain([Message("user", (TextPart("hi"),))], [tool])
     told = system.parts[0].text
     call = told[told.index(D_ALL) : told.index(D_END) + len(D_END)]

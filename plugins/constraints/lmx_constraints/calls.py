@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lmx_constraints.alternatives import CallGrammar
-from lmx_constraints.checker import GrammarChecker
-from lmx_constraints.grammar import GrammarWriter, json_grammar
+from lmx_constraints.checker import Budget, GrammarChecker
+from lmx_constraints.grammar import MAX_SOURCE_CHARS, GrammarWriter, json_grammar
 from lmx_constraints.json_schema import (
     with_any_parameters,
     without_absurd_bounds,
@@ -16,6 +16,7 @@ from lmx_constraints.json_schema import (
 )
 from lmx_kernel.errors import InvalidRequestError, InvalidSchemaError
 from lmx_kernel.text.formats import Format, offered_tools
+from lmx_kernel.text.formats.json_schema import arguments_schema
 from lmx_kernel.types import GenerationRequest, Tool
 
 
@@ -26,6 +27,7 @@ class CallGrammars:
     _format: Format
     _writer: GrammarWriter
     _checker: GrammarChecker
+    _is_open: bool = False
 
     def find(self, request: GenerationRequest, text: str | None, header: str) -> CallGrammar | None:
         """Return how the tools of a request are called; None if no call can be constrained.
@@ -64,23 +66,30 @@ class CallGrammars:
 
         :raises InvalidSchemaError: the schema of a strict tool cannot be followed.
         """
-        followed = [self._loosened(tool) for tool in tools]
+        budget = Budget()
+        followed = [self._loosened(tool, budget) for tool in tools]
         if followed:
             yield followed
             yield [tool if tool.strict else with_any_parameters(tool) for tool in followed]
 
-    def _loosened(self, tool: Tool) -> Tool:
-        """Return a tool with as much of its schema as can be followed."""
-        problem = self._problem_with(tool)
+    def _loosened(self, tool: Tool, budget: Budget) -> Tool:
+        """Return a tool with as much of its schema as can be followed within the budget."""
+        try:
+            exact = evolve(tool, parameters=arguments_schema(tool, is_open=self._is_open))
+            problem = self._problem_with(exact, budget)
+        except InvalidSchemaError as error:
+            exact, problem = with_any_parameters(tool), error.message
         if not problem:
-            return tool
+            return exact
         if tool.strict:
             raise InvalidSchemaError(
                 f"the parameters of {tool.name} cannot be followed: {problem}", param="tools"
             )
-        looser = without_patterns(tool)
-        return with_any_parameters(tool) if self._problem_with(looser) else looser
+        looser = without_patterns(exact)
+        return with_any_parameters(tool) if self._problem_with(looser, budget) else looser
 
-    def _problem_with(self, tool: Tool) -> str:
+    def _problem_with(self, tool: Tool, budget: Budget) -> str:
         grammar = json_grammar(tool.parameters, is_lenient=not tool.strict)
-        return self._checker.problem_with(grammar)
+        if len(grammar) > MAX_SOURCE_CHARS:
+            return f"it is longer than {MAX_SOURCE_CHARS} characters"
+        return self._checker.problem_with(grammar, budget)

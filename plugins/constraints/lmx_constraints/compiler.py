@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from lmx_constraints.alternatives import Stage
-from lmx_constraints.checker import first_line, limits
+from lmx_constraints.trial import first_line, limits
 from lmx_kernel.engine import Tokenizer
 from lmx_kernel.errors import InternalError, InvalidSchemaError
 

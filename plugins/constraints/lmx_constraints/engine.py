@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -34,13 +35,23 @@ class GrammarEngine:
 
     A grammar is tried in a child process before it is compiled here, and compiled once for all the
     requests that have it. Its calls may come from any thread.
+
+    :param settings: of :class:`lmx_constraints.settings.ConstraintSettings`, as plain data.
     """
 
-    def __init__(self, tokenizer: Tokenizer, chat_format: Format) -> None:
+    takes_settings = True
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        chat_format: Format,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._is_open = bool(settings and settings["open_objects"])
         self._format = chat_format
         self._writer = GrammarWriter(tokenizer)
         self._checker = GrammarChecker(len(tokenizer.token_bytes), control_texts(tokenizer))
-        self._calls = CallGrammars(chat_format, self._writer, self._checker)
+        self._calls = CallGrammars(chat_format, self._writer, self._checker, self._is_open)
         self._compiler = StageCompiler(tokenizer, chat_format.name)
 
     def plan(self, request: GenerationRequest, prompt: str) -> GrammarPlan | None:
@@ -83,7 +94,7 @@ class GrammarEngine:
         if constraint is None:
             return None
         try:
-            grammar = constraint_grammar(constraint)
+            grammar = constraint_grammar(constraint, is_open=self._is_open)
         except InvalidSchemaError as error:
             problem = error.message
         else:

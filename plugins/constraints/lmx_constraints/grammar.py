@@ -16,6 +16,7 @@ from lmx_constraints.json_schema import with_options
 from lmx_kernel.engine import Tokenizer
 from lmx_kernel.errors import InvalidRequestError, InvalidSchemaError
 from lmx_kernel.text.formats import CallSyntax
+from lmx_kernel.text.formats.json_schema import normal_form
 from lmx_kernel.types import Constraint
 
 MAX_SOURCE_CHARS = 256 * 1024
@@ -141,9 +142,10 @@ def pattern_after_space(pattern: str) -> str:
     return lark(f"start: /\\s*{pattern}/")
 
 
-def constraint_grammar(constraint: Constraint) -> str:
+def constraint_grammar(constraint: Constraint, *, is_open: bool = False) -> str:
     """Return the grammar of what fits a constraint.
 
+    :param is_open: objects take properties that their schema does not list.
     :raises InvalidSchemaError: it is too long, or not JSON.
     :raises InvalidRequestError: there is no such kind of constraint.
     """
@@ -152,9 +154,9 @@ def constraint_grammar(constraint: Constraint) -> str:
         raise InvalidSchemaError(f"it is longer than {MAX_SOURCE_CHARS} characters")
     match constraint.kind:
         case "json_object":
-            return json_grammar({"type": "object"})
+            return json_grammar({"type": "object", "additionalProperties": True})
         case "json_schema":
-            return _parsed(source)
+            return _parsed(source, is_open=is_open)
         case "regex":
             return lark(f"start: {_pattern(source)}")
         case "lark":
@@ -168,9 +170,12 @@ def _beside(text: str, rules: str) -> str:
     return json.dumps({"grammars": [{"lark_grammar": rules}, grammar | {"name": "text"}]})
 
 
-def _parsed(source: str) -> str:
+def _parsed(source: str, *, is_open: bool) -> str:
     try:
-        return json_grammar(json.loads(source))
+        schema = json.loads(source)
+        if not isinstance(schema, dict | bool):
+            raise InvalidSchemaError("it is neither an object nor true or false")
+        return json_grammar(normal_form(schema, is_open=is_open))
     except RecursionError:
         raise InvalidSchemaError("it is nested too deeply") from None
     except ValueError as error:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from lmx_constraints.checker import first_line
 from lmx_constraints.compiler import CompiledStage
+from lmx_constraints.trial import first_line
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher

@@ -9,8 +9,9 @@ import time
 
 import pytest
 from attrs import evolve
-from lmx_constraints.checker import DEADLINE_S, GrammarChecker
+from lmx_constraints.checker import GrammarChecker
 from lmx_constraints.grammar import json_grammar
+from lmx_constraints.trial import DEADLINE_S
 from mask_driver import POINT, Format, ramble, request, schema_of, tool
 
 from lmx_kernel.errors import InvalidRequestError, InvalidSchemaError, UnavailableError
@@ -112,7 +113,7 @@ def test_a_checker_that_was_killed_or_stopped_condemns_no_grammar(number):
     sound = json_grammar({"type": "object"})
     try:
         assert checker.problem_with(json_grammar(POINT)) == ""
-        os.kill(checker._child.pid, number)
+        os.kill(checker._idle[-1].pid, number)
         if number == signal.SIGSTOP:
             assert "time" in checker.problem_with(sound)
         assert checker.problem_with(sound) == ""

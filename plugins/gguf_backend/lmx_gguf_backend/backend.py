@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
-
+from lmx_gguf_backend.device import device_memory
 from lmx_gguf_backend.footprint import estimate, estimate_encoder
-from lmx_gguf_backend.model_file import ModelFile, is_model_name, read_model, shard_paths
+from lmx_gguf_backend.model_file import (
+    CAPABILITIES,
+    ModelFile,
+    is_model_name,
+    read_model,
+    shard_paths,
+)
+from lmx_gguf_backend.naming import named
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, SettingsSection
 from lmx_kernel.models.headers import Damaged, HeaderBackend
-from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
+from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 
 NAME = "gguf"
-COMPANIONS = ("adapter", "imatrix", "mmproj", "vocab")
-"""Values of ``general.type`` of files that are no models of their own."""
 EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3",
                            "modern-bert", "neo-bert", "eurobert", "gemma-embedding")  # fmt: skip
 UNSERVED = {
@@ -50,10 +53,11 @@ class GgufBackend(HeaderBackend[ModelFile]):
     """Recognises ``*.gguf`` files that hold a language model."""
 
     name = NAME
+    header_type = ModelFile
 
     def identify(self, location: Location) -> list[ModelCard]:
         """Return a card for each model at ``location``; damaged ones carry a problem."""
-        return _named(location.name, super().identify(location))
+        return named(location.name, super().identify(location))
 
     def paths(self, location: Location) -> list[Path]:
         """Return the models' files, of several parts the first."""
@@ -64,11 +68,13 @@ class GgufBackend(HeaderBackend[ModelFile]):
         model = self.header(path, self.files(path, location))
         if isinstance(model, Damaged):
             return "mmproj" not in path.name.lower()
-        return model.architecture != "clip" and model.text("general.type") not in COMPANIONS
+        return not model.is_companion
 
     def files(self, path: Path, location: Location) -> tuple[Path, ...]:
-        """Return the parts that are there."""
-        return tuple(shard for shard in shard_paths(path) if shard.name in location.files)
+        """Return the parts that are there; some sources give each file a location of its own."""
+        parts = shard_paths(path)
+        names = set(location.files)
+        return tuple(part for part in parts if part.name in names or part.exists())
 
     def read(self, path: Path) -> ModelFile:
         """Read the headers of all parts.
@@ -89,6 +95,7 @@ class GgufBackend(HeaderBackend[ModelFile]):
             context_length=header.integer(header.own("context_length")),
             quantization=header.quantization,
             capabilities=_capabilities(header),
+            sampling=header.sampling,
         )
 
     def problem(self, header: ModelFile) -> str | None:
@@ -106,9 +113,9 @@ class GgufBackend(HeaderBackend[ModelFile]):
             return estimate_encoder(header, options, flash_attention=chosen.flash_attention)
         return estimate(header, options, chosen.cache_type)
 
-    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
-        """Return None: what a build of the library offloads to is not known without loading it."""
-        return None
+    def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
+        """Return what the GPU may use of the machine's memory, where they share it."""
+        return device_memory(GgufSettings(**settings))
 
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what the native library reads when it is loaded.
@@ -133,18 +140,4 @@ def _embeds(model: ModelFile) -> bool:
 def _capabilities(model: ModelFile) -> frozenset[str]:
     if _embeds(model):
         return frozenset({"embedding"})
-    if model.text("tokenizer.chat_template"):
-        return frozenset({"chat", "completion"})
-    return frozenset({"completion"})
-
-
-def _named(name: str, cards: list[ModelCard]) -> list[ModelCard]:
-    """Give each card the shortest id that distinguishes it from its neighbours."""
-    if len(cards) == 1:
-        return cards
-    count = Counter(card.quantization for card in cards)
-    is_only = [card.quantization is not None and count[card.quantization] == 1 for card in cards]
-    return [
-        evolve(card, id=f"{name}@{card.quantization if only else card.path.stem}")
-        for card, only in zip(cards, is_only, strict=True)
-    ]
+    return frozenset((model.text(CAPABILITIES) or "").split())

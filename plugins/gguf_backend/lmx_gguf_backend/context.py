@@ -17,6 +17,7 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from lmx_gguf_backend.library import LOG, Model
+from lmx_gguf_backend.pulse import Pulse
 from lmx_gguf_backend.rows import Piece, Rows, check
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.errors import InsufficientMemoryError, InvalidRequestError
@@ -48,6 +49,8 @@ class Context:
     """A cache with its slots.
 
     Slots below ``parallel`` can be computed, the next one is a scratch, all others just hold.
+
+    :param pulse: tells whether it computes.
     """
 
     handle: int
@@ -55,6 +58,7 @@ class Context:
     cells: int
     parallel: int
     vocabulary: int
+    pulse: Pulse
     _rows: Rows = field(factory=lambda: Rows(ROWS))
 
     @classmethod
@@ -80,6 +84,7 @@ class Context:
             cells=llama.llama_n_ctx(handle),
             parallel=options.parallel,
             vocabulary=llama.llama_vocab_n_tokens(model.vocabulary),
+            pulse=Pulse(handle),
         )
 
     @property

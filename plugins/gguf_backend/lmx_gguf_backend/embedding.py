@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmx_gguf_backend.encoder import Encoder
 from lmx_gguf_backend.footprint import ENCODER_ROWS, ENCODER_SLOTS
-from lmx_gguf_backend.library import Model
+from lmx_gguf_backend.library import Model, has_gpu
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer
 from lmx_kernel.errors import ContextOverflowError, EngineFailedError, InvalidRequestError
 from lmx_kernel.types import EngineLimits
@@ -19,7 +19,7 @@ from lmx_kernel.types import EngineLimits
 
 @define(eq=False)
 class EmbeddingEngine:
-    """Embeds and does nothing else; see :class:`lmx_kernel.engine.Engine`."""
+    """Embeds and does nothing else; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``."""
 
     tokenizer: Tokenizer
     limits: EngineLimits
@@ -50,6 +50,12 @@ class EmbeddingEngine:
 
     def remove(self, sequence_id: int) -> None:
         """Do nothing."""
+
+    def pulse(self) -> int | None:
+        """Return a number that changes while nodes are computed; None where a GPU may do that, of
+        which the library does not tell.
+        """
+        return None if has_gpu() else self._encoder.pulse.read()
 
     def trim(self) -> None:
         """Do nothing: no memory serves later requests."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp as llama
@@ -13,12 +12,11 @@ from numpy.typing import NDArray
 
 from lmx_gguf_backend.footprint import ENCODER_SLOTS, encoder_rows
 from lmx_gguf_backend.library import LOG, Model
+from lmx_gguf_backend.pulse import Pulse
 from lmx_gguf_backend.rows import Piece, Rows, check
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_kernel.errors import InsufficientMemoryError
 from lmx_kernel.types import LoadOptions
-
-TELL_S = 1.0
 
 
 @define
@@ -28,6 +26,7 @@ class Encoder:
     :param memory: the cache of a model that reads from left to right, or None.
     :param width: numbers in a vector.
     :param rows: tokens of one computation, and of one text.
+    :param pulse: tells whether it computes.
     """
 
     handle: int
@@ -35,8 +34,8 @@ class Encoder:
     width: int
     rows: int
     vocabulary: int
+    pulse: Pulse
     _table: Rows
-    _callback: object = None  # kept: the library keeps only its address
 
     @classmethod
     def open(
@@ -58,22 +57,9 @@ class Encoder:
             width=llama.llama_model_n_embd_out(model.handle),
             rows=rows,
             vocabulary=llama.llama_vocab_n_tokens(model.vocabulary),
+            pulse=Pulse(handle),
             table=Rows(rows),
         )
-
-    def tell(self, is_alive: Callable[[], object]) -> None:
-        """Call ``is_alive`` now and then while something is computed, which may take long."""
-        told_s = time.monotonic()
-
-        def between_nodes(_: object) -> bool:
-            nonlocal told_s
-            if time.monotonic() - told_s >= TELL_S:
-                told_s = time.monotonic()
-                is_alive()
-            return False  # or else the computation would end here
-
-        self._callback = llama.ggml_abort_callback(between_nodes)
-        llama.llama_set_abort_callback(self.handle, self._callback, None)
 
     def encode(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32] | int:
         """Return a row for each text, or the library's code if it could not compute them."""

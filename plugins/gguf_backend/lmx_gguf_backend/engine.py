@@ -10,7 +10,7 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from lmx_gguf_backend.context import Context, Outcome, Piece
-from lmx_gguf_backend.library import Model
+from lmx_gguf_backend.library import Model, has_gpu
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefill_budget import LEAST_ROWS, TILE_ROWS, PrefillBudget
 from lmx_gguf_backend.prefix import distinct
@@ -34,7 +34,7 @@ Work = list[tuple[SlotSequence, Piece]]
 
 @define(eq=False)
 class GgufEngine:
-    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`.
+    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
 
     :param prefixes: None where the model cannot share them.
     """
@@ -214,6 +214,12 @@ class GgufEngine:
         """
         raise InvalidRequestError("this model continues text; it makes no embeddings")
 
+    def pulse(self) -> int | None:
+        """Return a number that changes while nodes are computed; None where a GPU may do that, of
+        which the library does not tell.
+        """
+        return None if has_gpu() else self._context.pulse.read()
+
     def trim(self) -> None:
         """Forget the kept prefixes: what hot ones hold of the cache, and the states of parked ones.
 
@@ -224,7 +230,7 @@ class GgufEngine:
 
     def stats(self) -> EngineStats:
         """Return current figures."""
-        held = [running.tokens[: running.done] for running in self._running]
+        held = [(one.cache_space, one.tokens[: one.done]) for one in self._running]
         store = self._prefixes.store if self._prefixes is not None else None
         return EngineStats(
             cache_tokens_used=distinct([*(store.hot_tokens() if store else ()), *held]),

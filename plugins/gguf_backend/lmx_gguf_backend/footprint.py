@@ -98,7 +98,7 @@ def shape_of(model: ModelFile) -> TransformerShape:
         cache_heads *= layers
     state_width = own("ssm.state_size") + own("ssm.conv_kernel")
     return TransformerShape(
-        weights_bytes=sum(tensor.size_bytes for tensor in model.tensors),
+        weights_bytes=model.weights_bytes,
         width=width,
         hidden=own("feed_forward_length", 4 * width),
         heads=heads,

@@ -23,8 +23,11 @@ MAX_DIMENSIONS = 4
 MAX_NAME_BYTES = 1 << 12
 MAX_STRINGS = 1 << 22
 """Strings in all arrays together: real vocabularies with merges stay below a million."""
-KEPT_TEXT_BYTES = 1 << 18
-KEPT_ELEMENTS = 1 << 12
+KEPT_TEXT_BYTES = 1 << 12
+KEPT_ELEMENTS = 1 << 10
+"""Of an array: what there is one of for each layer."""
+KEPT_ARRAYS_ELEMENTS = 1 << 16
+"""Of all arrays together."""
 
 STRING, ARRAY = 8, 9
 SCALARS = {
@@ -131,6 +134,7 @@ class _Reader:
     size: int
     at: int = 0
     strings: int = 0
+    elements: int = 0
 
     def refusal(self, reason: str) -> ModelUnusableError:
         return ModelUnusableError(f"{self.name}: {reason}")
@@ -212,7 +216,8 @@ class _Reader:
     def array(self, kind: int, length: int) -> Value:
         if kind == STRING:
             self.skip_strings(length)
-        elif length <= KEPT_ELEMENTS:
+        elif length <= min(KEPT_ELEMENTS, KEPT_ARRAYS_ELEMENTS - self.elements):
+            self.elements += length
             return self.scalars(kind, length)
         else:
             self.skip(length * struct.calcsize(self.form(kind)))

@@ -1,7 +1,8 @@
 """The store of kept prefixes: what earlier sequences computed, for later ones to begin with.
 
-Pure bookkeeping; the engine carries it out. A prefix is found by its tokens alone, and what is
-held for it was computed from exactly these, so no text can leak into another.
+Pure bookkeeping; the engine carries it out. A prefix is found by its tokens, and what is held for
+it was computed from exactly these, so no text can leak into another. It is found within its cache
+space only, so nobody can tell what others have sent. The budget is one for all spaces.
 
 A prefix is hot while a slot of the cache holds it: sharing it is free then, but every row that is
 computed reads past it (measured on SmolLM2-135M: 4,000 foreign cells double the cost of a prompt's
@@ -27,6 +28,7 @@ class CachedPrefix:
     """
 
     tokens: list[int]
+    space: str
     used: int
     slot: int | None = None
     state: memoryview | None = None
@@ -34,7 +36,7 @@ class CachedPrefix:
 
 @define
 class PrefixCache:
-    """CachedPrefix prefixes.
+    """The prefixes of all cache spaces.
 
     :param slots: that may hold one each.
     :param budget_bytes: for parked states.
@@ -46,23 +48,26 @@ class PrefixCache:
     cold_rows: int = 256
     _kept: list[CachedPrefix] = field(factory=list)
 
-    def best(self, tokens: Sequence[int]) -> tuple[int, CachedPrefix] | None:
+    def best(self, tokens: Sequence[int], space: str) -> tuple[int, CachedPrefix] | None:
         """Return the longest start of ``tokens`` that is kept, and where; hot before parked."""
-        found = [(common(tokens, kept.tokens), kept.slot is not None, kept) for kept in self._kept]
+        found = [
+            (common(tokens, kept.tokens), kept.slot is not None, kept) for kept in self._in(space)
+        ]
         length, _, kept = max(found, key=lambda item: item[:2], default=(0, False, None))
         return (length, kept) if kept is not None and length else None
 
-    def keep(self, tokens: list[int], now: int) -> CachedPrefix | None:
+    def keep(self, tokens: list[int], space: str, now: int) -> CachedPrefix | None:
         """Return a new prefix, hot, for ``tokens`` to be copied into; None if nothing is new.
 
         The caller has taken out the :meth:`redundant` ones, and freed a slot if it :attr:`is_full`.
         """
-        for kept in self._kept:
+        for kept in self._in(space):
             if common(tokens, kept.tokens) == len(tokens):
                 kept.used = now
                 return None
         taken = {kept.slot for kept in self._kept}
-        new = CachedPrefix(tokens, now, next(slot for slot in self.slots if slot not in taken))
+        slot = next(slot for slot in self.slots if slot not in taken)
+        new = CachedPrefix(tokens, space, now, slot)
         self._kept.append(new)
         return new
 
@@ -76,9 +81,13 @@ class PrefixCache:
         while self.parked_bytes > self.budget_bytes:
             self.forget(min((k for k in self._kept if k.state is not None), key=_age))
 
-    def redundant(self, tokens: list[int]) -> list[CachedPrefix]:
+    def redundant(self, tokens: list[int], space: str) -> list[CachedPrefix]:
         """Return the prefixes that ``tokens`` begin with."""
-        return [k for k in self._kept if common(tokens, k.tokens) == len(k.tokens) < len(tokens)]
+        return [
+            kept
+            for kept in self._in(space)
+            if common(tokens, kept.tokens) == len(kept.tokens) < len(tokens)
+        ]
 
     def cold(self, now: int) -> CachedPrefix | None:
         """Return a hot prefix that should be parked by now, or None."""
@@ -99,9 +108,12 @@ class PrefixCache:
         """What the parked states take."""
         return sum(kept.state.nbytes for kept in self._kept if kept.state is not None)
 
-    def hot_tokens(self) -> list[list[int]]:
-        """Return what the cache holds."""
-        return [kept.tokens for kept in self._kept if kept.slot is not None]
+    def hot_tokens(self) -> list[tuple[str, list[int]]]:
+        """Return what the cache holds, each with its space."""
+        return [(kept.space, kept.tokens) for kept in self._kept if kept.slot is not None]
+
+    def _in(self, space: str) -> list[CachedPrefix]:
+        return [kept for kept in self._kept if kept.space == space]
 
     def __iter__(self) -> Iterator[CachedPrefix]:
         """Yield all prefixes; they may be forgotten meanwhile."""
@@ -111,11 +123,14 @@ class PrefixCache:
         return len(self._kept)
 
 
-def distinct(sequences: Iterable[list[int]]) -> int:
-    """Return the tokens of all sequences, those of shared prefixes counted once."""
+def distinct(sequences: Iterable[tuple[str, list[int]]]) -> int:
+    """Return the tokens of all sequences, those of prefixes that a space shares counted once.
+
+    :param sequences: the space and the tokens of each.
+    """
     ordered = sorted(sequences)
-    shared = sum(common(a, b) for a, b in pairwise(ordered))
-    return sum(map(len, ordered)) - shared
+    shared = sum(common(a, b) for (one, a), (other, b) in pairwise(ordered) if one == other)
+    return sum(len(tokens) for _, tokens in ordered) - shared
 
 
 def _age(kept: CachedPrefix) -> int:

@@ -1,4 +1,5 @@
-"""Prefixes that sequences share: a new one begins with the longest that the context holds.
+"""Prefixes that sequences share: a new one begins with the longest of its cache space that the
+context holds.
 
 :class:`~lmx_gguf_backend.prefix.PrefixCache` decides what is kept; here it is carried out.
 """
@@ -69,12 +70,12 @@ class SharedPrefixes:
         """Keep what a sequence that leaves has computed."""
         if running.in_prefill or running.done < WORTH_KEEPING:
             return
-        tokens = running.tokens[: running.done]
-        for kept in self.store.redundant(tokens):
+        tokens, space = running.tokens[: running.done], running.cache_space
+        for kept in self.store.redundant(tokens, space):
             self._forget(kept)
         if self.store.is_full:
             self.park_oldest()
-        new = self.store.keep(tokens, self.rows)
+        new = self.store.keep(tokens, space, self.rows)
         if new is not None and new.slot is not None:
             self.context.copy(running.slot, new.slot, running.done)
 
@@ -115,10 +116,12 @@ class SharedPrefixes:
         length: int = 0
         source: Source | None = None
         for other in running:
+            if other.cache_space != new.cache_space:
+                continue
             shared = min(common(new.tokens, other.tokens), other.done, limit)
             if shared > length:
                 length, source = shared, other
-        kept = self.store.best(new.tokens)
+        kept = self.store.best(new.tokens, new.cache_space)
         if kept is not None and min(kept[0], limit) > length:
             return min(kept[0], limit), kept[1]
         return length, source

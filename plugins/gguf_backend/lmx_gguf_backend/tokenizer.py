@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,18 +11,21 @@ import llama_cpp as llama
 from attrs import define
 
 from lmx_gguf_backend.library import Model
-from lmx_gguf_backend.text_pieces import split_text
+from lmx_gguf_backend.pieces import MAX_PIECE_CHARS, SHORT_CHARS, split, with_wide_stack
 from lmx_kernel.errors import InvalidRequestError
 
-MAX_TEXT_CHARS = 1 << 26
+MAX_TEXT_BYTES = 1 << 28
 HIDDEN = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+WHOLE = HIDDEN | llama.LLAMA_TOKEN_ATTR_USER_DEFINED
+SPACES = re.compile(r"\s+")
 
 
 @define(eq=False)
 class GgufTokenizer:
     """A vocabulary; its tables are made once, and calls keep no state, so any thread may call.
 
-    :ivar splits_by_regex: the library splits texts into words by regular expressions.
+    :param whole_texts: the texts of tokens that are found in a text before it is split into words.
+    :param pre: the name of the rule that splits it (``tokenizer.ggml.pre``).
     """
 
     vocabulary: int
@@ -30,7 +34,8 @@ class GgufTokenizer:
     end_ids: frozenset[int]
     chat_template: str | None
     template_texts: dict[str, str]
-    splits_by_regex: bool
+    whole_texts: tuple[str, ...]
+    pre: str
 
     @classmethod
     def of(cls, model: Model) -> GgufTokenizer:
@@ -47,7 +52,8 @@ class GgufTokenizer:
             end_ids=_end_ids(vocabulary, ids),
             chat_template=model.metadata("tokenizer.chat_template"),
             template_texts=_template_texts(vocabulary, pieces),
-            splits_by_regex=llama.llama_vocab_type(vocabulary) == llama.LLAMA_VOCAB_TYPE_BPE,
+            whole_texts=_whole_texts(vocabulary, pieces),
+            pre=model.metadata("tokenizer.ggml.pre") or "",
         )
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
@@ -55,15 +61,29 @@ class GgufTokenizer:
 
         :raises InvalidRequestError: the text is longer than any context.
         """
-        if len(text) > MAX_TEXT_CHARS:
+        if len(text) > MAX_TEXT_BYTES:
             raise InvalidRequestError("the text is too long")
-        first, *others = split_text(text) if self.splits_by_regex else (text,)
-        tokens = self._encode(first, add_special=add_special, parse_special=parse_special)
-        for piece in others:
-            tokens += self._encode(piece, add_special=False, parse_special=parse_special)
+        if self.pre == "whitespace":  # two white spaces in a row would abort the library
+            text = SPACES.sub(" ", text)
+        if len(text) <= SHORT_CHARS:
+            return self._native(text, add_special, parse_special)
+        return with_wide_stack(lambda: self._encode_long(text, add_special, parse_special))
+
+    def _encode_long(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
+        # only this type splits by regular expressions; the others add a space before each text
+        is_split = llama.llama_vocab_type(self.vocabulary) == llama.LLAMA_VOCAB_TYPE_BPE
+        if not is_split or len(text) <= MAX_PIECE_CHARS:
+            return self._native(text, add_special, parse_special)
+        tokens = []
+        if add_special and llama.llama_vocab_get_add_bos(self.vocabulary):
+            tokens.append(llama.llama_vocab_bos(self.vocabulary))
+        for piece in split(text, self.whole_texts):
+            tokens += self._native(piece, False, parse_special)
+        if add_special and llama.llama_vocab_get_add_eos(self.vocabulary):
+            tokens.append(llama.llama_vocab_eos(self.vocabulary))
         return tokens
 
-    def _encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+    def _native(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         data = text.encode("utf-8", errors="replace")
         size = len(data) + 8
         while True:
@@ -116,3 +136,8 @@ def _template_texts(vocabulary: int, pieces: Sequence[bytes]) -> dict[str, str]:
         for name, token in names.items()
         if 0 <= token < len(pieces)
     }
+
+
+def _whole_texts(vocabulary: int, pieces: Sequence[bytes]) -> tuple[str, ...]:
+    whole = (pieces[id_] for id_ in range(len(pieces)) if _attributes(vocabulary, id_) & WHOLE)
+    return tuple(piece.decode("utf-8", errors="replace") for piece in whole if piece)

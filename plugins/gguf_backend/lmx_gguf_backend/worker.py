@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-
-import psutil
 
 from lmx_gguf_backend.context import Context
 from lmx_gguf_backend.embedding import EmbeddingEngine
@@ -20,6 +17,7 @@ from lmx_gguf_backend.shared_prefixes import SharedPrefixes
 from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.tokenizer import GgufTokenizer
 from lmx_kernel.engine import Engine, ProgressCallback
+from lmx_kernel.engine.cores import usable_cores
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.types import EngineLimits, EngineSpec
@@ -76,7 +74,7 @@ def _open_continuing(
 ) -> Engine:
     if not model.can_continue:
         raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
-    context = Context.open(model, spec.options, settings, settings.threads or _cores())
+    context = Context.open(model, spec.options, settings, settings.threads or usable_cores())
     tokenizer, budget = GgufTokenizer.of(model), warm_up(context)
     progress(1.0)
     return GgufEngine(
@@ -89,7 +87,7 @@ def _open_continuing(
         model=model,
         context=context,
         budget=budget,
-        threads=Threads(settings.threads or _cores(), adapts=not has_gpu()),
+        threads=Threads(settings.threads or usable_cores(), adapts=not has_gpu()),
         prefixes=_prefixes(context, spec, settings) if model.can_share else None,
     )
 
@@ -97,11 +95,9 @@ def _open_continuing(
 def _open_embedding(
     model: Model, spec: EngineSpec, settings: GgufSettings, progress: ProgressCallback
 ) -> Engine:
-    encoder = Encoder.open(model, spec.options, settings, settings.threads or _cores())
+    encoder = Encoder.open(model, spec.options, settings, settings.threads or usable_cores())
     encoder.encode([[0]])  # touches the weights
     progress(1.0)
-    # progress while encoding, or the watchdog would take the worker for hung
-    encoder.tell(lambda: progress(1.0))
     parallel, longest = spec.options.parallel, spec.options.context_length
     return EmbeddingEngine(
         tokenizer=GgufTokenizer.of(model),
@@ -111,12 +107,6 @@ def _open_embedding(
         model=model,
         encoder=encoder,
     )
-
-
-def _cores() -> int:
-    """Return the physical cores that this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(min(psutil.cpu_count(logical=False) or 1, allowed or 1), 1)
 
 
 def _prefixes(context: Context, spec: EngineSpec, settings: GgufSettings) -> SharedPrefixes:

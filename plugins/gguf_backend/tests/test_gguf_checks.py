@@ -10,10 +10,15 @@ import pytest
 from lmx_kernel.engine import Engine
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.testing.engine_checks import EngineChecks, OpenEngine
-from lmx_kernel.testing.engine_feature_checks import MaskChecks, PrefixChecks, SamplingChecks
+from lmx_kernel.testing.engine_feature_checks import (
+    LongStepChecks,
+    MaskChecks,
+    PrefixChecks,
+    SamplingChecks,
+)
 
 
-class TestGgufEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks):
+class TestGgufEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LongStepChecks):
     is_exact = False
 
     @pytest.fixture

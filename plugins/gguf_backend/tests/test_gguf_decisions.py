@@ -29,39 +29,54 @@ def test_common() -> None:
 
 def test_distinct_counts_shared_prefixes_once() -> None:
     assert distinct([]) == 0
-    assert distinct([[1, 2, 3], [1, 2, 4], [1, 2, 3, 5], [9]]) == 6
+    assert distinct([("", [1, 2, 3]), ("", [1, 2, 4]), ("", [1, 2, 3, 5]), ("", [9])]) == 6
+    assert distinct([("a", [1, 2, 3]), ("b", [1, 2, 3, 4])]) == 7, "spaces share nothing"
 
 
 def test_the_longest_prefix_is_found() -> None:
     kept = store()
-    short, long = kept.keep([1, 2], 0), kept.keep([1, 3, 4, 5], 0)
-    assert kept.best([1, 2, 9]) == (2, short)
-    assert kept.best([1, 3, 4, 9]) == (3, long)
-    assert kept.best([7]) is None
+    short, long = kept.keep([1, 2], "", 0), kept.keep([1, 3, 4, 5], "", 0)
+    assert kept.best([1, 2, 9], "") == (2, short)
+    assert kept.best([1, 3, 4, 9], "") == (3, long)
+    assert kept.best([7], "") is None
 
 
 def test_nothing_is_kept_twice() -> None:
     kept = store()
-    first = kept.keep([1, 2, 3], 0)
-    assert kept.keep([1, 2], 5) is None
+    first = kept.keep([1, 2, 3], "", 0)
+    assert kept.keep([1, 2], "", 5) is None
     assert first.used == 5
-    assert kept.redundant([1, 2, 3, 4]) == [first]
-    assert kept.redundant([1, 2, 3]) == []
+    assert kept.redundant([1, 2, 3, 4], "") == [first]
+    assert kept.redundant([1, 2, 3], "") == []
+
+
+def test_a_prefix_is_of_one_space_and_all_spaces_have_one_budget() -> None:
+    kept = store(slots=2)
+    ours, theirs = kept.keep([1, 2], "a", 0), kept.keep([1, 2, 3], "b", 8)
+    assert kept.best([1, 2, 3], "a") == (2, ours)
+    assert kept.best([1, 2, 3], "b") == (3, theirs)
+    assert kept.best([1, 2, 3], "c") is None
+    assert kept.redundant([1, 2, 3, 4], "a") == [ours]
+    assert kept.is_full
+    assert kept.oldest_hot() is ours
+    kept.park(ours, memoryview(bytes(60)))
+    kept.park(theirs, memoryview(bytes(60)))
+    assert kept.best([1, 2], "a") is None, "the oldest state made room"
 
 
 def test_hot_ones_cool_by_age() -> None:
     kept = store(slots=2)
-    old, new = kept.keep([1], 0), kept.keep([2], 8)
+    old, new = kept.keep([1], "", 0), kept.keep([2], "", 8)
     assert kept.is_full
     assert kept.cold(10) is None
     assert kept.cold(11) is old
     kept.park(old, memoryview(bytes(60)))
     assert not kept.is_full
-    assert kept.best([1]) == (1, old)
+    assert kept.best([1], "") == (1, old)
     assert kept.cold(19) is new
     kept.park(new, memoryview(bytes(60)))
-    assert kept.best([1]) is None, "the oldest state made room"
-    assert kept.best([2]) == (1, new)
+    assert kept.best([1], "") is None, "the oldest state made room"
+    assert kept.best([2], "") == (1, new)
     assert kept.parked_bytes == 60
 
 

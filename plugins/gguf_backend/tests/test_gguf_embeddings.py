@@ -116,23 +116,6 @@ def test_a_text_is_the_same_alone_and_among_many(minilm: Any) -> None:
     assert_near([minilm.embed([tokens[n]])[0] for n in some], [many[n] for n in some])
 
 
-def test_a_long_computation_shows_signs_of_life(
-    model_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lmx_gguf_backend import encoder
-    from lmx_gguf_backend.worker import lmx_open_engine
-
-    monkeypatch.setattr(encoder, "TELL_S", 0)
-    signs: list[float] = []
-    engine = lmx_open_engine(spec_of(model_path), lambda share, *_: signs.append(share))
-    signs.clear()
-    first = engine.embed([[101] * 512])
-    assert len(signs) > 10
-    assert set(signs) == {1.0}
-    assert_near(first, engine.embed([[101] * 512]))
-    engine.close()
-
-
 def test_an_engine_that_embeds_does_not_answer(minilm: Any) -> None:
     with pytest.raises(InvalidRequestError, match="makes embeddings only"):
         minilm.add(Sequence(id=1, tokens=[101], produced=0, sampling=Sampling(seed=1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import struct
 import subprocess
@@ -21,8 +22,8 @@ def test_reads_a_real_file(demo_path: Path) -> None:
     assert (model.architecture, model.quantization) == ("llama", "Q4_1")
     assert model.vocabulary == 49152
     assert model.integer("llama.context_length") == 8192
-    assert len(model.tensors) == 272
-    assert sum(tensor.size_bytes for tensor in model.tensors) == 96_576_768
+    assert len(read_header(demo_path).tensors) == 272
+    assert model.weights_bytes == 96_576_768
 
 
 def test_reads_the_tiny_file(tiny_path: Path) -> None:
@@ -201,6 +202,20 @@ def test_mutated_headers(tiny, tmp_path: Path) -> None:
     done = subprocess.run(loader, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout[-100:] + done.stderr[-1000:]
     assert len(done.stdout.split()) == passed
+
+
+def test_only_what_is_used_of_the_metadata_is_kept(tiny, tmp_path: Path) -> None:
+    usual = len(pickle.dumps(read_model(tiny.write(tmp_path / "model.gguf"))))
+    tiny.metadata |= {f"array {number}": ((4,), [number] * 1000) for number in range(2000)}
+    tiny.metadata |= {f"text {number}": (8, "x" * 9999) for number in range(200)}
+    tiny.metadata["tokenizer.chat_template"] = (8, "x" * (1 << 20))
+    tracemalloc.start()
+    model = read_model(tiny.write(tmp_path / "model.gguf"))
+    kept_bytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert abs(len(pickle.dumps(model)) - usual) < 100
+    assert kept_bytes < 1 << 20
+    assert model.text("tokenizer.chat_template")
 
 
 def test_long_texts_are_cut(tiny, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 from lmx_gguf_backend.backend import GgufBackend
 from lmx_gguf_backend.settings import GgufSettings
 
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.models.names import Names
 from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard
 
 
@@ -33,11 +35,70 @@ def test_a_single_model_is_named_after_its_place(tiny, tmp_path: Path) -> None:
 
 
 def test_variants_are_named_after_their_quantisation_or_file(tiny, tmp_path: Path) -> None:
-    tiny.write(tmp_path / "a.gguf")
-    tiny.write(tmp_path / "b.gguf")
+    for age_s, name in enumerate("cba"):
+        tiny.metadata["general.file_type"] = (4, 15 if name == "b" else 0)
+        path = tiny.write(tmp_path / f"{name}.gguf")
+        os.utime(path, (1000 - age_s, 1000 - age_s))
+    cards = identify(tmp_path)
+    assert {card.path.stem: (card.id, *card.aliases) for card in cards.values()} == {
+        "a": ("maker/model", "maker/model@F32", "maker/model@a"),
+        "b": ("maker/model@Q4_K_M", "maker/model@b"),
+        "c": ("maker/model@c",),
+    }
+
+
+def names_of(folder: Path, place: str = "maker/model") -> dict[str, str]:
+    """Return which file each name of a model in the folder leads to."""
+    files = tuple(path.name for path in folder.iterdir())
+    cards = GgufBackend().identify(Location(place, folder, files))
+    found = Names(cards)
+    claimed = {name for card in cards for name in (card.id, *card.aliases)}
+    return {name: one.path.name for name in claimed if (one := found.find(name))}
+
+
+ARRIVALS = (
+    *("x-Q4_K_M.gguf", "x-UD-Q4_K_XL.gguf", "x-Q8_0.gguf", "x.gguf", "x-f16.gguf", "Q4_K_M.gguf"),
+    "y-Q4_K_M.gguf",
+)
+
+
+@pytest.mark.parametrize("dice", [Random(number) for number in range(8)])
+def test_a_name_that_worked_keeps_its_model_whatever_arrives(tiny, tmp_path: Path, dice) -> None:
+    """Files come in any order, and their headers may call them otherwise than their names."""
+    known: dict[str, str] = {}
+    for age_s, name in enumerate(dice.sample(ARRIVALS, len(ARRIVALS))):
+        tiny.metadata["general.file_type"] = (4, 0)
+        os.utime(tiny.write(tmp_path / name), (age_s, age_s))
+        names = names_of(tmp_path)
+        kept = {one: file for one, file in known.items() if one != "maker/model@F32"}
+        assert kept.items() <= names.items()
+        assert set(known) <= set(names)
+        assert set(names.values()) == {path.name for path in tmp_path.iterdir()}
+        known = names
+    first = known["maker/model"]
+    assert os.stat(tmp_path / first).st_mtime == 0  # noqa: PTH116
+
+
+def test_a_model_that_is_alone_answers_to_its_label(tiny, tmp_path: Path) -> None:
     tiny.metadata["general.file_type"] = (4, 15)
-    tiny.write(tmp_path / "c.gguf")
-    assert set(identify(tmp_path)) == {"maker/model@a", "maker/model@b", "maker/model@Q4_K_M"}
+    tiny.write(tmp_path / "x-UD-Q4_K_XL.gguf")
+    assert set(names_of(tmp_path)) == {
+        *("maker/model", "maker/model@UD-Q4_K_XL", "maker/model@Q4_K_M"),
+        "maker/model@x-UD-Q4_K_XL",
+    }
+
+
+def test_a_label_may_be_the_name_of_the_folder(tiny, tmp_path: Path) -> None:
+    tiny.write(tmp_path / "x.gguf")
+    names = set(names_of(tmp_path, "maker/model/Q4_K_M"))
+    assert names >= {"maker/model/Q4_K_M", "maker/model@Q4_K_M", "maker/model"}
+
+
+def test_a_damaged_file_does_not_take_the_name_of_a_sound_one(tiny, tmp_path: Path) -> None:
+    (tmp_path / "x-Q2_K.gguf").write_bytes(tiny.bytes()[:-1])
+    os.utime(tmp_path / "x-Q2_K.gguf", (1, 1))
+    tiny.write(tmp_path / "x-Q4_0.gguf")
+    assert names_of(tmp_path)["maker/model"] == "x-Q4_0.gguf"
 
 
 def test_without_a_template_there_is_no_chat(tiny, tmp_path: Path) -> None:
@@ -46,12 +107,52 @@ def test_without_a_template_there_is_no_chat(tiny, tmp_path: Path) -> None:
     assert identify(tmp_path)["maker/model"].capabilities == {"completion"}
 
 
+def test_a_template_with_words_for_reasoning_means_thinking(tiny, tmp_path: Path) -> None:
+    tiny.metadata["tokenizer.chat_template"] = (8, "{{ '<think>' if enable_thinking }}")
+    tiny.write(tmp_path / "thinker.gguf")
+    thinks = {"chat", "completion", "thinking"}
+    assert identify(tmp_path)["maker/model"].capabilities == thinks
+
+
 def test_companions_are_no_models(tiny, tmp_path: Path) -> None:
     tiny.write(tmp_path / "model.gguf")
     (tmp_path / "mmproj-model.gguf").write_bytes(b"whatever")
     tiny.metadata["general.type"] = (8, "adapter")
     tiny.write(tmp_path / "lora.gguf")
+    assert [card.path.name for card in identify(tmp_path).values()] == ["model.gguf"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"general.architecture": (8, "clip")},
+        {"general.architecture": (8, "clip"), "general.type": (8, "mmproj")},
+        {"general.type": (8, "adapter")},
+        {"general.type": (8, "imatrix")},
+        {"general.architecture": (8, "controlvector")},
+        {"split.no": (2, 1), "split.count": (2, 2)},
+    ],
+)
+def test_the_header_tells_what_is_no_model_whatever_the_name(tiny, tmp_path: Path, told) -> None:
+    """None of them has what is checked of a model: its layers, its width, its vocabulary."""
+    tiny.write(tmp_path / "x-Q8_0.gguf")
+    tiny.metadata = {"general.file_type": (4, 1), **told}
+    tiny.write(tmp_path / "x-F16.gguf")
+    tiny.write(tmp_path / "a.gguf")
+    cards = identify(tmp_path).values()
+    assert [(card.path.name, card.problem) for card in cards] == [("x-Q8_0.gguf", None)]
+
+
+def test_a_model_may_be_called_as_a_projector_is(tiny, tmp_path: Path) -> None:
+    tiny.write(tmp_path / "mmproj-lover.gguf")
     assert set(identify(tmp_path)) == {"maker/model"}
+
+
+def test_parts_belong_to_the_model_also_where_each_file_is_a_place(tiny, tmp_path: Path) -> None:
+    first, second = split(tiny, tmp_path)
+    (card,) = GgufBackend().identify(Location(first.stem, tmp_path, (first.name,)))
+    assert card.files == (first, second)
+    assert GgufBackend().identify(Location(second.stem, tmp_path, (second.name,))) == []
 
 
 def test_encoder_decoder_models_say_that_they_are_not_served(tiny, tmp_path: Path) -> None:

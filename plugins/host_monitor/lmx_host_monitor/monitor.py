@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from attrs import frozen
+
+UNTOLD = (psutil.Error, OSError, AttributeError, KeyError, RuntimeError)
+"""What psutil raises where the system does not tell a figure."""
 
 
 class HostMonitor:
@@ -20,23 +24,38 @@ class HostMonitor:
     def __init__(self, interval_s: float, home: Path) -> None:
         self.interval_s = interval_s
         self._home = home
-        self._process = psutil.Process()
-        self._cpu = _CpuTime.now()
+        self._cpu = _CpuTime(0.0, 0.0)
+        with suppress(*UNTOLD):
+            self._cpu = _CpuTime.now()
 
     def sample(self) -> Mapping[str, float]:
-        """Return current figures; ``cpu_share`` is that of the time since the last call."""
-        before, self._cpu = self._cpu, _CpuTime.now()
-        memory = psutil.virtual_memory()
-        return {
-            "cpu_share": self._cpu.busy_share_since(before),
-            "load_1m": psutil.getloadavg()[0],
-            "memory_available_bytes": memory.available,
-            "memory_used_bytes": memory.total - memory.available,
-            "swap_used_bytes": psutil.swap_memory().used,
-            "disk_free_bytes": psutil.disk_usage(str(_existing(self._home))).free,
-            "daemon_memory_bytes": self._process.memory_info().rss,
-            "daemon_open_files": self._process.num_fds(),
+        """Return current figures; ``cpu_share`` is that of the time since the last call. What the
+        system does not tell is left out.
+        """
+        figures = {
+            "cpu_share": self._cpu_share,
+            "load_1m": lambda: psutil.getloadavg()[0],
+            "memory_available_bytes": lambda: psutil.virtual_memory().available,
+            "memory_used_bytes": _used_bytes,
+            "swap_used_bytes": lambda: psutil.swap_memory().used,
+            "disk_free_bytes": lambda: psutil.disk_usage(str(_existing(self._home))).free,
+            "daemon_memory_bytes": lambda: psutil.Process().memory_info().rss,
+            "daemon_open_files": lambda: psutil.Process().num_fds(),
         }
+        told: dict[str, float] = {}
+        for name, figure in figures.items():
+            with suppress(*UNTOLD):
+                told[name] = figure()
+        return told
+
+    def _cpu_share(self) -> float:
+        before, self._cpu = self._cpu, _CpuTime.now()
+        return self._cpu.busy_share_since(before)
+
+
+def _used_bytes() -> int:
+    memory = psutil.virtual_memory()
+    return int(memory.total - memory.available)
 
 
 @frozen

@@ -91,6 +91,25 @@ def test_the_cpu_share_is_of_the_time_between_two_looks_whatever_thread_looks(
     assert shares == [0.5, 0.75, 0.0]
 
 
+@pytest.mark.parametrize("error", [psutil.AccessDenied(1), FileNotFoundError(2, "/proc/stat")])
+def test_what_a_system_does_not_tell_is_left_out(monkeypatch, tmp_path, error):
+    def refuse(*_: object) -> None:
+        raise error
+
+    for name in ("cpu_times", "virtual_memory", "swap_memory", "Process"):
+        monkeypatch.setattr(psutil, name, refuse)
+    figures = HostMonitor(5, tmp_path).sample()
+    assert figures.keys() == {"load_1m", "disk_free_bytes"}
+
+
+def test_figures_that_a_system_has_no_name_for_are_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(psutil, "virtual_memory", object)
+    monkeypatch.delattr(psutil.Process, "num_fds")
+    figures = HostMonitor(5, tmp_path).sample()
+    assert figures["daemon_memory_bytes"] > 0
+    assert not {"memory_available_bytes", "memory_used_bytes", "daemon_open_files"} & set(figures)
+
+
 async def test_the_kernel_publishes_what_it_samples(monitor):
     told: asyncio.Queue[Sampled] = asyncio.Queue()
     task = asyncio.create_task(watch(monitor, told.put_nowait))

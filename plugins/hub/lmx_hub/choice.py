@@ -12,6 +12,7 @@ from attrs import frozen
 
 from lmx_hub.names import check_file
 from lmx_kernel.errors import InvalidRequestError, ModelUnusableError, NotFoundError
+from lmx_kernel.models.labels import is_label, label_of, stem_of
 
 GGUF = ".gguf"
 TENSORS = ".safetensors"
@@ -20,28 +21,22 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack"})
 DOCS = re.compile(r"license|notice|.+\.md", re.IGNORECASE)
 MAX_DOC_BYTES = 1 << 20
 
+BITS = (4, 5, 6, 3, 8, 2, 16, 32, 1)
+"""Of a number in a quantisation, in the order of preference: four bits lose little, and more cost
+memory and speed; sixteen are for those who ask for them.
+"""
+
 PREFERRED = (
-    *("Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "Q4_K_L", "Q4_0", "Q4_1", "IQ4_XS", "IQ4_NL"),
-    *(
-        "MXFP4",
-        "MXFP4_MOE",
-        "Q5_K_M",
-        "Q5_K_S",
-        "Q5_0",
-        "Q6_K",
-        "Q3_K_M",
-        "Q8_0",
-        "F16",
-        "BF16",
-        "F32",
-    ),
+    *("Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "Q4_K_L", "Q4_0", "Q4_1", "IQ4_XS", "IQ4_NL", "MXFP4"),
+    *("MXFP4_MOE", "Q5_K_M", "Q5_K_S", "Q5_0", "Q6_K", "Q3_K_M", "Q3_K_L", "Q3_K_S", "IQ3_M"),
+    *("Q8_0", "Q2_K", "Q2_K_L", "IQ2_M", "F16", "BF16", "F32"),
 )
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-_LABEL = re.compile(
-    r"(?<![A-Z0-9])(?:UD-)?(?:I?Q\d(?:_[A-Z0-9]+)*|TQ\d_\d|MXFP4(?:_MOE)?|BF16|FP?16|FP?32)"
-    r"(?![A-Z0-9])"
+"""Those with as many bits in the order of preference; others come after them."""
+
+_PROJECTOR = re.compile(r"mmproj|imatrix", re.IGNORECASE)
+_COMPANION = re.compile(
+    r"(?<![a-z0-9])(?:projector|draft|mtp|eagle\d*|lora|adapter|vocab)(?![a-z0-9])", re.IGNORECASE
 )
-_AUXILIARY = ("mmproj", "imatrix")
 
 
 @frozen
@@ -106,18 +101,20 @@ def choose(
 
 
 def quantizations(files: Iterable[RemoteFile]) -> dict[str, list[RemoteFile]]:
-    """Return the GGUF files of each quantisation, as their names tell it."""
+    """Return the GGUF files of each quantisation, as their names and folders tell it."""
     found = defaultdict(list)
-    for file in files:
-        if file.suffix == GGUF and not file.name.lower().startswith(_AUXILIARY):
-            found[_label(file)].append(file)
+    for file in _models(files):
+        found[label_of(file.path) or stem_of(file.path)].append(file)
     return dict(sorted(found.items()))
 
 
-def _label(file: RemoteFile) -> str:
-    stem = _SHARD.sub("", PurePosixPath(file.path).stem)
-    labels = _LABEL.findall(stem.upper())
-    return re.sub("^FP", "F", labels[-1]) if labels else stem
+def _models(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+    """Return the GGUF files without projectors, drafts and the like: here only names can tell.
+
+    Words that may be in a model's own name count only where other files do not have them.
+    """
+    models = [one for one in files if one.suffix == GGUF and not _PROJECTOR.search(one.path)]
+    return [one for one in models if not _COMPANION.search(one.path)] or models
 
 
 def _choose_gguf(
@@ -132,7 +129,18 @@ def _choose_gguf(
 
 
 def _preferred(groups: Mapping[str, object]) -> str:
-    return next((name for name in PREFERRED if name in groups), next(iter(groups)))
+    return min(groups, key=_rank)
+
+
+def _rank(name: str) -> tuple[int, int, str]:
+    """Return the sort key of a quantisation; names without a label come last."""
+    number = re.search(r"\d+", name) if is_label(name) else None
+    bits = int(number[0]) if number else 0
+    return (
+        BITS.index(bits) if bits in BITS else len(BITS),
+        PREFERRED.index(name) if name in PREFERRED else len(PREFERRED),
+        name,
+    )
 
 
 def _named(groups: Mapping[str, object], wanted: str) -> str:

@@ -27,7 +27,7 @@ def pull(
     Parameters
     ----------
     repo
-        PUBLISHER/NAME on the hub.
+        PUBLISHER/NAME on the hub, with :Q4_K_M behind it or not, or the address of its page there.
     quantization
         Which one, of a repository that has several, such as Q4_K_M.
     revision
@@ -42,8 +42,12 @@ def pull(
     if json:
         print_json(job)
         return
-    size_bytes = (job["result"] or {}).get("bytes")
-    console.print(f"{repo} is here" + (f" ({format_bytes(size_bytes)})." if size_bytes else "."))
+    result = job["result"] or {}
+    size_bytes, quantization = result.get("bytes"), result.get("quantization")
+    size = f" ({format_bytes(size_bytes)})" if size_bytes else ""
+    console.print(f"{result.get('model', repo)} is here{size}.")
+    if quantization and len(result["quantizations"]) > 1:
+        console.print(f"Ask for it as {result['model']}@{quantization}.")
 
 
 app = command(pull)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from attrs import define, frozen
 from lmx_hub.choice import RemoteFile, choose
 from lmx_hub.hub import Hub, Patience
 from lmx_hub.place import Place, is_right
+from lmx_kernel.config.disk_sync import sync_file
 from lmx_kernel.errors import DiskFullError, InternalError, UnavailableError
 from lmx_kernel.interfaces import Report
 from lmx_kernel.memory.sizes import format_bytes
@@ -35,7 +36,7 @@ class Order:
     endpoint: str
     reserve_bytes: int
     stall_timeout_s: float
-    tries: int
+    wait_s: float
 
 
 def fetch(spec: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -50,8 +51,11 @@ def fetch(spec: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 def _fetch(order: Order, report: Report) -> dict[str, Any]:
-    hub = Hub(order.repo, order.endpoint, order.stall_timeout_s, order.tries)
-    listing = hub.listing(order.revision)
+    hub = Hub(order.repo, order.endpoint, order.stall_timeout_s)
+    progress = _Progress(report)
+    patience = Patience(order.wait_s, progress.wait)
+    listing = hub.listing(order.revision, patience)
+    patience.renew()
     choice = choose(listing.files, order.quantization, order.files)
     root = Path(order.root)
     root.mkdir(parents=True, exist_ok=True)
@@ -59,10 +63,14 @@ def _fetch(order: Order, report: Report) -> dict[str, Any]:
     total = sum(file.size_bytes for file in choice.files)
     with place.held():
         missing = [file for file in choice.files if not place.has(file)]
-        progress = _Progress(report, total, total - sum(file.size_bytes for file in missing))
+        progress.total = total
+        progress.before = total - sum(file.size_bytes for file in missing)
         _check_space(place, missing, order.reserve_bytes)
         for file in missing:
-            _Download(hub, listing.commit, file, place, progress, order.reserve_bytes).complete()
+            download = _Download(
+                hub, listing.commit, file, place, progress, patience, order.reserve_bytes
+            )
+            download.complete()
         if missing:
             place.publish(missing)
         else:
@@ -98,15 +106,27 @@ def _of_disk(error: OSError) -> DiskFullError | InternalError:
 class _Progress:
     """Bytes of all files together.
 
+    :ivar total: None before the hub has told it.
     :ivar before: of those that are done.
+    :ivar of_file: of the one that is on its way.
     """
 
     _report: Report
-    _total: int
-    before: int
+    total: int | None = None
+    before: int = 0
+    of_file: int = 0
 
     def tell(self, bytes_of_file: int, note: str) -> None:
-        self._report(self.before + bytes_of_file, self._total, note)
+        self.of_file = bytes_of_file
+        self._report(self.before + bytes_of_file, self.total, note)
+
+    def wait(self, note: str) -> None:
+        """Tell what is waited for."""
+        self.tell(self.of_file, note)
+
+    def end_file(self, size_bytes: int) -> None:
+        """Count a file as done."""
+        self.before, self.of_file = self.before + size_bytes, 0
 
 
 @frozen
@@ -118,6 +138,7 @@ class _Download:
     file: RemoteFile
     place: Place
     progress: _Progress
+    patience: Patience
     reserve_bytes: int
 
     def complete(self) -> None:
@@ -130,7 +151,7 @@ class _Download:
         if not is_right(whole, self.file):
             self._bring(part)
             part.rename(whole)
-        self.progress.before += self.file.size_bytes
+        self.progress.end_file(self.file.size_bytes)
 
     def _bring(self, part: Path) -> None:
         for _ in range(DAMAGED_TRIES):
@@ -142,33 +163,42 @@ class _Download:
         raise UnavailableError(f"{self.file.path} came damaged {DAMAGED_TRIES} times")
 
     def _fill(self, part: Path) -> None:
-        patience = Patience(self.hub.tries)
         with _opened(part, self.file.size_bytes) as out:
             furthest = out.tell()
+            self.progress.of_file = furthest
             while out.tell() < self.file.size_bytes:
-                try:
-                    self._read(out)
-                except UnavailableError as error:
-                    if out.tell() > furthest:
-                        furthest = out.tell()
-                        patience.renew()
-                    patience.after(error)
-            os.fsync(out.fileno())
+                error = self._read(out)
+                if out.tell() > furthest:
+                    furthest = out.tell()
+                    self.patience.renew()
+                elif error is None:
+                    break  # the hub has no more of it: it is not what was listed
+                if error is not None:
+                    self.patience.after(error)
+            sync_file(out.fileno())
 
-    def _read(self, out: FileIO) -> None:
-        """Take what the hub sends, from where the file ends; no more than it should be long."""
-        with self.hub.opened(self.commit, self.file.path, out.tell()) as (start, chunks):
-            out.seek(start)
-            out.truncate()
-            for chunk in chunks:
-                room = self.file.size_bytes - out.tell()
-                self._check_reserve()
-                _write(out, chunk[:room])
-                self.progress.tell(out.tell(), self.file.path)
-                if len(chunk) > room:
-                    break
-        if out.tell() < self.file.size_bytes:
-            raise UnavailableError("the hub sends less than it says")
+    def _read(self, out: FileIO) -> UnavailableError | None:
+        """Take what the hub sends, from where the file ends; no more than it should be long.
+
+        :returns: why it ended too early; None if the hub ended it.
+        """
+        try:
+            with self.hub.opened(self.commit, self.file.path, out.tell()) as (start, chunks):
+                out.seek(start)
+                out.truncate()
+                self._take(out, chunks)
+        except UnavailableError as error:
+            return error
+        return None
+
+    def _take(self, out: FileIO, chunks: Iterator[bytes]) -> None:
+        for chunk in chunks:
+            room = self.file.size_bytes - out.tell()
+            self._check_reserve()
+            _write(out, chunk[:room])
+            self.progress.tell(out.tell(), self.file.path)
+            if len(chunk) > room:
+                break
 
     def _check_reserve(self) -> None:
         """Leave alone what is to stay free, also where others fill the disk meanwhile."""

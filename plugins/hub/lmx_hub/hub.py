@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from time import sleep
 
 import httpx2
 from attrs import define, frozen
@@ -24,32 +23,46 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from lmx_hub.choice import RemoteFile
 from lmx_kernel.errors import ForbiddenError, LmxError, NotFoundError, UnavailableError
 
-T = TypeVar("T")
 PAUSE_S = 0.5
 MAX_PAUSE_S = 60
 
 
+class UnreachableError(UnavailableError):
+    """There is no way to the hub now."""
+
+
 @define
 class Patience:
-    """Whether a call that failed is made again: until ``tries`` in a row brought nothing."""
+    """Makes calls to the hub again while it is away, with growing pauses.
 
-    tries: int
-    _failed: int = 0
+    Only the pauses count, so the time for which the machine sleeps does not.
+
+    :param wait_s: how long to wait for something to come, in pauses together.
+    :param tell: is called with what is waited for, before each pause.
+    """
+
+    wait_s: float
+    tell: Callable[[str], None]
+    _waited_s: float = 0.0
+    _pause_s: float = PAUSE_S
 
     def after(self, error: UnavailableError) -> None:
         """Wait before the next try.
 
-        :raises UnavailableError: ``error``, if there is none.
+        :raises UnavailableError: ``error``, if it is final, or all the time is used up.
         """
-        self._failed += 1
-        if not error.retryable or self._failed >= self.tries:
+        pause_s = min(max(error.retry_after_s or 0, self._pause_s), MAX_PAUSE_S)
+        if not error.retryable or self._waited_s + pause_s > self.wait_s:
             raise error
-        pause_s = max(error.retry_after_s or 0, PAUSE_S * 2 ** (self._failed - 1))
-        time.sleep(min(pause_s, MAX_PAUSE_S))
+        what = "network" if isinstance(error, UnreachableError) else "hub"
+        self.tell(f"waiting for the {what}: {error.message}; next try in {pause_s:g} s")
+        sleep(pause_s)
+        self._waited_s += pause_s
+        self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
 
     def renew(self) -> None:
-        """Count anew: something came."""
-        self._failed = 0
+        """Wait as long as at first: something came."""
+        self._waited_s, self._pause_s = 0.0, PAUSE_S
 
 
 @frozen
@@ -66,36 +79,36 @@ class Hub:
 
     :param endpoint: the hub's address; empty is the library's own.
     :param timeout_s: longest silence of a connection.
-    :param tries: of a call that brings nothing.
     """
 
     repo: str
     endpoint: str
     timeout_s: float
-    tries: int
 
-    def listing(self, revision: str) -> Listing:
-        """Return what is there at a revision.
+    def listing(self, revision: str, patience: Patience) -> Listing:
+        """Return what is there at a revision; waits for it while the hub is away.
 
         :raises LmxError: the repository or the revision is missing or closed, or the hub is away.
         """
         api = HfApi(endpoint=self.endpoint or None, library_name="lmx")
 
-        def look() -> Listing:
-            info = api.model_info(
-                self.repo, revision=revision, files_metadata=True, timeout=self.timeout_s
-            )
-            return Listing(info.sha or revision, tuple(map(_remote, info.siblings or ())))
-
-        try:
-            return self._patiently(look)
-        except (ValueError, TypeError, KeyError):
-            reason = "what answers at the hub's address is no hub"
-            raise UnavailableError(reason, retryable=False) from None
+        while True:
+            try:
+                with _told(self.repo):
+                    info = api.model_info(
+                        self.repo, revision=revision, files_metadata=True, timeout=self.timeout_s
+                    )
+                return Listing(info.sha or revision, tuple(map(_remote, info.siblings or ())))
+            except UnavailableError as error:
+                patience.after(error)
+            except (ValueError, TypeError, KeyError):
+                reason = "what answers at the hub's address is no hub"
+                raise UnavailableError(reason, retryable=False) from None
 
     @contextmanager
     def opened(self, commit: str, path: str, start: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Open a file from the byte ``start`` on; give where the bytes really start, and them.
+        """Open a file from the byte ``start`` on; give where the bytes really start, and them:
+        none, if the file is shorter.
 
         :raises LmxError: also where reading fails on the way.
         """
@@ -108,17 +121,11 @@ class Hub:
             _told(self.repo),
             session.stream("GET", url, headers=headers, timeout=timeout) as response,
         ):
+            if start and response.status_code == 416:  # RFC 9110: there is nothing from there on
+                yield start, iter(())
+                return
             hf_raise_for_status(response)
             yield (start if response.status_code == 206 else 0), response.iter_bytes()
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        patience = Patience(self.tries)
-        while True:
-            try:
-                with _told(self.repo):
-                    return call()
-            except UnavailableError as error:
-                patience.after(error)
 
 
 def _remote(sibling: RepoSibling) -> RemoteFile:
@@ -158,7 +165,7 @@ def _told(repo: str) -> Iterator[None]:
         reason = f"the hub's address, or the token, cannot be used ({type(error).__name__})"
         raise UnavailableError(reason, retryable=False) from None
     except httpx2.HTTPError as error:
-        raise UnavailableError(f"the hub cannot be reached ({type(error).__name__})") from None
+        raise UnreachableError(f"the hub cannot be reached ({type(error).__name__})") from None
 
 
 def _of_status(response: httpx2.Response) -> LmxError:
@@ -169,5 +176,5 @@ def _of_status(response: httpx2.Response) -> LmxError:
     return UnavailableError(
         f"the hub answers with status {status}",
         retry_after_s=min(int(after), MAX_PAUSE_S) if after.isdecimal() else None,
-        retryable=status in (408, 416, 425, 429) or status >= 500,
+        retryable=status in (408, 425, 429) or status >= 500,
     )

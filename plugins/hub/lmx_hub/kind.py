@@ -11,22 +11,28 @@ from attrs import frozen
 
 from lmx_hub.names import check_repo, check_revision
 from lmx_hub.place import Place
+from lmx_hub.reference import parse_reference
 from lmx_hub.settings import HubSettings
+from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.interfaces import Report
 from lmx_kernel.jobs.child import run_child
+from lmx_kernel.models.labels import as_label
 
+VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # as the hub's own library reads them
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_XET": "1",
 }
+DEFAULT_REVISION = "main"
 
 
 @frozen
 class DownloadSpec:
     """A model to download.
 
-    :param repo: ``publisher/name`` on the hub.
+    :param repo: ``publisher/name`` on the hub; may have ``:Q4_K_M`` or ``@Q4_K_M`` behind it, or be
+        the address of the model's page, of a folder or of a GGUF file there.
     :param revision: a branch, a tag or a commit.
     :param quantization: which one, of a GGUF repository that has several, such as ``Q4_K_M``;
         without it the first of a list of good ones is taken.
@@ -34,7 +40,7 @@ class DownloadSpec:
     """
 
     repo: str
-    revision: str = "main"
+    revision: str = DEFAULT_REVISION
     quantization: str | None = None
     files: tuple[str, ...] | None = None
 
@@ -59,18 +65,18 @@ class Downloads:
 
         :raises InvalidRequestError: a name is not one.
         """
-        check_repo(spec.repo)
-        check_revision(spec.revision)
+        spec = self._resolved(spec)
         files = "/" + ",".join(spec.files) if spec.files else ""
         return f"{spec.repo}@{spec.revision}:{spec.quantization or ''}{files}"
 
     async def run(self, spec: DownloadSpec, report: Report) -> Mapping[str, Any]:
-        """Download, from where an earlier run stopped.
+        """Download, from where an earlier run stopped. While the hub is away, wait for it, and
+        report that.
 
         :raises LmxError: the model is missing, closed, damaged or refused; the hub is away; the
             disk is full.
         """
-        settings = self._settings
+        settings, spec = self._settings, self._resolved(spec)
         order = {
             "repo": spec.repo,
             "revision": spec.revision,
@@ -81,13 +87,39 @@ class Downloads:
             "endpoint": settings.endpoint,
             "reserve_bytes": settings.reserve_bytes,
             "stall_timeout_s": settings.stall_timeout_s,
-            "tries": settings.tries,
+            "wait_s": settings.wait_s,
         }
-        token = settings.token or os.environ.get("HF_TOKEN")
+        token = settings.token or next(filter(None, map(os.environ.get, VARIABLES)), "")
         secrets = {"HF_TOKEN": token} if token else {}
         return await run_child("lmx_hub.fetch:fetch", order, report, env=QUIET, secrets=secrets)
 
     async def discard(self, spec: DownloadSpec) -> None:
         """Remove what has come of a download that will not go on."""
+        spec = self._resolved(spec)
         place = Place.of(self._settings.folder, spec.repo, self.key(spec))
         await asyncio.to_thread(place.discard)
+
+    def _resolved(self, spec: DownloadSpec) -> DownloadSpec:
+        """Return what a spec means, with a checked ``publisher/name``.
+
+        :raises InvalidRequestError: a name is not one, or is contradicted by another field.
+        """
+        endpoint = self._settings.endpoint or os.environ.get("HF_ENDPOINT", "")
+        found = parse_reference(spec.repo, endpoint)
+        check_repo(found.repo)
+        revision = spec.revision
+        if revision == DEFAULT_REVISION and found.revision is not None:
+            revision = found.revision
+        check_revision(revision)
+        named = {as_label(one) for one in (spec.quantization, found.quantization) if one}
+        if len(named) > 1:
+            raise InvalidRequestError(
+                "repo and quantization name different quantizations: leave one out",
+                param="quantization",
+            )
+        return DownloadSpec(
+            repo=found.repo,
+            revision=revision,
+            quantization=next(iter(named), None),
+            files=spec.files or found.files,
+        )

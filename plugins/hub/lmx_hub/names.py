@@ -22,7 +22,11 @@ def check_repo(repo: str) -> None:
     """
     is_one = _REPO.fullmatch(repo) and ".." not in repo and "--" not in repo
     if not is_one or repo.lower().endswith(_UNLISTED):
-        raise InvalidRequestError("a model on the hub is named publisher/name", param="repo")
+        raise InvalidRequestError(
+            "a model on the hub is named publisher/name, or publisher/name:Q4_K_M for one of "
+            "several quantizations",
+            param="repo",
+        )
 
 
 def check_revision(revision: str) -> None:

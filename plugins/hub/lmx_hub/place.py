@@ -15,6 +15,7 @@ from filelock import lock_descriptor
 
 from lmx_hub.choice import RemoteFile
 from lmx_hub.names import inside
+from lmx_kernel.config.disk_sync import sync_file
 
 UNFINISHED = ".part"
 TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
@@ -135,6 +136,6 @@ def _sync_folders(top: Path) -> None:
 def _sync(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        sync_file(handle)
     finally:
         os.close(handle)

@@ -19,7 +19,8 @@ class HubSettings:
     :param parallel: downloads that run at once; more wait in line.
     :param reserve_bytes: what must stay free on the disk.
     :param stall_timeout_s: a connection on which nothing comes for this long is given up.
-    :param tries: how often a call is made that brings nothing before the download fails.
+    :param wait_s: a download for which nothing comes, since the network or the hub is away, fails
+        after waiting for this long.
     """
 
     folder: Path = field(factory=lambda: models_folder(find_home()))
@@ -28,4 +29,4 @@ class HubSettings:
     parallel: int = field(default=2, validator=validators.ge(1))
     reserve_bytes: int = field(default=1 << 30, validator=validators.ge(0))
     stall_timeout_s: float = field(default=30.0, validator=validators.gt(0))
-    tries: int = field(default=5, validator=validators.ge(1))
+    wait_s: float = field(default=86400.0, validator=validators.ge(0))

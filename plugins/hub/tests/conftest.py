@@ -206,7 +206,7 @@ def alone(monkeypatch):
     """Keep the machine's own settings out, and wait for nothing."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("lmx_hub.hub.PAUSE_S", 0)
+    monkeypatch.setattr("lmx_hub.hub.sleep", lambda seconds: None)
     yield
     close_session()
 
@@ -227,7 +227,7 @@ def pull(hub, root):
 
     def call(repo="org/name", report=quiet, **changes):
         spec = {"revision": "main", "quantization": None, "files": None, "root": str(root)}
-        spec |= {"endpoint": hub.url, "reserve_bytes": 0, "stall_timeout_s": 10, "tries": 3}
+        spec |= {"endpoint": hub.url, "reserve_bytes": 0, "stall_timeout_s": 10, "wait_s": 1.5}
         return fetch({"repo": repo, "key": f"{repo}@main:", **spec, **changes}, report)
 
     return call

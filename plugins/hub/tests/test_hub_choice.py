@@ -81,6 +81,11 @@ def test_files_can_be_named():
 @pytest.mark.parametrize(
     ("there", "expected"),
     [
+        (["x-F16.gguf", "x-Q2_K.gguf"], "Q2_K"),
+        (["x-F16.gguf", "x-IQ3_M.gguf", "x-Q2_K.gguf"], "IQ3_M"),
+        (["x-BF16.gguf", "x-Q5_1.gguf", "x-Q8_0.gguf"], "Q5_1"),
+        (["x-BF16.gguf", "x-F32.gguf", "x-TQ1_0.gguf"], "BF16"),
+        (["x-IQ4_KSS.gguf", "x-Q6_K.gguf", "x.gguf"], "IQ4_KSS"),
         (["a.Q8_0.gguf", "a.Q4_K_M.gguf", "a.Q2_K.gguf"], "Q4_K_M"),
         (["a-q8_0.gguf", "a-fp16.gguf"], "Q8_0"),
         (["Qwen3-4B-UD-Q4_K_XL.gguf", "Qwen3-4B-Q3_K_M.gguf"], "UD-Q4_K_XL"),
@@ -103,6 +108,32 @@ def test_a_wish_is_met_in_any_case_of_letters_and_all_parts_come():
     )
     assert chosen(*there, quantization="q4_k_m") == {*there[:2], "README.md"}
     assert chosen(*there, quantization="Q8_0") == {"a-Q8_0.gguf", "README.md"}
+
+
+COMPANIONS = (
+    *("x-mmproj-f16.gguf", "mmproj-F16.gguf", "x.mmproj-Q8_0.gguf", "mmproj/x-f16.gguf"),
+    *("x.imatrix.gguf", "imatrix_unsloth.gguf", "x-draft-Q8_0.gguf", "x-MTP-Q8_0.gguf"),
+    *("x-eagle3-F16.gguf", "x-lora-f16.gguf", "x-vision-projector-f16.gguf"),
+)
+
+
+@pytest.mark.parametrize("companion", COMPANIONS)
+def test_what_belongs_to_a_model_is_no_quantization(companion):
+    choice = choose(remote("x-Q2_K.gguf", companion), None, None)
+    assert [file.path for file in choice.files] == ["x-Q2_K.gguf"]
+    assert choice.quantizations == ("Q2_K",)
+
+
+def test_a_model_whose_own_name_has_such_a_word_is_one():
+    assert chosen("x-draft-Q8_0.gguf", "x-draft-F16.gguf") == {"x-draft-Q8_0.gguf"}
+    with pytest.raises(ModelUnusableError, match="no weights"):
+        chosen("mmproj-F16.gguf")
+
+
+def test_a_quantization_may_be_the_name_of_a_folder():
+    there = ("Q4_K_M/x-00001-of-00002.gguf", "Q4_K_M/x-00002-of-00002.gguf", "BF16/x.gguf")
+    assert chosen(*there) == chosen(*there, quantization="q4_k_m") == set(there[:2])
+    assert chosen(*there, quantization="BF16") == {"BF16/x.gguf"}
 
 
 def test_an_unknown_quantization_names_those_there_are():
@@ -157,11 +188,10 @@ def test_an_ordinary_name_is_taken(path):
 
 BAD_REPOS = [
     *("", "name", "/", "a/", "/b", "a/b/c", "../b", "a/..", "a/../b", "./b", "a/.", "a/.b", ".a/b"),
-    *("a\\b", "a/b\\c", "C:/b", "a/b\0", "a/b\n", "a /b", "a/é", "a/b%2e", "%2e%2e/b", "a/b--c"),
+    *("a\\b", "a/b\\c", "C:/b", "a/b\0", "a/\nb", "a /b", "a/é", "a/b%2e", "%2e%2e/b", "a/b--c"),
     *("a/b..c", "a/b.part", "a/b.incomplete", "a/b.git", "~/b", "a/~", "a" * 97 + "/b", "a/b?x=1"),
     *(
         "a/b#c",
-        "a/b@c",
         "http://a/b",
         "a/-b",
         "a/b-",

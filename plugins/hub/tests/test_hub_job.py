@@ -59,7 +59,7 @@ def kind(hub, root):
     """Return a function that makes the kind of job, with some settings changed."""
 
     def make(**changes):
-        settings = {"folder": root, "endpoint": hub.url, "reserve_bytes": 0, "tries": 1}
+        settings = {"folder": root, "endpoint": hub.url, "reserve_bytes": 0, "wait_s": 0}
         return Downloads(HubSettings(**settings | changes))
 
     return make
@@ -225,12 +225,12 @@ async def test_as_a_job_it_is_paused_resumed_over_a_restart_and_cancelled(
 CANARY = "hf_canary_5c1e"
 
 
-@pytest.mark.parametrize("source", ["config", "environment"])
+@pytest.mark.parametrize("source", ["config", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
 async def test_the_token_is_sent_and_never_told(
     hub, root, kind, download, remote, monkeypatch, capfd, source
 ):
-    if source == "environment":
-        monkeypatch.setenv("HF_TOKEN", CANARY)
+    if source != "config":
+        monkeypatch.setenv(source, CANARY)
     monkeypatch.setenv("HF_DEBUG", "1")
     downloads = kind(token=CANARY if source == "config" else "")
     told, failures = Told(), []

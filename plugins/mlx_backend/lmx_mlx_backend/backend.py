@@ -12,13 +12,13 @@ from lmx_kernel.config import models_folder
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, Finding, JobKind, Kernel, SettingsSection
 from lmx_kernel.models.headers import HeaderBackend
-from lmx_kernel.types import LoadOptions, Location, MemoryEstimate, ModelCard
+from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 from lmx_mlx_backend.architectures import is_known
 from lmx_mlx_backend.blas import blas_env
 from lmx_mlx_backend.conversion import Conversions
-from lmx_mlx_backend.device import device_bytes, is_cpu
+from lmx_mlx_backend.device import device_memory, is_cpu
 from lmx_mlx_backend.findings import examine
-from lmx_mlx_backend.folder import ModelFolder, read_folder
+from lmx_mlx_backend.folder import ModelFolder, own_files, read_folder
 from lmx_mlx_backend.footprint import Footprint
 from lmx_mlx_backend.settings import MlxSettings
 
@@ -46,7 +46,8 @@ def lmx_findings() -> Iterable[Finding]:
 @hookimpl
 def lmx_job_kinds(kernel: Kernel) -> Iterable[JobKind]:
     """Register ``convert``, which puts new models where LMX keeps its own."""
-    return [Conversions(kernel, models_folder(kernel.home))]
+    reserve_bytes = kernel.settings(MlxSettings).reserve_bytes
+    return [Conversions(kernel, models_folder(kernel.home), reserve_bytes)]
 
 
 @hookimpl
@@ -61,6 +62,7 @@ class MlxBackend(HeaderBackend[ModelFolder]):
     """Recognises folders with a ``config.json`` and safetensors files."""
 
     name = NAME
+    header_type = ModelFolder
 
     def paths(self, location: Location) -> list[Path]:
         """Return the folder, if it is a model's."""
@@ -68,9 +70,8 @@ class MlxBackend(HeaderBackend[ModelFolder]):
         return [location.folder] if is_model and "config.json" in location.files else []
 
     def files(self, path: Path, location: Location) -> tuple[Path, ...]:
-        """Return all files of the folder but those that are models by themselves."""
-        names = sorted(name for name in location.files if not name.endswith(".gguf"))
-        return tuple(path / name for name in names)
+        """Return weights, configs and tokenizer; whatever else lies there is not the model's."""
+        return tuple(path / name for name in own_files(location.files))
 
     def read(self, path: Path) -> ModelFolder:
         """Read config and headers.
@@ -90,14 +91,17 @@ class MlxBackend(HeaderBackend[ModelFolder]):
             size_bytes=header.size_bytes,
             context_length=header.context_length,
             quantization=header.quantization,
-            capabilities=_capabilities(header),
+            sampling=header.sampling,
+            warning=header.warning,
+            capabilities=header.capabilities,
         )
 
     def problem(self, header: ModelFolder) -> str | None:
         """Return that no package brings the architecture."""
         if is_known(header.architecture):
             return None
-        return f"no architecture `{header.architecture}`; a plugin may add it"
+        why = ", and its own code, which it would need, is not run" if header.has_own_code else ""
+        return f"no architecture `{header.architecture}`{why}; a plugin may add it"
 
     def measure(
         self, header: ModelFolder, options: LoadOptions, settings: Mapping[str, Any]
@@ -106,17 +110,10 @@ class MlxBackend(HeaderBackend[ModelFolder]):
         on_cpu = is_cpu(MlxSettings(**settings).device)
         return Footprint.of(header, options, on_cpu=on_cpu).estimate()
 
-    def device_bytes(self, settings: Mapping[str, Any]) -> int | None:
-        """Return the memory of the GPU, where it has its own."""
-        return device_bytes(MlxSettings(**settings).device)
+    def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
+        """Return the memory of the GPU, its own or its part of the machine's."""
+        return device_memory(MlxSettings(**settings).device)
 
     def worker_env(self, settings: Mapping[str, Any]) -> dict[str, str]:
         """Return what puts a fast matrix library before MLX's own on a Linux CPU."""
         return blas_env(MlxSettings(**settings).threads)
-
-
-def _capabilities(model: ModelFolder) -> frozenset[str]:
-    names = {"completion"}
-    if model.has_chat_template:
-        names.add("chat")
-    return frozenset(names)

@@ -19,10 +19,11 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import psutil
 import structlog
 
 from lmx_kernel.config import find_home
+from lmx_kernel.engine.cores import usable_cores
+from lmx_kernel.processes.environment import child_environment
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +56,7 @@ def blas_env(threads: int) -> dict[str, str]:
     """
     if sys.platform != "linux":
         return {}
-    number = str(threads or psutil.cpu_count(logical=False) or 1)
+    number = str(threads or usable_cores())
     library = find_blas()
     preload = [str(library), os.environ.get("LD_PRELOAD", "")]
     env = {"LD_PRELOAD": ":".join(filter(None, preload))} if library is not None else {}
@@ -117,7 +118,13 @@ def _compile(library: Path, target: Path) -> None:
         source.write_text(SOURCE)
         options = ["-shared", "-fPIC", "-O2", str(source), "-o", str(built), str(library)]
         command = [compiler, *options, f"-Wl,-rpath,{library.parent}"]
-        done = subprocess.run(command, capture_output=True, timeout=COMPILE_S, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603 - a compiler of this machine
+            command,
+            env=child_environment(),
+            capture_output=True,
+            timeout=COMPILE_S,
+            check=False,
+        )
         if done.returncode:
             raise RuntimeError(f"{compiler} failed: {done.stderr.decode(errors='replace')[-300:]}")
         built.replace(target)

@@ -49,6 +49,7 @@ class Conversions:
     whether it is ``lossless``.
 
     :param folder: gets the new models, each whole or not at all.
+    :param reserve_bytes: what stays free on its disk.
     """
 
     name = "convert"
@@ -56,9 +57,10 @@ class Conversions:
     spec = ConvertSpec
     parallel = 1
 
-    def __init__(self, kernel: Kernel, folder: Path) -> None:
+    def __init__(self, kernel: Kernel, folder: Path, reserve_bytes: int) -> None:
         self._kernel = kernel
         self._folder = folder
+        self._reserve_bytes = reserve_bytes
 
     def key(self, spec: ConvertSpec) -> str:
         """Return ``model>name:bits``.
@@ -76,7 +78,7 @@ class Conversions:
         :raises ModelUnusableError: it is damaged, or of a kind that is not converted.
         :raises InvalidRequestError: it is quantised already, or does not go with ``bits``.
         :raises ConflictError: there is something of the new name.
-        :raises DiskFullError: the disk ran full.
+        :raises DiskFullError: the disk has not the room, or ran full.
         """
         card = self._kernel.find(spec.model)
         function, bits = _work(card, spec)
@@ -84,7 +86,13 @@ class Conversions:
         target, partial = self._folder / name, self._partial(spec)
         _check_free(target, name)
         await self.discard(spec)  # of a run that was cut off
-        order = {"source": str(card.path), "target": str(partial / "model"), "bits": bits}
+        order = {
+            "source": str(card.path),
+            "target": str(partial / "model"),
+            "bits": bits,
+            "size_bytes": card.size_bytes,
+            "reserve_bytes": self._reserve_bytes,
+        }
         try:
             done = await run_child(f"{WORK}:{function}", order, report, env=OFFLINE)
             _check_free(target, name)

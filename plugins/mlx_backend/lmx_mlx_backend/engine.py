@@ -30,7 +30,7 @@ from lmx_mlx_backend.sampler import Table
 
 @define(eq=False)
 class MlxEngine:
-    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`.
+    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
 
     :param store: kept prefixes, or None where the model's caches cannot be copied.
     :param ahead: the next step is computed while the last is read.
@@ -44,6 +44,7 @@ class MlxEngine:
     _groups: Groups
     _ahead: bool
     _running: RunningSet[Row] = field(init=False)
+    _pulse: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._running = RunningSet(self.limits, self._model.vocabulary, self._release)
@@ -72,12 +73,13 @@ class MlxEngine:
         """Take a row out of its batch, and keep its cache if that ``is_sound``."""
         cache = self._groups.take_out(row)
         if cache is not None and is_sound:
-            self._keep(row.tokens[: row.done], cache)
+            self._keep(row, cache)
             self._groups.merge()
 
-    def _keep(self, tokens: list[int], cache: caches.Cache) -> None:
-        if self._store is not None and len(tokens) >= LEAST_SHARED:
-            self._store.keep(tokens, caches.copy(cache))
+    def _keep(self, row: Row, cache: caches.Cache) -> None:
+        """Keep a copy of ``cache``, which holds what is computed of ``row``."""
+        if self._store is not None and row.done >= LEAST_SHARED:
+            self._store.keep(row.tokens[: row.done], row.cache_space, caches.copy(cache))
 
     # --- stepping
 
@@ -104,6 +106,7 @@ class MlxEngine:
             for row in rows:
                 self._running.fail(row, _reason(error))
             return
+        self._pulse += 1
         for row, token in zip(rows, tokens, strict=True):
             if token is not None:
                 self._give_out(group, row, token)
@@ -151,9 +154,9 @@ class MlxEngine:
             return False
         found = None
         if self._store is not None:
-            if self._comes_soon(new, self._store.best(new.tokens) + LEAST_SHARED):
+            if self._comes_soon(new, self._store.best(new.tokens, new.cache_space) + LEAST_SHARED):
                 return False
-            found = self._store.take(new.tokens)
+            found = self._store.take(new.tokens, new.cache_space)
         new.done, new.cache = found if found is not None else (0, caches.new(self._model.module))
         new.cached = new.done
         return True
@@ -174,12 +177,13 @@ class MlxEngine:
         except COMPUTE_ERRORS as error:
             self._running.fail(row, _reason(error))
             return
+        self._pulse += 1
         self._running.report_progress(row)
 
     def _complete(self, rows: list[Row]) -> None:
         """Compute what is left of prompts; where that fails for a batch, each by itself."""
         if not caches.can_trim(rows[0].cache):
-            self._keep(rows[0].tokens[: rows[0].done], rows[0].cache)
+            self._keep(rows[0], rows[0].cache)
         try:
             cache, logits = compute_last_pieces(self._model.module, rows)
         except COMPUTE_ERRORS as error:
@@ -201,6 +205,7 @@ class MlxEngine:
         counts = row_counts(rows, vocabulary)
         chosen = choose_next(rows, Table.of([row.sampling for row in rows]), logits, counts)
         tokens = read_tokens(rows, chosen)
+        self._pulse += 1
         group = Group(list(rows), cache, chosen.given_out(), vocabulary, counts)
         self._groups.all.append(group)
         for row, token in zip(rows, tokens, strict=True):
@@ -211,7 +216,7 @@ class MlxEngine:
         for row in [row for row in rows if row in self._running]:
             kept = group.cache_of(row)
             if caches.can_trim(kept):
-                self._keep(row.tokens[: row.done], kept)
+                self._keep(row, kept)
         self._groups.merge()
 
     # --- the rest
@@ -222,6 +227,12 @@ class MlxEngine:
         :raises InvalidRequestError: always.
         """
         raise InvalidRequestError("the MLX backend makes no embeddings")
+
+    def pulse(self) -> int | None:
+        """Return how many pieces of work were computed; None on a GPU, on which a single one may
+        take long, without a sign of it in this process.
+        """
+        return None if self._ahead else self._pulse
 
     def trim(self) -> None:
         """Forget the kept prefixes, and free the buffers that MLX keeps for later."""

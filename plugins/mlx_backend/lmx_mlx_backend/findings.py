@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
 from lmx_kernel.interfaces import Finding
 from lmx_kernel.memory.sizes import format_bytes
-from lmx_mlx_backend.blas import blas_env, find_blas
-
-TIMEOUT_S = 20
-
-LOOK = """
-import json, sys
-import mlx.core as mx
-info = mx.device_info() if hasattr(mx, "device_info") else {}
-print(json.dumps({
-    "version": mx.__version__,
-    "device": str(mx.default_device()),
-    "name": str(info.get("device_name", "")),
-    "memory_bytes": int(info.get("memory_size", 0)),
-    "working_set_bytes": int(info.get("max_recommended_working_set_size", 0)),
-    "has_openblas": sys.platform == "linux" and "openblas" in open("/proc/self/maps").read(),
-}))
-"""
+from lmx_mlx_backend.blas import find_blas
+from lmx_mlx_backend.device import look
 
 
 def examine() -> Iterator[Finding]:
-    """Ask MLX itself, in a child process as a worker is: this one imports no engine."""
-    done = subprocess.run(  # noqa: S603 - our own interpreter and text
-        [sys.executable, "-c", LOOK],
-        env=os.environ | blas_env(0),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode:
-        yield Finding(False, "mlx", f"cannot be imported: {done.stderr.strip()[-200:]}")
+    """Yield what MLX says of itself."""
+    try:
+        seen = look()
+    except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
+        yield Finding(False, "mlx", str(error))
         return
-    seen = json.loads(done.stdout)
     yield Finding(True, "mlx", f"{seen['version']} on {seen['device']} {seen['name']}".strip())
     if seen["working_set_bytes"]:
         limit, total = map(format_bytes, (seen["working_set_bytes"], seen["memory_bytes"]))

@@ -10,7 +10,6 @@ from attrs import frozen
 from lmx_kernel.engine.footprint import CELLS_STEP, PREFIX_SHARE, ROWS, TransformerShape
 from lmx_kernel.types import LoadOptions, MemoryEstimate
 from lmx_mlx_backend.folder import ModelFolder
-from lmx_mlx_backend.safetensors import Tensor
 
 FLOATS = ("F16", "BF16", "F32")
 
@@ -81,7 +80,7 @@ def _shape_of(folder: ModelFolder, *, on_cpu: bool) -> TransformerShape:
     width = integer("hidden_size") or integer("n_embd") or integer("d_model")
     heads = integer("num_attention_heads") or integer("n_head")
     return TransformerShape(
-        weights_bytes=sum(_loaded_bytes(tensor, on_cpu=on_cpu) for tensor in folder.tensors),
+        weights_bytes=_loaded_bytes(folder, on_cpu=on_cpu),
         width=width,
         hidden=integer("intermediate_size", 4 * width),
         heads=heads,
@@ -113,13 +112,11 @@ def _state_numbers(folder: ModelFolder, width: int) -> int:
 
 def _number_bytes(folder: ModelFolder) -> int:
     """Return the size of a number on a GPU, which is as wide as most of the weights."""
-    sizes = dict.fromkeys(FLOATS, 0)
-    for tensor in folder.tensors:
-        if tensor.dtype in sizes:
-            sizes[tensor.dtype] += tensor.size_bytes
+    sizes = dict.fromkeys(FLOATS, 0) | folder.sizes
     return 4 if sizes["F32"] > sizes["F16"] + sizes["BF16"] else 2
 
 
-def _loaded_bytes(tensor: Tensor, *, on_cpu: bool) -> int:
-    is_widened = on_cpu and tensor.dtype in FLOATS
-    return tensor.elements * 4 if is_widened else tensor.size_bytes
+def _loaded_bytes(folder: ModelFolder, *, on_cpu: bool) -> int:
+    floats = FLOATS if on_cpu else ()
+    as_they_are = sum(size for dtype, size in folder.sizes.items() if dtype not in floats)
+    return as_they_are + 4 * sum(folder.elements.get(dtype, 0) for dtype in floats)

@@ -28,7 +28,10 @@ COMPUTE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, 
 """What MLX and a model's own code raise when they cannot compute something."""
 
 PATIENCE_S = 60.0
-"""A model may take this long to be imported and built, and as long to compute a few rows."""
+"""A small model may take this long to be imported and built, and as long to compute a few rows."""
+
+SLOW_BYTES_S = 50e6
+"""A large one may take longer, at this many bytes of weights a second: a slow disk, or CPU."""
 
 
 @define(eq=False)
@@ -58,11 +61,12 @@ class Model:
         """
         plugin = find_plugin(architecture)
         origin = f"plugin {distribution(plugin)}: " if plugin is not None else ""
+        patience_s = PATIENCE_S + _weights_bytes(folder) / SLOW_BYTES_S
 
         @contextmanager
         def step(share: float, work: str) -> Iterator[None]:
             progress(share, f"{origin}{work}")
-            with deadline(PATIENCE_S, work):
+            with deadline(patience_s, work):
                 yield
 
         try:
@@ -96,6 +100,10 @@ def _build(folder: Path, plugin: EntryPoint | None) -> nn.Module:
         return source.Model, source.ModelArgs
 
     return utils.load_model(folder, lazy=True, get_model_classes=classes)[0]
+
+
+def _weights_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def _compute_weights(module: nn.Module) -> Iterator[float]:

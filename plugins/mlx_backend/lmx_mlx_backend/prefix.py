@@ -1,8 +1,10 @@
 """The store of kept prefixes: what earlier sequences computed, for later ones to begin with.
 
-A prefix is found by its tokens alone, and what is held for it was computed from exactly these, so
-no text can leak into another. Caches that can be trimmed serve every shorter prefix too; those that
-cannot (recurrent layers, a sliding window that is full) serve only what goes on from their end.
+A prefix is found by its tokens, and what is held for it was computed from exactly these, so no text
+can leak into another. It is found within its cache space only, so nobody can tell what others have
+sent. The budget is one for all spaces. Caches that can be trimmed serve every shorter prefix too;
+those that cannot (recurrent layers, a sliding window that is full) serve only what goes on from
+their end.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ class CachedPrefix:
     """A prefix and its cache."""
 
     tokens: list[int]
+    space: str
     cache: Cache
     is_trimmable: bool
     size_bytes: int
@@ -37,7 +40,7 @@ class CachedPrefix:
 
 @define
 class PrefixCache:
-    """CachedPrefix prefixes, the one that was not used for longest first.
+    """The prefixes of all cache spaces, the one that was not used for longest first.
 
     :param budget_bytes: for all of them.
     """
@@ -45,13 +48,13 @@ class PrefixCache:
     budget_bytes: int
     _kept: list[CachedPrefix] = field(factory=list)
 
-    def best(self, tokens: Sequence[int]) -> int:
+    def best(self, tokens: Sequence[int], space: str) -> int:
         """Return how many of ``tokens`` a kept prefix can stand for."""
-        return max((kept.usable(tokens) for kept in self._kept), default=0)
+        return max((kept.usable(tokens) for kept in self._in(space)), default=0)
 
-    def take(self, tokens: Sequence[int]) -> tuple[int, Cache] | None:
+    def take(self, tokens: Sequence[int], space: str) -> tuple[int, Cache] | None:
         """Return the longest prefix of ``tokens`` that is kept, and a cache of its own for it."""
-        kept = max(self._kept, key=lambda kept: kept.usable(tokens), default=None)
+        kept = max(self._in(space), key=lambda kept: kept.usable(tokens), default=None)
         length = kept.usable(tokens) if kept is not None else 0
         if kept is None or not length:
             return None
@@ -62,15 +65,17 @@ class PrefixCache:
             caches.trim(cache, surplus)
         return length, caches.compact(cache) if surplus > length else cache
 
-    def keep(self, tokens: list[int], cache: Cache) -> None:
+    def keep(self, tokens: list[int], space: str, cache: Cache) -> None:
         """Keep ``cache``, which was computed from exactly ``tokens``; the oldest make room."""
-        if any(kept.tokens == tokens for kept in self._kept):
+        if any(kept.tokens == tokens for kept in self._in(space)):
             return
-        new = CachedPrefix(tokens, cache, caches.can_trim(cache), caches.size_bytes(cache))
+        new = CachedPrefix(tokens, space, cache, caches.can_trim(cache), caches.size_bytes(cache))
         if new.size_bytes > self.budget_bytes:
             return
         if new.is_trimmable:
-            self._kept = [kept for kept in self._kept if not _begins(tokens, kept.tokens)]
+            for kept in self._in(space):
+                if common(tokens, kept.tokens) == len(kept.tokens):
+                    self._kept.remove(kept)
         self._kept.append(new)
         while self.size_bytes > self.budget_bytes:
             self._kept.pop(0)
@@ -84,9 +89,8 @@ class PrefixCache:
         """Forget everything."""
         self._kept.clear()
 
+    def _in(self, space: str) -> list[CachedPrefix]:
+        return [kept for kept in self._kept if kept.space == space]
+
     def __len__(self) -> int:
         return len(self._kept)
-
-
-def _begins(tokens: list[int], start: list[int]) -> bool:
-    return common(tokens, start) == len(start)

@@ -32,6 +32,8 @@ class MlxTokenizer:
 
     :param reader: reads the text of control tokens as those tokens.
     :param plain: reads it as text.
+    :param begin: the begin token, and whether it stands before a text; None leaves that to
+        ``tokenizer.json``.
     """
 
     reader: Tokenizer
@@ -41,6 +43,7 @@ class MlxTokenizer:
     end_ids: frozenset[int]
     chat_template: str | None
     template_texts: dict[str, str]
+    begin: tuple[int, bool] | None
 
     @classmethod
     def open(cls, folder: Path, width: int) -> MlxTokenizer:
@@ -63,6 +66,7 @@ class MlxTokenizer:
             end_ids=frozenset(_end_ids(folder, reader, hidden, texts.get("eos_token"))),
             chat_template=chat_template(folder),
             template_texts=texts,
+            begin=_begin(folder, reader, texts.get("bos_token")),
         )
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
@@ -75,6 +79,10 @@ class MlxTokenizer:
         clean = text.encode("utf-8", errors="replace").decode("utf-8")
         tokenizer = self.reader if parse_special else self.plain
         ids: list[int] = tokenizer.encode(clean, add_special_tokens=add_special).ids
+        if add_special and self.begin is not None:
+            token, is_wanted = self.begin
+            rest = ids[1:] if ids[:1] == [token] else ids
+            return [token, *rest] if is_wanted else rest
         return ids
 
 
@@ -140,6 +148,14 @@ def _texts(folder: Path) -> dict[str, str]:
             found |= read_json(folder / name)
     texts = {name: _text(found.get(name)) for name in TEXT_NAMES}
     return {name: text for name, text in texts.items() if text is not None}
+
+
+def _begin(folder: Path, reader: Tokenizer, text: str | None) -> tuple[int, bool] | None:
+    """Return the begin token and whether ``add_bos_token`` wants it; None if the key is absent."""
+    path = folder / "tokenizer_config.json"
+    is_wanted = read_json(path).get("add_bos_token") if path.is_file() else None
+    token = None if text is None else reader.token_to_id(text)
+    return (token, is_wanted) if isinstance(is_wanted, bool) and token is not None else None
 
 
 def _text(value: object) -> str | None:

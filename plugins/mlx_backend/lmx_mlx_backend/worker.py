@@ -13,6 +13,7 @@ from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
 from lmx_mlx_backend.groups import Groups
 from lmx_mlx_backend.model import Model
+from lmx_mlx_backend.plain_json import plain_json
 from lmx_mlx_backend.prefill_budget import PrefillBudget
 from lmx_mlx_backend.prefix import PrefixCache
 from lmx_mlx_backend.settings import MlxSettings
@@ -36,8 +37,9 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
     on_gpu = _choose_device(settings.device)
     footprint = Footprint.of(folder, options, on_cpu=not on_gpu)
     _limit_memory(footprint, spec.memory_bytes)
-    model = Model.open(folder.path, folder.architecture, as_float32=not on_gpu, progress=progress)
-    tokenizer = MlxTokenizer.open(folder.path, model.vocabulary)
+    with plain_json(folder.path) as path:
+        model = Model.open(path, folder.architecture, as_float32=not on_gpu, progress=progress)
+        tokenizer = MlxTokenizer.open(path, model.vocabulary)
     progress(1.0)
     return MlxEngine(
         tokenizer=tokenizer,

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from lmx_kernel.interfaces import Finding
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems bring a fast one")
+pytestmark = pytest.mark.linux("other systems bring a fast library")
 
 PROGRAM = """
 import mlx.core as mx

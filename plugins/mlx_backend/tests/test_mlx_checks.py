@@ -10,10 +10,15 @@ import pytest
 from lmx_kernel.engine import Engine
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.testing.engine_checks import EngineChecks, OpenEngine
-from lmx_kernel.testing.engine_feature_checks import MaskChecks, PrefixChecks, SamplingChecks
+from lmx_kernel.testing.engine_feature_checks import (
+    LongStepChecks,
+    MaskChecks,
+    PrefixChecks,
+    SamplingChecks,
+)
 
 
-class TestMlxEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks):
+class TestMlxEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LongStepChecks):
     @pytest.fixture(params=[False, True], ids=["cpu", "ahead"])
     def open_engine(
         self, open_model: Callable[..., Driver], request: pytest.FixtureRequest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from gguf import GGUFWriter
 from lmx_mlx_backend.conversion import Conversions, ConvertSpec
-from lmx_mlx_backend.convert import work
+from lmx_mlx_backend.convert import shards, space, work
+from safetensors import SafetensorError
 
 from lmx_kernel import errors
 from lmx_kernel.interfaces import JobState
@@ -23,6 +25,7 @@ from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.types import ModelCard
 
 WIDTH, HEADS, HIDDEN, LETTERS = 64, 2, 128, 258
+ROOM = {"size_bytes": 0, "reserve_bytes": 0}
 
 
 def write_file(path: Path, layers: int = 1) -> Path:
@@ -128,7 +131,7 @@ def kernel(plain, card_of, files):
 
 @pytest.fixture
 def kind(kernel, root):
-    return Conversions(kernel, root)
+    return Conversions(kernel, root, reserve_bytes=0)
 
 
 @pytest.fixture
@@ -317,7 +320,7 @@ def test_a_folder_that_wants_to_run_code_is_refused(plain, tmp_path):
     config = json.loads((plain / "config.json").read_text()) | {"model_file": "evil.py"}
     (plain / "config.json").write_text(json.dumps(config))
     (plain / "evil.py").write_text("raise SystemExit")
-    order = {"source": str(plain), "target": str(tmp_path / "part" / "model"), "bits": 4}
+    order = {"source": str(plain), "target": str(tmp_path / "part" / "model"), "bits": 4, **ROOM}
     with pytest.raises(errors.ModelUnusableError):
         work.quantize_folder(order, Told())
 
@@ -325,7 +328,7 @@ def test_a_folder_that_wants_to_run_code_is_refused(plain, tmp_path):
 def test_code_beside_the_weights_is_left_behind(plain, tmp_path):
     (plain / "model.py").write_text("raise SystemExit")
     target = tmp_path / "part" / "model"
-    order = {"source": str(plain), "target": str(target), "bits": 4}
+    order = {"source": str(plain), "target": str(target), "bits": 4, **ROOM}
     work.quantize_folder(order, Told())
     assert (target / "config.json").exists()
     assert not list(target.glob("*.py"))
@@ -336,6 +339,78 @@ def test_a_full_disk_is_told_as_one(plain, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("mlx_lm.convert", full)
-    order = {"source": str(plain), "target": str(tmp_path / "part" / "model"), "bits": 4}
+    order = {"source": str(plain), "target": str(tmp_path / "part" / "model"), "bits": 4, **ROOM}
     with pytest.raises(errors.DiskFullError):
         work.quantize_folder(order, Told())
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_file_is_told_as_one(files, tmp_path, monkeypatch):
+    """The library that writes says so only in its message."""
+
+    def fail(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(shards, "save_file", fail)
+    order = {"source": str(files[0]), "target": str(tmp_path / "model"), "bits": None, **ROOM}
+    with pytest.raises(errors.DiskFullError):
+        work.convert_file(order, Told())
+    assert left_in(tmp_path) == []
+
+
+def test_an_error_of_the_system_is_found_in_what_the_library_says(tmp_path):
+    """With the library's own message: no file may have more than a few bytes here."""
+    writer = shards.ShardWriter(tmp_path)
+    writer.add("weight", np.zeros(99999, np.float32))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large") as caught:
+            writer.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_a_library_that_does_not_say_that_the_disk_is_full(plain, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        monkeypatch.setattr(space.shutil, "disk_usage", lambda path: Usage(4096))
+        raise RuntimeError("[write] Unable to write 4096 bytes to file.")
+
+    monkeypatch.setattr("mlx_lm.convert", fail)
+    order = {"source": str(plain), "target": str(tmp_path / "part" / "model"), "bits": 4, **ROOM}
+    with pytest.raises(errors.DiskFullError):
+        work.quantize_folder(order, Told())
+
+
+@frozen
+class Usage:
+    """What a disk says."""
+
+    free: int
+
+
+async def test_a_conversion_leaves_the_reserve_free(kernel, root):
+    kind = Conversions(kernel, root, reserve_bytes=1 << 60)
+    for spec in (ConvertSpec("maker/small@F32"), ConvertSpec("maker/plain", 4)):
+        with pytest.raises(errors.DiskFullError, match="are to stay free"):
+            await kind.run(spec, Told())
+    assert left_in(root) == []
+
+
+def test_a_conversion_stops_where_others_fill_the_disk_meanwhile(files, tmp_path, monkeypatch):
+    def fill(done, total, note):
+        monkeypatch.setattr(space.shutil, "disk_usage", lambda path: Usage(99))
+
+    order = {"source": str(files[0]), "target": str(tmp_path / "model"), "bits": None}
+    with pytest.raises(errors.DiskFullError, match="are to stay free"):
+        work.convert_file(order | {"size_bytes": 0, "reserve_bytes": 100}, fill)
+    assert left_in(tmp_path) == []
+
+
+def test_a_folder_with_byte_order_marks_is_quantised(plain, tmp_path):
+    for file in plain.glob("*.json"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    target = tmp_path / "part" / "model"
+    order = {"source": str(plain), "target": str(target), "bits": 4, **ROOM}
+    work.quantize_folder(order, Told())
+    assert (target / "config.json").exists()

@@ -244,7 +244,7 @@ def test_caches_that_cannot_be_trimmed_serve_only_what_goes_on(open_model, name:
     assert [driver.answer(tokens, 10) for tokens in (turn, other, prompt)] == warm
     assert driver.cached(0) in (109, 110)  # the last token is computed if the next one is
     assert driver.cached(1) <= 90
-    assert driver.cached(2) in (0, 68)  # before the last piece a copy was kept
+    assert driver.cached(2) <= 68  # before the last piece a copy was kept
 
 
 def test_kept_prefixes_stay_within_their_budget(open_model) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -50,6 +53,7 @@ def test_a_card_says_what_the_model_is(card_of: CardOf, llama: Path) -> None:
     )  # fmt: skip
     assert card.problem is None
     assert card.quantization == "float32"
+    assert card.aliases == ("model@float32",)
     assert card.context_length == 1024
     assert card.capabilities == {"chat", "completion"}
     assert card.size_bytes == pytest.approx((llama / "model.safetensors").stat().st_size, rel=0.05)
@@ -134,12 +138,25 @@ def test_known_names_are_the_librarys_own() -> None:
     assert names.isdisjoint({"utils", "base", "cache", "switch_layers", "rope_utils"})
 
 
-@pytest.mark.parametrize("key", ["auto_map", "model_file"])
-def test_a_config_that_asks_to_run_its_own_code_is_refused(
-    card_of: CardOf, llama: Path, key: str
+def test_a_config_that_asks_to_run_its_own_code_is_refused(card_of: CardOf, llama: Path) -> None:
+    reason = "config.json: it asks to run its own code (model_file)"
+    change_config(llama, model_file="evil.py")
+    assert card_of(llama).problem == reason
+    change_config(llama, model_file=None, text_config={"model_file": "evil.py"})
+    assert card_of(llama).problem == reason
+
+
+@pytest.mark.parametrize("place", [{}, {"text_config": {"auto_map": {"AutoModel": "x.Model"}}}])
+def test_code_for_another_library_does_not_matter_where_the_architecture_is_known(
+    card_of: CardOf, llama: Path, place: dict[str, Any]
 ) -> None:
-    change_config(llama, **{key: {"AutoModel": "evil.Model"}})
-    assert card_of(llama).problem == f"config.json: it asks to run its own code ({key})"
+    change_config(llama, **({"auto_map": {"AutoModel": "evil.Model"}} | place))
+    assert card_of(llama).problem is None
+    change_config(llama, model_type="tiny_new")
+    assert card_of(llama).problem == (
+        "no architecture `tiny_new`, and its own code, which it would need, is not run; "
+        "a plugin may add it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,9 +236,40 @@ def test_truncated_weights(card_of: CardOf, llama: Path, left: int) -> None:
 def test_missing_shards(card_of: CardOf, llama: Path) -> None:
     (llama / "model.safetensors").rename(llama / "model-00001-of-00002.safetensors")
     assert card_of(llama).problem == "model-00002-of-00002.safetensors: missing"
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-b.safetensors"}}
+
+
+def test_a_part_is_missed_beside_whole_weights_and_under_other_names(
+    card_of: CardOf, llama: Path
+) -> None:
+    part = llama / "model-extra-00002-of-00003.safetensors"
+    part.write_bytes((llama / "model.safetensors").read_bytes())
+    assert card_of(llama).problem == "model-extra-00001-of-00003.safetensors: missing"
+
+
+@pytest.mark.parametrize(
+    ("index", "warning"),
+    [
+        ({"weight_map": {"a": "model-00001-of-00002.safetensors"}}, "files that are not here"),
+        ({"weight_map": {"a": "model.safetensors"}}, "its index names 1 tensors that no file has"),
+        ({"weight_map": 5}, "its index is damaged"),
+        ({}, "its index is damaged"),
+        ("no object", "its index is damaged"),
+    ],
+)
+def test_an_index_that_contradicts_whole_weights_is_a_warning(
+    card_of: CardOf, llama: Path, index: Any, warning: str
+) -> None:
     (llama / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert card_of(llama).problem == "model-b.safetensors: missing"
+    card = card_of(llama)
+    assert card.problem is None
+    assert warning in str(card.warning)
+
+
+def test_an_index_that_agrees_is_none(card_of: CardOf, llama: Path) -> None:
+    names = [tensor.name for tensor in read_tensors(llama / "model.safetensors")]
+    index = {"weight_map": dict.fromkeys(names, "model.safetensors")}
+    (llama / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert (card_of(llama).problem, card_of(llama).warning) == (None, None)
 
 
 def test_weights_under_another_name(card_of: CardOf, llama: Path) -> None:
@@ -268,6 +316,42 @@ def test_any_damage_gives_a_reason(llama: Path, data: st.DataObject) -> None:
         read_tensors(copy)
 
 
+# --- sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "size_bytes", "words"),
+    [
+        ("config.json", 64 << 20, "larger than 1048576 bytes"),
+        ("chat_template.jinja", 600 << 20, "larger than 1048576 bytes"),
+        ("tokenizer_config.json", 64 << 20, "larger than"),
+        ("model.safetensors.index.json", 64 << 20, "larger than"),
+    ],
+)
+def test_a_file_that_is_too_large_is_a_problem_and_is_not_read(
+    card_of: CardOf, llama: Path, name: str, size_bytes: int, words: str
+) -> None:
+    with (llama / name).open("wb") as file:
+        file.truncate(size_bytes)  # a hole: it takes no room
+    card = card_of(llama)
+    assert f"{name}: {words}" in str(card.problem or card.warning)
+
+
+def test_a_header_of_the_formats_own_limit_is_not_read(card_of: CardOf, llama: Path) -> None:
+    with (llama / "model.safetensors").open("wb") as file:
+        file.write((100_000_000).to_bytes(8, "little"))
+        file.truncate(200_000_000)
+    assert "model.safetensors" in str(card_of(llama).problem)
+
+
+def test_only_what_is_used_of_a_config_is_kept(llama: Path) -> None:
+    usual = len(pickle.dumps(read_folder(llama)))
+    config = json.loads((llama / "config.json").read_text())
+    config |= {f"key {number}": [number] * 9 for number in range(9999)}
+    (llama / "config.json").write_text(json.dumps(config))
+    assert len(pickle.dumps(read_folder(llama))) == usual
+
+
 # --- memory
 
 
@@ -287,11 +371,11 @@ def test_estimates_grow_with_what_is_asked(card_of: CardOf, llama: Path) -> None
 @pytest.mark.parametrize(("dtype", "is_wide"), [("BF16", False), ("F32", True)])
 def test_on_a_gpu_numbers_stay_as_they_are(llama: Path, dtype: str, is_wide: bool) -> None:
     folder = read_folder(llama)
-    tensors = tuple(evolve(tensor, dtype=dtype) for tensor in folder.tensors)
-    folder = evolve(folder, tensors=tensors)
+    [count] = folder.elements.values()
+    folder = evolve(folder, elements={dtype: count})
     gpu, cpu = (Footprint.of(folder, OPTIONS, on_cpu=on_cpu).estimate() for on_cpu in (False, True))
     assert gpu.weights_bytes == folder.size_bytes
-    assert cpu.weights_bytes == sum(tensor.elements * 4 for tensor in tensors)
+    assert cpu.weights_bytes == 4 * count
     assert gpu.cache_bytes == (cpu.cache_bytes if is_wide else cpu.cache_bytes // 2)
 
 
@@ -319,10 +403,17 @@ def as_half(header: dict[str, Any]) -> None:
 # --- what deleting a model would delete
 
 
-def test_all_files_of_the_folder_are_the_models_own(card_of: CardOf, llama: Path) -> None:
-    for name in ("README.md", "other.gguf"):  # a GGUF file is a model of its own
-        (llama / name).touch()
-    expected = {file for file in llama.iterdir() if file.suffix != ".gguf"}
+@pytest.mark.parametrize(
+    "neighbour",
+    ["thesis.docx", "README.md", "other.gguf", "notes.json", "model.py", "lora.safetensors"],
+)
+def test_weights_configs_and_tokenizer_are_the_models_own_and_nothing_else(
+    card_of: CardOf, llama: Path, neighbour: str
+) -> None:
+    for name in ("model.safetensors.index.json", "generation_config.json", "merges.txt"):
+        (llama / name).write_text("{}")
+    expected = set(llama.iterdir())
+    (llama / neighbour).touch()
     assert set(card_of(llama).files) == expected
     (llama / "config.json").write_text("{")
     card = card_of(llama)
@@ -342,3 +433,31 @@ def test_the_kernel_side_imports_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- what people are shown
+
+
+def test_a_warning_is_shown_with_the_model(llama: Path, tmp_path_factory) -> None:
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(llama, home / "models" / "m")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (home / "models" / "m" / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def lmx(command: str) -> str:
+        environ = os.environ | {"LMX_HOME": str(home), "HOME": str(home), "COLUMNS": "400"}
+        call = [sys.executable, "-m", "lmx_kernel", command]
+        return subprocess.run(call, env=environ, capture_output=True, text=True, check=False).stdout
+
+    warning = "its index names files that are not here, such as model-00001-of-00002.safetensors"
+    assert f"ok, but {warning}" in lmx("ls")
+    assert f"model m: can be loaded, but {warning}" in lmx("doctor")
+
+
+@pytest.mark.parametrize(
+    ("template", "more"),
+    [("{{ messages }}", {"chat"}), ("{{ enable_thinking }}", {"chat", "thinking"}), ("", set())],
+)
+def test_a_template_says_what_the_model_can_do(card_of: CardOf, llama: Path, template, more):
+    (llama / "chat_template.jinja").write_text(template)
+    assert card_of(llama).capabilities == {"completion", *more}

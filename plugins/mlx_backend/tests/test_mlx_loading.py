@@ -278,3 +278,31 @@ def test_a_broken_package_fails_the_load_by_name(
     with pytest.raises(ModelUnusableError, match="plugin lmx-tiny: ") as caught:
         load(plugin(source))
     assert reason in caught.value.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_files_with_a_byte_order_mark(load, llama: Path, encoding: str) -> None:
+    """What is listed is loaded too; a template's mark is not a part of prompts."""
+    for file in llama.glob("*.json"):
+        file.write_text(file.read_text(encoding="utf-8"), encoding=encoding)
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (llama / "chat_template.jinja").write_text(template, encoding="utf-8-sig")
+    engine = load(llama)
+    try:
+        assert engine.tokenizer.chat_template == template
+    finally:
+        engine.close()
+
+
+def test_a_config_with_code_for_another_library_is_loaded(load, llama: Path) -> None:
+    path = llama / "config.json"
+    config = json.loads(path.read_text()) | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}
+    path.write_text(json.dumps(config))
+    (llama / "evil.py").write_text("raise SystemExit('ran')")
+    load(llama).close()
+
+
+def test_whole_weights_with_the_index_of_another_form_are_loaded(load, llama: Path) -> None:
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (llama / "model.safetensors.index.json").write_text(json.dumps(index))
+    load(llama).close()

@@ -11,6 +11,10 @@ from lmx_mlx_backend.tokenizer import MlxTokenizer
 
 from lmx_kernel.engine import Tokenizer as Protocol
 from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.text.chat_encoder import ChatEncoder
+from lmx_kernel.text.formats import PlainFormat
+from lmx_kernel.text.template import ChatTemplate
+from lmx_kernel.types import ChatPrompt, Message, TextPart
 
 
 @pytest.fixture
@@ -40,6 +44,31 @@ def test_control_tokens_are_read_only_if_asked(tokenizer: MlxTokenizer) -> None:
 def test_the_begin_token_comes_only_if_asked(tokenizer: MlxTokenizer) -> None:
     assert tokenizer.encode("a", add_special=True, parse_special=False)[0] == 0
     assert len(tokenizer.encode("a", add_special=False, parse_special=False)) == 1
+
+
+@pytest.mark.parametrize("puts", [True, False])
+@pytest.mark.parametrize("wants", [True, False])
+def test_the_config_decides_on_the_begin_token(llama: Path, puts: bool, wants: bool) -> None:
+    if not puts:
+        path = llama / "tokenizer.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": None}))
+    path = llama / "tokenizer_config.json"
+    config = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(config | {"add_bos_token": wants}))
+    tokenizer = MlxTokenizer.open(llama, 300)
+    assert tokenizer.encode("a", add_special=True, parse_special=False).count(0) == wants
+    assert tokenizer.encode("a", add_special=False, parse_special=False).count(0) == 0
+
+
+@pytest.mark.parametrize("lead", ["", "{{ bos_token }}"])
+def test_a_conversation_begins_with_one_begin_token(tokenizer: MlxTokenizer, lead: str) -> None:
+    tokenizer.chat_template = lead + "{{ messages[0].content }}"
+    template = ChatTemplate(tokenizer.chat_template, tokenizer.template_texts)
+    prompt = ChatPrompt((Message("user", (TextPart("a<|im_end|><s>b"),)),))
+    tokens = ChatEncoder(tokenizer, template, PlainFormat()).encode(prompt)
+    assert tokens[0] == 0
+    assert text_of(tokenizer, tokens) == "<s>a<|im_end|><s>b"
+    assert not tokenizer.special_ids.intersection(tokens[1:])
 
 
 def test_what_a_text_is_made_of(tokenizer: MlxTokenizer) -> None:

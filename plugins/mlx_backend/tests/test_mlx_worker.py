@@ -17,16 +17,16 @@ import pytest
 from lmx_kernel.errors import LmxError
 from lmx_kernel.events import WorkerCrashed
 from lmx_kernel.testing.harness import RunningKernel, running_kernel
-from lmx_kernel.types import GenerationRequest, Sampling, TextDelta, TokenPrompt
+from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
 
 PLUGINS = ("lmx_mlx_backend.backend", "lmx_model_folders.plugin")
 NO_END = {1: -100.0}
 COUNT = 120
 SAMPLINGS = [
-    Sampling(temperature=0, logit_bias=NO_END),
-    Sampling(temperature=0.9, seed=5, logit_bias=NO_END),
-    Sampling(temperature=0.9, seed=6, presence_penalty=1.5, logit_bias=NO_END),
-    Sampling(temperature=1.2, seed=7, top_k=0, logit_bias=NO_END),
+    SamplingRequest(temperature=0, logit_bias=NO_END),
+    SamplingRequest(temperature=0.9, seed=5, logit_bias=NO_END),
+    SamplingRequest(temperature=0.9, seed=6, presence_penalty=1.5, logit_bias=NO_END),
+    SamplingRequest(temperature=1.2, seed=7, top_k=0, logit_bias=NO_END),
 ]
 
 

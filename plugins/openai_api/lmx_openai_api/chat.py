@@ -5,22 +5,24 @@ from __future__ import annotations
 from falcon.asgi import Request, Response
 
 from lmx_kernel.http.json_body import read_body
-from lmx_kernel.interfaces import Kernel
 from lmx_openai_api.rendering_chat import ChatRendering
 from lmx_openai_api.requests import chat_request
 from lmx_openai_api.respond import Responder
 from lmx_openai_api.schema import ChatBody
-from lmx_openai_api.settings import OpenAISettings
 
 
 class ChatCompletions:
-    """Answers conversations."""
+    """Answers conversations.
 
-    def __init__(self, kernel: Kernel, settings: OpenAISettings) -> None:
-        self._responder = Responder(kernel, settings)
+    :param cls: the class of the bodies.
+    """
+
+    def __init__(self, responder: Responder, cls: type[ChatBody] = ChatBody) -> None:
+        self._responder = responder
+        self._cls = cls
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Answer one conversation."""
-        body = await read_body(req, ChatBody)
+        body = await read_body(req, self._cls)
         rendering = ChatRendering(bool(body.logprobs))
         await self._responder.respond(resp, body, [chat_request(body)], rendering)

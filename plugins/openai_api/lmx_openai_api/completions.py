@@ -7,24 +7,26 @@ from collections.abc import Sequence
 from falcon.asgi import Request, Response
 
 from lmx_kernel.http.json_body import read_body
-from lmx_kernel.interfaces import Kernel
 from lmx_kernel.types import GenerationRequest, TextPrompt
 from lmx_openai_api.rendering_completion import CompletionRendering
 from lmx_openai_api.requests import completion_requests
 from lmx_openai_api.respond import Responder
 from lmx_openai_api.schema import CompletionBody
-from lmx_openai_api.settings import OpenAISettings
 
 
 class Completions:
-    """Continues prompts."""
+    """Continues prompts.
 
-    def __init__(self, kernel: Kernel, settings: OpenAISettings) -> None:
-        self._responder = Responder(kernel, settings)
+    :param cls: the class of the bodies.
+    """
+
+    def __init__(self, responder: Responder, cls: type[CompletionBody] = CompletionBody) -> None:
+        self._responder = responder
+        self._cls = cls
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Continue one prompt, or several."""
-        body = await read_body(req, CompletionBody)
+        body = await read_body(req, self._cls)
         requests = completion_requests(body)
         rendering = CompletionRendering(
             with_logprobs=body.logprobs is not None,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from array import array
 from base64 import b64encode
+from collections.abc import Mapping
 
 import msgspec
 from falcon.asgi import Request, Response
 
-from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.dialect.vectors import shortened
 from lmx_kernel.http.json_body import read_body, send
 from lmx_kernel.interfaces import Kernel
 from lmx_openai_api.objects import EmbeddingObject
@@ -27,7 +27,13 @@ class Embeddings:
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Embed one text, or several."""
-        body = await read_body(req, EmbeddingBody)
+        send(resp, await self.embed(await read_body(req, EmbeddingBody)))
+
+    async def embed(self, body: EmbeddingBody) -> Mapping[str, object]:
+        """Return the vectors that ``body`` asks for, as an :class:`EmbeddingList`.
+
+        :raises LmxError: the model is unknown or makes none, or a text is too long for it.
+        """
         texts = list(inputs("input", body.input, MAX_EMBEDDED))
         found = await self._kernel.embed(body.model, texts)
         data = []
@@ -35,26 +41,15 @@ class Embeddings:
             data.append(msgspec.Raw(msgspec.json.encode(_embedding(index, vector, body))))
             await asyncio.sleep(0)  # so many numbers take long to write
         usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
-        whole = {"object": "list", "data": data, "model": found.model, "usage": usage}
-        send(resp, whole)
+        return {"object": "list", "data": data, "model": found.model, "usage": usage}
 
 
 def _embedding(index: int, vector: array[float], body: EmbeddingBody) -> EmbeddingObject:
     if body.dimensions is not None:
-        vector = _shortened(vector, body.dimensions)
+        vector = shortened(vector, body.dimensions)
     as_text = body.encoding_format == "base64"
     embedding = _base64(vector) if as_text else vector.tolist()
     return {"object": "embedding", "index": index, "embedding": embedding}
-
-
-def _shortened(vector: array[float], dimensions: int) -> array[float]:
-    if dimensions > len(vector):
-        raise InvalidRequestError(
-            f"dimensions: the model's vectors have {len(vector)} numbers", param="dimensions"
-        )
-    first = vector[:dimensions]
-    length = math.hypot(*first) or 1.0
-    return array("f", (number / length for number in first))
 
 
 def _base64(vector: array[float]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from lmx_kernel.dialect.refused import check_supported
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
 from lmx_kernel.types import Message, TextPart, ToolCall
-from lmx_openai_api.checks import check_function, check_supported
 from lmx_openai_api.schema import CallItem, ChatMessage, ContentPart
+from lmx_openai_api.tools import check_function
 
 
 def message(index: int, given: ChatMessage) -> Message:

@@ -9,23 +9,30 @@ from falcon.asgi import Request, Response
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Kernel
+from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import ModelCard
 from lmx_openai_api.objects import ModelObject
+from lmx_openai_api.settings import OpenAISettings
 
 # The dialect demands a date; cards have none, and looking at the disk for one is not worth it.
 _CREATED = int(time.time())
+_IN_MEMORY = ("loading", "ready", "draining")
 
 
 class Models:
     """The models that can be asked."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, settings: OpenAISettings) -> None:
         self._kernel = kernel
+        self._settings = settings
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """List them."""
-        cards = [card for card in self._kernel.models() if card.problem is None]
-        send(resp, {"object": "list", "data": [_model(card) for card in cards]})
+        names = self._kernel.model_settings.names()
+        if self._settings.list_by_jit and not self._kernel.settings(ModelSettings).jit:
+            loaded = {one.id for one in self._kernel.status().models if one.state in _IN_MEMORY}
+            names = [one for one in names if one.card.id in loaded]
+        send(resp, {"object": "list", "data": [_model(one.card, one.name) for one in names]})
 
 
 class Model:
@@ -43,13 +50,14 @@ class Model:
         card = self._kernel.find(name)
         if card.problem is not None:
             raise ModelUnusableError(card.problem, param="model")
-        send(resp, _model(card))
+        listed = {one.name.casefold(): one.name for one in self._kernel.model_settings.names()}
+        send(resp, _model(card, listed.get(name.casefold(), card.id)))
 
 
-def _model(card: ModelCard) -> ModelObject:
+def _model(card: ModelCard, name: str) -> ModelObject:
     publisher, slash, _ = card.id.partition("/")
     return {
-        "id": card.id,
+        "id": name,
         "object": "model",
         "created": _CREATED,
         "owned_by": publisher if slash else "lmx",

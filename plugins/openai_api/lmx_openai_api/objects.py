@@ -263,21 +263,3 @@ class ModelList(TypedDict):
 
     object: Literal["list"]
     data: list[ModelObject]
-
-
-class ErrorDetail(TypedDict):
-    """Why there is no answer.
-
-    :ivar param: the field of the request that is at fault.
-    """
-
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class ErrorBody(TypedDict):
-    """The body of every answer that is an error, and the frame that ends a failed stream."""
-
-    error: ErrorDetail

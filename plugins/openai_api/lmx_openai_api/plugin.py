@@ -5,7 +5,7 @@ from __future__ import annotations
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
 from lmx_openai_api.settings import OpenAISettings
-from lmx_openai_api.surface import OpenAISurface
+from lmx_openai_api.surface import BARE_PREFIXES, BareSurface, OpenAISurface
 
 
 @hookimpl
@@ -16,5 +16,10 @@ def lmx_settings() -> list[SettingsSection]:
 
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
-    """The routes below ``/v1``."""
-    return [OpenAISurface(kernel, kernel.settings(OpenAISettings))]
+    """The routes below ``/v1``, and those without it if the config wants them."""
+    settings = kernel.settings(OpenAISettings)
+    bare = BARE_PREFIXES if settings.bare_paths else ()
+    return [
+        OpenAISurface(kernel, settings),
+        *(BareSurface(kernel, settings, prefix) for prefix in bare),
+    ]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 from attrs import define, field, frozen
 
+from lmx_kernel.dialect.collected import CollectedAnswer
 from lmx_kernel.interfaces import Answer
 from lmx_kernel.types import (
     Event,
@@ -21,7 +22,6 @@ from lmx_kernel.types import (
     ToolCallStarted,
     Usage,
 )
-from lmx_openai_api.collected import CollectedAnswer
 from lmx_openai_api.objects import Head, UsageObject
 
 JsonObject = Mapping[str, Any]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from lmx_kernel.dialect.collected import CollectedAnswer
 from lmx_kernel.types import (
     Logprobs,
     ReasoningDelta,
@@ -14,7 +15,6 @@ from lmx_kernel.types import (
     ToolCallDelta,
     ToolCallStarted,
 )
-from lmx_openai_api.collected import CollectedAnswer
 from lmx_openai_api.objects import (
     AnswerMessage,
     CallDelta,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
+from lmx_kernel.dialect.collected import CollectedAnswer
 from lmx_kernel.types import Logprobs, TokenLogprob
-from lmx_openai_api.collected import CollectedAnswer
 from lmx_openai_api.objects import CompletionChoice, CompletionLogprobs
 from lmx_openai_api.rendering import NonText, finite
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from lmx_kernel.dialect.json_values import check_json
+from lmx_kernel.dialect.refused import check_supported
+from lmx_kernel.dialect.sampling import make_sampling
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
 from lmx_kernel.types import (
     ChatPrompt,
     EmbeddingPrompt,
     GenerationRequest,
-    Sampling,
+    SamplingRequest,
     TextPrompt,
     TokenPrompt,
 )
-from lmx_openai_api.checks import check_json, check_supported
 from lmx_openai_api.messages import message
 from lmx_openai_api.response_format import constraint
 from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody, GenerationBody, Stop
 from lmx_openai_api.tools import tool, tool_choice
 
-LEAST_TOP_P = 1e-6  # 0 keeps the likeliest token only
 MAX_PROMPTS = 32
 MAX_EMBEDDED = 2048
+_FIXED_OPTIONS = {"add_generation_prompt": True, "continue_final_message": False}
 
 
 def chat_request(body: ChatBody) -> GenerationRequest:
@@ -126,8 +128,12 @@ def _check_echo(body: CompletionBody, prompts: list[TextPrompt | TokenPrompt]) -
 
 def _options(body: ChatBody) -> dict[str, Any]:
     """Return the names that the chat template gets beside the messages."""
-    effort, given = body.reasoning_effort, body.chat_template_kwargs or {}
+    effort, given = _effort(body), body.chat_template_kwargs or {}
     check_json("chat_template_kwargs", given)
+    for name, harmless in _FIXED_OPTIONS.items():
+        if given.get(name) not in (None, harmless):
+            where = f"chat_template_kwargs.{name}"
+            raise UnsupportedFieldError(f"{where}: not supported yet", param=where)
     options: dict[str, Any] = {}
     if effort is not None:
         options["enable_thinking"] = effort != "none"
@@ -136,26 +142,41 @@ def _options(body: ChatBody) -> dict[str, Any]:
     return options | given
 
 
+def _effort(body: ChatBody) -> str | None:
+    if body.reasoning is None:
+        return body.reasoning_effort
+    check_supported(body.reasoning, "reasoning.")
+    if body.reasoning.effort is None:
+        return body.reasoning_effort
+    if body.reasoning_effort not in (None, body.reasoning.effort):
+        raise InvalidRequestError(
+            "reasoning.effort: contradicts reasoning_effort", param="reasoning.effort"
+        )
+    return body.reasoning.effort
+
+
 def _reasoning_tokens(body: ChatBody) -> int | None:
-    for budget in (body.reasoning_budget, body.thinking_budget):
+    nested = body.reasoning.max_tokens if body.reasoning else None
+    for budget in (body.reasoning_budget, body.thinking_budget, nested):
         if budget is not None:
             return None if budget == -1 else budget
-    return 0 if body.reasoning_effort == "none" else None
+    return 0 if _effort(body) == "none" else None
 
 
-def _sampling(body: GenerationBody) -> Sampling:
-    given: dict[str, Any] = {
-        "temperature": body.temperature,
-        "top_k": None if body.top_k is None else max(body.top_k, 0),
-        "top_p": None if body.top_p is None else max(body.top_p, LEAST_TOP_P),
-        "min_p": body.min_p,
-        "repetition_penalty": body.repetition_penalty or body.repeat_penalty,
-        "presence_penalty": body.presence_penalty,
-        "frequency_penalty": body.frequency_penalty,
-        "seed": None if body.seed == -1 else body.seed,
-        "logit_bias": body.logit_bias,
-    }
-    return Sampling(**{name: value for name, value in given.items() if value is not None})
+def _sampling(body: GenerationBody) -> SamplingRequest:
+    return make_sampling(
+        {
+            "temperature": body.temperature,
+            "top_k": body.top_k,
+            "top_p": body.top_p,
+            "min_p": body.min_p,
+            "repetition_penalty": body.repetition_penalty or body.repeat_penalty,
+            "presence_penalty": body.presence_penalty,
+            "frequency_penalty": body.frequency_penalty,
+            "seed": None if body.seed == -1 else body.seed,
+            "logit_bias": body.logit_bias,
+        }
+    )
 
 
 def _max_tokens(name: str, value: int | None) -> int | None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from attrs import frozen
 from falcon.asgi import Response
 
+from lmx_kernel.dialect.collected import collect
 from lmx_kernel.http.json_body import send
 from lmx_kernel.http.sse import stream_answer
 from lmx_kernel.interfaces import Kernel
 from lmx_kernel.types import GenerationRequest
-from lmx_openai_api.collected import collect
 from lmx_openai_api.multi_prompt import generate_all
 from lmx_openai_api.rendering import Envelope, Rendering
 from lmx_openai_api.schema import GenerationBody

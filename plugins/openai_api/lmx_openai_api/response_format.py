@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from attrs import evolve
 
+from lmx_kernel.dialect.json_values import schema_constraint
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import Constraint
-from lmx_openai_api.checks import check_json
 from lmx_openai_api.schema import GenerationBody, ResponseFormat
 
 
@@ -40,13 +37,8 @@ def _formatted(given: ResponseFormat | None) -> Constraint | None:
     if given.type == "json_object":
         if given.schema is None:
             return Constraint("json_object")
-        return _fitting("response_format.schema", given.schema)
+        return schema_constraint("response_format.schema", given.schema)
     if given.json_schema is None:
         where = "response_format.json_schema"
         raise InvalidRequestError(f"{where}: this field is required", param=where)
-    return _fitting("response_format.json_schema.schema", given.json_schema.schema)
-
-
-def _fitting(where: str, schema: dict[str, Any]) -> Constraint:
-    check_json(where, schema)
-    return Constraint("json_schema", msgspec.json.encode(schema).decode())
+    return schema_constraint("response_format.json_schema.schema", given.json_schema.schema)

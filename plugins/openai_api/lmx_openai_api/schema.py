@@ -1,59 +1,45 @@
 """What clients may send: one definition that parses, validates and documents a request.
 
-A field that is not listed is ignored. A field marked :func:`refused` is known to mean something
-LMX does not do: it may only carry a value that asks for nothing.
+A field that is not listed is ignored. A field marked :func:`~lmx_kernel.dialect.refused.refused`
+is known to mean something LMX does not do: it may only carry a value that asks for nothing.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Annotated, Literal
 
-import msgspec
 from attrs import frozen
 from msgspec import Meta, Raw
 
-INT32_MAX = 2**31 - 1
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-UINT64_MAX = 2**64 - 1
+from lmx_kernel.dialect.fields import (
+    INT32_MAX,
+    Bias,
+    Effort,
+    FunctionName,
+    JsonObject,
+    MinP,
+    ModelName,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    StopText,
+    StopTexts,
+    Temperature,
+    TokenId,
+    TopK,
+    TopLogprobs,
+    TopP,
+)
+from lmx_kernel.dialect.refused import ABSENT, misplaced, refused
 
-
-def refused(*harmless: Any) -> Meta:
-    """Mark a field that is refused, unless it is absent, null or one of ``harmless``."""
-    return Meta(
-        description="Not served: takes only what asks for nothing.",
-        extra_json_schema={"enum": [None, *harmless]},
-    )
-
-
-def refused_fields(cls: type[Any]) -> dict[str, frozenset[bytes]]:
-    """Return the fields of ``cls`` that are refused, and the compact JSON that each may have."""
-    fields = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        if get_origin(hint) is Annotated and hint.__origin__ is Raw:
-            harmless = hint.__metadata__[0].extra_json_schema["enum"]
-            fields[name] = frozenset(map(msgspec.json.encode, harmless))
-    return fields
-
-
-ABSENT: Any = None  # a Raw has no null
-ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 # These are checked later, to say which one it is.
 PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text", "refusal"]})]
 FunctionType = Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
-FunctionName = Annotated[str, Meta(max_length=128, pattern=r"^[\w.:/@-]+$")]
-JsonObject = dict[str, Any]
 Strictness = bool | Literal["true", "false"]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 TokenBudget = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-StopText = Annotated[str, Meta(max_length=256)]
-Stop = StopText | Annotated[list[StopText], Meta(max_length=16)]
-TokenId = Annotated[int, Meta(ge=0, le=INT32_MAX)]
+Stop = StopText | StopTexts
 MaxTokens = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
-RepetitionPenalty = Annotated[float, Meta(gt=0, le=10)]
-Bias = Annotated[float, Meta(ge=-100, le=100)]
-TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 PromptItem = str | TokenId | Annotated[list[TokenId], Meta(min_length=1)]
 
 
@@ -191,11 +177,11 @@ class GenerationBody:
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     max_tokens: MaxTokens | None = None
     stop: Stop | None = None
-    seed: Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=INT32_MAX)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    seed: Seed | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
     repeat_penalty: RepetitionPenalty | None = None
     repetition_penalty: RepetitionPenalty | None = None
     presence_penalty: Penalty | None = None
@@ -209,6 +195,30 @@ class GenerationBody:
     structured_outputs: Annotated[Raw, refused()] = ABSENT
     json_schema: Annotated[Raw, refused()] = ABSENT
     grammar: Annotated[Raw, refused("")] = ABSENT
+    min_tokens: Annotated[Raw, refused(0)] = ABSENT
+    ignore_eos: Annotated[Raw, refused(False)] = ABSENT
+    stop_token_ids: Annotated[Raw, refused([])] = ABSENT
+    allowed_token_ids: Annotated[Raw, refused([])] = ABSENT
+    bad_words: Annotated[Raw, refused([])] = ABSENT
+    use_beam_search: Annotated[Raw, refused(False)] = ABSENT
+    prompt_logprobs: Annotated[Raw, refused()] = ABSENT
+    truncate_prompt_tokens: Annotated[Raw, refused()] = ABSENT
+    include_stop_str_in_output: Annotated[Raw, refused(False)] = ABSENT
+
+
+@frozen(kw_only=True)
+class ReasoningOptions:
+    """How an answer is reasoned about.
+
+    :ivar effort: as ``reasoning_effort``.
+    :ivar max_tokens: as ``reasoning_budget``.
+    """
+
+    effort: Effort | None = None
+    max_tokens: TokenBudget | None = None
+    enabled: Annotated[Raw, refused(True)] = ABSENT
+    exclude: Annotated[Raw, refused(False)] = ABSENT
+    summary: Annotated[Raw, refused()] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -219,6 +229,7 @@ class ChatBody(GenerationBody):
     :ivar reasoning_effort: what the chat template makes of it; ``none`` for no reasoning at all.
     :ivar reasoning_budget: so many tokens of reasoning at most; -1 for no limit.
     :ivar thinking_budget: another name of ``reasoning_budget``.
+    :ivar reasoning: the same in one object, which may not contradict them.
     :ivar chat_template_kwargs: more names for the chat template, such as ``enable_thinking``.
     """
 
@@ -232,13 +243,20 @@ class ChatBody(GenerationBody):
     reasoning_effort: Effort | None = None
     reasoning_budget: TokenBudget | None = None
     thinking_budget: TokenBudget | None = None
+    reasoning: ReasoningOptions | None = None
     chat_template_kwargs: JsonObject | None = None
+    continue_final_message: Annotated[Raw, refused(False)] = ABSENT
+    add_generation_prompt: Annotated[Raw, refused(True)] = ABSENT
+    chat_template: Annotated[Raw, refused("")] = ABSENT
+    documents: Annotated[Raw, refused([])] = ABSENT
+    echo: Annotated[Raw, refused(False)] = ABSENT
     functions: Annotated[Raw, refused([])] = ABSENT
     function_call: Annotated[Raw, refused("none", "auto")] = ABSENT
     modalities: Annotated[Raw, refused([], ["text"])] = ABSENT
     audio: Annotated[Raw, refused()] = ABSENT
     prediction: Annotated[Raw, refused()] = ABSENT
     web_search_options: Annotated[Raw, refused()] = ABSENT
+    system: Annotated[Raw, misplaced("/v1/messages")] = ABSENT
 
 
 @frozen(kw_only=True)

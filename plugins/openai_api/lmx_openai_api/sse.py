@@ -9,10 +9,10 @@ from __future__ import annotations
 import msgspec
 from attrs import define, field
 
+from lmx_kernel.dialect.error_object import error_body
 from lmx_kernel.errors import LmxError
 from lmx_kernel.http.sse import COMMENT, FrameWriter, encode_event
 from lmx_kernel.types import Event, Usage
-from lmx_openai_api.errors import error_body
 from lmx_openai_api.rendering import Chunker, Envelope, JsonObject, usage_object
 
 DONE = encode_event(b"[DONE]")

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from attrs import evolve
 
+from lmx_kernel.dialect.error_object import error_body
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Kernel, Operation
 from lmx_openai_api.chat import ChatCompletions
 from lmx_openai_api.completions import Completions
 from lmx_openai_api.count import CountTokens, Parsing
 from lmx_openai_api.embeddings import Embeddings
-from lmx_openai_api.errors import error_body
 from lmx_openai_api.models import Model, Models
 from lmx_openai_api.objects import (
     ChatChunk,
@@ -28,6 +29,7 @@ from lmx_openai_api.objects import (
     TokenCount,
 )
 from lmx_openai_api.requests import chat_request, completion_requests, embedding_request
+from lmx_openai_api.respond import Responder
 from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody
 from lmx_openai_api.settings import OpenAISettings
 
@@ -94,12 +96,13 @@ class OpenAISurface:
 
     def routes(self) -> Iterable[tuple[str, object]]:
         """Return pairs of a falcon URI template and a resource."""
+        responder = Responder(self._kernel, self._settings)
         return [
-            ("/v1/chat/completions", ChatCompletions(self._kernel, self._settings)),
-            ("/v1/completions", Completions(self._kernel, self._settings)),
+            ("/v1/chat/completions", ChatCompletions(responder)),
+            ("/v1/completions", Completions(responder)),
             ("/v1/embeddings", Embeddings(self._kernel)),
             *((f"{path}/count_tokens", CountTokens(self._kernel, *how)) for path, how in _COUNTED),
-            ("/v1/models", Models(self._kernel)),
+            ("/v1/models", Models(self._kernel, self._settings)),
             ("/v1/models/{name:path}", Model(self._kernel)),
         ]
 
@@ -116,6 +119,31 @@ class OpenAISurface:
         messages = [{"role": "user", "content": "Hello!"}]
         body = msgspec.json.encode({"model": model, "messages": messages}).decode()
         return f"curl {url}/v1/chat/completions -d {shlex.quote(body)}"
+
+
+class BareSurface(OpenAISurface):
+    """The paths of the dialect that begin with ``prefix`` when ``/v1`` is left out."""
+
+    def __init__(self, kernel: Kernel, settings: OpenAISettings, prefix: str) -> None:
+        super().__init__(kernel, settings)
+        self.name = f"openai{prefix.replace('/', '_')}"
+        self.prefix = prefix
+
+    def routes(self) -> Iterable[tuple[str, object]]:
+        """Return pairs of a falcon URI template and a resource."""
+        bare = ((path.removeprefix("/v1"), resource) for path, resource in super().routes())
+        return [(path, resource) for path, resource in bare if self._is_own(path)]
+
+    def operations(self) -> Iterable[Operation]:
+        """Return what each route takes and gives."""
+        bare = (evolve(one, path=one.path.removeprefix("/v1")) for one in super().operations())
+        return [one for one in bare if self._is_own(one.path)]
+
+    def _is_own(self, path: str) -> bool:
+        return f"{path}/".startswith(f"{self.prefix}/")
+
+
+BARE_PREFIXES = ("/chat", "/completions", "/embeddings", "/models")
 
 
 def _counting(path: str, body: type[Any]) -> Operation:

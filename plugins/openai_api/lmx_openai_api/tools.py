@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.dialect.json_values import check_json
+from lmx_kernel.dialect.tools import check_offered, required
+from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
 from lmx_kernel.types import Tool, ToolChoice
-from lmx_openai_api.checks import check_function, check_json
 from lmx_openai_api.schema import NamedTool, ToolItem
 
 
@@ -37,16 +38,23 @@ def tool_choice(given: str | NamedTool | None, tools: Sequence[Tool]) -> ToolCho
     """
     if isinstance(given, NamedTool):
         return ToolChoice(mode="required", names=(_named(given, tools),))
-    if given == "required" and not tools:
-        raise InvalidRequestError("tool_choice: there are no tools", param="tool_choice")
-    return ToolChoice(mode=given or "auto")
+    return required(tools) if given == "required" else ToolChoice(mode=given or "auto")
+
+
+def check_function(where: str, kind: str) -> None:
+    """Refuse whatever is no function.
+
+    :raises UnsupportedFieldError: naming the field.
+    """
+    if kind != "function":
+        where = f"{where}.type"
+        raise UnsupportedFieldError(f"{where}: only functions are supported", param=where)
 
 
 def _named(given: NamedTool, tools: Sequence[Tool]) -> str:
     check_function("tool_choice", given.type)
-    name = given.function.name if given.function else ""
-    if name not in [tool.name for tool in tools]:
-        where = "tool_choice.function.name" if name else "tool_choice.function"
-        problem = f"there is no tool {name!r}" if name else "this field is required"
-        raise InvalidRequestError(f"{where}: {problem}", param=where)
-    return name
+    if given.function is None:
+        where = "tool_choice.function"
+        raise InvalidRequestError(f"{where}: this field is required", param=where)
+    check_offered(tools, [given.function.name], path="tool_choice.function.name")
+    return given.function.name

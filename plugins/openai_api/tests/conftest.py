@@ -4,144 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
-from array import array
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
 import uvloop
-from attrs import define, field
+from attrs import define
 from lmx_openai_api.settings import OpenAISettings
 from lmx_openai_api.surface import OpenAISurface
 
-from lmx_kernel.errors import LmxError, ModelNotFoundError
 from lmx_kernel.http.app import build_app
-from lmx_kernel.http.error_rendering import ErrorRenderer
-from lmx_kernel.http.health import Health
-from lmx_kernel.http.server import HttpServer
-from lmx_kernel.http.settings import ServerSettings
-from lmx_kernel.http.shell import Shell
-from lmx_kernel.http.surface_table import SurfaceTable
-from lmx_kernel.runtime.answer import LiveAnswer
-from lmx_kernel.types import (
-    EmbeddingInput,
-    Embeddings,
-    Finished,
-    GenerationRequest,
-    Logprobs,
-    ModelCard,
-    PromptProgress,
-    TextDelta,
-    TokenLogprob,
+from lmx_kernel.testing.stub_kernel import (
+    MODEL,
+    StubKernel,
+    hello,
+    make_health,
+    make_logprob,
+    serving,
 )
-
-MODEL = "acme/Tiny-1B"
-Play = Callable[[LiveAnswer], None]
+from lmx_kernel.types import Logprobs
 
 
 def pytest_asyncio_loop_factories(config: object, item: object) -> dict[str, Any]:
     return {"uvloop": uvloop.new_event_loop}  # as the daemon
-
-
-def card(name: str, problem: str | None = None) -> ModelCard:
-    return ModelCard(
-        id=name,
-        backend="stub",
-        path=Path(name),
-        format="stub",
-        architecture="stub",
-        size_bytes=1,
-        context_length=100,
-        problem=problem,
-    )
-
-
-def make_logprob(text: bytes, *others: bytes) -> Logprobs:
-    top = (TokenLogprob(i, other, -2.0 - i) for i, other in enumerate((text, *others)))
-    return Logprobs(TokenLogprob(7, text, -0.5), tuple(top))
-
-
-def hello(answer: LiveAnswer) -> None:
-    """Answer all candidates with "Hello" in two pieces, the second after a token of no text."""
-    answer.admit(7)
-    answer.start()
-    for index in range(answer.request.candidates):
-        answer.receive(PromptProgress(index, 7, 7, 4))
-        answer.receive(TextDelta(index, "Hel", (1,), (make_logprob(b"Hel", b"No"),)))
-        answer.receive(TextDelta(index, "", (2,), (make_logprob(b"l", b"x"),)))
-        answer.receive(TextDelta(index, "lo", (3,), (make_logprob(b"o", b"y"),)))
-        answer.receive(Finished(index, "stop"))
-    answer.end("ok")
-
-
-@define
-class StubKernel:
-    """Answers as ``play`` does it.
-
-    :ivar refusal: raised instead.
-    :ivar asked: set when a request came.
-    :ivar closed: set when a running answer was closed.
-    :ivar embedded: the inputs that were last embedded.
-    :ivar counted: the requests of which the tokens were counted.
-    """
-
-    play: Play = hello
-    refusal: LmxError | None = None
-    answers: list[LiveAnswer] = field(factory=list)
-    embedded: list[EmbeddingInput] = field(factory=list)
-    counted: list[GenerationRequest] = field(factory=list)
-    asked: asyncio.Event = field(factory=asyncio.Event)
-    closed: asyncio.Event = field(factory=asyncio.Event)
-    cards: list[ModelCard] = field(
-        factory=lambda: [card(MODEL), card("broken", "its file is cut off")]
-    )
-
-    @property
-    def request(self) -> GenerationRequest:
-        return self.answers[0].request
-
-    def models(self) -> list[ModelCard]:
-        return self.cards
-
-    def find(self, name: str) -> ModelCard:
-        for known in self.cards:
-            if known.id.lower() == name.lower():
-                return known
-        raise ModelNotFoundError(f"no {name}; there are: {MODEL}", param="model")
-
-    async def generate(self, request: GenerationRequest) -> LiveAnswer:
-        if self.refusal:
-            raise self.refusal
-        answer = LiveAnswer(request, self.find(request.model).id, on_close=self._close)
-        self.answers.append(answer)
-        self.play(answer)
-        self.asked.set()
-        return answer
-
-    async def embed(self, model: str, inputs: Sequence[EmbeddingInput]) -> Embeddings:
-        """Return a vector of length 1 for each input: 3/5, 4/5 and then nothing."""
-        if self.refusal:
-            raise self.refusal
-        self.embedded = list(inputs)
-        vectors = tuple(array("f", [0.6, 0.8, 0.0, 0.0]) for _ in inputs)
-        return Embeddings(
-            model=self.find(model).id, vectors=vectors, prompt_tokens=3 * len(vectors)
-        )
-
-    async def count_tokens(self, request: GenerationRequest) -> int:
-        """Count seven tokens, and keep what was asked."""
-        if self.refusal:
-            raise self.refusal
-        self.counted.append(request)
-        return 7
-
-    def _close(self, answer: LiveAnswer) -> None:
-        answer.end("cancelled")
-        self.closed.set()
 
 
 @define
@@ -182,10 +70,6 @@ def chat_body(**fields: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], **fields}
 
 
-def make_health() -> Health:
-    return Health(name="x", version="0", docs="", is_ready=lambda: True, status=dict)
-
-
 def split_frames(text: str) -> list[str]:
     """Return the data of all frames; whatever else there is must be a comment."""
     assert text.endswith("\n\n")
@@ -208,18 +92,12 @@ def surface() -> OpenAISurface:
 
 @pytest.fixture
 async def api(surface: OpenAISurface) -> AsyncIterator[Api]:
-    settings = ServerSettings(port=0)
-    app = build_app([surface], make_health())
-    shell = Shell(app, settings, ErrorRenderer(SurfaceTable([surface])), lambda request: "")
-    server = HttpServer(settings, shell)
-    await server.start()
-    url = f"http://127.0.0.1:{server.port}"
-    sdk = openai.AsyncOpenAI(
-        base_url=f"{url}/v1", api_key="any", max_retries=0, _strict_response_validation=True
-    )
-    async with httpx2.AsyncClient(base_url=url, timeout=10) as http, sdk:
-        yield Api(surface._kernel, surface, http, sdk)  # type: ignore[arg-type]
-    await server.stop()
+    async with serving(surface) as url:
+        sdk = openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key="any", max_retries=0, _strict_response_validation=True
+        )
+        async with httpx2.AsyncClient(base_url=url, timeout=10) as http, sdk:
+            yield Api(surface._kernel, surface, http, sdk)  # type: ignore[arg-type]
 
 
 @pytest.fixture

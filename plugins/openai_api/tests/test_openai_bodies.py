@@ -134,6 +134,10 @@ CHAT_PROBLEMS = [
     ({"thinking_budget": "x"}, "thinking_budget"),
     ({"chat_template_kwargs": {"x": [-(2**63) - 1]}}, "chat_template_kwargs"),
     ({"chat_template_kwargs": []}, "chat_template_kwargs"),
+    ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+    ({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}, "reasoning.effort"),
+    ({"reasoning": {"max_tokens": -2}}, "reasoning.max_tokens"),
+    ({"reasoning": "low"}, "reasoning"),
     ({"chat_template_kwargs": deep(128)}, "chat_template_kwargs"),
     (message(tool_calls=[call()]), "messages[0].tool_calls"),
     (message(role="assistant", tool_calls=[{}]), "messages[0].tool_calls[0].id"),
@@ -168,6 +172,36 @@ CHAT_UNSUPPORTED = [
     (message(content=[TEXT, IMAGE]), "messages[0].content[1]"),
     (message(content=[{"type": "input_audio"}]), "messages[0].content[0]"),
 ]
+FIXED = [
+    ({"min_tokens": 5}, "min_tokens"),
+    ({"ignore_eos": True}, "ignore_eos"),
+    ({"stop_token_ids": [2]}, "stop_token_ids"),
+    ({"allowed_token_ids": [2]}, "allowed_token_ids"),
+    ({"bad_words": ["x"]}, "bad_words"),
+    ({"use_beam_search": True}, "use_beam_search"),
+    ({"prompt_logprobs": 1}, "prompt_logprobs"),
+    ({"truncate_prompt_tokens": 9}, "truncate_prompt_tokens"),
+    ({"include_stop_str_in_output": True}, "include_stop_str_in_output"),
+]
+CHAT_UNSUPPORTED += [
+    *FIXED,
+    ({"continue_final_message": True}, "continue_final_message"),
+    ({"add_generation_prompt": False}, "add_generation_prompt"),
+    (
+        {"chat_template_kwargs": {"add_generation_prompt": False}},
+        "chat_template_kwargs.add_generation_prompt",
+    ),
+    (
+        {"chat_template_kwargs": {"continue_final_message": True}},
+        "chat_template_kwargs.continue_final_message",
+    ),
+    ({"chat_template": "{{ x }}"}, "chat_template"),
+    ({"documents": [{"text": "x"}]}, "documents"),
+    ({"echo": True}, "echo"),
+    ({"reasoning": {"exclude": True}}, "reasoning.exclude"),
+    ({"reasoning": {"enabled": False}}, "reasoning.enabled"),
+    ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
+]
 COMPLETION_PROBLEMS = [
     ({"prompt": None}, "prompt"),
     ({"prompt": {}}, "prompt"),
@@ -186,6 +220,7 @@ COMPLETION_PROBLEMS = [
     ({"best_of": 0}, "best_of"),
 ]
 COMPLETION_UNSUPPORTED = [
+    *FIXED,
     ({"suffix": "x"}, "suffix"),
     ({"best_of": 2}, "best_of"),
     ({"echo": True, "prompt": [1]}, "echo"),
@@ -223,6 +258,28 @@ def test_an_unsupported_completion_field_is_named(fields, param):
     with pytest.raises(UnsupportedFieldError) as caught:
         completion_requests(parse(json.dumps(COMPLETION | fields).encode(), CompletionBody))
     assert caught.value.param == param
+
+
+def test_fields_that_ask_for_what_happens_anyway_are_accepted():
+    fields = {"min_tokens": 0, "ignore_eos": False, "add_generation_prompt": True}
+    fields |= {"continue_final_message": False, "stop_token_ids": [], "documents": None}
+    fields |= {"chat_template_kwargs": {"add_generation_prompt": True, "x": 1}}
+    chat_request(parse(json.dumps(CHAT | fields).encode(), ChatBody))
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "options", "budget"),
+    [
+        ({"effort": "low"}, {"enable_thinking": True, "reasoning_effort": "low"}, None),
+        ({"effort": "none"}, {"enable_thinking": False}, 0),
+        ({"max_tokens": 7}, {}, 7),
+        ({}, {}, None),
+    ],
+)
+def test_reasoning_may_be_asked_for_in_one_object(reasoning, options, budget):
+    body = parse(json.dumps(CHAT | {"reasoning": reasoning}).encode(), ChatBody)
+    made = chat_request(body)
+    assert (made.prompt.options, made.reasoning_tokens) == (options, budget)
 
 
 @pytest.mark.parametrize("name", ["model", "messages"])

@@ -12,7 +12,7 @@ from lmx_kernel.types import (
     Finished,
     Logprobs,
     Message,
-    Sampling,
+    SamplingRequest,
     TextDelta,
     TextPart,
     TokenLogprob,
@@ -107,7 +107,7 @@ async def test_every_parameter_arrives(api):
     )
     assert answer.status_code == 200
     request = api.kernel.request
-    assert request.sampling == Sampling(
+    assert request.sampling == SamplingRequest(
         temperature=0.5,
         top_p=0.9,
         top_k=7,
@@ -135,7 +135,7 @@ async def test_absent_and_null_are_the_same(api):
     await api.chat()
     assert (await api.chat(**dict.fromkeys(names.split()))).status_code == 200
     assert api.kernel.answers[0].request == api.kernel.answers[1].request
-    assert api.kernel.request.sampling == Sampling()
+    assert api.kernel.request.sampling == SamplingRequest()
     assert api.kernel.request.max_tokens is None
 
 
@@ -148,12 +148,12 @@ async def test_absent_and_null_are_the_same(api):
         ({"stop": "x"}, {"stop": ("x",)}),
         ({"stop": ["", "x"]}, {"stop": ("x",)}),
         ({"stop": []}, {"stop": ()}),
-        ({"seed": -1}, {"sampling": Sampling(seed=None)}),
-        ({"seed": 0}, {"sampling": Sampling(seed=0)}),
-        ({"temperature": 0}, {"sampling": Sampling(temperature=0)}),
-        ({"top_k": -1}, {"sampling": Sampling(top_k=0)}),
-        ({"top_k": 0}, {"sampling": Sampling(top_k=0)}),
-        ({"repeat_penalty": 1.2}, {"sampling": Sampling(repetition_penalty=1.2)}),
+        ({"seed": -1}, {"sampling": SamplingRequest(seed=None)}),
+        ({"seed": 0}, {"sampling": SamplingRequest(seed=0)}),
+        ({"temperature": 0}, {"sampling": SamplingRequest(temperature=0)}),
+        ({"top_k": -1}, {"sampling": SamplingRequest(top_k=0)}),
+        ({"top_k": 0}, {"sampling": SamplingRequest(top_k=0)}),
+        ({"repeat_penalty": 1.2}, {"sampling": SamplingRequest(repetition_penalty=1.2)}),
         ({"top_logprobs": 0}, {"logprobs": None}),
     ],
 )

@@ -4,9 +4,9 @@ import json
 
 import openai
 import pytest
-from lmx_openai_api.collected import CollectedAnswer
 from lmx_openai_api.rendering_completion import CompletionRendering
 
+from lmx_kernel.dialect.collected import CollectedAnswer
 from lmx_kernel.errors import ContextOverflowError, EngineFailedError, QueueFullError
 from lmx_kernel.types import Finished, TextDelta, TextPrompt, TokenPrompt, Usage
 
@@ -118,7 +118,7 @@ async def test_offsets_go_on_through_a_stream(api, chunks):
 def test_offsets_count_characters_not_bytes(logprob):
     rendering = CompletionRendering(with_logprobs=True)
     pieces = [logprob(piece) for piece in (b"\xe2\x82", b"\xac", b"x")]
-    logprobs = rendering.whole(0, CollectedAnswer("stop", pieces))["logprobs"]
+    logprobs = rendering.whole(0, CollectedAnswer("stop", logprobs=pieces))["logprobs"]
     assert logprobs["text_offset"] == [0, 0, 1]
     assert logprobs["tokens"] == ["bytes:\\xe2\\x82", "bytes:\\xac", "x"]
 

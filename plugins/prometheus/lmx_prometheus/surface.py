@@ -20,7 +20,7 @@ class MetricsSurface:
 
     name = "prometheus"
     prefix = PATH
-    scope = ""
+    scope = "admin"  # names of models, processes and memory are not for everyone
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -50,5 +50,3 @@ class _Page:
     async def on_get(self, _req: Request, resp: Response) -> None:
         resp.content_type = CONTENT_TYPE_PLAIN_0_0_4
         resp.data = generate_latest(self._registry)
-
-    on_head = on_get

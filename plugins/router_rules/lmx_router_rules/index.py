@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from lmx_kernel.models.names import Names
 from lmx_kernel.types import ModelCard
 from lmx_router_rules.conditions import is_glob, matcher
 
 
 class Index:
-    """Finds models by id, by the last part of an id if only one has it, by a glob, or by an
-    alias.
-    """
+    """Finds models by name as the catalogue does, by a glob, or by an alias of the config."""
 
     def __init__(
         self, models: tuple[ModelCard, ...], aliases: Mapping[str, tuple[str, ...]]
     ) -> None:
         self._models = models
         self._aliases = {name.casefold(): names for name, names in aliases.items()}
-        self._by_name: dict[str, list[ModelCard]] = defaultdict(list)
-        for card in models:
-            parts = card.id.casefold().split("/")
-            for begin in range(1, len(parts)):
-                self._by_name["/".join(parts[begin:])].append(card)
-        self._by_name.update({card.id.casefold(): [card] for card in models})
+        self._names = Names(models)
 
     def find(self, name: str) -> ModelCard | None:
         """Return the model of this name; None if there is none, or several."""
-        found = self._by_name.get(name.casefold(), ())
-        return found[0] if len(found) == 1 else None
+        return self._names.find(name)
 
     def expand(self, names: Sequence[str]) -> dict[str, ModelCard | None]:
         """Return the models that a chain names, in its order, with None for those that are not

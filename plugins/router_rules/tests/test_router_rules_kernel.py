@@ -15,6 +15,7 @@ from lmx_kernel.errors import (
     QueueFullError,
     UnavailableError,
 )
+from lmx_kernel.runtime.breaker import MAX_IN_A_ROW
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import (
     ask,
@@ -136,7 +137,7 @@ async def test_a_model_that_could_not_be_loaded_is_passed_over_from_then_on(tmp_
 async def test_a_model_that_cools_down_is_passed_over(tmp_path):
     scripts = {"first": FakeModel(crash_at=1, times=9), "second": QUICK}
     async with running_kernel(tmp_path, scripts, CHAIN, PLUGINS) as stage:
-        for _ in range(2):
+        for _ in range(-(-MAX_IN_A_ROW // 2)):  # each costs two crashes
             with pytest.raises(EngineCrashedError):
                 await answer(stage, model="first")
         assert (await answer(stage)).model == "second"

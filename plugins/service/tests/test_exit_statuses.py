@@ -229,7 +229,7 @@ async def test_what_is_not_there_yet_is_tried_for_ever(serve, supervisor, reques
     config, env, reason = NOT_YET[case]
     daemon = serve()
     (daemon.folder / "lmxtest_slow.py").write_text("import time\ntime.sleep(1000)\n")
-    await daemon.start(config, LMX_SERVER_API_KEY="k" * 32, **env)
+    await daemon.start(config, LMX_SERVER_API_KEY="Q7h-x2Lp" * 4, **env)
     ended = await daemon.end()
     assert ended == 75, daemon.said
     assert reason in daemon.said.decode()
@@ -257,7 +257,7 @@ NEVER = {
 @pytest.mark.parametrize("case", NEVER)
 async def test_a_wrong_config_stays_down(serve, supervisor, request, case):
     daemon = serve()
-    key = {} if case == "no key" else {"LMX_SERVER_API_KEY": "k" * 32}
+    key = {} if case == "no key" else {"LMX_SERVER_API_KEY": "Q7h-x2Lp" * 4}
     await daemon.start(NEVER[case], **key)
     ended = await daemon.end()
     assert ended == (0 if supervisor.flags else 78), daemon.said

@@ -158,6 +158,7 @@ def test_a_unit_restarts_failures_but_no_wrong_config():
     assert 4 * int(lines["RestartSec"]) < 300  # or the fourth start would not be the safe one
 
 
+@pytest.mark.linux("systemd")
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
 @pytest.mark.parametrize("name", ["plain", ODD])
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path, name):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from json import dumps
 from typing import Any
+
+from rich.table import Table
 
 from lmx_admin_api.commands.loading import follow_load
 from lmx_kernel.cli.client import Client
@@ -66,9 +69,31 @@ def unload(model: str, *, json: AsJson = False, config: ConfigPath = None) -> No
 
 
 def rm(model: str, *, json: AsJson = False, config: ConfigPath = None) -> None:
-    """Delete a model from disk; never while it is loaded."""
+    """Delete a model from disk, and no file beside it; never while it is loaded."""
     state = Client.find(config).delete(f"/admin/models/{model}")
     _tell(state, as_json=json)
+    if state["left"] and not json:
+        console.print(f"Left where it was: {', '.join(state['left'])}.")
+
+
+def show(model: str, *, json: AsJson = False, config: ConfigPath = None) -> None:
+    """Show the settings in force for a model, and who has set each.
+
+    Parameters
+    ----------
+    model
+        A model, or one of its profiles as NAME:PROFILE.
+    """
+    view = Client.find(config).get(f"/admin/models/{model}/settings")
+    if json:
+        print_json(view)
+        return
+    table = Table("setting", "value", "set by", box=None)
+    for key, one in view["settings"].items():
+        value = one["value"]
+        table.add_row(key, "-" if value is None else dumps(value), one["source"])
+    console.print(f"{view['model']}:")
+    console.print(table)
 
 
 def estimate(
@@ -117,7 +142,7 @@ def _print_estimate(found: Mapping[str, Any]) -> None:
     console.print("It fits." if found["fits"] else f"It does not fit: {found['problem']}.")
 
 
-def _tell(state: dict[str, str], *, as_json: bool) -> None:
+def _tell(state: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(state)
     else:

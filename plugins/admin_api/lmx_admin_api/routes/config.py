@@ -8,9 +8,9 @@ from typing import Any
 from attrs import frozen
 from falcon.asgi import Request, Response
 
-from lmx_admin_api.audit import audited
 from lmx_admin_api.parsing import read_body
 from lmx_admin_api.schema import ConfigView
+from lmx_kernel.dialect.audit import audited
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Kernel
 

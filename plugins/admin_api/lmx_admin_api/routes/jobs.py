@@ -8,9 +8,9 @@ import attrs
 from attrs import frozen
 from falcon.asgi import Request, Response
 
-from lmx_admin_api.audit import audited
 from lmx_admin_api.parsing import convert, read_body, read_query
 from lmx_admin_api.schema import JobList, JobsQuery, LimitQuery, StartBody
+from lmx_kernel.dialect.audit import audited
 from lmx_kernel.errors import NotFoundError
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Job, Kernel

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from attrs import frozen
+from falcon import HTTPMethodNotAllowed
 from falcon.asgi import Request, Response
 
-from lmx_admin_api.audit import audited
 from lmx_admin_api.parsing import read_body, read_query
 from lmx_admin_api.schema import (
+    DeletedState,
     Estimate,
     EstimateBody,
     LoadBody,
@@ -21,6 +23,7 @@ from lmx_admin_api.schema import (
     ModelsQuery,
     ModelState,
 )
+from lmx_kernel.dialect.audit import audited
 from lmx_kernel.errors import InsufficientMemoryError, LmxError
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Kernel, ModelStatus
@@ -53,8 +56,41 @@ class Model:
     async def on_delete(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
         """Delete it from disk."""
         with audited(req, "delete", id):
-            card = await self.kernel.delete(id)
-        send(resp, ModelState(model=card.id, state="deleted"))
+            deleted = await self.kernel.delete(id)
+        send(resp, DeletedState(model=deleted.card.id, left=deleted.left))
+
+
+@frozen
+class ModelOrSettings:
+    """One model, or at its path with ``/settings`` its settings: an id has slashes, so no template
+    of a path can tell the two apart.
+    """
+
+    kernel: Kernel
+
+    async def on_get(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Show the model, or its settings with who has set each."""
+        if (model := _settings_of(id)) is None:
+            await Model(self.kernel).on_get(req, resp, id)
+        else:
+            send(resp, self.kernel.model_settings.show(model))
+
+    async def on_patch(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Change settings; all or none."""
+        model = _settings_of(id)
+        if model is None:
+            raise HTTPMethodNotAllowed(["GET", "DELETE"])
+        wanted: dict[str, Any] = await read_body(req, dict[str, Any])
+        with audited(req, "set", f"{model} {' '.join(wanted)}".rstrip()):
+            send(resp, await self.kernel.model_settings.change(model, wanted))
+
+    async def on_delete(self, req: Request, resp: Response, id: str) -> None:  # noqa: A002
+        """Delete the model from disk, or take back its settings."""
+        if (model := _settings_of(id)) is None:
+            await Model(self.kernel).on_delete(req, resp, id)
+            return
+        with audited(req, "reset", model):
+            send(resp, await self.kernel.model_settings.reset(model))
 
 
 @frozen
@@ -142,6 +178,12 @@ async def list_models(kernel: Kernel, *, with_fit: bool) -> ModelList:
     return ModelList(models=tuple(await asyncio.gather(*infos)))
 
 
+def _settings_of(path: str) -> str | None:
+    """Return the model whose settings a path is for; None for the path of a model."""
+    model, slash, last = path.rpartition("/")
+    return model if slash and last == "settings" else None
+
+
 def _statuses(kernel: Kernel) -> Mapping[str, ModelStatus]:
     return {status.id: status for status in kernel.status().models}
 
@@ -166,6 +208,8 @@ async def _describe(
         quantization=card.quantization,
         capabilities=tuple(sorted(card.capabilities)),
         problem=problem,
+        warning=card.warning,
+        aliases=card.aliases,
         fits=problem is None if with_fit else None,
         estimate=estimate,
         status=statuses.get(card.id),

@@ -7,8 +7,8 @@ from typing import Literal
 from attrs import frozen
 from falcon.asgi import Request, Response
 
-from lmx_admin_api.audit import audited
 from lmx_admin_api.schema import PluginList
+from lmx_kernel.dialect.audit import audited
 from lmx_kernel.errors import ConflictError
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Kernel

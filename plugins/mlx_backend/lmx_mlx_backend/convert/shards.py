@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 SHARD_BYTES = 1 << 30
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @define
@@ -60,11 +63,20 @@ class ShardWriter:
         path = self._unnamed(len(self._shards))
         try:
             save_file(self._pending, path, metadata={"format": "mlx"})
-        except SafetensorError as error:  # also for a full disk
-            raise OSError(str(error)) from error
+        except SafetensorError as error:
+            raise _system_error(error) from error
         path.chmod(0o644)  # safetensors makes it its owner's alone; the daemon may be another
         self._shards.append(list(self._pending))
         self._pending = {}
 
     def _unnamed(self, number: int) -> Path:
         return self.folder / f"shard-{number}"
+
+
+def _system_error(error: SafetensorError) -> OSError:
+    """Return the system's error that the library only mentions, such as that of a full disk."""
+    found = _OS_ERROR.search(str(error))
+    if found is None:
+        return OSError(str(error))
+    number = int(found[1])
+    return OSError(number, os.strerror(number))

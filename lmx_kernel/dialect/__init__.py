@@ -1,0 +1,1 @@
+"""What HTTP dialects have in common; for the plugins that implement one."""

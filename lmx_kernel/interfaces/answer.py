@@ -1,0 +1,59 @@
+"""An answer as its reader sees it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from lmx_kernel.types import Event, Usage
+
+
+class Answer(ABC):
+    """The events of an answer, for one reader.
+
+    Use it as a context manager: leaving it cancels what still runs.
+
+    :ivar id: unique, for logs and headers.
+    :ivar model: the catalogue id of the model that answers.
+    :ivar outcome: ``ok``, ``cancelled`` or an error's code; None while it runs.
+    """
+
+    id: str
+    model: str
+    outcome: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self.next()
+        assert event is not None
+        return event
+
+    @abstractmethod
+    async def next(self, timeout_s: float | None = None) -> Event | None:
+        """Return the next event, or None if none came within ``timeout_s``.
+
+        :raises LmxError: the answer failed.
+        :raises StopAsyncIteration: it is complete.
+        """
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """Return its tokens and times so far."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Cancel what still runs. Has no effect after the end."""

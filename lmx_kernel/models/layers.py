@@ -1,0 +1,135 @@
+"""The settings in force for a model: several may set each of them, and the first one counts.
+
+Settings are known by a key each. Those of tables within a table have a dot in theirs, such as
+``sampling.temperature``, so that one word of the owner leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+from attrs import evolve, frozen
+
+from lmx_kernel.models.maker_sampling import OFF
+from lmx_kernel.models.model_table import REST_FIELD, RequestValues
+from lmx_kernel.types import (
+    ChatPrompt,
+    EmbeddingPrompt,
+    GenerationRequest,
+    LoadOptions,
+    ModelCard,
+    Sampling,
+    SamplingRequest,
+    SettingValue,
+)
+
+NESTED = ("sampling", "template_options", "profiles")
+UNSET: dict[str, Any] = {
+    "aliases": (),
+    "pinned": False,
+    "autoload": False,
+    "backend": None,
+    "chat_template": None,
+    "format": None,
+    "hidden": False,
+    "max_tokens": None,
+    "max_tokens_limit": None,
+    "stop": (),
+    "reasoning_tokens": None,
+    **{f"sampling.{name}": getattr(Sampling(), name) for name in OFF},
+}
+"""LMX's own values."""
+
+Values = Mapping[str, SettingValue]
+
+
+@frozen
+class Layer:
+    """What one of those who may set something has set, by key.
+
+    :ivar source: who it is, as users read it.
+    """
+
+    source: str
+    values: Mapping[str, Any]
+
+
+def flat(values: RequestValues) -> dict[str, Any]:
+    """Return what is set in ``values``, by key; keys of the backend are in it too."""
+    given = attrs.asdict(values, recurse=False)
+    given["sampling"] = attrs.asdict(values.sampling)
+    found: dict[str, Any] = dict(given.pop(REST_FIELD, {}))
+    for name in NESTED:
+        found |= {f"{name}.{key}": value for key, value in given.pop(name, {}).items()}
+    found |= given
+    return {key: value for key, value in found.items() if value is not None and key != "match"}
+
+
+def maker_layer(card: ModelCard) -> Layer:
+    """Return what the model's own files say."""
+    given = card.sampling.given
+    return Layer("model's file", {f"sampling.{name}": value for name, value in given.items()})
+
+
+def resolve(layers: Iterable[Layer]) -> dict[str, SettingValue]:
+    """Return the value of each key, and who has set it.
+
+    :param layers: whoever counts first comes first.
+    """
+    found: dict[str, SettingValue] = {}
+    for layer in layers:
+        for key, value in layer.values.items():
+            if key not in found:
+                found[key] = SettingValue(value, layer.source)
+    return found
+
+
+def part(values: Values, name: str) -> dict[str, Any]:
+    """Return the values of a table within the table, such as ``sampling``."""
+    start = f"{name}."
+    return {
+        key.removeprefix(start): one.value for key, one in values.items() if key.startswith(start)
+    }
+
+
+def load_options(values: Values, card: ModelCard) -> LoadOptions:
+    """Return how ``card`` is loaded: no context is longer than the model was trained for."""
+    context = min(values["context_length"].value, card.context_length)
+    return LoadOptions(
+        context_length=context,
+        parallel=values["parallel"].value,
+        cache_tokens=max(values["cache_tokens"].value or 2 * context, context),
+    )
+
+
+def complete(request: GenerationRequest, values: Values) -> GenerationRequest:
+    """Return ``request`` with the settings of the model wherever it leaves something open."""
+    if isinstance(request.prompt, EmbeddingPrompt):
+        return request
+    prompt, reasoning_tokens = request.prompt, request.reasoning_tokens
+    if isinstance(prompt, ChatPrompt):
+        options = part(values, "template_options") | prompt.options
+        prompt = evolve(prompt, options=options)
+        if reasoning_tokens is None:
+            reasoning_tokens = values["reasoning_tokens"].value
+    return evolve(
+        request,
+        prompt=prompt,
+        sampling=_sampling(request.sampling, part(values, "sampling")),
+        max_tokens=_max_tokens(request.max_tokens, values),
+        stop=request.stop or tuple(values["stop"].value),
+        reasoning_tokens=reasoning_tokens,
+    )
+
+
+def _sampling(asked: SamplingRequest, values: Mapping[str, Any]) -> SamplingRequest:
+    bias = {int(token): number for token, number in (values.get("logit_bias") or {}).items()}
+    return SamplingRequest(**{**values, "logit_bias": bias or None, **asked.given})
+
+
+def _max_tokens(asked: int | None, values: Values) -> int | None:
+    default, most = values["max_tokens"].value, values["max_tokens_limit"].value
+    wanted = default if asked is None else asked
+    return most if wanted is None else wanted if most is None else min(wanted, most)

@@ -1,0 +1,1 @@
+"""Stored answers: kept in an SQLite file, and computed whoever is connected."""

@@ -1,0 +1,1 @@
+"""Anthropic's dialect of the HTTP API: messages, their tokens, models."""

@@ -1,0 +1,62 @@
+"""The package as the kernel and its users meet it."""
+
+import json
+import shlex
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import msgspec
+import pytest
+from lmx_anthropic_api import plugin
+from lmx_anthropic_api.objects import MessageObject, StreamEvent
+from lmx_anthropic_api.schema import CountBody, MessagesBody
+from lmx_anthropic_api.settings import AnthropicSettings
+from lmx_anthropic_api.surface import AnthropicSurface
+
+from lmx_kernel.hookspecs import GROUP
+from lmx_kernel.interfaces import HeaderRouted
+
+
+class Kernel:
+    def settings(self, cls):
+        return cls(heartbeat_s=3)
+
+
+def test_the_entry_point_leads_to_the_hooks():
+    (entry,) = entry_points(group=GROUP, name="anthropic_api")
+    assert entry.load() is plugin
+
+
+def test_the_section_of_the_config():
+    (section,) = plugin.lmx_settings()
+    assert (section.name, section.cls()) == ("anthropic_api", AnthropicSettings(heartbeat_s=10))
+    with pytest.raises(ValueError, match="heartbeat_s"):
+        AnthropicSettings(heartbeat_s=0)
+
+
+def test_the_surface():
+    (surface,) = plugin.lmx_api_surfaces(Kernel())
+    assert (surface.name, surface.prefix) == ("anthropic", "/v1/messages")
+    assert isinstance(surface, HeaderRouted)
+    documented = {operation.path for operation in surface.operations()}
+    assert documented == {path for path, _ in surface.routes()}
+
+
+def test_importing_it_imports_no_engine():
+    code = "import sys, lmx_anthropic_api.plugin; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "llama_cpp", "mlx", "anthropic"} & set(done.stdout.split())
+
+
+def test_the_example_is_a_line_for_the_shell():
+    surface = AnthropicSurface(Kernel(), AnthropicSettings())
+    words = shlex.split(surface.example("http://host:1", "it's"))
+    assert words[:3] == ["curl", "http://host:1/v1/messages", "-d"]
+    assert json.loads(words[3])["model"] == "it's"
+
+
+def test_the_schema_documents_every_field():
+    _, parts = msgspec.json.schema_components([MessagesBody, CountBody, MessageObject, StreamEvent])
+    assert parts["MessagesBody"]["required"] == ["model", "messages", "max_tokens"]
+    assert parts["CountBody"]["required"] == ["model", "messages"]

@@ -1,0 +1,1 @@
+"""``/api/v1``: models, downloads, and chats that the server keeps."""

@@ -1,0 +1,88 @@
+"""The package as the kernel and its users meet it."""
+
+import json
+import shlex
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import msgspec
+import pytest
+from lmx_responses_api import plugin
+from lmx_responses_api.objects import ResponseObject
+from lmx_responses_api.schema import ResponseBody
+from lmx_responses_api.settings import ResponsesSettings
+
+from lmx_kernel.hookspecs import GROUP
+
+
+def test_the_entry_point_leads_to_the_hooks():
+    (entry,) = entry_points(group=GROUP, name="responses_api")
+    assert entry.load() is plugin
+
+
+def test_the_section_of_the_config():
+    (section,) = plugin.lmx_settings()
+    assert (section.name, section.cls()) == ("responses_api", ResponsesSettings(heartbeat_s=10))
+    with pytest.raises(ValueError, match="heartbeat_s"):
+        ResponsesSettings(heartbeat_s=0)
+
+
+def test_the_surface_takes_its_settings_from_the_kernel():
+    class Kernel:
+        def settings(self, cls):
+            return cls(heartbeat_s=3)
+
+    (surface,) = plugin.lmx_api_surfaces(Kernel())
+    assert (surface.name, surface.prefix) == ("responses", "/v1/responses")
+    routes = dict(surface.routes())
+    for operation in surface.operations():
+        assert hasattr(routes[operation.path], f"on_{operation.method.lower()}")
+    words = shlex.split(surface.example("http://host:1", "it's"))
+    assert words[:3] == ["curl", "http://host:1/v1/responses", "-d"]
+    assert json.loads(words[3])["model"] == "it's"
+
+
+def test_importing_it_imports_no_engine():
+    code = "import sys, lmx_responses_api.plugin; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "llama_cpp", "mlx", "openai"} & set(done.stdout.split())
+
+
+def test_the_schema_documents_every_field_and_its_bounds():
+    _, parts = msgspec.json.schema_components([ResponseBody, ResponseObject])
+    assert parts["ResponseBody"]["required"] == ["model"]
+    limit, _ = parts["ResponseBody"]["properties"]["max_output_tokens"]["anyOf"]
+    assert limit["minimum"] == 1
+    assert len(parts["ResponseObject"]["required"]) == 32
+
+
+async def test_what_is_answered_is_documented(api):
+    """Every field of every event and object has its place in the documented types."""
+    api.kernel.play = api.play(
+        *api.thoughts("Hm"), *api.texts("So"), *api.call("f", "{}"), *api.call("c", "{}", index=1)
+    )
+    tools = [{"type": "function", "name": "f"}, {"type": "custom", "name": "c"}]
+    fields = {"tools": tools, "reasoning": {"summary": "auto"}}
+    events = await api.streamed(**fields)
+    _, parts = msgspec.json.schema_components([ResponseObject, *_event_types()])
+
+    def check(value, name):
+        known = parts[name]["properties"]
+        assert value.keys() <= known.keys(), name
+        assert set(parts[name]["required"]) <= value.keys(), name
+
+    for event in events:
+        check(event, "EventObject")
+        if "response" in event:
+            check(event["response"], "ResponseObject")
+        if "part" in event:
+            check(event["part"], "OutputPart")
+        for item in [event["item"]] if "item" in event else []:
+            check(item, "OutputItem")
+
+
+def _event_types():
+    from lmx_responses_api.objects import EventObject
+
+    return [EventObject]
