@@ -45,7 +45,7 @@ class SavedSettings:
         self._lock = asyncio.Lock()
         self._values: dict[str, ModelValues] = {}
         self.saved = Saved()
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             self._take(_read(file))
 
     def values(self, model: str) -> ModelValues:

@@ -181,7 +181,7 @@ def hi(text: str = "Hi") -> list[dict[str, str]]:
 def is_count(text: str, tokens: int) -> bool:
     """Return whether ``text`` is a whole answer of the model "counter" of so many tokens."""
     numbers = list(map(int, text.split()))
-    return numbers == list(range(numbers[0], numbers[0] + tokens)) if numbers else False
+    return bool(numbers) and numbers == [(numbers[0] + n) % 4096 for n in range(tokens)]
 
 
 def _set_up(home: Path) -> Path:

@@ -21,6 +21,7 @@ CHECKS = [
     conformance.response_headers_conformance,
     conformance.response_schema_conformance,
 ]
+STREAMLESS = conformance.response_schema_conformance
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,15 @@ def _is_endless(operation: Any) -> bool:
     return {"text/event-stream"} in kinds
 
 
+def _checks(response: Any) -> list[Any]:
+    """Return what a response must be. The schema of a stream is of the whole of it, and the library
+    would hold each event against that.
+    """
+    kind = response.headers.get("content-type", [""])[0]
+    is_stream = "event-stream" in kind
+    return [one for one in CHECKS if not is_stream or one is not STREAMLESS]
+
+
 def fuzz(operation: Any, count: int) -> None:
     """Send ``count`` requests as documented, and ``count`` that are not.
 
@@ -51,7 +61,8 @@ def fuzz(operation: Any, count: int) -> None:
             def send(case: Any, is_known: bool) -> None:
                 if is_known and isinstance(case.body, dict) and "model" in case.body:
                     case.body["model"] = "m"
-                case.call_and_validate(session=session, checks=CHECKS, timeout=30)
+                response = case.call(session=session, timeout=30)
+                case.validate_response(response, checks=_checks(response))
 
             send()
 

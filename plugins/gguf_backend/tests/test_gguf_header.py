@@ -215,7 +215,7 @@ def test_only_what_is_used_of_the_metadata_is_kept(tiny, tmp_path: Path) -> None
     tracemalloc.stop()
     assert abs(len(pickle.dumps(model)) - usual) < 100
     assert kept_bytes < 1 << 20
-    assert model.text("tokenizer.chat_template")
+    assert model.text("lmx.capabilities") == "chat completion"
 
 
 def test_long_texts_are_cut(tiny, tmp_path: Path) -> None:
