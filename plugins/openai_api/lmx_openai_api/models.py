@@ -6,7 +6,7 @@ import time
 
 from falcon.asgi import Request, Response
 
-from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.dialect.models import usable_model
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Kernel
 from lmx_kernel.runtime.settings import ModelSettings
@@ -47,11 +47,8 @@ class Model:
         :raises ModelNotFoundError: there is none.
         :raises ModelUnusableError: there is, but it cannot be loaded.
         """
-        card = self._kernel.find(name)
-        if card.problem is not None:
-            raise ModelUnusableError(card.problem, param="model")
-        listed = {one.name.casefold(): one.name for one in self._kernel.model_settings.names()}
-        send(resp, _model(card, listed.get(name.casefold(), card.id)))
+        found = usable_model(self._kernel, name)
+        send(resp, _model(found.card, found.name))
 
 
 def _model(card: ModelCard, name: str) -> ModelObject:

@@ -8,6 +8,8 @@ import msgspec
 from attrs import evolve
 from falcon.asgi import Request, Response
 
+from lmx_kernel.dialect.owner import owner_of
+from lmx_kernel.dialect.recorded import RecordedAnswer
 from lmx_kernel.http.json_body import read_body, send
 from lmx_kernel.http.sse import stream_answer
 from lmx_kernel.interfaces import Answer, Kernel, StoredAnswer
@@ -15,8 +17,6 @@ from lmx_kernel.types import GenerationRequest
 from lmx_responses_api.ids import response_id
 from lmx_responses_api.kept import SURFACE, Kept
 from lmx_responses_api.objects import InputTokens
-from lmx_responses_api.owner import owner_of
-from lmx_responses_api.recorded import RecordedAnswer
 from lmx_responses_api.rendering import Ending
 from lmx_responses_api.replay import stream_kept
 from lmx_responses_api.requests import Requests
@@ -51,7 +51,7 @@ class Responses:
             answer = recorded = RecordedAnswer(answer, self._kernel.stored_answers, kept.answer)
 
         def ending() -> Ending:
-            return recorded.ending if recorded else Ending(time.time(), "ok")
+            return Ending.of(recorded.kept) if recorded else Ending(time.time(), "ok")
 
         if body.stream:
             writer = EventWriter(rendering=rendering, ending=ending)

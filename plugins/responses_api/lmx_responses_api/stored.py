@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from falcon.asgi import Request, Response
 
+from lmx_kernel.dialect.owner import owner_of
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import Kernel
 from lmx_responses_api.items import given_items, listed, page
 from lmx_responses_api.kept import Kept, find_kept
 from lmx_responses_api.objects import DeletedObject, ItemList
-from lmx_responses_api.owner import owner_of
 from lmx_responses_api.query import read_query
 from lmx_responses_api.replay import stream_kept
 from lmx_responses_api.schema import ItemsQuery, ResponseQuery

@@ -10,9 +10,9 @@ import msgspec
 from attrs import frozen
 from falcon.asgi import Request, Response
 from lmx_responses_api.ids import response_id
-from lmx_responses_api.owner import owner_of
-from lmx_responses_api.recorded import RecordedAnswer
 
+from lmx_kernel.dialect.owner import owner_of
+from lmx_kernel.dialect.recorded import RecordedAnswer
 from lmx_kernel.dialect.refused import check_supported
 from lmx_kernel.dialect.sampling import make_sampling
 from lmx_kernel.http.json_body import read_body, send

@@ -9,7 +9,6 @@ from attrs import evolve
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Answer, StoredAnswer, StoredAnswers
 from lmx_kernel.types import Event, Usage
-from lmx_responses_api.rendering import Ending
 
 
 class RecordedAnswer(Answer):
@@ -19,19 +18,15 @@ class RecordedAnswer(Answer):
     client could not know its id, or does not want it.
 
     :param kept: what is kept of it, but for its end.
+    :ivar kept: the same, with its end once that is told.
     """
 
     def __init__(self, answer: Answer, store: StoredAnswers, kept: StoredAnswer) -> None:
         self.id, self.model = answer.id, answer.model
         self._answer = answer
         self._store = store
-        self._kept = kept
+        self.kept = kept
         self._events: list[Event] = []
-
-    @property
-    def ending(self) -> Ending:
-        """When and how it ended, as it is kept."""
-        return Ending.of(self._kept)
 
     async def next(self, timeout_s: float | None = None) -> Event | None:
         """Return the next event; see :meth:`Answer.next`. It is kept before its end is told."""
@@ -58,12 +53,12 @@ class RecordedAnswer(Answer):
 
     async def _keep(self, outcome: str, problem: str) -> None:
         self.outcome = outcome
-        self._kept = evolve(
-            self._kept,
+        self.kept = evolve(
+            self.kept,
             ended_at=time.time(),
             outcome=outcome,
             problem=problem,
             usage=self._answer.usage(),
         )
         if self._events:
-            await self._store.put(self._kept, self._events)
+            await self._store.put(self.kept, self._events)
