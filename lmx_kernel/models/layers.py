@@ -10,20 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
-from attrs import evolve, frozen
+from attrs import frozen
 
 from lmx_kernel.models.maker_sampling import OFF
 from lmx_kernel.models.model_table import REST_FIELD, RequestValues
-from lmx_kernel.types import (
-    ChatPrompt,
-    EmbeddingPrompt,
-    GenerationRequest,
-    LoadOptions,
-    ModelCard,
-    Sampling,
-    SamplingRequest,
-    SettingValue,
-)
+from lmx_kernel.types import LoadOptions, ModelCard, Sampling, SettingValue
 
 NESTED = ("sampling", "template_options", "profiles")
 UNSET: dict[str, Any] = {
@@ -102,34 +93,3 @@ def load_options(values: Values, card: ModelCard) -> LoadOptions:
         parallel=values["parallel"].value,
         cache_tokens=max(values["cache_tokens"].value or 2 * context, context),
     )
-
-
-def complete(request: GenerationRequest, values: Values) -> GenerationRequest:
-    """Return ``request`` with the settings of the model wherever it leaves something open."""
-    if isinstance(request.prompt, EmbeddingPrompt):
-        return request
-    prompt, reasoning_tokens = request.prompt, request.reasoning_tokens
-    if isinstance(prompt, ChatPrompt):
-        options = part(values, "template_options") | prompt.options
-        prompt = evolve(prompt, options=options)
-        if reasoning_tokens is None:
-            reasoning_tokens = values["reasoning_tokens"].value
-    return evolve(
-        request,
-        prompt=prompt,
-        sampling=_sampling(request.sampling, part(values, "sampling")),
-        max_tokens=_max_tokens(request.max_tokens, values),
-        stop=request.stop or tuple(values["stop"].value),
-        reasoning_tokens=reasoning_tokens,
-    )
-
-
-def _sampling(asked: SamplingRequest, values: Mapping[str, Any]) -> SamplingRequest:
-    bias = {int(token): number for token, number in (values.get("logit_bias") or {}).items()}
-    return SamplingRequest(**{**values, "logit_bias": bias or None, **asked.given})
-
-
-def _max_tokens(asked: int | None, values: Values) -> int | None:
-    default, most = values["max_tokens"].value, values["max_tokens_limit"].value
-    wanted = default if asked is None else asked
-    return most if wanted is None else wanted if most is None else min(wanted, most)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 from cattrs.errors import CattrsError
 
 from lmx_kernel.config import Settings
@@ -16,7 +16,6 @@ from lmx_kernel.models.layers import (
     UNSET,
     Layer,
     Values,
-    complete,
     flat,
     load_options,
     maker_layer,
@@ -25,6 +24,7 @@ from lmx_kernel.models.layers import (
 )
 from lmx_kernel.models.model_table import ModelTables, Profile, fits
 from lmx_kernel.models.names import folded
+from lmx_kernel.models.request_defaults import RequestDefaults
 from lmx_kernel.models.saved_settings import SavedSettings
 from lmx_kernel.models.template_file import read_template
 from lmx_kernel.runtime.settings import ModelSettings
@@ -43,6 +43,15 @@ GENERAL = ("context_length", "parallel", "cache_tokens", "ttl_s")
 """Keys of ``[models]`` that a table may set for one model."""
 
 
+@frozen
+class _Known:
+    """The settings of a model under one profile, and all that they were found from."""
+
+    facts: tuple[Any, ...]
+    values: Values
+    defaults: RequestDefaults
+
+
 class EffectiveSettings:
     """Resolves the settings of models. What it finds is kept until something changes."""
 
@@ -50,7 +59,7 @@ class EffectiveSettings:
         self._settings = settings
         self._backends = backends
         self._saved = saved
-        self._known: dict[tuple[str, str], tuple[tuple[Any, ...], Values]] = {}
+        self._known: dict[tuple[str, str], _Known] = {}
         self._names: tuple[tuple[Any, ...], dict[str, ModelName]] = ((), {})
 
     # --- settings ---
@@ -63,19 +72,14 @@ class EffectiveSettings:
         """
         if load is not None:
             return self._resolved(card, profile, load)
-        facts = self._facts(card)
-        known = self._known.get((card.id, profile))
-        if known is None or not _are_same(known[0], facts):
-            known = facts, self._resolved(card, profile, None)
-            self._known[card.id, profile] = known
-        return known[1]
+        return self._lookup(card, profile).values
 
     def complete(self, request: GenerationRequest, card: ModelCard, name: str) -> GenerationRequest:
         """Return a request with the settings of the model wherever it leaves something open.
 
         :param name: by which the model was found; it may name a profile.
         """
-        return complete(request, self.of(card, self.profile_of(name, card)))
+        return self._lookup(card, self.profile_of(name, card)).defaults.complete(request)
 
     def options(self, card: ModelCard, load: LoadOverrides | None = None) -> LoadOptions:
         """Return how a model is loaded."""
@@ -141,6 +145,15 @@ class EffectiveSettings:
         return backend
 
     # --- inside ---
+
+    def _lookup(self, card: ModelCard, profile: str) -> _Known:
+        facts = self._facts(card)
+        known = self._known.get((card.id, profile))
+        if known is None or not _are_same(known.facts, facts):
+            values = self._resolved(card, profile, None)
+            known = _Known(facts, values, RequestDefaults.of(values))
+            self._known[card.id, profile] = known
+        return known
 
     def _facts(self, card: ModelCard) -> tuple[Any, ...]:
         get = self._settings.get

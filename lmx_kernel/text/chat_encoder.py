@@ -40,6 +40,8 @@ class ChatEncoder:
 
     def _pieces(self, prompt: ChatPrompt) -> list[str]:
         """Return the pieces of the prompt's text that are to be encoded one by one."""
+        if not self._controls.may_occur(prompt):
+            return [self._render(prompt)]
         border = make_border()
         broken = self._controls.broken_up(prompt, border)
         text = self._render(broken)

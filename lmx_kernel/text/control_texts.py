@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from attrs import evolve
@@ -38,6 +38,13 @@ class ControlTexts:
         self._lengths = sorted({len(text) for text in self._texts}, reverse=True)
         openings = sorted({text[:OPENING_CHARS] for text in self._texts})
         self._opening = re.compile("|".join(map(re.escape, openings)) or r"(?!)")
+
+    def may_occur(self, prompt: ChatPrompt) -> bool:
+        """Return whether a prompt has anything that the text of a control token may begin with, or
+        an escape, which may hide one.
+        """
+        search = self._opening.search
+        return any("\\" in text or search(text) for text in _texts(prompt))
 
     def broken_up(
         self, prompt: ChatPrompt, border: str, spared: Collection[str] = ()
@@ -133,3 +140,29 @@ class _Breaker:
             if broken != value:
                 return json.dumps(broken, ensure_ascii=False)
         return self.text(text)
+
+
+def _texts(prompt: ChatPrompt) -> Iterator[str]:
+    """Yield all that somebody wrote in a prompt."""
+    for message in prompt.messages:
+        yield message.text
+        yield from filter(None, (message.tool_call_id, message.name, message.reasoning))
+        for call in message.tool_calls:
+            yield from (call.id, call.name, call.arguments)
+    for tool in prompt.tools:
+        yield from (tool.name, tool.description)
+        yield from _texts_in(tool.parameters)
+    yield from _texts_in(prompt.options)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts and names of a JSON value."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            waiting += [*item, *item.values()]
+        elif isinstance(item, list):
+            waiting += item

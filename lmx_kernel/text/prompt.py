@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from attrs import evolve
 
@@ -66,7 +66,7 @@ class PromptEncoder:
         else:
             tokens = self._tokens(request.prompt)
         self._check_ids("prompt", tokens)
-        self._check_ids("logit_bias", request.sampling.logit_bias)
+        self._check_ids("logit_bias", request.sampling.logit_bias or ())
         if not tokens:
             raise InvalidRequestError("the prompt is empty", param="prompt")
         limit = request.context_length(self._limits.context_length)
@@ -133,7 +133,9 @@ class PromptEncoder:
         if isinstance(self._chat, str):
             raise InvalidRequestError(self._chat, param="messages")
         presented = tuple(tool for tool in offered_tools(request) if not tool.hidden)
-        return self._chat.encode(evolve(prompt, tools=presented))
+        if len(presented) < len(prompt.tools):
+            prompt = evolve(prompt, tools=presented)
+        return self._chat.encode(prompt)
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, TextPrompt):
@@ -142,9 +144,9 @@ class PromptEncoder:
             return list(prompt.tokens)
         raise InvalidRequestError("this model continues text; it embeds none", param="model")
 
-    def _check_ids(self, param: str, ids: object) -> None:
+    def _check_ids(self, param: str, ids: Collection[int]) -> None:
         size = len(self._tokenizer.token_bytes)
-        for token in ids if isinstance(ids, list | dict) else ():
+        for token in (min(ids), max(ids)) if ids else ():
             if not 0 <= token < size:
                 raise InvalidRequestError(
                     f"token {token} is not in the vocabulary of {size} tokens", param=param

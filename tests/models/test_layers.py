@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from lmx_kernel.models.layers import UNSET, Layer, complete, flat, load_options, resolve
+from lmx_kernel.models.layers import UNSET, Layer, flat, load_options, resolve
 from lmx_kernel.models.maker_sampling import OFF
 from lmx_kernel.models.model_table import ModelTable, ModelValues, Profile, SamplingTable, fits
+from lmx_kernel.models.request_defaults import RequestDefaults
 from lmx_kernel.types import (
     ChatPrompt,
     EmbeddingPrompt,
@@ -32,6 +33,10 @@ CARD = ModelCard(
 )
 VALUES = resolve([Layer("LMX", UNSET)])
 CHAT = GenerationRequest(model="m", prompt=ChatPrompt(()))
+
+
+def complete(request, values):
+    return RequestDefaults.of(values).complete(request)
 
 
 def with_values(**values):
