@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from attrs import frozen
 
@@ -24,7 +25,13 @@ from lmx_kernel.runtime.suspects import Suspects, Verdict
 from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
 
-Send = Callable[[wire.Message], None]
+
+class Send(Protocol):
+    """Sends a message to the worker; see :meth:`WorkerProcess.send`."""
+
+    def __call__(self, message: wire.Message, *, later: bool = False) -> None: ...
+
+
 Given = Event | wire.Preempted | wire.Failed
 
 
@@ -43,7 +50,8 @@ class _Worker:
         self.send(wire.Start(wire_id, candidate.index, candidate.seed, tokens))
 
     def drop(self, answer: LiveAnswer) -> None:
-        self.send(wire.Drop(answer.resume.wire_id))
+        """Have the worker forget a request; at once if it is at work on it."""
+        self.send(wire.Drop(answer.resume.wire_id), later=not answer.resume.unfinished)
 
 
 class Dispatcher:

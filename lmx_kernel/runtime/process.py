@@ -25,6 +25,7 @@ from lmx_kernel.worker.messages import (
 log = structlog.get_logger(__name__)
 
 CLOSE_TIMEOUT_S = 3.0
+LATER_S = 0.5
 DRAIN_S = 1.0
 
 
@@ -51,6 +52,8 @@ class WorkerProcess:
         self._child = child
         self._writer = writer
         self._on_message = on_message
+        self._unsent = b""
+        self._flush_timer: asyncio.TimerHandle | None = None
         self._watcher = asyncio.ensure_future(self._watch(reader))
 
     @classmethod
@@ -74,10 +77,17 @@ class WorkerProcess:
         """The process id."""
         return self._child.pid
 
-    def send(self, message: Message) -> None:
-        """Send a message; silently dropped if the worker is gone already."""
-        if not self._writer.is_closing():
-            self._writer.write(encode(message))
+    def send(self, message: Message, *, later: bool = False) -> None:
+        """Send a message; silently dropped if the worker is gone already.
+
+        :param later: nobody waits for what it does, so it goes with the next message, or after half
+            a second: each write wakes the worker, which costs more than the message.
+        """
+        self._unsent += encode(message)
+        if not later:
+            self._flush()
+        elif self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(LATER_S, self._flush)
 
     async def watch(self, until: set[asyncio.Future[Any]], silence: Silence) -> str:
         """Wait until one of ``until`` is done, the process has exited, or it is to be given up.
@@ -119,6 +129,14 @@ class WorkerProcess:
             frames.cancel()
             self._writer.close()
             self.exited.set_result(reason)
+
+    def _flush(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        if not self._writer.is_closing():
+            self._writer.write(self._unsent)
+        self._unsent = b""
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Beat):

@@ -111,10 +111,13 @@ class WorkerRun:
         if process is not None:
             await process.close()
 
-    def send(self, message: wire.Message) -> None:
-        """Send a message; dropped if there is no worker any more."""
+    def send(self, message: wire.Message, *, later: bool = False) -> None:
+        """Send a message; dropped if there is no worker any more.
+
+        :param later: as :meth:`WorkerProcess.send`.
+        """
         if self._process is not None:
-            self._process.send(message)
+            self._process.send(message, later=later)
 
     def kill(self, reason: str) -> None:
         """End the worker at once, as if it had crashed for ``reason``."""

@@ -163,7 +163,7 @@ class Stage:
         self.loop._preparer = DirectPreparer(self.loop._engine, self.channel, {}, ChatChoice())
         self.dispatcher.attach(self.take, self.loop.limits)
 
-    def take(self, message):
+    def take(self, message, *, later=False):
         if isinstance(message, wire.Prepare):
             self.loop.prepare(message)
         else:
