@@ -159,15 +159,14 @@ async def test_a_stranger_cannot_send_much(door, closed):
         assert (await closed(client))[0] == 1009
 
 
-async def test_a_key_that_is_removed_counts_no_more(door):
-    running, token, file = await door()
-    file.add("bob", ("inference",))
-    async with running.websocket("/socket", key=token) as client:
+async def test_a_key_that_is_removed_counts_no_more(serve):
+    running = await serve()
+    async with running.websocket("/socket") as client:
         await client.send("hello")
         assert await client.recv() == "hello"
-        file.revoke("ann")
+        running.refusal = UnauthorizedError("No key.")
         await client.send("hello")
-        assert "unauthorized" in await client.recv()
+        assert await client.recv() == "error: unauthorized: No key."
 
 
 # --- calls
