@@ -50,7 +50,7 @@ class WrongKeyError(UnauthorizedError):
 def check_bind(host: str, keys: Keyring, api_key: str = "") -> None:
     """Check that a server on ``host`` asks for a good key if other machines can reach it.
 
-    :param host: the config's ``server.host``.
+    :param host: one that the config has the server listen on.
     :param api_key: the config's ``server.api_key``.
     :raises UnsafeBindError: they can, and there is no key, or ``api_key`` is easily guessed.
     """
@@ -82,19 +82,19 @@ class Door:
     Once there is a key, each path needs one with the scope of the surface that owns it. Without any
     key, a server that only this machine can reach asks for none.
 
-    :param host: the address that the server listens on.
+    :param is_local: whether only this machine can reach the server.
     :param owner: returns the surface that a path belongs to.
     :param ask_plugins: returns the error with which a plugin refuses a request, or None.
     """
 
     def __init__(
         self,
-        host: str,
+        is_local: bool,
         keys: Keyring,
         owner: Callable[[str], ApiSurface | None],
         ask_plugins: Callable[[HttpRequest], LmxError | None],
     ) -> None:
-        self._is_local = is_loopback(host)
+        self._is_local = is_local
         self._keys = keys
         self._owner = owner
         self._ask_plugins = ask_plugins

@@ -66,13 +66,13 @@ async def serve(
         await connections.connect()
         await server.start()
         forget_failures(booted.settings.home)
-        stack.enter_context(_published(booted, keys, server.port))
+        stack.enter_context(_published(booted, keys, server))
         await asyncio.to_thread(assembly.backends.probe_devices)
         await assembly.catalogue.refresh()
         tasks = background(booted, assembly)
         for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
             supervisor.start(name, work)
-        _announce(booted, assembly, server.port)
+        _announce(booted, assembly, server)
         await stop.wait()
         notify("STOPPING=1")
         supervisor.stop(*tasks)  # or one would load a model meanwhile
@@ -96,13 +96,15 @@ async def _end(server: HttpServer, assembly: Assembly) -> None:
     await assembly.kernel.stored_answers.close()
 
 
-def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:
-    server = booted.settings.get(ServerSettings)
+def _published(booted: Booted, keys: Keyring, server: HttpServer) -> AbstractContextManager[None]:
+    settings = booted.settings.get(ServerSettings)
+    urls = tuple(local_url(settings.scheme, one.host, one.port) for one in server.addresses)
     running = Running(
-        url=local_url(server.scheme, server.host, port),
+        url=urls[0],
+        urls=urls,
         pid=os.getpid(),
         token=keys.local_token,
-        certificate=server.tls_cert,
+        certificate=settings.tls_cert,
     )
     return published(booted.settings.home, running)
 
@@ -120,7 +122,7 @@ def _health(assembly: Assembly, supervisor: TaskSupervisor) -> Health:
 
 def _shell(booted: Booted, surfaces: SurfaceTable, keys: Keyring, health: Health) -> Shell:
     settings = booted.settings.get(ServerSettings)
-    door = Door(settings.host, keys, surfaces.owner, booted.plugins.authorize)
+    door = Door(settings.is_local, keys, surfaces.owner, booted.plugins.authorize)
     return Shell(build_app((), health), settings, ErrorRenderer(surfaces), door.admit)
 
 
@@ -150,12 +152,12 @@ async def _first(*waits: Awaitable[object]) -> None:
         task.cancel()
 
 
-def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
+def _announce(booted: Booted, assembly: Assembly, server: HttpServer) -> None:
     """Tell whoever started the daemon, and the service manager, where it is and what to try."""
-    server = booted.settings.get(ServerSettings)
-    url = url_of(server.scheme, server.host, port)
+    scheme = booted.settings.get(ServerSettings).scheme
+    url, *others = [url_of(scheme, one.host, one.port) for one in server.addresses]
     models = [card.id for card in assembly.catalogue.cards if not card.problem]
-    lines = [f"LMX {__version__} serves on {url}"]
+    lines = [f"LMX {__version__} serves on {url}", *(f"and on {other}" for other in others)]
     if booted.verdict.safe_mode:
         lines.append(SAFE_MODE)
     lines.append(
@@ -166,4 +168,5 @@ def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
         lines.append("No API plugin is active: only /health answers.")
     lines += filter(None, (surface.example(url, models[0]) for surface in surfaces if models))
     print("\n".join(lines), flush=True)  # noqa: T201 - for whoever started the daemon
-    notify("READY=1", f"STATUS=serves on port {port}")
+    ports = ", ".join(str(one.port) for one in server.addresses)
+    notify("READY=1", f"STATUS=serves on port {ports}")

@@ -18,7 +18,7 @@ from lmx_kernel.daemon.exit_status import ExitStatus
 from lmx_kernel.daemon.home_lock import HomeInUseError, locked_home
 from lmx_kernel.daemon.open_files import raise_file_limit
 from lmx_kernel.daemon.retry_pause import next_pause_s
-from lmx_kernel.daemon.run_file import answers, local_url, read
+from lmx_kernel.daemon.run_file import answers, local_urls, read
 from lmx_kernel.daemon.sd_notify import is_journal, notify, watchdog_s
 from lmx_kernel.daemon.serve import NAME, serve
 from lmx_kernel.http.app import RouteClashError
@@ -105,8 +105,8 @@ def _beside_another(home: Path, config: Path | None, error: HomeInUseError) -> E
     server, running = boot(config).settings.get(ServerSettings), read(home)
     if running is None or not answers(running):
         text = f"{error}, and does not answer: it starts, stops or is stuck."
-    elif running.url == local_url(server.scheme, server.host, server.port):
-        print(f"{NAME} serves at {running.url} already: nothing to do.")  # noqa: T201
+    elif running.urls == local_urls(server):
+        print(f"{NAME} serves at {', '.join(running.urls)} already: nothing to do.")  # noqa: T201
         notify("READY=1", "STATUS=another LMX of this home serves")  # or it would be a failure
         return ExitStatus.OK
     else:
