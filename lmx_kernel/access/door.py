@@ -79,11 +79,11 @@ def is_loopback(host: str) -> bool:
 class Door:
     """Authorises requests.
 
-    Once there is a key, each path needs one with the scope of the surface that owns it. Without any
-    key, a server that only this machine can reach asks for none.
+    Once there is a key, each request needs one with the scope of the surface that answers it.
+    Without any key, a server that only this machine can reach asks for none.
 
     :param is_local: whether only this machine can reach the server.
-    :param owner: returns the surface that a path belongs to.
+    :param answering: returns the surface that answers a path, by the headers of the request.
     :param ask_plugins: returns the error with which a plugin refuses a request, or None.
     """
 
@@ -91,12 +91,12 @@ class Door:
         self,
         is_local: bool,
         keys: Keyring,
-        owner: Callable[[str], ApiSurface | None],
+        answering: Callable[[str, Mapping[str, str]], ApiSurface | None],
         ask_plugins: Callable[[HttpRequest], LmxError | None],
     ) -> None:
         self._is_local = is_local
         self._keys = keys
-        self._owner = owner
+        self._answering = answering
         self._ask_plugins = ask_plugins
         self._wrong_keys = WrongKeys()
 
@@ -111,7 +111,7 @@ class Door:
         token = token_of(request.headers)
         key = self._keys.find(token)
         if key is not None:
-            self._check_scope(key, request.path)
+            self._check_scope(key, request)
         elif not (self._is_local and self._keys.is_empty):
             if token:
                 raise WrongKeyError(self._wrong_keys.note(request.client))
@@ -122,14 +122,14 @@ class Door:
             raise refusal
         return request.key
 
-    def _check_scope(self, key: Key, path: str) -> None:
-        if not key.may(scope := self._scope(path)):
+    def _check_scope(self, key: Key, request: HttpRequest) -> None:
+        if not key.may(scope := self._scope(request)):
             raise ForbiddenError(f"this needs a key with the scope {scope}")
 
-    def _scope(self, path: str) -> str:
-        if (surface := self._owner(path)) is not None:
+    def _scope(self, request: HttpRequest) -> str:
+        if (surface := self._answering(request.path, request.headers)) is not None:
             return getattr(surface, "scope", UNDECLARED_SCOPE)
-        return UNDECLARED_SCOPE if path in ADMIN_PATHS else ""
+        return UNDECLARED_SCOPE if request.path in ADMIN_PATHS else ""
 
 
 def token_of(headers: Mapping[str, str]) -> str:

@@ -122,7 +122,7 @@ def _health(assembly: Assembly, supervisor: TaskSupervisor) -> Health:
 
 def _shell(booted: Booted, surfaces: SurfaceTable, keys: Keyring, health: Health) -> Shell:
     settings = booted.settings.get(ServerSettings)
-    door = Door(settings.is_local, keys, surfaces.owner, booted.plugins.authorize)
+    door = Door(settings.is_local, keys, surfaces.answering, booted.plugins.authorize)
     return Shell(build_app((), health), settings, ErrorRenderer(surfaces), door.admit)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from lmx_kernel.errors import LmxError
+from lmx_kernel.http.error_rendering import default_error_body
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -28,13 +29,8 @@ class ErrorBody(TypedDict):
 
 
 def error_body(error: LmxError) -> ErrorBody:
-    """Return ``error`` as a body, or as the data of a stream's last frame."""
-    family = "server_error" if error.status >= 500 else "invalid_request_error"
-    return {
-        "error": {
-            "message": error.message,
-            "type": _TYPES.get(error.status, family),
-            "param": error.param,
-            "code": error.code,
-        }
-    }
+    """Return ``error`` as a body, or as the data of a stream's last frame: in the kernel's default
+    shape, but with types of its own for refused keys and for too many requests.
+    """
+    detail = default_error_body(error)["error"]
+    return {"error": {**detail, "type": _TYPES.get(error.status, detail["type"])}}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import falcon
 import falcon.asgi
+from attrs import define, field
 from falcon.routing import CompiledRouter
 
 from lmx_kernel.http.exceptions import FalconError
@@ -56,9 +56,27 @@ def build_app(surfaces: Iterable[ApiSurface], health: Health) -> falcon.asgi.App
         if shape in owners:
             raise RouteClashError(f"{template} is a path of both {owners[shape]} and {name}.")
         owners[shape] = name
-        served = header_switch(resource, by_header[shape]) if shape in by_header else resource
+        shared = by_header.pop(shape, None)
+        served = resource if shared is None else header_switch(resource, shared.resources)
         _add(app, name, template, served, owners)
+    for shape, shared in by_header.items():
+        owners[shape] = ", ".join(shared.names.values())
+        _add(app, owners[shape], shared.template, header_switch(None, shared.resources), owners)
     return app
+
+
+@define
+class _Shared:
+    """A path that dialects answer by the headers of a request.
+
+    :ivar template: as the first of them has it.
+    :ivar resources: by header.
+    :ivar names: of the dialects, by header.
+    """
+
+    template: str
+    resources: dict[str, object] = field(factory=dict)
+    names: dict[str, str] = field(factory=dict)
 
 
 def _shape(template: str) -> str:
@@ -66,13 +84,22 @@ def _shape(template: str) -> str:
     return _FIELD_NAME.sub("{", template.rstrip("/"))
 
 
-def _header_routes(surfaces: Iterable[ApiSurface]) -> Mapping[str, Mapping[str, object]]:
-    """Return by shape and header the resources that take a path's requests with that header."""
-    found: defaultdict[str, dict[str, object]] = defaultdict(dict)
+def _header_routes(surfaces: Iterable[ApiSurface]) -> dict[str, _Shared]:
+    """Return by shape the paths that dialects answer by header.
+
+    :raises RouteClashError: two dialects have the same header for a path.
+    """
+    found: dict[str, _Shared] = {}
     for surface in surfaces:
-        if isinstance(surface, HeaderRouted):
-            for template, resource in surface.header_routes():
-                found[_shape(template)][surface.header] = resource
+        if not isinstance(surface, HeaderRouted):
+            continue
+        name, header = surface.name, surface.header
+        for template, resource in surface.header_routes():
+            shared = found.setdefault(_shape(template), _Shared(template))
+            if header in shared.names:
+                both = f"{shared.names[header]} and {name}"
+                raise RouteClashError(f"{template} with {header} is a path of both {both}.")
+            shared.resources[header], shared.names[header] = resource, name
     return found
 
 

@@ -39,6 +39,7 @@ class Operation:
     :param streams: whether the response is, or may be, a stream.
     :param event: the type of the JSON in each of its events or lines.
     :param stream_type: the stream's content type.
+    :param header: of a :class:`HeaderRouted` surface: the header that a request must have.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Operation:
     streams: bool = False
     event: Any = None
     stream_type: str = "text/event-stream"
+    header: str = ""
 
 
 class ApiSurface(Protocol):
@@ -88,7 +90,8 @@ class ApiSurface(Protocol):
 
 @runtime_checkable
 class HeaderRouted(Protocol):
-    """An HTTP dialect that answers paths of other dialects too, where a request has its header.
+    """An HTTP dialect that answers paths outside of its prefix too, where a request has its header;
+    without it, they are those of another dialect, or a 404.
 
     :ivar header: the header's name, in lower case.
     """
