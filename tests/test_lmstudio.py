@@ -112,6 +112,16 @@ async def test_load_again_and_unload(http, load):
     assert (again.status_code, again.json()["error"]["type"]) == (404, "model_not_found")
 
 
+async def test_the_greeting_needs_no_key(url):
+    """SDKs look for a server before they show a key; with a 401 they find none."""
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            answer = await http.get("/lmstudio-greeting", headers=headers)
+            assert (answer.status_code, answer.json()) == (200, {"lmstudio": True})
+        assert (await http.get("/lmstudio-greeting/x")).status_code == 404
+        assert (await http.get("/api/v0/models")).status_code == 401
+
+
 async def test_loads_that_are_refused(load):
     unknown = await load("nobody")
     assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "model_not_found")

@@ -13,9 +13,9 @@ from functools import lru_cache
 import attrs
 
 from lmx_kernel.access.guesses import WrongKeys
-from lmx_kernel.access.keys import Key, Keyring, weakness
+from lmx_kernel.access.keys import Keyring, weakness
 from lmx_kernel.errors import ForbiddenError, LmxError, UnauthorizedError
-from lmx_kernel.interfaces import ApiSurface, HttpRequest
+from lmx_kernel.interfaces import NO_KEY, ApiSurface, HttpRequest
 
 # Returns the name of the request's key, "" where none is needed; raises LmxError to refuse it.
 # Fails closed: if it raises anything else, the request is refused as well.
@@ -109,10 +109,11 @@ class Door:
         :raises LmxError: a plugin refuses the request.
         """
         token = token_of(request.headers)
-        key = self._keys.find(token)
+        key, scope = self._keys.find(token), self._scope(request)
         if key is not None:
-            self._check_scope(key, request)
-        elif not (self._is_local and self._keys.is_empty):
+            if scope != NO_KEY and not key.may(scope):
+                raise ForbiddenError(f"this needs a key with the scope {scope}")
+        elif not (scope == NO_KEY or (self._is_local and self._keys.is_empty)):
             if token:
                 raise WrongKeyError(self._wrong_keys.note(request.client))
             raise UnauthorizedError("a valid API key is required: send it as a bearer token")
@@ -121,10 +122,6 @@ class Door:
         if (refusal := self._ask_plugins(request)) is not None:
             raise refusal
         return request.key
-
-    def _check_scope(self, key: Key, request: HttpRequest) -> None:
-        if not key.may(scope := self._scope(request)):
-            raise ForbiddenError(f"this needs a key with the scope {scope}")
 
     def _scope(self, request: HttpRequest) -> str:
         if (surface := self._answering(request.path, request.headers)) is not None:

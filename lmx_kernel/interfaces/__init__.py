@@ -42,6 +42,7 @@ from lmx_kernel.interfaces.status import (
 )
 from lmx_kernel.interfaces.stored_answer import StoredAnswer, StoredAnswers
 from lmx_kernel.interfaces.surface import (
+    NO_KEY,
     ApiSurface,
     HeaderRouted,
     HttpRequest,
@@ -49,6 +50,7 @@ from lmx_kernel.interfaces.surface import (
 )
 
 __all__ = [
+    "NO_KEY",
     "OPEN",
     "PENDING",
     "Answer",

@@ -9,6 +9,8 @@ from attrs import frozen
 
 from lmx_kernel.errors import LmxError
 
+NO_KEY = "no key"
+
 
 @frozen(kw_only=True)
 class HttpRequest:
@@ -62,7 +64,9 @@ class ApiSurface(Protocol):
     :ivar name: for logs and listings.
     :ivar prefix: the path prefix of this dialect, such as ``/v1``; errors below it are rendered by
         this surface.
-    :ivar scope: the scope that a key needs here, such as ``inference``; "" for any key.
+    :ivar scope: the scope that a key needs here, such as ``inference``; "" for any key;
+        :data:`NO_KEY` where clients without a key are answered too, which is for paths that tell
+        no more than that the server is there.
     """
 
     name: str

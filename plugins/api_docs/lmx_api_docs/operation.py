@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from lmx_api_docs.schemas import REF, Schema
-from lmx_kernel.interfaces import ApiSurface, Operation
+from lmx_kernel.interfaces import NO_KEY, ApiSurface, Operation
 
 # Schemas of an operation's body, query (an object), result, accepted, event and error, where it has
 # them.
@@ -36,7 +36,7 @@ def render(surface: ApiSurface, operation: Operation, parts: Parts) -> dict[str,
         "operationId": _name(operation),
         "tags": [surface.name],
         "summary": operation.summary,
-        "security": [{SECURITY: [surface.scope] if surface.scope else []}],
+        "security": _security(surface.scope),
         "parameters": [
             *_path_parameters(operation.path),
             *_query_parameters(parts.get("query", {})),
@@ -75,6 +75,12 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
             "5XX": {"description": "A failure, in the shape of who answers.", "content": failed},
         },
     }
+
+
+def _security(scope: str) -> list[dict[str, list[str]]]:
+    if scope == NO_KEY:
+        return []
+    return [{SECURITY: [scope] if scope else []}]
 
 
 def _name(operation: Operation) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
+from lmx_lmstudio_api.greeting import Greeting
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v0.surface import LMStudioV0
 from lmx_lmstudio_api.v1.surface import surfaces
@@ -17,6 +18,6 @@ def lmx_settings() -> list[SettingsSection]:
 
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
-    """The routes below ``/api/v0`` and ``/api/v1``."""
+    """The routes below ``/api/v0`` and ``/api/v1``, and the greeting."""
     settings = kernel.settings(LMStudioSettings)
-    return [LMStudioV0(kernel, settings), *surfaces(kernel, settings)]
+    return [Greeting(), LMStudioV0(kernel, settings), *surfaces(kernel, settings)]

@@ -14,7 +14,6 @@ from lmx_kernel.dialect.error_object import error_body
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Kernel, Operation
 from lmx_lmstudio_api.early_load import EarlyLoads
-from lmx_lmstudio_api.greeting import Greeting, GreetingObject
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v0.models import Model, Models
 from lmx_lmstudio_api.v0.objects import (
@@ -29,7 +28,6 @@ from lmx_lmstudio_api.v0.respond import DetailedResponder, EmbeddingsV0
 from lmx_lmstudio_api.v0.schema import ChatBodyV0, CompletionBodyV0, EmbeddingBodyV0
 
 PREFIX = "/api/v0"
-GREETING = "/lmstudio-greeting"
 _OPERATIONS = (
     Operation(
         method="GET",
@@ -68,17 +66,11 @@ _OPERATIONS = (
         body=EmbeddingBodyV0,
         result=EmbeddingList,
     ),
-    Operation(
-        method="GET",
-        path=GREETING,
-        summary="Say that LM Studio's API is served here",
-        result=GreetingObject,
-    ),
 )
 
 
 class LMStudioV0:
-    """LM Studio's API, version 0: everything below ``/api/v0``, and the greeting."""
+    """LM Studio's API, version 0: everything below ``/api/v0``."""
 
     name = "lmstudio_v0"
     prefix = PREFIX
@@ -98,7 +90,6 @@ class LMStudioV0:
             (f"{PREFIX}/chat/completions", ChatCompletions(responder, ChatBodyV0)),
             (f"{PREFIX}/completions", Completions(responder, CompletionBodyV0)),
             (f"{PREFIX}/embeddings", EmbeddingsV0(loads)),
-            (GREETING, Greeting()),
         ]
 
     def operations(self) -> Iterable[Operation]:
