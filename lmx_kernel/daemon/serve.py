@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack
 
 import attrs
@@ -40,10 +40,16 @@ log = structlog.get_logger(__name__)
 
 
 async def serve(
-    booted: Booted, guard: CrashLoopGuard, keys: Keyring, *, needs_liveness: bool
+    booted: Booted,
+    guard: CrashLoopGuard,
+    keys: Keyring,
+    on_ready: Callable[[], None],
+    *,
+    needs_liveness: bool,
 ) -> None:
     """Serve until a signal comes.
 
+    :param on_ready: called once it serves and has said so.
     :param needs_liveness: nobody else ends this process if its event loop is stuck.
     :raises RouteClashError: two dialects want the same path.
     :raises ListenError: as :meth:`HttpServer.bind`.
@@ -73,6 +79,7 @@ async def serve(
         for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
             supervisor.start(name, work)
         _announce(booted, assembly, server)
+        on_ready()
         await stop.wait()
         notify("STOPPING=1")
         supervisor.stop(*tasks)  # or one would load a model meanwhile

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
 from lmx_lmstudio_api.greeting import Greeting
@@ -9,11 +12,22 @@ from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v0.surface import LMStudioV0
 from lmx_lmstudio_api.v1.surface import surfaces
 
+if TYPE_CHECKING:
+    from cyclopts import App
+
 
 @hookimpl
 def lmx_settings() -> list[SettingsSection]:
     """The section ``[lmstudio_api]``."""
     return [SettingsSection("lmstudio_api", LMStudioSettings)]
+
+
+@hookimpl
+def lmx_commands() -> Iterable[App]:
+    """``lmx lms``."""
+    from lmx_lmstudio_api.lms.command import app  # noqa: PLC0415 - the daemon needs no commands
+
+    return [app]
 
 
 @hookimpl
