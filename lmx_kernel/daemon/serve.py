@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, AsyncExitStack
 
 import attrs
@@ -71,25 +71,36 @@ async def serve(
         stack.enter_context(assembly.bus.listen(guard.on_event))
         await connections.connect()
         await server.start()
-        forget_failures(booted.settings.home)
         stack.enter_context(_published(booted, keys, server))
-        await asyncio.to_thread(assembly.backends.probe_devices)
-        await assembly.catalogue.refresh()
-        tasks = background(booted, assembly)
-        for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
-            supervisor.start(name, work)
+        tasks = await _start_background(booted, assembly, supervisor)
         _announce(booted, assembly, server)
         on_ready()
         await stop.wait()
-        notify("STOPPING=1")
-        supervisor.stop(*tasks)  # or one would load a model meanwhile
-        await _begin_drain(assembly)
+        await _begin_drain(assembly, supervisor, tasks)
         await _first(server.drain(settings.drain_s), now.wait())
         await _end(server, assembly)
 
 
-async def _begin_drain(assembly: Assembly) -> None:
+async def _start_background(
+    booted: Booted, assembly: Assembly, supervisor: TaskSupervisor
+) -> Iterable[str]:
+    """Find devices and models, start what runs beside the server, and return what of it may load
+    models.
+    """
+    await asyncio.to_thread(assembly.backends.probe_devices)
+    await assembly.catalogue.refresh()
+    tasks = background(booted, assembly)
+    for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
+        supervisor.start(name, work)
+    return tasks
+
+
+async def _begin_drain(
+    assembly: Assembly, supervisor: TaskSupervisor, tasks: Iterable[str]
+) -> None:
     """Begin nothing new. What is computed in the background goes on when LMX is started again."""
+    notify("STOPPING=1")
+    supervisor.stop(*tasks)  # or one would load a model meanwhile
     assembly.kernel.begin_drain()
     await assembly.kernel.stored_answers.suspend()
 
@@ -104,6 +115,8 @@ async def _end(server: HttpServer, assembly: Assembly) -> None:
 
 
 def _published(booted: Booted, keys: Keyring, server: HttpServer) -> AbstractContextManager[None]:
+    """Return a context in which others find the daemon, which has started without a failure."""
+    forget_failures(booted.settings.home)
     settings = booted.settings.get(ServerSettings)
     urls = tuple(local_url(settings.scheme, one.host, one.port) for one in server.addresses)
     running = Running(

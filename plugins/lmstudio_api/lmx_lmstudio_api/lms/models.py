@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -96,12 +97,7 @@ def load(
     client, begun = Client.find(), time.monotonic()
     body = given(model=model, context_length=context_length, parallel=parallel)
     if estimate_only:
-        found = client.post("/admin/models/estimate", body)
-        problem = f"This model cannot be loaded now: {found['problem']}."
-        output.say(f"Model: {found['model']}")
-        output.say(f"Estimated Total Memory: {format_bytes(found['needed_bytes'])}")
-        output.say("Estimate: " + ("This model may be loaded." if found["fits"] else problem))
-        sys.exit(0 if found["fits"] else 1)
+        sys.exit(0 if _estimate(client, body, output) else 1)
     _check_identifier(client, model, identifier)
     if gpu is not None:
         print_error("--gpu has no effect: [gguf] gpu_layers in the config says it")
@@ -162,6 +158,16 @@ def get(model: str, *, output: Output = NORMAL) -> None:
         output.say(f"Downloaded {(job['result'] or {}).get('model', name)}.")
     else:
         output.say(f"{there['id']} is there already.")
+
+
+def _estimate(client: Client, body: Mapping[str, Any], output: Output) -> bool:
+    """Say what a load would take, and return whether it could be done now."""
+    found = client.post("/admin/models/estimate", body)
+    problem = f"This model cannot be loaded now: {found['problem']}."
+    output.say(f"Model: {found['model']}")
+    output.say(f"Estimated Total Memory: {format_bytes(found['needed_bytes'])}")
+    output.say("Estimate: " + ("This model may be loaded." if found["fits"] else problem))
+    return bool(found["fits"])
 
 
 def _check_identifier(client: Client, model: str, identifier: str | None) -> None:
