@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 import structlog
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lmx_kernel.errors import ModelNotFoundError, NotFoundError
 from lmx_kernel.interfaces import Backend, ModelSource
@@ -244,10 +244,21 @@ class Catalogue:
     def _identify(self, location: Location) -> Iterable[ModelCard]:
         for backend in self._backends():
             try:
-                yield from backend.identify(location)
+                yield from (_also_named(card, location) for card in backend.identify(location))
             # Backends are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("identify_failed", backend=backend.name, model=location.name)
+
+
+def _also_named(card: ModelCard, location: Location) -> ModelCard:
+    """Return a card with the aliases of its location: ``alias`` for ``name``, and ``alias@label``
+    for ``name@label``.
+    """
+    own = (card.id, *card.aliases)
+    ends = [name.removeprefix(location.name) for name in own if name.startswith(location.name)]
+    ends = [end for end in ends if end == "" or end.startswith("@")]
+    further = [f"{alias}{end}" for alias in location.aliases for end in ends]
+    return evolve(card, aliases=(*card.aliases, *further)) if further else card
 
 
 def _place(location: Location) -> object:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from lmx_kernel.config import Settings
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
+from lmx_kernel.interfaces import ApiSurface, Finding, Kernel, SettingsSection
+from lmx_kernel.types import ModelCard
 from lmx_lmstudio_api.greeting import Greeting
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v0.surface import LMStudioV0
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 def lmx_settings() -> list[SettingsSection]:
     """The section ``[lmstudio_api]``."""
     return [SettingsSection("lmstudio_api", LMStudioSettings)]
+
+
+@hookimpl
+def lmx_findings(settings: Settings, models: Sequence[ModelCard]) -> Iterable[Finding]:
+    """What there is of an LM Studio on this machine."""
+    from lmx_lmstudio_api.findings import examine  # noqa: PLC0415 - the daemon does not ask
+
+    return examine(settings, models)
 
 
 @hookimpl
