@@ -184,6 +184,17 @@ async def test_the_time_to_live_of_a_version_0_request(http):
     assert [one["ttl_s"] for one in status["models"] if one["id"] == "echo"] == [77]
 
 
+async def test_the_time_to_live_counts_for_the_openai_dialect_too(http):
+    await http.post("/api/v1/models/unload", json={"instance_id": "counter:2"})
+    body = {"model": "counter:2", "messages": [{"role": "user", "content": "Hi"}], "ttl": 78}
+    assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+    body = {"model": "vectors", "input": "x", "ttl": 79}
+    assert (await http.post("/v1/embeddings", json=body)).status_code == 200
+    status = (await http.get("/health/status")).json()
+    lives = {one["id"]: one["ttl_s"] for one in status["models"]}
+    assert (lives["counter"], lives["vectors"]) == (78, 79)
+
+
 async def test_downloads(http):
     body = {"model": "https://huggingface.co/acme/Tiny-GGUF", "quantization": "Q4_K_M"}
     started = (await http.post("/api/v1/models/download", json=body)).json()

@@ -174,3 +174,18 @@ def test_a_model_answers_to_the_further_names_of_its_place():
     for name in ("short-other", "shortelsewhere"):
         with pytest.raises(ModelNotFoundError):
             catalogue.find(name)
+
+
+def test_the_number_of_an_instance_names_the_model_itself(tmp_path):
+    sources = []
+    for name in ("maker/one", "two:2"):
+        path = tmp_path / str(len(sources))
+        path.mkdir()
+        sources.append(Folder(path, model=name))
+    catalogue = Catalogue(lambda: sources, lambda: [AnyBackend()])
+    catalogue.scan()
+    assert {catalogue.find(f"{name}:2").id for name in ("maker/one", "One")} == {"maker/one"}
+    assert catalogue.find("two:2").id == "two:2"
+    for name in ("maker/one:0", "maker/one:x", "maker/one:100", "maker/one:2:2", "three:2"):
+        with pytest.raises(ModelNotFoundError):
+            catalogue.find(name)
