@@ -49,6 +49,7 @@ def build_app(surfaces: Iterable[ApiSurface], health: Health) -> falcon.asgi.App
     surfaces = sorted(surfaces, key=lambda surface: surface.name)
     for surface in surfaces:
         routes += [(surface.name, template, resource) for template, resource in surface.routes()]
+    _check_prefixes(surfaces)
     by_header = _header_routes(surfaces)
     owners: dict[str, str] = {}
     for name, template, resource in routes:
@@ -77,6 +78,21 @@ class _Shared:
     template: str
     resources: dict[str, object] = field(factory=dict)
     names: dict[str, str] = field(factory=dict)
+
+
+def _check_prefixes(surfaces: Iterable[ApiSurface]) -> None:
+    """Refuse two dialects with one prefix: the scope and the errors of one would hold for paths of
+    the other. Prefixes may nest.
+
+    :raises RouteClashError: names both.
+    """
+    owners: dict[str, str] = {}
+    for surface in surfaces:
+        prefix = surface.prefix.rstrip("/")
+        if prefix in owners:
+            both = f"{owners[prefix]} and {surface.name}"
+            raise RouteClashError(f"{surface.prefix} is the prefix of both {both}.")
+        owners[prefix] = surface.name
 
 
 def _shape(template: str) -> str:

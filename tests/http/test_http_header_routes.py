@@ -95,7 +95,7 @@ def test_a_path_without_an_owner_is_served_with_the_header():
 
 def test_two_dialects_with_one_header_for_a_path_are_both_named():
     class Twin(Other):
-        name = "twin"
+        name, prefix = "twin", "/twin"
 
     with pytest.raises(RouteClashError, match="x-other is a path of both other and twin"):
         client_of(Plain(), Other(), Twin())
