@@ -108,9 +108,9 @@ def commands(group, name="lmx"):
             yield from commands(group[part], f"{name} {part}")
 
 
-def test_the_readme_names_every_command(page, tmp_path, monkeypatch):
+def test_the_readme_and_the_page_of_lms_name_every_command(page, tmp_path, monkeypatch):
     monkeypatch.setenv("LMX_HOME", str(tmp_path))
-    text = page("README.md")
+    text = page("README.md") + page("docs/lmstudio.md")
     names = set(commands(command_line(["--help"])))
     own, of_plugins = {"lmx serve", "lmx key add"}, {"lmx route", "lmx pull", "lmx service install"}
     assert own | of_plugins <= names

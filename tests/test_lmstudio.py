@@ -112,6 +112,16 @@ async def test_load_again_and_unload(http, load):
     assert (again.status_code, again.json()["error"]["type"]) == (404, "model_not_found")
 
 
+async def test_the_greeting_needs_no_key(url):
+    """SDKs look for a server before they show a key; with a 401 they find none."""
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            answer = await http.get("/lmstudio-greeting", headers=headers)
+            assert (answer.status_code, answer.json()) == (200, {"lmstudio": True})
+        assert (await http.get("/lmstudio-greeting/x")).status_code == 404
+        assert (await http.get("/api/v0/models")).status_code == 401
+
+
 async def test_loads_that_are_refused(load):
     unknown = await load("nobody")
     assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "model_not_found")
@@ -172,6 +182,17 @@ async def test_the_time_to_live_of_a_version_0_request(http):
     assert whole["stats"]["tokens_per_second"] >= 0
     status = (await http.get("/health/status")).json()
     assert [one["ttl_s"] for one in status["models"] if one["id"] == "echo"] == [77]
+
+
+async def test_the_time_to_live_counts_for_the_openai_dialect_too(http):
+    await http.post("/api/v1/models/unload", json={"instance_id": "counter:2"})
+    body = {"model": "counter:2", "messages": [{"role": "user", "content": "Hi"}], "ttl": 78}
+    assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+    body = {"model": "vectors", "input": "x", "ttl": 79}
+    assert (await http.post("/v1/embeddings", json=body)).status_code == 200
+    status = (await http.get("/health/status")).json()
+    lives = {one["id"]: one["ttl_s"] for one in status["models"]}
+    assert (lives["counter"], lives["vectors"]) == (78, 79)
 
 
 async def test_downloads(http):

@@ -13,9 +13,9 @@ from functools import lru_cache
 import attrs
 
 from lmx_kernel.access.guesses import WrongKeys
-from lmx_kernel.access.keys import Key, Keyring, weakness
+from lmx_kernel.access.keys import Keyring, weakness
 from lmx_kernel.errors import ForbiddenError, LmxError, UnauthorizedError
-from lmx_kernel.interfaces import ApiSurface, HttpRequest
+from lmx_kernel.interfaces import NO_KEY, ApiSurface, HttpRequest
 
 # Returns the name of the request's key, "" where none is needed; raises LmxError to refuse it.
 # Fails closed: if it raises anything else, the request is refused as well.
@@ -50,7 +50,7 @@ class WrongKeyError(UnauthorizedError):
 def check_bind(host: str, keys: Keyring, api_key: str = "") -> None:
     """Check that a server on ``host`` asks for a good key if other machines can reach it.
 
-    :param host: the config's ``server.host``.
+    :param host: one that the config has the server listen on.
     :param api_key: the config's ``server.api_key``.
     :raises UnsafeBindError: they can, and there is no key, or ``api_key`` is easily guessed.
     """
@@ -79,24 +79,24 @@ def is_loopback(host: str) -> bool:
 class Door:
     """Authorises requests.
 
-    Once there is a key, each path needs one with the scope of the surface that owns it. Without any
-    key, a server that only this machine can reach asks for none.
+    Once there is a key, each request needs one with the scope of the surface that answers it.
+    Without any key, a server that only this machine can reach asks for none.
 
-    :param host: the address that the server listens on.
-    :param owner: returns the surface that a path belongs to.
+    :param is_local: whether only this machine can reach the server.
+    :param answering: returns the surface that answers a path, by the headers of the request.
     :param ask_plugins: returns the error with which a plugin refuses a request, or None.
     """
 
     def __init__(
         self,
-        host: str,
+        is_local: bool,
         keys: Keyring,
-        owner: Callable[[str], ApiSurface | None],
+        answering: Callable[[str, Mapping[str, str]], ApiSurface | None],
         ask_plugins: Callable[[HttpRequest], LmxError | None],
     ) -> None:
-        self._is_local = is_loopback(host)
+        self._is_local = is_local
         self._keys = keys
-        self._owner = owner
+        self._answering = answering
         self._ask_plugins = ask_plugins
         self._wrong_keys = WrongKeys()
 
@@ -109,10 +109,11 @@ class Door:
         :raises LmxError: a plugin refuses the request.
         """
         token = token_of(request.headers)
-        key = self._keys.find(token)
+        key, scope = self._keys.find(token), self._scope(request)
         if key is not None:
-            self._check_scope(key, request.path)
-        elif not (self._is_local and self._keys.is_empty):
+            if scope != NO_KEY and not key.may(scope):
+                raise ForbiddenError(f"this needs a key with the scope {scope}")
+        elif not (scope == NO_KEY or (self._is_local and self._keys.is_empty)):
             if token:
                 raise WrongKeyError(self._wrong_keys.note(request.client))
             raise UnauthorizedError("a valid API key is required: send it as a bearer token")
@@ -122,14 +123,10 @@ class Door:
             raise refusal
         return request.key
 
-    def _check_scope(self, key: Key, path: str) -> None:
-        if not key.may(scope := self._scope(path)):
-            raise ForbiddenError(f"this needs a key with the scope {scope}")
-
-    def _scope(self, path: str) -> str:
-        if (surface := self._owner(path)) is not None:
+    def _scope(self, request: HttpRequest) -> str:
+        if (surface := self._answering(request.path, request.headers)) is not None:
             return getattr(surface, "scope", UNDECLARED_SCOPE)
-        return UNDECLARED_SCOPE if path in ADMIN_PATHS else ""
+        return UNDECLARED_SCOPE if request.path in ADMIN_PATHS else ""
 
 
 def token_of(headers: Mapping[str, str]) -> str:

@@ -58,7 +58,7 @@ def run_diagnostics(booted: Booted, catalogue: Catalogue) -> list[Finding]:
         Finding(True, "lmx", f"{__version__} on Python {platform.python_version()}, {_platform()}"),
         _home(booted),
         _memory(booted),
-        _port(booted.settings.get(ServerSettings)),
+        *_ports(booted.settings.get(ServerSettings)),
         *_certificate(booted.settings.get(ServerSettings)),
         *_damaged_databases(booted),
         *booted.plugins.findings(booted.settings, catalogue.cards),
@@ -90,11 +90,13 @@ def _memory(booted: Booted) -> Finding:
     return Finding(budget > 0, "memory", text)
 
 
-def _port(server: ServerSettings) -> Finding:
-    with socket.socket(socket.AF_INET6 if ":" in server.host else socket.AF_INET) as probe:
-        answers = probe.connect_ex((server.host, server.port)) == 0
-    state = "somebody listens there (a running daemon?)" if answers else "free"
-    return Finding(True, "port", f"{server.host}:{server.port} is {state}")
+def _ports(server: ServerSettings) -> Iterator[Finding]:
+    for address in server.addresses:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        with socket.socket(family) as probe:
+            answers = probe.connect_ex((address.host, address.port)) == 0
+        state = "somebody listens there (a running daemon?)" if answers else "free"
+        yield Finding(True, "port", f"{address} is {state}")
 
 
 def _certificate(server: ServerSettings) -> Iterator[Finding]:

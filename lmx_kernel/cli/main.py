@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 from cyclopts import App, CommandCollisionError
@@ -23,9 +23,17 @@ HELP = ("--help", "-h")
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the ``lmx`` command."""
+    run(lambda: command_line(sys.argv[1:]))
+
+
+def run(make: Callable[[], App]) -> None:
+    """Run a command line; what a user can do something about is a line and an exit status.
+
+    :param make: returns the command line.
+    """
     try:
-        command_line(sys.argv[1:])()
+        make()()
     except (ConfigError, RequiredPluginError) as error:
         _fail(str(error), ExitStatus.CONFIG)
     except LmxError as error:

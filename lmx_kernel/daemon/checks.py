@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from lmx_kernel.access.door import UnsafeBindError, check_bind, is_loopback
+from lmx_kernel.access.door import UnsafeBindError, check_bind
 from lmx_kernel.access.keys import KeyFile, Keyring
 from lmx_kernel.config import ConfigError, ConfigMissingError
 from lmx_kernel.http.settings import ServerSettings
@@ -12,6 +12,8 @@ from lmx_kernel.http.tls import ServerCertificate, TlsFileError
 from lmx_kernel.kernel.boot import Booted
 
 log = structlog.get_logger(__name__)
+
+_DEFAULT = ServerSettings()
 
 
 def check_server(booted: Booted) -> Keyring:
@@ -23,16 +25,20 @@ def check_server(booted: Booted) -> Keyring:
     """
     server = booted.settings.get(ServerSettings)
     keys = Keyring(KeyFile(booted.settings.home), server.api_key)
-    try:
-        check_bind(server.host, keys, server.api_key)
-    except UnsafeBindError as error:
-        raise booted.refuse(("server", error.key), str(error)) from error
+    if server.listen and (server.host, server.port) != (_DEFAULT.host, _DEFAULT.port):
+        log.warning("host_and_port_ignored", reason="server.listen names all addresses")
+    for address in server.addresses:
+        try:
+            check_bind(address.host, keys, server.api_key)
+        except UnsafeBindError as error:
+            key = "listen" if error.key == "host" and server.listen else error.key
+            raise booted.refuse(("server", key), str(error)) from error
     try:
         find_certificate(server)
     except TlsFileError as error:
         kind = ConfigMissingError if error.may_come else ConfigError
         raise booted.refuse(("server", error.key), str(error), kind) from error
-    if server.tls_cert is None and not is_loopback(server.host):
+    if server.tls_cert is None and not server.is_local:
         log.warning(
             "no_tls", reason="keys and prompts cross the network in clear text: see docs/proxy.md"
         )

@@ -30,7 +30,8 @@ _log = structlog.get_logger(__name__)
 class Running:
     """A daemon that runs.
 
-    :ivar url: its root, as this machine reaches it.
+    :ivar url: its root, as this machine reaches it; of several addresses the first.
+    :ivar urls: the same of all its addresses.
     :ivar token: has every scope for as long as this daemon runs.
     :ivar certificate: the file of its certificate, None if it speaks plain HTTP.
     """
@@ -39,6 +40,7 @@ class Running:
     pid: int
     token: str = field(repr=False)
     certificate: Path | None = None
+    urls: tuple[str, ...] = ()
 
 
 @frozen
@@ -81,8 +83,7 @@ def find_daemon(settings: Settings, environ: Mapping[str, str] = os.environ) -> 
     key = environ.get("LMX_API_KEY")
     if running is not None:
         return Address(running.url, key or running.token, running.certificate)
-    url = local_url(server.scheme, server.host, server.port)
-    return Address(url, key or server.api_key, server.tls_cert)
+    return Address(local_urls(server)[0], key or server.api_key, server.tls_cert)
 
 
 def answers(running: Running) -> bool:
@@ -96,6 +97,11 @@ def answers(running: Running) -> bool:
             return bool(response.status == HTTPStatus.OK)
     except (OSError, HTTPException, TlsFileError):
         return False
+
+
+def local_urls(server: ServerSettings) -> tuple[str, ...]:
+    """Return where this machine reaches a server, at each of its addresses."""
+    return tuple(local_url(server.scheme, one.host, one.port) for one in server.addresses)
 
 
 def local_url(scheme: str, host: str, port: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, AsyncExitStack
 
 import attrs
@@ -40,10 +40,16 @@ log = structlog.get_logger(__name__)
 
 
 async def serve(
-    booted: Booted, guard: CrashLoopGuard, keys: Keyring, *, needs_liveness: bool
+    booted: Booted,
+    guard: CrashLoopGuard,
+    keys: Keyring,
+    on_ready: Callable[[], None],
+    *,
+    needs_liveness: bool,
 ) -> None:
     """Serve until a signal comes.
 
+    :param on_ready: called once it serves and has said so.
     :param needs_liveness: nobody else ends this process if its event loop is stuck.
     :raises RouteClashError: two dialects want the same path.
     :raises ListenError: as :meth:`HttpServer.bind`.
@@ -65,24 +71,36 @@ async def serve(
         stack.enter_context(assembly.bus.listen(guard.on_event))
         await connections.connect()
         await server.start()
-        forget_failures(booted.settings.home)
-        stack.enter_context(_published(booted, keys, server.port))
-        await asyncio.to_thread(assembly.backends.probe_devices)
-        await assembly.catalogue.refresh()
-        tasks = background(booted, assembly)
-        for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
-            supervisor.start(name, work)
-        _announce(booted, assembly, server.port)
+        stack.enter_context(_published(booted, keys, server))
+        tasks = await _start_background(booted, assembly, supervisor)
+        _announce(booted, assembly, server)
+        on_ready()
         await stop.wait()
-        notify("STOPPING=1")
-        supervisor.stop(*tasks)  # or one would load a model meanwhile
-        await _begin_drain(assembly)
+        await _begin_drain(assembly, supervisor, tasks)
         await _first(server.drain(settings.drain_s), now.wait())
         await _end(server, assembly)
 
 
-async def _begin_drain(assembly: Assembly) -> None:
+async def _start_background(
+    booted: Booted, assembly: Assembly, supervisor: TaskSupervisor
+) -> Iterable[str]:
+    """Find devices and models, start what runs beside the server, and return what of it may load
+    models.
+    """
+    await asyncio.to_thread(assembly.backends.probe_devices)
+    await assembly.catalogue.refresh()
+    tasks = background(booted, assembly)
+    for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
+        supervisor.start(name, work)
+    return tasks
+
+
+async def _begin_drain(
+    assembly: Assembly, supervisor: TaskSupervisor, tasks: Iterable[str]
+) -> None:
     """Begin nothing new. What is computed in the background goes on when LMX is started again."""
+    notify("STOPPING=1")
+    supervisor.stop(*tasks)  # or one would load a model meanwhile
     assembly.kernel.begin_drain()
     await assembly.kernel.stored_answers.suspend()
 
@@ -96,13 +114,17 @@ async def _end(server: HttpServer, assembly: Assembly) -> None:
     await assembly.kernel.stored_answers.close()
 
 
-def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:
-    server = booted.settings.get(ServerSettings)
+def _published(booted: Booted, keys: Keyring, server: HttpServer) -> AbstractContextManager[None]:
+    """Return a context in which others find the daemon, which has started without a failure."""
+    forget_failures(booted.settings.home)
+    settings = booted.settings.get(ServerSettings)
+    urls = tuple(local_url(settings.scheme, one.host, one.port) for one in server.addresses)
     running = Running(
-        url=local_url(server.scheme, server.host, port),
+        url=urls[0],
+        urls=urls,
         pid=os.getpid(),
         token=keys.local_token,
-        certificate=server.tls_cert,
+        certificate=settings.tls_cert,
     )
     return published(booted.settings.home, running)
 
@@ -120,7 +142,7 @@ def _health(assembly: Assembly, supervisor: TaskSupervisor) -> Health:
 
 def _shell(booted: Booted, surfaces: SurfaceTable, keys: Keyring, health: Health) -> Shell:
     settings = booted.settings.get(ServerSettings)
-    door = Door(settings.host, keys, surfaces.owner, booted.plugins.authorize)
+    door = Door(settings.is_local, keys, surfaces.answering, booted.plugins.authorize)
     return Shell(build_app((), health), settings, ErrorRenderer(surfaces), door.admit)
 
 
@@ -150,12 +172,12 @@ async def _first(*waits: Awaitable[object]) -> None:
         task.cancel()
 
 
-def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
+def _announce(booted: Booted, assembly: Assembly, server: HttpServer) -> None:
     """Tell whoever started the daemon, and the service manager, where it is and what to try."""
-    server = booted.settings.get(ServerSettings)
-    url = url_of(server.scheme, server.host, port)
+    scheme = booted.settings.get(ServerSettings).scheme
+    url, *others = [url_of(scheme, one.host, one.port) for one in server.addresses]
     models = [card.id for card in assembly.catalogue.cards if not card.problem]
-    lines = [f"LMX {__version__} serves on {url}"]
+    lines = [f"LMX {__version__} serves on {url}", *(f"and on {other}" for other in others)]
     if booted.verdict.safe_mode:
         lines.append(SAFE_MODE)
     lines.append(
@@ -166,4 +188,5 @@ def _announce(booted: Booted, assembly: Assembly, port: int) -> None:
         lines.append("No API plugin is active: only /health answers.")
     lines += filter(None, (surface.example(url, models[0]) for surface in surfaces if models))
     print("\n".join(lines), flush=True)  # noqa: T201 - for whoever started the daemon
-    notify("READY=1", f"STATUS=serves on port {port}")
+    ports = ", ".join(str(one.port) for one in server.addresses)
+    notify("READY=1", f"STATUS=serves on port {ports}")

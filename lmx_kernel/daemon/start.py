@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lmx_kernel.daemon.exit_status import ExitStatus
 from lmx_kernel.daemon.home_lock import HomeInUseError, locked_home
 from lmx_kernel.daemon.open_files import raise_file_limit
 from lmx_kernel.daemon.retry_pause import next_pause_s
-from lmx_kernel.daemon.run_file import answers, local_url, read
+from lmx_kernel.daemon.run_file import answers, local_urls, read
 from lmx_kernel.daemon.sd_notify import is_journal, notify, watchdog_s
 from lmx_kernel.daemon.serve import NAME, serve
 from lmx_kernel.http.app import RouteClashError
@@ -36,17 +37,23 @@ NOT_YET = (AddressNotReadyError, ConfigMissingError, RequiredPluginLateError)
 REFUSALS = (ConfigError, RequiredPluginError, RouteClashError, ListenError)
 
 
-def run(config: Path | None = None, *, is_supervised: bool = False) -> ExitStatus:
+def run(
+    config: Path | None = None,
+    *,
+    is_supervised: bool = False,
+    on_ready: Callable[[], None] = lambda: None,
+) -> ExitStatus:
     """Serve until told to stop; return the exit status.
 
     :param is_supervised: a supervisor started this that has neither a watchdog nor a log of its
         own, as launchd has not.
+    :param on_ready: called once it serves and has said so.
     """
     home = find_home()
     set_thread_stacks()
     if is_supervised:
         empty_full_output(sys.stderr.fileno(), MAX_OUTPUT_BYTES)
-    status = _attempt(home, config, is_supervised=is_supervised)
+    status = _attempt(home, config, on_ready, is_supervised=is_supervised)
     if status in (ExitStatus.NOT_YET, ExitStatus.IN_USE) and (
         is_supervised or "NOTIFY_SOCKET" in os.environ
     ):
@@ -57,7 +64,9 @@ def run(config: Path | None = None, *, is_supervised: bool = False) -> ExitStatu
     return status
 
 
-def _attempt(home: Path, config: Path | None, *, is_supervised: bool) -> ExitStatus:
+def _attempt(
+    home: Path, config: Path | None, on_ready: Callable[[], None], *, is_supervised: bool
+) -> ExitStatus:
     guard = CrashLoopGuard(home)
     needs_liveness = is_supervised and not watchdog_s()
     if needs_liveness:
@@ -73,7 +82,7 @@ def _attempt(home: Path, config: Path | None, *, is_supervised: bool) -> ExitSta
             keys = check_server(booted)
             server = booted.settings.get(ServerSettings)
             raise_file_limit(files_wanted(server.max_connections))
-            uvloop.run(serve(booted, guard, keys, needs_liveness=needs_liveness))
+            uvloop.run(serve(booted, guard, keys, on_ready, needs_liveness=needs_liveness))
     except REFUSALS as error:
         guard.withdraw()
         return _refuse(error)
@@ -105,8 +114,8 @@ def _beside_another(home: Path, config: Path | None, error: HomeInUseError) -> E
     server, running = boot(config).settings.get(ServerSettings), read(home)
     if running is None or not answers(running):
         text = f"{error}, and does not answer: it starts, stops or is stuck."
-    elif running.url == local_url(server.scheme, server.host, server.port):
-        print(f"{NAME} serves at {running.url} already: nothing to do.")  # noqa: T201
+    elif running.urls == local_urls(server):
+        print(f"{NAME} serves at {', '.join(running.urls)} already: nothing to do.")  # noqa: T201
         notify("READY=1", "STATUS=another LMX of this home serves")  # or it would be a failure
         return ExitStatus.OK
     else:

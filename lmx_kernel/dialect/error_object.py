@@ -27,14 +27,25 @@ class ErrorBody(TypedDict):
     error: ErrorDetail
 
 
-def error_body(error: LmxError) -> ErrorBody:
-    """Return ``error`` as a body, or as the data of a stream's last frame."""
-    family = "server_error" if error.status >= 500 else "invalid_request_error"
+def default_error_body(error: LmxError) -> ErrorBody:
+    """Return an error's body in the default shape: for paths that no surface owns, and for surfaces
+    without a shape of their own. Most clients of inference servers can read it.
+    """
+    kind = "server_error" if error.status >= 500 else "invalid_request_error"
     return {
         "error": {
             "message": error.message,
-            "type": _TYPES.get(error.status, family),
+            "type": kind,
             "param": error.param,
             "code": error.code,
         }
     }
+
+
+def error_body(error: LmxError) -> ErrorBody:
+    """Return ``error`` as a body, or as the data of a stream's last frame: in the kernel's default
+    shape, but with types of its own for refused keys and for too many requests.
+    """
+    body = default_error_body(error)
+    body["error"]["type"] = _TYPES.get(error.status, body["error"]["type"])
+    return body

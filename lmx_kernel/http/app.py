@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import falcon
 import falcon.asgi
+from attrs import define, field
 from falcon.routing import CompiledRouter
 
 from lmx_kernel.http.exceptions import FalconError
@@ -62,6 +62,7 @@ def build_app(surfaces: Iterable[ApiSurface], health: Health) -> SurfacesApp:
     surfaces = sorted(surfaces, key=lambda surface: surface.name)
     for surface in surfaces:
         routes += [(surface.name, template, resource) for template, resource in surface.routes()]
+    _check_prefixes(surfaces)
     by_header = _header_routes(surfaces)
     owners: dict[str, str] = {}
     for name, template, resource in routes:
@@ -69,8 +70,12 @@ def build_app(surfaces: Iterable[ApiSurface], health: Health) -> SurfacesApp:
         if shape in owners:
             raise RouteClashError(f"{template} is a path of both {owners[shape]} and {name}.")
         owners[shape] = name
-        served = header_switch(resource, by_header[shape]) if shape in by_header else resource
+        shared = by_header.pop(shape, None)
+        served = resource if shared is None else header_switch(resource, shared.resources)
         _add(app, name, template, served, owners)
+    for shape, shared in by_header.items():
+        owners[shape] = ", ".join(shared.names.values())
+        _add(app, owners[shape], shared.template, header_switch(None, shared.resources), owners)
     _add_websockets(app, surfaces, owners)
     return app
 
@@ -91,18 +96,56 @@ def _add_websockets(
             _add(app, owned.surface, path, WebSocketOnly(), owners)
 
 
+@define
+class _Shared:
+    """A path that dialects answer by the headers of a request.
+
+    :ivar template: as the first of them has it.
+    :ivar resources: by header.
+    :ivar names: of the dialects, by header.
+    """
+
+    template: str
+    resources: dict[str, object] = field(factory=dict)
+    names: dict[str, str] = field(factory=dict)
+
+
+def _check_prefixes(surfaces: Iterable[ApiSurface]) -> None:
+    """Refuse two dialects with one prefix: the scope and the errors of one would hold for paths of
+    the other. Prefixes may nest.
+
+    :raises RouteClashError: names both.
+    """
+    owners: dict[str, str] = {}
+    for surface in surfaces:
+        prefix = surface.prefix.rstrip("/")
+        if prefix in owners:
+            both = f"{owners[prefix]} and {surface.name}"
+            raise RouteClashError(f"{surface.prefix} is the prefix of both {both}.")
+        owners[prefix] = surface.name
+
+
 def _shape(template: str) -> str:
     """Return a template without the names of its fields."""
     return _FIELD_NAME.sub("{", template.rstrip("/"))
 
 
-def _header_routes(surfaces: Iterable[ApiSurface]) -> Mapping[str, Mapping[str, object]]:
-    """Return by shape and header the resources that take a path's requests with that header."""
-    found: defaultdict[str, dict[str, object]] = defaultdict(dict)
+def _header_routes(surfaces: Iterable[ApiSurface]) -> dict[str, _Shared]:
+    """Return by shape the paths that dialects answer by header.
+
+    :raises RouteClashError: two dialects have the same header for a path.
+    """
+    found: dict[str, _Shared] = {}
     for surface in surfaces:
-        if isinstance(surface, HeaderRouted):
-            for template, resource in surface.header_routes():
-                found[_shape(template)][surface.header] = resource
+        if not isinstance(surface, HeaderRouted):
+            continue
+        name, header = surface.name, surface.header
+        for template, resource in surface.header_routes():
+            shared = found.setdefault(_shape(template), _Shared(template))
+            if header in shared.names:
+                both = f"{shared.names[header]} and {name}"
+                raise RouteClashError(f"{template} with {header} is a path of both {both}.")
+            shared.resources[header], shared.names[header] = resource, name
     return found
 
 

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from attrs import frozen
 
+from lmx_kernel.dialect.error_object import default_error_body
 from lmx_kernel.errors import LmxError
 from lmx_kernel.http.surface_table import SurfaceTable
 
@@ -76,21 +77,3 @@ def _retry_after(error: LmxError) -> int | None:
     if seconds is None:
         return 1 if error.retryable and error.status in (429, 503) else None
     return max(1, min(RETRY_AFTER_MAX_S, int(seconds)))
-
-
-def default_error_body(error: LmxError) -> Mapping[str, Any]:
-    """Return an error's body in the default shape: for paths that no surface owns, and for surfaces
-    without a shape of their own.
-
-    It is an object ``error`` with ``message``, ``type``, ``param`` and ``code``, which most clients
-    of inference servers can read.
-    """
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    return {
-        "error": {
-            "message": error.message,
-            "type": kind,
-            "param": error.param,
-            "code": error.code,
-        }
-    }

@@ -25,7 +25,7 @@ class Origins:
     """Checks the two headers, and answers browsers that ask first (CORS, Fetch standard)."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._is_local = is_loopback(settings.host)
+        self._is_local = settings.is_local
         self._hosts = {host.casefold() for host in settings.allowed_hosts}
         self._origins = {origin.casefold() for origin in settings.allowed_origins}
 

@@ -1,8 +1,9 @@
-"""The HTTP server: from a free port to the last answer."""
+"""The HTTP server: from free ports to the last answer."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from email.utils import formatdate
 from functools import partial
@@ -10,9 +11,10 @@ from typing import Any
 
 from uvicorn import Config
 
+from lmx_kernel.http.address import ListenAddress
 from lmx_kernel.http.connection import Connections
 from lmx_kernel.http.connection_limits import ConnectionLimits
-from lmx_kernel.http.port import BACKLOG, listen
+from lmx_kernel.http.port import BACKLOG, ListenError, PortInUseError, listen
 from lmx_kernel.http.protocol import HttpConnection
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
@@ -28,35 +30,53 @@ class HttpServer:
     :meth:`bind` may fail, so call it early; then :meth:`start`; in the end :meth:`drain` and
     :meth:`stop`.
 
-    :ivar port: the port listened on, known after :meth:`bind`.
+    :ivar addresses: what it listens on, with the ports that were taken after :meth:`bind`.
     """
 
     def __init__(self, settings: ServerSettings, shell: Shell) -> None:
         self._settings = settings
         self._shell = shell
         self._connections = Connections()
-        self._socket: socket.socket | None = None
-        self._listener: asyncio.Server | TlsListener | None = None
+        self._sockets: list[socket.socket] = []
+        self._listeners: list[asyncio.Server | TlsListener] = []
         self._clock: asyncio.TimerHandle | None = None
-        self.port = settings.port
+        self.addresses = settings.addresses
 
-    def bind(self) -> socket.socket:
-        """Take the port. Clients that connect from now on wait for :meth:`start`.
+    @property
+    def port(self) -> int:
+        """The port of the first address."""
+        return self.addresses[0].port
+
+    def bind(self) -> None:
+        """Take all addresses, or none. Clients that connect from now on wait for :meth:`start`.
 
         :raises PortInUseError: says who holds it.
         :raises AddressNotReadyError: no such address now.
-        :raises ListenError: not allowed.
+        :raises ListenError: not allowed, or two addresses that are the same.
         """
-        self._socket = listen(self._settings.host, self._settings.port)
-        self.port = self._socket.getsockname()[1]
-        return self._socket
+        for address in self._settings.addresses:
+            try:
+                self._sockets.append(listen(address.host, address.port))
+            except ListenError as error:
+                is_ours = address.port in (taken.getsockname()[1] for taken in self._sockets)
+                self._stop_listening()
+                if is_ours and isinstance(error, PortInUseError) and error.pid == os.getpid():
+                    raise ListenError(
+                        f"server.listen: another of its addresses covers {address}."
+                    ) from error
+                raise
+        self.addresses = tuple(
+            ListenAddress(address.host, taken.getsockname()[1])
+            for address, taken in zip(self._settings.addresses, self._sockets, strict=True)
+        )
 
     async def start(self) -> None:
         """Serve from now on; :meth:`bind` first if that was not done.
 
         :raises TlsFileError: the certificate cannot be used.
         """
-        sock = self._socket or self.bind()
+        if not self._sockets:
+            self.bind()
         settings, connections = self._settings, self._connections
         config = _uvicorn_config(settings, self._shell)
         limits = ConnectionLimits.of_process(settings.max_connections)
@@ -64,10 +84,14 @@ class HttpServer:
         self._tick()
         if settings.tls_cert is not None:
             certificate = ServerCertificate(settings.tls_cert, settings.tls_key)
-            self._listener = TlsListener(sock, certificate, connections, settings, limits, make)
-        else:
-            loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(make, sock=sock, backlog=BACKLOG)
+            self._listeners = [
+                TlsListener(sock, certificate, connections, settings, limits, make)
+                for sock in self._sockets
+            ]
+            return
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            self._listeners.append(await loop.create_server(make, sock=sock, backlog=BACKLOG))
 
     async def drain(self, timeout_s: float) -> bool:
         """Take nothing new and let running answers finish.
@@ -102,11 +126,11 @@ class HttpServer:
             self._clock.cancel()
 
     def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        if self._socket is not None:
-            self._socket.close()
+        for listener in self._listeners:
+            listener.close()
+        for sock in self._sockets:
+            sock.close()
+        self._listeners, self._sockets = [], []
 
     def _tick(self) -> None:
         date = formatdate(usegmt=True).encode()

@@ -7,6 +7,9 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
+from lmx_kernel.access.door import is_loopback
+from lmx_kernel.http.address import ListenAddress
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -17,6 +20,14 @@ def _absolute(_section: object, _attribute: Any, value: Path | None) -> None:
         raise ValueError(f"expected a path that begins with / or ~, found {str(value)!r}")
 
 
+def _addresses(_section: object, _attribute: Any, value: tuple[str, ...]) -> None:
+    """Refuse what is no address with a port, and an address that is there twice."""
+    addresses = list(map(ListenAddress.parse, value))
+    for address in addresses:
+        if address.port and addresses.count(address) > 1:
+            raise ValueError(f"{address} is there twice")
+
+
 @frozen(kw_only=True)
 class ServerSettings:
     """Where the server listens, and what it takes from a client.
@@ -25,6 +36,8 @@ class ServerSettings:
 
     :ivar host: address or name to listen on; ``::`` takes IPv4 as well.
     :ivar port: TCP port; 0 picks a free one (tests).
+    :ivar listen: addresses with ports, such as ``127.0.0.1:1234`` and ``[::1]:1234``, all of which
+        the server listens on instead of ``host`` and ``port``. Commands use the first.
     :ivar api_key: the key that clients must show; empty asks for none.
     :ivar tls_cert: PEM file with the certificate, followed by those that signed it; the server
         speaks https then. None is http.
@@ -54,6 +67,7 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = field(default=1234, validator=[validators.ge(0), validators.le(65535)])
+    listen: tuple[str, ...] = field(default=(), validator=_addresses)
     api_key: str = field(default="", repr=False)
     tls_cert: Path | None = field(default=None, validator=_absolute)
     tls_key: Path | None = field(default=None, validator=_absolute)
@@ -69,6 +83,18 @@ class ServerSettings:
     max_connections: int = field(default=2048, validator=validators.gt(0))
     write_timeout_s: float = field(default=60.0, validator=validators.gt(0))
     drain_s: float = field(default=30.0, validator=validators.ge(0))
+
+    @property
+    def addresses(self) -> tuple[ListenAddress, ...]:
+        """All that the server listens on; at least one."""
+        if self.listen:
+            return tuple(map(ListenAddress.parse, self.listen))
+        return (ListenAddress(self.host, self.port),)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the server, at any of its addresses."""
+        return all(is_loopback(address.host) for address in self.addresses)
 
     @property
     def scheme(self) -> str:

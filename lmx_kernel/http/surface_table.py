@@ -54,7 +54,7 @@ class SurfaceTable:
         has the header of another one that answers there.
         """
         for header, pattern, surface in self._by_header:
-            if header in headers and pattern.fullmatch(path):
+            if headers.get(header) and pattern.fullmatch(path):
                 return surface
         return self.owner(path)
 

@@ -42,6 +42,7 @@ from lmx_kernel.interfaces.status import (
 )
 from lmx_kernel.interfaces.stored_answer import StoredAnswer, StoredAnswers
 from lmx_kernel.interfaces.surface import (
+    NO_KEY,
     ApiSurface,
     HeaderRouted,
     HttpRequest,
@@ -61,6 +62,7 @@ from lmx_kernel.interfaces.websocket import (
 __all__ = [
     "GOING_AWAY",
     "NORMAL",
+    "NO_KEY",
     "OPEN",
     "PENDING",
     "REFUSED",

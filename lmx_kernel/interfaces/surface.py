@@ -9,6 +9,8 @@ from attrs import frozen
 
 from lmx_kernel.errors import LmxError
 
+NO_KEY = "no key"
+
 
 @frozen(kw_only=True)
 class HttpRequest:
@@ -39,6 +41,7 @@ class Operation:
     :param streams: whether the response is, or may be, a stream.
     :param event: the type of the JSON in each of its events or lines.
     :param stream_type: the stream's content type.
+    :param header: of a :class:`HeaderRouted` surface: the header that a request must have.
     """
 
     method: str
@@ -52,6 +55,7 @@ class Operation:
     streams: bool = False
     event: Any = None
     stream_type: str = "text/event-stream"
+    header: str = ""
 
 
 class ApiSurface(Protocol):
@@ -60,7 +64,9 @@ class ApiSurface(Protocol):
     :ivar name: for logs and listings.
     :ivar prefix: the path prefix of this dialect, such as ``/v1``; errors below it are rendered by
         this surface.
-    :ivar scope: the scope that a key needs here, such as ``inference``; "" for any key.
+    :ivar scope: the scope that a key needs here, such as ``inference``; "" for any key;
+        :data:`NO_KEY` where clients without a key are answered too, which is for paths that tell
+        no more than that the server is there.
     """
 
     name: str
@@ -88,7 +94,8 @@ class ApiSurface(Protocol):
 
 @runtime_checkable
 class HeaderRouted(Protocol):
-    """An HTTP dialect that answers paths of other dialects too, where a request has its header.
+    """An HTTP dialect that answers paths outside of its prefix too, where a request has its header;
+    without it, they are those of another dialect, or a 404.
 
     :ivar header: the header's name, in lower case.
     """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 import structlog
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lmx_kernel.errors import ModelNotFoundError, NotFoundError
 from lmx_kernel.interfaces import Backend, ModelSource
@@ -22,6 +23,7 @@ LOOK_S = 5.0
 
 MAX_LISTED = 50
 MAX_SCAN_SHARE = 0.1  # the share of the time that scans may take, however often one is requested
+_INSTANCE = re.compile(r":[1-9][0-9]?$")
 log = structlog.get_logger(__name__)
 
 
@@ -119,7 +121,8 @@ class Catalogue:
 
     def find(self, name: str, backend: str | None = None) -> ModelCard:
         """Return the model of this name: one that the owner gave it or one of its profiles, or as
-        :class:`~lmx_kernel.models.names.Names` finds it.
+        :class:`~lmx_kernel.models.names.Names` finds it. ``name:2`` is the same model: some clients
+        count its instances, and it has one.
 
         :param backend: chooses one if several recognise the same files; None takes the first.
         :raises ModelNotFoundError: there is none; names the models there are.
@@ -130,11 +133,13 @@ class Catalogue:
             self._check_backend(backend)
             cards = _by_id(one.card for one in self._found if one.card.backend == backend)
             names = Names(cards.values())
-        given = self._preferences.names(self._cards).get(folded(name))
-        if given is not None and given.card.id in cards:
-            return cards[given.card.id]
-        if card := names.find(name):
-            return card
+        others = self._preferences.names(self._cards)
+        for wanted in (name, _INSTANCE.sub("", name)):
+            given = others.get(folded(wanted))
+            if given is not None and given.card.id in cards:
+                return cards[given.card.id]
+            if card := names.find(wanted):
+                return card
         raise ModelNotFoundError(_not_found_text(name, cards, backend), param="model")
 
     def known_id(self, name: str) -> str:
@@ -244,10 +249,21 @@ class Catalogue:
     def _identify(self, location: Location) -> Iterable[ModelCard]:
         for backend in self._backends():
             try:
-                yield from backend.identify(location)
+                yield from (_also_named(card, location) for card in backend.identify(location))
             # Backends are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("identify_failed", backend=backend.name, model=location.name)
+
+
+def _also_named(card: ModelCard, location: Location) -> ModelCard:
+    """Return a card with the aliases of its location: ``alias`` for ``name``, and ``alias@label``
+    for ``name@label``.
+    """
+    own = (card.id, *card.aliases)
+    ends = [name.removeprefix(location.name) for name in own if name.startswith(location.name)]
+    ends = [end for end in ends if end == "" or end.startswith("@")]
+    further = [f"{alias}{end}" for alias in location.aliases for end in ends]
+    return evolve(card, aliases=(*card.aliases, *further)) if further else card
 
 
 def _place(location: Location) -> object:

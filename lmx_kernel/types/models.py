@@ -17,11 +17,13 @@ class Location:
     :param name: the name of a model there, `publisher/name` or `name`.
     :param folder: the folder itself.
     :param files: the file names in it.
+    :param aliases: further names of a model there: of several, that of the one called ``name``.
     """
 
     name: str
     folder: Path
     files: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from lmx_kernel.access import guesses
-from lmx_kernel.access.door import Door, UnsafeBindError, WrongKeyError, check_bind
+from lmx_kernel.access.door import Door, UnsafeBindError, WrongKeyError, check_bind, is_loopback
 from lmx_kernel.access.guesses import WrongKeys
 from lmx_kernel.access.keys import KeyFile, Keyring
 from lmx_kernel.errors import ForbiddenError, UnauthorizedError
@@ -64,7 +64,7 @@ async def http(keys, health):
     """A client of a server with three surfaces; its ``app`` is the falcon app."""
     settings, surfaces = ServerSettings(port=0), SurfaceTable(SURFACES)
     app = build_app(SURFACES, health)
-    door = Door(settings.host, Keyring(keys), surfaces.owner, lambda _request: None)
+    door = Door(settings.is_local, Keyring(keys), surfaces.answering, lambda _request: None)
     server = HttpServer(settings, Shell(app, settings, ErrorRenderer(surfaces), door.admit))
     await server.start()
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as client:
@@ -141,7 +141,7 @@ async def test_without_any_key_this_machine_may_do_everything(http):
 
 def make_door(tmp_path, api_key="", host="127.0.0.1", ask=lambda _request: None):
     keyring = Keyring(KeyFile(tmp_path), api_key)
-    return Door(host, keyring, SurfaceTable(SURFACES).owner, ask), keyring
+    return Door(is_loopback(host), keyring, SurfaceTable(SURFACES).answering, ask), keyring
 
 
 def request(path="/api", **headers):
@@ -193,7 +193,7 @@ def test_a_surface_that_names_no_scope_needs_admin(tmp_path):
 
     file = KeyFile(tmp_path)
     bot, boss = file.add("bot", ("inference",)), file.add("boss", ("admin",))
-    door = Door("::1", Keyring(file), SurfaceTable([Silent()]).owner, lambda _request: None)
+    door = Door(True, Keyring(file), SurfaceTable([Silent()]).answering, lambda _request: None)
     assert door.admit(request("/silent/x", x_api_key=boss)) == "boss"
     with pytest.raises(ForbiddenError):
         door.admit(request("/silent/x", x_api_key=bot))

@@ -72,7 +72,7 @@ async def site(folder, model, *names, config=""):
     async with running_kernel(folder, {"m": model}, config) as stage:
         surfaces = SurfaceTable([OpenAISurface(stage.kernel, OpenAISettings())])
         health = Health(name="x", version="0", docs="", is_ready=lambda: True, status=dict)
-        door = Door("127.0.0.1", keyring, surfaces.owner, lambda _: None)
+        door = Door(True, keyring, surfaces.answering, lambda _: None)
         settings = ServerSettings(port=0, drain_s=0)
         app = build_app(surfaces.surfaces, health)
         server = HttpServer(settings, Shell(app, settings, ErrorRenderer(surfaces), door.admit))

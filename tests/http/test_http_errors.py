@@ -201,6 +201,15 @@ def test_an_unknown_exception_tells_nothing():
 )
 def test_a_clash_of_routes_names_both(health, one, two):
     with pytest.raises(RouteClashError) as caught:
-        build_app([Surface("first", "/a", one), Surface("second", "/a", two)], health)
+        build_app([Surface("first", "/a", one), Surface("second", "/b", two)], health)
     assert "second" in str(caught.value)
     assert ("health" if two == "/health" else "first") in str(caught.value)
+
+
+@pytest.mark.parametrize("second", ["/a", "/a/"])
+def test_two_dialects_with_one_prefix_are_both_named(health, second):
+    """Or the keys and the errors of one would be those of the other's paths."""
+    surfaces = [Surface("first", "/a", "/a/x"), Surface("second", second, "/a/y")]
+    with pytest.raises(RouteClashError, match="prefix of both first and second"):
+        build_app(surfaces, health)
+    build_app([surfaces[0], Surface("second", "/a/b", "/a/b/y")], health)  # they may nest

@@ -109,7 +109,7 @@ def door(tmp_path, serve):
         file = KeyFile(tmp_path)
         token = file.add("ann", (scope,))
         table = SurfaceTable([running.toy])
-        running.door = Door("127.0.0.1", Keyring(file), table.owner, lambda _: None)
+        running.door = Door(True, Keyring(file), table.answering, lambda _: None)
         return running, token, file
 
     return start

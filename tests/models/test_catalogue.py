@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 
 from lmx_kernel.errors import ModelNotFoundError
 from lmx_kernel.models import catalogue as catalogue_module
@@ -148,3 +148,44 @@ async def test_who_asks_after_a_slow_scan_does_not_wait_for_the_pause_after_it(
     with pytest.raises(ModelNotFoundError):
         await catalogue.find_fresh("model")
     assert len(source.looks) == 1
+
+
+def test_a_model_answers_to_the_further_names_of_its_place():
+    class Named(AnyBackend):
+        def identify(self, location):
+            (card,) = super().identify(location)
+            return [
+                evolve(card, aliases=("maker/one@Q4", "elsewhere")),
+                evolve(card, id="maker/one@Q8", aliases=("maker/one-other",)),
+            ]
+
+    @define
+    class Source:
+        name: str = "source"
+
+        def locations(self):
+            return [Location("maker/one", Path("/"), (), ("short", "other/name"))]
+
+    catalogue = Catalogue(lambda: [Source()], lambda: [Named()])
+    catalogue.scan()
+    for name in ("short", "SHORT@q4", "other/name", "other/name@Q4", "elsewhere"):
+        assert catalogue.find(name).id == "maker/one", name
+    assert catalogue.find("short@q8").id == "maker/one@Q8"
+    for name in ("short-other", "shortelsewhere"):
+        with pytest.raises(ModelNotFoundError):
+            catalogue.find(name)
+
+
+def test_the_number_of_an_instance_names_the_model_itself(tmp_path):
+    sources = []
+    for name in ("maker/one", "two:2"):
+        path = tmp_path / str(len(sources))
+        path.mkdir()
+        sources.append(Folder(path, model=name))
+    catalogue = Catalogue(lambda: sources, lambda: [AnyBackend()])
+    catalogue.scan()
+    assert {catalogue.find(f"{name}:2").id for name in ("maker/one", "One")} == {"maker/one"}
+    assert catalogue.find("two:2").id == "two:2"
+    for name in ("maker/one:0", "maker/one:x", "maker/one:100", "maker/one:2:2", "three:2"):
+        with pytest.raises(ModelNotFoundError):
+            catalogue.find(name)

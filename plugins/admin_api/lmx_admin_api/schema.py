@@ -158,8 +158,12 @@ class PluginVersion:
 
 @frozen(kw_only=True)
 class Status(KernelStatus):
-    """The daemon at a glance."""
+    """The daemon at a glance.
 
+    :ivar addresses: the URLs of all addresses that it listens on.
+    """
+
+    addresses: tuple[str, ...]
     python: str
     platform: str
     plugins: tuple[PluginVersion, ...]

@@ -56,8 +56,8 @@ from lmx_admin_api.schema import (
     Status,
 )
 from lmx_admin_api.settings import AdminSettings
+from lmx_kernel.dialect.error_object import default_error_body
 from lmx_kernel.errors import LmxError, NotFoundError
-from lmx_kernel.http.error_rendering import default_error_body
 from lmx_kernel.interfaces import (
     Job,
     Kernel,

@@ -32,6 +32,7 @@ async def test_a_model_is_loaded_shown_unloaded_and_deleted(serve_daemon):
         assert "m is ready: context 64" in loaded.out
         assert "1 min 30 s" in loaded.out
         status = await daemon.lmx("status")
+        assert "addresses: http://127.0.0.1:" in status.out
         assert "memory: 1.00 GiB reserved" in status.out
         assert "ready" in status.out
         assert "pinned" in status.out
@@ -76,6 +77,7 @@ async def test_json_is_for_programs(serve_daemon):
         assert answers["estimate"]["fits"]
         assert answers["load"]["state"] == "ready"
         assert [one["id"] for one in answers["status"]["models"]] == ["m"]
+        assert len(answers["status"]["addresses"]) == 1
         assert answers["bench"]["result"]["tokens_per_s"] > 0
         assert answers["unload"] == {"model": "m", "state": "unloaded"}
         assert answers["rm"] == {"model": "m", "state": "deleted", "left": []}

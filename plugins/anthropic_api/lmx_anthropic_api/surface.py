@@ -11,7 +11,13 @@ import msgspec
 from lmx_anthropic_api.errors import error_body
 from lmx_anthropic_api.messages import CountTokens, Messages
 from lmx_anthropic_api.models import Model, Models
-from lmx_anthropic_api.objects import MessageObject, StreamEvent, TokenCount
+from lmx_anthropic_api.objects import (
+    MessageObject,
+    ModelObject,
+    ModelPage,
+    StreamEvent,
+    TokenCount,
+)
 from lmx_anthropic_api.schema import CountBody, MessagesBody
 from lmx_anthropic_api.settings import AnthropicSettings
 from lmx_kernel.errors import LmxError
@@ -62,6 +68,20 @@ class AnthropicSurface:
                 summary="Count the tokens of a conversation",
                 body=CountBody,
                 result=TokenCount,
+            ),
+            Operation(
+                method="GET",
+                path="/v1/models",
+                summary="List the models",
+                result=ModelPage,
+                header=self.header,
+            ),
+            Operation(
+                method="GET",
+                path="/v1/models/{name:path}",
+                summary="Show a model",
+                result=ModelObject,
+                header=self.header,
             ),
         ]
 

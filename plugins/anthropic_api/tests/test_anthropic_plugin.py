@@ -40,7 +40,9 @@ def test_the_surface():
     assert (surface.name, surface.prefix) == ("anthropic", "/v1/messages")
     assert isinstance(surface, HeaderRouted)
     documented = {operation.path for operation in surface.operations()}
-    assert documented == {path for path, _ in surface.routes()}
+    assert documented == {path for path, _ in (*surface.routes(), *surface.header_routes())}
+    with_header = {one.path for one in surface.operations() if one.header == surface.header}
+    assert with_header == {path for path, _ in surface.header_routes()}
 
 
 def test_importing_it_imports_no_engine():

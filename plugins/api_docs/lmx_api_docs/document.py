@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from lmx_api_docs.operation import SECURITY, plain_path, render
+from lmx_api_docs.operation import FIELD, SECURITY, merge, plain_path, render
 from lmx_api_docs.schemas import REF, Schema, describe, describe_examples, prose
 from lmx_kernel import __version__
 from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError
@@ -38,12 +38,16 @@ def build(surfaces: Iterable[ApiSurface]) -> dict[str, Any]:
     """Return the document of ``surfaces``."""
     surfaces = sorted(surfaces, key=lambda surface: surface.name)
     operations = [(surface, one) for surface in surfaces for one in surface.operations()]
+    operations.sort(key=lambda pair: bool(pair[1].header))  # a path's owner comes first
     parts, schemas = _describe([operation for _, operation in operations])
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    names: dict[str, str] = {}
     for (surface, operation), found in zip(operations, parts, strict=True):
         found["error"] = {"$ref": REF.format(name=_error_name(surface))}
-        rendered = render(surface, operation, found)
-        paths[plain_path(operation.path)][operation.method.lower()] = rendered
+        path = plain_path(operation.path)
+        methods = paths[names.setdefault(FIELD.sub("{}", path), path)]
+        rendered, method = render(surface, operation, found), operation.method.lower()
+        methods[method] = merge(methods[method], rendered) if method in methods else rendered
     return {
         "openapi": "3.1.0",
         "info": {

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from lmx_api_docs.schemas import Schema
-from lmx_kernel.interfaces import ApiSurface, Operation
+from lmx_api_docs.schemas import REF, Schema
+from lmx_kernel.interfaces import NO_KEY, ApiSurface, Operation
 
 # Schemas of an operation's body, query (an object), result, accepted, event and error, where it has
 # them.
@@ -17,7 +17,7 @@ Parts = Mapping[str, Schema]
 SECURITY = "key"
 JSON = "application/json"
 
-_FIELD = re.compile(r"{(\w+)(?::(\w+)(?:\(.*?\))?)?}")
+FIELD = re.compile(r"{(\w+)(?::(\w+)(?:\(.*?\))?)?}")
 _CONVERTED: dict[str, Schema] = {
     "int": {"type": "integer"},
     "float": {"type": "number"},
@@ -27,7 +27,7 @@ _CONVERTED: dict[str, Schema] = {
 
 def plain_path(template: str) -> str:
     """Return a falcon URI template as OpenAPI has it, without converters."""
-    return _FIELD.sub(r"{\1}", template)
+    return FIELD.sub(r"{\1}", template)
 
 
 def render(surface: ApiSurface, operation: Operation, parts: Parts) -> dict[str, Any]:
@@ -36,10 +36,11 @@ def render(surface: ApiSurface, operation: Operation, parts: Parts) -> dict[str,
         "operationId": _name(operation),
         "tags": [surface.name],
         "summary": operation.summary,
-        "security": [{SECURITY: [surface.scope] if surface.scope else []}],
+        "security": _security(surface.scope),
         "parameters": [
             *_path_parameters(operation.path),
             *_query_parameters(parts.get("query", {})),
+            *_header_parameters(operation),
         ],
         "responses": {
             str(operation.status): _success(operation, parts),
@@ -52,6 +53,34 @@ def render(surface: ApiSurface, operation: Operation, parts: Parts) -> dict[str,
         content = {JSON: {"schema": parts["body"]}}
         rendered["requestBody"] = {"required": True, "content": content}
     return rendered
+
+
+def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one operation object for a method and a path that two surfaces answer: the second one
+    where a request has its header.
+    """
+    errors = [{"$ref": REF.format(name=f"{each['tags'][0]}_error")} for each in (first, second)]
+    answers = [each["responses"]["200"]["content"][JSON]["schema"] for each in (first, second)]
+    failed = {JSON: {"schema": {"anyOf": errors}}}
+    own = [dict(each, required=False) for each in second["parameters"] if each["in"] != "path"]
+    header = next(each["name"] for each in own if each["in"] == "header")
+    return {
+        **first,
+        "tags": [*first["tags"], *second["tags"]],
+        "description": f"With the header `{header}`, {second['tags'][0]} answers.",
+        "parameters": [*first["parameters"], *own],
+        "responses": {
+            "200": _answer(200, {JSON: {"schema": {"anyOf": answers}}}),
+            "4XX": {"description": "A refusal, in the shape of who answers.", "content": failed},
+            "5XX": {"description": "A failure, in the shape of who answers.", "content": failed},
+        },
+    }
+
+
+def _security(scope: str) -> list[dict[str, list[str]]]:
+    if scope == NO_KEY:
+        return []
+    return [{SECURITY: [scope] if scope else []}]
 
 
 def _name(operation: Operation) -> str:
@@ -72,7 +101,7 @@ def _path_parameters(template: str) -> list[dict[str, Any]]:
             "schema": _CONVERTED.get(converter, {"type": "string", "minLength": 1}),
             **({"description": "May have slashes in it."} if converter == "path" else {}),
         }
-        for name, converter in _FIELD.findall(template)
+        for name, converter in FIELD.findall(template)
     ]
 
 
@@ -82,6 +111,13 @@ def _query_parameters(query: Schema) -> list[dict[str, Any]]:
         {"name": name, "in": "query", "required": name in required, "schema": schema}
         for name, schema in query.get("properties", {}).items()
     ]
+
+
+def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
+    if not operation.header:
+        return []
+    name = operation.header
+    return [{"name": name, "in": "header", "required": True, "schema": {"type": "string"}}]
 
 
 def _success(operation: Operation, parts: Parts) -> dict[str, Any]:

@@ -93,14 +93,15 @@ def test_every_route_of_every_surface_is_in_it_and_nothing_else(surfaces, docume
     routed = {
         (method.lower(), plain_path(template), surface.name)
         for surface in surfaces
-        for template, resource in surface.routes()
+        for template, resource in (*surface.routes(), *getattr(surface, "header_routes", list)())
         for method in falcon.routing.map_http_methods(resource)
         if method != "HEAD"  # is a GET
     }
     documented = {
-        (method, path, *operation["tags"])
+        (method, path, tag)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
+        for tag in operation["tags"]
     }
     # No template has anything after a part with slashes, so a resource looks at its end itself.
     roots = {path for _, path, _ in routed if path.endswith("}")}
@@ -121,6 +122,24 @@ def test_operations_have_names_of_their_own(document):
     ]
     assert len(set(names)) == len(names)
     assert "post_v1_chat_completions" in names
+
+
+def test_a_path_of_two_dialects_tells_of_both(document):
+    shown = document["paths"]["/v1/models"]["get"]
+    assert shown["tags"] == ["openai", "anthropic"]
+    (header,) = [each for each in shown["parameters"] if each["in"] == "header"]
+    assert (header["name"], header["required"]) == ("anthropic-version", False)
+    answers = shown["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
+    assert len(answers) == 2
+
+
+def test_a_path_that_needs_a_header_says_so():
+    own = Operation(method="GET", path="/its", summary="", result=Gift, header="x-toy")
+    toy = SimpleNamespace(
+        name="toy", scope="", operations=lambda: [own], render_error=Toy().render_error
+    )
+    (header,) = build([toy])["paths"]["/its"]["get"]["parameters"]
+    assert (header["name"], header["in"], header["required"]) == ("x-toy", "header", True)
 
 
 def test_a_body_is_what_its_class_says(toys):

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from lmx_kernel.config import Settings
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
+from lmx_kernel.interfaces import ApiSurface, Finding, Kernel, SettingsSection
+from lmx_kernel.types import ModelCard
+from lmx_lmstudio_api.greeting import Greeting
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v0.surface import LMStudioV0
 from lmx_lmstudio_api.v1.surface import surfaces
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 
 @hookimpl
@@ -16,7 +25,23 @@ def lmx_settings() -> list[SettingsSection]:
 
 
 @hookimpl
+def lmx_findings(settings: Settings, models: Sequence[ModelCard]) -> Iterable[Finding]:
+    """What there is of an LM Studio on this machine."""
+    from lmx_lmstudio_api.findings import examine  # noqa: PLC0415 - the daemon does not ask
+
+    return examine(settings, models)
+
+
+@hookimpl
+def lmx_commands() -> Iterable[App]:
+    """``lmx lms``."""
+    from lmx_lmstudio_api.lms.command import app  # noqa: PLC0415 - the daemon needs no commands
+
+    return [app]
+
+
+@hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
-    """The routes below ``/api/v0`` and ``/api/v1``."""
+    """The routes below ``/api/v0`` and ``/api/v1``, and the greeting."""
     settings = kernel.settings(LMStudioSettings)
-    return [LMStudioV0(kernel, settings), *surfaces(kernel, settings)]
+    return [Greeting(), LMStudioV0(kernel, settings), *surfaces(kernel, settings)]

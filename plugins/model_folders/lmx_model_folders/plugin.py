@@ -8,13 +8,9 @@ from collections.abc import Iterable
 from lmx_kernel.config import Settings
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import ModelSource, SettingsSection
+from lmx_model_folders.lm_studio import LMStudioSource
 from lmx_model_folders.settings import FolderSettings
-from lmx_model_folders.sources import (
-    FolderSource,
-    HuggingFaceSource,
-    hugging_face_cache,
-    lm_studio_folders,
-)
+from lmx_model_folders.sources import FolderSource, HuggingFaceSource, hugging_face_cache
 
 
 @hookimpl
@@ -33,7 +29,7 @@ def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
     if chosen.hugging_face:
         sources.append(HuggingFaceSource("hugging_face", hugging_face_cache(os.environ)))
     if chosen.lm_studio:
-        sources.append(FolderSource("lm_studio", lm_studio_folders()))
+        sources.append(LMStudioSource("lm_studio"))
     if chosen.paths:
         sources.append(FolderSource("paths", chosen.paths, owned=chosen.may_delete))
     return sources

@@ -85,14 +85,6 @@ def hugging_face_cache(environ: Mapping[str, str]) -> Path:
     return Path(os.path.expandvars(hub)).expanduser()
 
 
-def lm_studio_folders() -> tuple[Path, ...]:
-    """Return the folders of LM Studio's models: the current one, and that of older versions."""
-    return (
-        Path("~/.lmstudio/models").expanduser(),
-        Path("~/.cache/lm-studio/models").expanduser(),
-    )
-
-
 def _remove_empty(folder: Path, roots: list[Path]) -> None:
     while folder not in roots and folder.exists() and not any(folder.iterdir()):
         folder.rmdir()

@@ -79,7 +79,7 @@ def test_changing_the_disk_takes_another_scope(surfaces, path, name, scope):
 def test_a_key_for_inference_may_not_pull_or_delete(surfaces):
     key = Key(name="mine", scopes=("inference",), digest="", created=datetime.now(UTC))
     keys = SimpleNamespace(is_empty=False, find=lambda token: key)
-    door = Door("127.0.0.1", keys, SurfaceTable(surfaces).owner, lambda request: None)
+    door = Door(True, keys, SurfaceTable(surfaces).answering, lambda request: None)
     assert door.admit(request("POST", "/api/chat")) == "mine"
     for method, path in (("POST", "/api/pull"), ("DELETE", "/api/delete")):
         with pytest.raises(ForbiddenError):

@@ -12,17 +12,13 @@ from lmx_openai_api.schema import ChatBody
 
 
 class ChatCompletions:
-    """Answers conversations.
+    """Answers conversations."""
 
-    :param cls: the class of the bodies.
-    """
-
-    def __init__(self, responder: Responder, cls: type[ChatBody] = ChatBody) -> None:
+    def __init__(self, responder: Responder) -> None:
         self._responder = responder
-        self._cls = cls
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Answer one conversation."""
-        body = await read_body(req, self._cls)
+        body = await read_body(req, ChatBody)
         rendering = ChatRendering(bool(body.logprobs))
         await self._responder.respond(resp, body, [chat_request(body)], rendering)

@@ -15,18 +15,14 @@ from lmx_openai_api.schema import CompletionBody
 
 
 class Completions:
-    """Continues prompts.
+    """Continues prompts."""
 
-    :param cls: the class of the bodies.
-    """
-
-    def __init__(self, responder: Responder, cls: type[CompletionBody] = CompletionBody) -> None:
+    def __init__(self, responder: Responder) -> None:
         self._responder = responder
-        self._cls = cls
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Continue one prompt, or several."""
-        body = await read_body(req, self._cls)
+        body = await read_body(req, CompletionBody)
         requests = completion_requests(body)
         rendering = CompletionRendering(
             with_logprobs=body.logprobs is not None,

@@ -13,7 +13,7 @@ from falcon.asgi import Request, Response
 
 from lmx_kernel.dialect.vectors import shortened
 from lmx_kernel.http.json_body import read_body, send
-from lmx_kernel.interfaces import Kernel
+from lmx_openai_api.early_load import EarlyLoads
 from lmx_openai_api.objects import EmbeddingObject
 from lmx_openai_api.requests import MAX_EMBEDDED, inputs
 from lmx_openai_api.schema import EmbeddingBody
@@ -22,8 +22,9 @@ from lmx_openai_api.schema import EmbeddingBody
 class Embeddings:
     """Turns texts into vectors."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, loads: EarlyLoads) -> None:
+        self._loads = loads
+        self._kernel = loads.kernel
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Embed one text, or several."""
@@ -34,6 +35,7 @@ class Embeddings:
 
         :raises LmxError: the model is unknown or makes none, or a text is too long for it.
         """
+        await self._loads.begin(body.model, ttl_s=body.ttl)
         texts = list(inputs("input", body.input, MAX_EMBEDDED))
         found = await self._kernel.embed(body.model, texts)
         data = []

@@ -12,6 +12,7 @@ from lmx_kernel.http.json_body import send
 from lmx_kernel.http.sse import stream_answer
 from lmx_kernel.interfaces import Kernel
 from lmx_kernel.types import GenerationRequest
+from lmx_openai_api.early_load import EarlyLoads
 from lmx_openai_api.multi_prompt import generate_all
 from lmx_openai_api.rendering import Envelope, Rendering
 from lmx_openai_api.schema import GenerationBody
@@ -25,6 +26,7 @@ class Responder:
 
     kernel: Kernel
     settings: OpenAISettings
+    loads: EarlyLoads
 
     async def respond(
         self,
@@ -37,6 +39,7 @@ class Responder:
 
         :raises LmxError: a request is refused, or fails before the response begins.
         """
+        await self.loads.begin(body.model, ttl_s=body.ttl)
         answer = await generate_all(self.kernel, requests)
         envelope = Envelope.of(answer, rendering)
         if body.stream:

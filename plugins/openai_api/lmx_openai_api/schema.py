@@ -37,6 +37,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text", "refusal"]})]
 FunctionType = Annotated[str, Meta(extra_json_schema={"enum": ["function"]})]
 Strictness = bool | Literal["true", "false"]
+Seconds = Annotated[float, Meta(gt=0, le=10**9)]
 TokenBudget = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
 Stop = StopText | StopTexts
 MaxTokens = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
@@ -169,6 +170,7 @@ class GenerationBody:
     :ivar repeat_penalty: another name of ``repetition_penalty``.
     :ivar guided_regex: a regular expression that the whole answer matches.
     :ivar guided_grammar: a grammar that the answer follows: Lark, as llguidance reads it.
+    :ivar ttl: if this request loads the model, it is unloaded after so many seconds without one.
     """
 
     model: ModelName
@@ -190,6 +192,7 @@ class GenerationBody:
     response_format: ResponseFormat | None = None
     guided_regex: str | None = None
     guided_grammar: str | None = None
+    ttl: Seconds | None = None
     guided_json: Annotated[Raw, refused()] = ABSENT
     guided_choice: Annotated[Raw, refused()] = ABSENT
     structured_outputs: Annotated[Raw, refused()] = ABSENT
@@ -279,9 +282,11 @@ class EmbeddingBody:
 
     :ivar input: a text, its tokens, or a list of up to 2048 of either.
     :ivar dimensions: numbers in each vector: so many of the first ones, brought to length 1 again.
+    :ivar ttl: as for an answer.
     """
 
     model: ModelName
     input: str | Annotated[list[PromptItem], Meta(min_length=1)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1, le=INT32_MAX)] | None = None
+    ttl: Seconds | None = None

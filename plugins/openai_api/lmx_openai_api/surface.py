@@ -15,6 +15,7 @@ from lmx_kernel.interfaces import Kernel, Operation
 from lmx_openai_api.chat import ChatCompletions
 from lmx_openai_api.completions import Completions
 from lmx_openai_api.count import CountTokens, Parsing
+from lmx_openai_api.early_load import EarlyLoads
 from lmx_openai_api.embeddings import Embeddings
 from lmx_openai_api.models import Model, Models
 from lmx_openai_api.objects import (
@@ -96,11 +97,12 @@ class OpenAISurface:
 
     def routes(self) -> Iterable[tuple[str, object]]:
         """Return pairs of a falcon URI template and a resource."""
-        responder = Responder(self._kernel, self._settings)
+        loads = EarlyLoads(self._kernel)
+        responder = Responder(self._kernel, self._settings, loads)
         return [
             ("/v1/chat/completions", ChatCompletions(responder)),
             ("/v1/completions", Completions(responder)),
-            ("/v1/embeddings", Embeddings(self._kernel)),
+            ("/v1/embeddings", Embeddings(loads)),
             *((f"{path}/count_tokens", CountTokens(self._kernel, *how)) for path, how in _COUNTED),
             ("/v1/models", Models(self._kernel, self._settings)),
             ("/v1/models/{name:path}", Model(self._kernel)),

@@ -195,7 +195,6 @@ async def test_noise_is_ignored(api):
         metadata={"a": "b"},
         store=True,
         service_tier="auto",
-        ttl=60,
         draft_model="x",
         safety_identifier="x",
         prompt_cache_key="x",

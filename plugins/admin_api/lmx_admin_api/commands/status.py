@@ -63,6 +63,7 @@ def _heading(found: Mapping[str, Any]) -> str:
     return (
         f"LMX {found['version']}, up {format_seconds(found['uptime_s'])}"
         + "".join(f", {note}" for note in notes)
+        + f"\naddresses: {', '.join(found['addresses'])}"
         + f"\nmemory: {reserved} reserved and {observed} seen of {budget}, "
         f"pressure {found['memory_pressure']}\ndisk: {format_bytes(found['disk_free_bytes'])} free"
     )

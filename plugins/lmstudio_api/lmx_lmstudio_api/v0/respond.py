@@ -11,7 +11,7 @@ from lmx_openai_api.embeddings import Embeddings
 from lmx_openai_api.multi_prompt import generate_all
 from lmx_openai_api.rendering import Envelope, Rendering
 from lmx_openai_api.respond import Responder
-from lmx_openai_api.schema import GenerationBody
+from lmx_openai_api.schema import EmbeddingBody, GenerationBody
 from lmx_openai_api.sse import ChunkWriter
 
 from lmx_kernel.dialect.collected import collect
@@ -20,10 +20,8 @@ from lmx_kernel.http.json_body import read_body, send
 from lmx_kernel.http.sse import stream_answer
 from lmx_kernel.interfaces import Answer
 from lmx_kernel.types import Event, Finished, GenerationRequest, Usage
-from lmx_lmstudio_api.early_load import EarlyLoads
 from lmx_lmstudio_api.unknown_model import naming_models
 from lmx_lmstudio_api.v0.details import DetailsOfAnswer
-from lmx_lmstudio_api.v0.schema import ChatBodyV0, CompletionBodyV0, EmbeddingBodyV0
 
 _END = b"}\n\n"
 
@@ -31,8 +29,6 @@ _END = b"}\n\n"
 @frozen
 class DetailedResponder(Responder):
     """Answers requests whose bodies are parsed."""
-
-    loads: EarlyLoads
 
     async def respond(
         self,
@@ -45,8 +41,7 @@ class DetailedResponder(Responder):
 
         :raises LmxError: a request is refused, or fails before the response begins.
         """
-        if isinstance(body, ChatBodyV0 | CompletionBodyV0):
-            await self.loads.begin(body.model, ttl_s=body.ttl)
+        await self.loads.begin(body.model, ttl_s=body.ttl)
         with naming_models(self.kernel, body.model):
             answer = await generate_all(self.kernel, requests)
         card = self.kernel.find(answer.model)
@@ -122,14 +117,9 @@ class DetailedWriter(ChunkWriter):
 class EmbeddingsV0(Embeddings):
     """Turns texts into vectors."""
 
-    def __init__(self, loads: EarlyLoads) -> None:
-        super().__init__(loads.kernel)
-        self._loads = loads
-
     async def on_post(self, req: Request, resp: Response) -> None:
         """Embed one text, or several."""
-        body = await read_body(req, EmbeddingBodyV0)
-        await self._loads.begin(body.model, ttl_s=body.ttl)
+        body = await read_body(req, EmbeddingBody)
         with naming_models(self._kernel, body.model):
             found = await self.embed(body)
         send(resp, found)

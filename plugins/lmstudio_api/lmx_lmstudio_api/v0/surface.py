@@ -7,14 +7,14 @@ from typing import Any
 
 from lmx_openai_api.chat import ChatCompletions
 from lmx_openai_api.completions import Completions
+from lmx_openai_api.early_load import EarlyLoads
 from lmx_openai_api.objects import Done, EmbeddingList
+from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody
 from lmx_openai_api.settings import OpenAISettings
 
 from lmx_kernel.dialect.error_object import error_body
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Kernel, Operation
-from lmx_lmstudio_api.early_load import EarlyLoads
-from lmx_lmstudio_api.greeting import Greeting, GreetingObject
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v0.models import Model, Models
 from lmx_lmstudio_api.v0.objects import (
@@ -26,10 +26,8 @@ from lmx_lmstudio_api.v0.objects import (
     LMStudioModels,
 )
 from lmx_lmstudio_api.v0.respond import DetailedResponder, EmbeddingsV0
-from lmx_lmstudio_api.v0.schema import ChatBodyV0, CompletionBodyV0, EmbeddingBodyV0
 
 PREFIX = "/api/v0"
-GREETING = "/lmstudio-greeting"
 _OPERATIONS = (
     Operation(
         method="GET",
@@ -47,7 +45,7 @@ _OPERATIONS = (
         method="POST",
         path=f"{PREFIX}/chat/completions",
         summary="Answer a conversation, with figures",
-        body=ChatBodyV0,
+        body=ChatBody,
         result=DetailedChat,
         streams=True,
         event=DetailedChatChunk | Done,
@@ -56,7 +54,7 @@ _OPERATIONS = (
         method="POST",
         path=f"{PREFIX}/completions",
         summary="Continue one prompt, or several, with figures",
-        body=CompletionBodyV0,
+        body=CompletionBody,
         result=DetailedCompletion,
         streams=True,
         event=DetailedCompletionChunk | Done,
@@ -65,20 +63,14 @@ _OPERATIONS = (
         method="POST",
         path=f"{PREFIX}/embeddings",
         summary="Turn texts into vectors",
-        body=EmbeddingBodyV0,
+        body=EmbeddingBody,
         result=EmbeddingList,
-    ),
-    Operation(
-        method="GET",
-        path=GREETING,
-        summary="Say that LM Studio's API is served here",
-        result=GreetingObject,
     ),
 )
 
 
 class LMStudioV0:
-    """LM Studio's API, version 0: everything below ``/api/v0``, and the greeting."""
+    """LM Studio's API, version 0: everything below ``/api/v0``."""
 
     name = "lmstudio_v0"
     prefix = PREFIX
@@ -95,10 +87,9 @@ class LMStudioV0:
         return [
             (f"{PREFIX}/models", Models(self._kernel)),
             (f"{PREFIX}/models/{{model:path}}", Model(self._kernel)),
-            (f"{PREFIX}/chat/completions", ChatCompletions(responder, ChatBodyV0)),
-            (f"{PREFIX}/completions", Completions(responder, CompletionBodyV0)),
+            (f"{PREFIX}/chat/completions", ChatCompletions(responder)),
+            (f"{PREFIX}/completions", Completions(responder)),
             (f"{PREFIX}/embeddings", EmbeddingsV0(loads)),
-            (GREETING, Greeting()),
         ]
 
     def operations(self) -> Iterable[Operation]:

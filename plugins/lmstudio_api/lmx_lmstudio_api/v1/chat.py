@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from attrs import frozen
 from falcon.asgi import Request, Response
+from lmx_openai_api.early_load import EarlyLoads
 from lmx_responses_api.ids import response_id
 
 from lmx_kernel.dialect.owner import owner_of
@@ -19,7 +20,6 @@ from lmx_kernel.http.json_body import read_body, send
 from lmx_kernel.http.sse import AnswerStream, close_with_request, send_stream
 from lmx_kernel.interfaces import Answer, Kernel, StoredAnswer
 from lmx_kernel.types import ChatPrompt, GenerationRequest
-from lmx_lmstudio_api.early_load import EarlyLoads
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.unknown_model import naming_models
 from lmx_lmstudio_api.v1.chat_schema import StatefulChatBody

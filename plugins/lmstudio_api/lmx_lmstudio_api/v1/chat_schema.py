@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from attrs import frozen
+from lmx_openai_api.schema import Seconds
 from msgspec import Meta, Raw
 
 from lmx_kernel.dialect.fields import (
@@ -17,7 +18,6 @@ from lmx_kernel.dialect.fields import (
     TopP,
 )
 from lmx_kernel.dialect.refused import ABSENT, refused
-from lmx_lmstudio_api.v0.schema import Seconds
 from lmx_lmstudio_api.v1.model_schema import ContextLength
 
 # It is checked later, to say which one it is.

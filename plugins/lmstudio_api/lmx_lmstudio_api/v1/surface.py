@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from lmx_openai_api.early_load import EarlyLoads
 
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Kernel, Operation
-from lmx_lmstudio_api.early_load import EarlyLoads
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v1.chat import Chat
 from lmx_lmstudio_api.v1.chat_objects import ChatEvent, ChatResult

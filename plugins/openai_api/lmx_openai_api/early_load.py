@@ -10,7 +10,6 @@ from lmx_kernel.errors import ModelNotFoundError
 from lmx_kernel.interfaces import Kernel, ModelStatus
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import LoadOverrides
-from lmx_lmstudio_api.model_facts import statuses
 
 
 @frozen
@@ -31,14 +30,17 @@ class EarlyLoads:
         :param ttl_s: unload it after so long without a request; None leaves it to the config.
         :param context_length: tokens that one request may use; None leaves it to the config.
         """
+        if ttl_s is None and context_length is None:
+            return
         settings = self.kernel.settings(ModelSettings)
-        if (ttl_s is None and context_length is None) or not settings.jit:
+        if not settings.jit:
             return
         try:
             card = self.kernel.find(name)
         except ModelNotFoundError:
             return  # a router may know the name; otherwise the request itself is refused
-        status = statuses(self.kernel).get(card.id)
+        known = {status.id: status for status in self.kernel.status().models}
+        status = known.get(card.id)
         if card.problem is not None or (status is not None and status.state != "absent"):
             return
         overrides = LoadOverrides(

@@ -1,0 +1,1 @@
+"""``lms``: the commands of LM Studio's command line that scripts and agents call, for LMX."""
