@@ -194,8 +194,10 @@ async def test_damaged_files_are_never_listed_nor_loaded(config, tmp_path, model
 
 
 async def test_a_model_takes_what_was_estimated_at_most(config):
-    """Eight long prompts side by side fill the cache that the estimate counted."""
-    config.write_text(config.read_text() + "[models]\ncontext_length = 2048\nparallel = 8\n")
+    """Long prompts side by side fill the cache that the estimate counted."""
+    config.write_text(
+        config.read_text() + "[models]\ncontext_length = 512\nparallel = 4\ncache_tokens = 2048\n"
+    )
     assembly = assemble(boot(config))
     await assembly.catalogue.refresh()
     try:
@@ -204,12 +206,12 @@ async def test_a_model_takes_what_was_estimated_at_most(config):
 
         async def ask(number):
             prompt = TextPrompt(f"{number} " + "and so on " * 150)
-            request = GenerationRequest(model=MODEL, prompt=prompt, max_tokens=16)
+            request = GenerationRequest(model=MODEL, prompt=prompt, max_tokens=8)
             with await kernel.generate(request) as answer:
                 async for _ in answer:
                     pass
 
-        await asyncio.gather(*map(ask, range(8)))
+        await asyncio.gather(*map(ask, range(4)))
         await assembly.guard.look()
         [model] = kernel.status().models
         assert model.memory_bytes == reserved
