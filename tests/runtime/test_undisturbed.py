@@ -269,7 +269,10 @@ def test_pauses_crashes_and_preemptions_change_nothing_that_is_told(
     with pytest.MonkeyPatch.context() as patch:
 
         @settings(max_examples=examples, deadline=None)
-        @given(st.integers(least_buffer, 12), st.lists(st.tuples(KINDS, st.integers(0, 40)), max_size=30))
+        @given(
+            st.integers(least_buffer, 12),
+            st.lists(st.tuples(KINDS, st.integers(0, 40)), max_size=30),
+        )
         def check(buffer_events, disturbances):
             patch.setattr(event_buffer, "MAX_EVENTS", buffer_events)
             assert asyncio.run(told(disturbances)) == undisturbed
