@@ -196,7 +196,7 @@ async def test_damaged_files_are_never_listed_nor_loaded(config, tmp_path, model
 async def test_a_model_takes_what_was_estimated_at_most(config):
     """Long prompts side by side fill the cache that the estimate counted."""
     config.write_text(
-        config.read_text() + "[models]\ncontext_length = 512\nparallel = 4\ncache_tokens = 2048\n"
+        config.read_text() + "[models]\ncontext_length = 256\nparallel = 4\ncache_tokens = 1024\n"
     )
     assembly = assemble(boot(config))
     await assembly.catalogue.refresh()
@@ -205,7 +205,7 @@ async def test_a_model_takes_what_was_estimated_at_most(config):
         reserved = (await kernel.load(MODEL, LoadOverrides())).memory_bytes
 
         async def ask(number):
-            prompt = TextPrompt(f"{number} " + "and so on " * 150)
+            prompt = TextPrompt(f"{number} " + "and so on " * 78)
             request = GenerationRequest(model=MODEL, prompt=prompt, max_tokens=8)
             with await kernel.generate(request) as answer:
                 async for _ in answer:
