@@ -6,6 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 CLIENTS := .venv-clients
 CLAUDE_CODE := @anthropic-ai/claude-code@2.1.332
 CODEX := @openai/codex@0.171.0
+OPENCODE := opencode-ai@1.18.33
 AGENTS := tests/agents plugins/anthropic_api/tests/test_anthropic_claude_code.py \
 	plugins/responses_api/tests/test_responses_codex.py
 NODE_CLIENTS := openai@7.57.0 ollama@0.6.4
@@ -50,6 +51,7 @@ $(CLIENTS)/.installed: constraints-clients.txt Makefile
 	$(CLIENTS)/bin/pip --disable-pip-version-check install --no-deps -r constraints-clients.txt
 	command -v npm > /dev/null || { echo "npm is missing: it brings the Node clients that are tested"; exit 1; }
 	npm install --prefix $(CLIENTS) --no-save --no-package-lock --no-audit --no-fund \
-		$(NODE_CLIENTS) $(CLAUDE_CODE) $(CODEX)
+		$(NODE_CLIENTS) $(CLAUDE_CODE) $(CODEX) $(OPENCODE)
 	node $(CLIENTS)/node_modules/@anthropic-ai/claude-code/install.cjs
+	node $(CLIENTS)/node_modules/opencode-ai/postinstall.mjs
 	@touch $@

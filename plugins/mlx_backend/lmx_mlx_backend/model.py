@@ -61,12 +61,12 @@ class Model:
         """
         plugin = find_plugin(architecture)
         origin = f"plugin {distribution(plugin)}: " if plugin is not None else ""
-        patience_s = PATIENCE_S + _weights_bytes(folder) / SLOW_BYTES_S
+        weights_s = _weights_bytes(folder) / SLOW_BYTES_S
 
         @contextmanager
         def step(share: float, work: str) -> Iterator[None]:
             progress(share, f"{origin}{work}")
-            with deadline(patience_s, work):
+            with deadline(PATIENCE_S + weights_s, work):
                 yield
 
         try:

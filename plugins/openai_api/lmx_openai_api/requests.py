@@ -82,8 +82,9 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
 def embedding_request(body: EmbeddingBody) -> GenerationRequest:
     """Return what ``body`` asks for.
 
-    :raises InvalidRequestError: as :func:`inputs`.
+    :raises InvalidRequestError: as :func:`inputs`, or the body belongs to another path.
     """
+    check_supported(body)
     prompt = EmbeddingPrompt(tuple(inputs("input", body.input, MAX_EMBEDDED)))
     return GenerationRequest(model=body.model, prompt=prompt)
 

@@ -32,6 +32,8 @@ from lmx_kernel.dialect.fields import (
 )
 from lmx_kernel.dialect.refused import ABSENT, misplaced, refused
 
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 # These are checked later, to say which one it is.
 PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text", "refusal"]})]
@@ -259,7 +261,12 @@ class ChatBody(GenerationBody):
     audio: Annotated[Raw, refused()] = ABSENT
     prediction: Annotated[Raw, refused()] = ABSENT
     web_search_options: Annotated[Raw, refused()] = ABSENT
-    system: Annotated[Raw, misplaced("/v1/messages")] = ABSENT
+    prompt: Annotated[Raw, misplaced(COMPLETIONS)] = ABSENT
+    input: Annotated[Raw, misplaced(RESPONSES)] = ABSENT
+    max_output_tokens: Annotated[Raw, misplaced(RESPONSES)] = ABSENT
+    previous_response_id: Annotated[Raw, misplaced(RESPONSES)] = ABSENT
+    system: Annotated[Raw, misplaced(MESSAGES)] = ABSENT
+    stop_sequences: Annotated[Raw, misplaced(MESSAGES)] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -274,6 +281,8 @@ class CompletionBody(GenerationBody):
     logprobs: TopLogprobs | None = None
     best_of: Annotated[int, Meta(ge=1, le=16)] | None = None
     suffix: Annotated[Raw, refused("")] = ABSENT
+    messages: Annotated[Raw, misplaced(CHAT)] = ABSENT
+    input: Annotated[Raw, misplaced(RESPONSES)] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -290,3 +299,5 @@ class EmbeddingBody:
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1, le=INT32_MAX)] | None = None
     ttl: Seconds | None = None
+    messages: Annotated[Raw, misplaced(CHAT)] = ABSENT
+    prompt: Annotated[Raw, misplaced(COMPLETIONS)] = ABSENT
