@@ -24,6 +24,8 @@ from lmx_kernel.interfaces.kernel import (
 from lmx_kernel.interfaces.model_settings import ModelSettingsStore, ModelSettingsView
 from lmx_kernel.interfaces.plugin import (
     Finding,
+    HookCall,
+    HookTimes,
     Monitor,
     PluginState,
     PluginStatus,
@@ -56,6 +58,8 @@ __all__ = [
     "Backend",
     "Finding",
     "HeaderRouted",
+    "HookCall",
+    "HookTimes",
     "HttpRequest",
     "Job",
     "JobError",
