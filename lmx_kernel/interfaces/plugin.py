@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import frozen
-
-
-@frozen
-class SettingsSection:
-    """A section of the config file.
-
-    :param name: ``[name]`` in the file, ``LMX_NAME_KEY`` in the environment.
-    :param cls: an attrs class whose fields all have defaults.
-    """
-
-    name: str
-    cls: type[Any]
 
 
 @frozen

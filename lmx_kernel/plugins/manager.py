@@ -5,7 +5,7 @@ This is the only module that calls the hooks in the kernel process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +16,6 @@ import structlog
 from lmx_kernel.config import Settings
 from lmx_kernel.errors import LmxError, UnauthorizedError
 from lmx_kernel.events import Observer
-from lmx_kernel.hookspecs import PROJECT, KernelSpecs
 from lmx_kernel.interfaces import (
     ApiSurface,
     Backend,
@@ -33,8 +32,13 @@ from lmx_kernel.interfaces import (
 from lmx_kernel.plugins.calls import Calls
 from lmx_kernel.plugins.changes import PluginChanges
 from lmx_kernel.plugins.checks import SHAPES, named
-from lmx_kernel.plugins.discovery import PluginSettings, Rank, discover, without_third_parties
+from lmx_kernel.plugins.discovery import Rank, discover, without_third_parties
 from lmx_kernel.plugins.registry import Registry
+from lmx_kernel.plugins.settings import (
+    PluginSettings,
+    RequiredPluginError,
+    RequiredPluginLateError,
+)
 from lmx_kernel.plugins.timeouts import Caller
 from lmx_kernel.types import ModelCard
 
@@ -44,21 +48,6 @@ if TYPE_CHECKING:
 
 FINDINGS_TIMEOUT_S = 30.0  # they may start a child process
 log = structlog.get_logger(__name__)
-
-
-class RequiredPluginError(Exception):
-    """A plugin that the config requires is not active.
-
-    :param reasons: why not, by plugin.
-    """
-
-    def __init__(self, reasons: Mapping[str, str]) -> None:
-        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        super().__init__(f"required plugins are not active: {told}")
-
-
-class RequiredPluginLateError(RequiredPluginError):
-    """A plugin that the config requires did not answer in time, and may at the next start."""
 
 
 class Plugins:
@@ -87,7 +76,7 @@ class Plugins:
         self._caller = Caller(settings.timeout_s, patience_s)
         self._registry = Registry(settings, self.calls, self._caller)
         self.changes = PluginChanges(settings, self._registry, self._caller)
-        found = [one for one in discover(settings) if only is None or one.status.name in only]
+        found = discover(settings, only)
         self._registry.load(without_third_parties(found, settings) if safe_mode else found)
         for plugin in found:  # safe mode disables an authoriser as well
             name = plugin.status.name
@@ -195,9 +184,9 @@ class Plugins:
         found = self._call("lmx_findings", list, FINDINGS_TIMEOUT_S, **arguments)
         return [finding for _, findings in found for finding in findings]
 
-    def commands(self) -> list[App]:
-        """Commands for the command line."""
-        return [app for _, apps in self._call("lmx_commands", consume=list) for app in apps]
+    def commands_by_plugin(self) -> list[tuple[str, list[App]]]:
+        """Commands for the command line, by plugin."""
+        return self._call("lmx_commands", consume=list)
 
     def observers(self) -> list[tuple[str, Observer]]:
         """Observers of events: the plugin's name, and the function to call."""
@@ -304,16 +293,6 @@ class Plugins:
             f"{name} is offered by both {first.distribution} {first.version} and "
             f"{second.distribution} {second.version}; the first is used"
         )
-
-
-def commands_of(modules: Iterable[object]) -> list[App]:
-    """Return the commands of modules that are no plugins: the kernel's own."""
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(KernelSpecs)
-    for module in modules:
-        manager.register(module)
-    manager.check_pending()
-    return [app for apps in manager.hook.lmx_commands() for app in apps]
 
 
 def _refusal(value: object) -> LmxError:
