@@ -15,9 +15,9 @@ from cyclopts import App
 from lmx_kernel.cli.light_config import light_settings
 from lmx_kernel.config import Settings
 from lmx_kernel.config.private_file import write_private
-from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.plugins.installed import Installed
+from lmx_kernel.plugins.registrations import GROUP
 from lmx_kernel.plugins.settings import PluginSettings
 
 FILE = Path("run", "commands.json")
