@@ -17,7 +17,6 @@ from lmx_kernel.cli.terminal import command, console, print_error
 from lmx_kernel.errors import LmxError, UnavailableError
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.plugins.registrations import GROUP, Origin, Registration, package_of, registrations
-from lmx_kernel.processes.child import module_command
 
 Requirements = Annotated[str, Parameter(allow_leading_hyphen=True, help="As pip takes them.")]
 Names = Annotated[str, Parameter(help="Of plugins or packages, or what pip takes.")]
@@ -147,6 +146,8 @@ def _rescan(client: Client) -> None:
 
 
 def _pip(action: str, *arguments: str) -> None:
+    from lmx_kernel.processes.child import module_command  # noqa: PLC0415 - takes long
+
     pip = [*module_command("pip"), "--disable-pip-version-check", action, *arguments]
     if subprocess.run(pip, check=False).returncode != 0:  # noqa: S603 - what the user asked for
         _fail(f"pip could not {action} {' '.join(arguments)}", 1)
