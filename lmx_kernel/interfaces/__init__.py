@@ -2,6 +2,7 @@
 interface of the kernel that plugins call (:class:`Kernel`).
 """
 
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.interfaces.answer import Answer
 from lmx_kernel.interfaces.backend import (
     Backend,
@@ -24,10 +25,11 @@ from lmx_kernel.interfaces.kernel import (
 from lmx_kernel.interfaces.model_settings import ModelSettingsStore, ModelSettingsView
 from lmx_kernel.interfaces.plugin import (
     Finding,
+    HookCall,
+    HookTimes,
     Monitor,
     PluginState,
     PluginStatus,
-    SettingsSection,
 )
 from lmx_kernel.interfaces.route_query import RouteQuery
 from lmx_kernel.interfaces.router import (
@@ -71,6 +73,8 @@ __all__ = [
     "Backend",
     "Finding",
     "HeaderRouted",
+    "HookCall",
+    "HookTimes",
     "HttpRequest",
     "Job",
     "JobError",
