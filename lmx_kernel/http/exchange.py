@@ -7,8 +7,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-import attrs
-
 from lmx_kernel.http.access_line import AccessLine
 from lmx_kernel.http.body import Body, BodyBudget, Receive
 from lmx_kernel.http.context import RequestContext, current
@@ -63,11 +61,13 @@ class Exchange:
         """The request; its path is without doubled slashes, and without one at the end."""
         return self.context.request
 
-    def note_key(self, key: str) -> None:
-        """Note the name of the key that the request came with; "" for none."""
-        if key:
-            self._scope["state"]["key"] = key
-            self.context.request = attrs.evolve(self.request, key=key)
+    def note_key(self, request: HttpRequest) -> None:
+        """Note the key that the request came with, and its terms.
+
+        :param request: the request with these.
+        """
+        self._scope["state"]["key"] = request.key
+        self.context.request = request
 
     def note_error(self, code: str) -> None:
         """Note the code of an error for the log."""

@@ -37,6 +37,7 @@ from lmx_kernel.interfaces.router import (
 )
 from lmx_kernel.interfaces.status import (
     KernelStatus,
+    KeyStatus,
     ModelFigures,
     ModelStatus,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "Jobs",
     "Kernel",
     "KernelStatus",
+    "KeyStatus",
     "ModelFigures",
     "ModelSettingsStore",
     "ModelSettingsView",

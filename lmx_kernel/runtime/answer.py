@@ -47,7 +47,10 @@ class Phase(Enum):
 
 @define(eq=False)
 class Candidate:
-    """One of an answer's candidates: all its tokens are kept, so that it can be resumed."""
+    """One of an answer's candidates: all its tokens are kept, so that it can be resumed.
+
+    :ivar started_s: when it was last started, in monotonic seconds.
+    """
 
     answer: LiveAnswer
     index: int
@@ -55,6 +58,7 @@ class Candidate:
     tokens: list[int] = field(factory=list)
     finished: bool = False
     reasoning_tokens: int = 0
+    started_s: float = 0.0
 
 
 @define(eq=False)
@@ -64,6 +68,7 @@ class ResumeState:
     :ivar number: grows in the order in which the requests of one dispatcher came.
     :ivar wire_id: what the worker calls the request; another one after it was parked.
     :ivar crashes: of workers in which nothing else was in flight.
+    :ivar preemptions: how many times it was put out for a request of higher priority.
     """
 
     candidates: list[Candidate]
@@ -71,6 +76,7 @@ class ResumeState:
     wire_id: int
     phase: Phase = Phase.UNCHECKED
     crashes: int = 0
+    preemptions: int = 0
 
     @property
     def unfinished(self) -> list[Candidate]:
@@ -175,6 +181,11 @@ class LiveAnswer(Answer):
             self._on_drained(self)
 
     # --- writing ---
+
+    @property
+    def created_s(self) -> float:
+        """When the request came, in monotonic seconds."""
+        return self._stopwatch.created
 
     @property
     def is_count(self) -> bool:

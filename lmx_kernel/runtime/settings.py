@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.config.days import DAYS, Day
+from lmx_kernel.runtime.admission import AdmissionRules
+from lmx_kernel.runtime.preemption import PreemptionRules
+from lmx_kernel.types import EngineLimits, GenerationRequest
 
 
 @frozen(kw_only=True)
@@ -72,8 +77,35 @@ class QueueSettings:
     :ivar max_wait_s: a request that has not begun after this long is refused.
     :ivar expected_tokens: room in the cache that an answer of unknown length is admitted with.
         Should it need more and there is none, the youngest answer is paused until there is.
+    :ivar raise_after_s: a request of low priority that waits for so long counts as a normal one, as
+        long as no low one runs: it starts late, but it does.
+    :ivar max_preemptions: a request that runs is put out at most so many times for one of higher
+        priority; it goes on later where it was.
+    :ivar min_run_s: it runs at least so long each time.
     """
 
     max_waiting: int = field(default=256, validator=validators.ge(0), metadata=LIVE)
     max_wait_s: float = field(default=300.0, validator=validators.gt(0), metadata=LIVE)
     expected_tokens: int = field(default=512, validator=validators.ge(1), metadata=LIVE)
+    raise_after_s: float = field(default=60.0, validator=validators.ge(0), metadata=LIVE)
+    max_preemptions: int = field(default=3, validator=validators.ge(0), metadata=LIVE)
+    min_run_s: float = field(default=2.0, validator=validators.ge(0), metadata=LIVE)
+
+    @property
+    def preemption(self) -> PreemptionRules:
+        """How far a running request is protected from those of higher priority."""
+        return PreemptionRules(max_preemptions=self.max_preemptions, min_run_s=self.min_run_s)
+
+    def admission(
+        self, limits: EngineLimits, served: Callable[[GenerationRequest], float], now_s: float
+    ) -> AdmissionRules:
+        """Return what decides who starts at ``now_s``, in monotonic seconds.
+
+        :param served: see :class:`AdmissionRules`.
+        """
+        return AdmissionRules(
+            limits=limits,
+            expected_tokens=self.expected_tokens,
+            served=served,
+            raise_before=now_s - self.raise_after_s,
+        )

@@ -18,9 +18,10 @@ from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
-from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.interfaces import ApiSurface, HttpRequest
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import (
+    DEFAULT_TERMS,
     EmbeddingInput,
     Embeddings,
     Finished,
@@ -29,6 +30,7 @@ from lmx_kernel.types import (
     ModelCard,
     ModelName,
     PromptProgress,
+    Terms,
     TextDelta,
     TokenLogprob,
 )
@@ -79,11 +81,15 @@ class StubKernel:
     :ivar asked: set when a request came.
     :ivar closed: set when a running answer was closed.
     :ivar embedded: the inputs that were last embedded.
+    :ivar key: the name of the key that requests come with.
+    :ivar terms: those of the key.
     :ivar counted: the requests of which the tokens were counted.
     """
 
     play: Play = hello
     refusal: LmxError | None = None
+    key: str = ""
+    terms: Terms = DEFAULT_TERMS
     answers: list[LiveAnswer] = field(factory=list)
     embedded: list[EmbeddingInput] = field(factory=list)
     counted: list[GenerationRequest] = field(factory=list)
@@ -92,6 +98,13 @@ class StubKernel:
     cards: list[ModelCard] = field(
         factory=lambda: [stub_card(MODEL), stub_card("broken", "its file is cut off")]
     )
+
+    @property
+    def caller(self) -> HttpRequest:
+        """As which surfaces see their client."""
+        return HttpRequest(
+            method="POST", path="/", headers={}, client="", key=self.key, terms=self.terms
+        )
 
     @property
     def request(self) -> GenerationRequest:
@@ -166,7 +179,7 @@ async def serving(*surfaces: ApiSurface) -> AsyncIterator[str]:
     """Serve dialects on a free port, without any check of keys; gives the URL."""
     settings = ServerSettings(port=0)
     app = build_app(surfaces, make_health())
-    shell = Shell(app, settings, ErrorRenderer(SurfaceTable(surfaces)), lambda request: "")
+    shell = Shell(app, settings, ErrorRenderer(SurfaceTable(surfaces)), lambda request: request)
     server = HttpServer(settings, shell)
     await server.start()
     yield f"http://127.0.0.1:{server.port}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import falcon
 import httpx2
 import pytest
@@ -202,7 +203,7 @@ class Running:
     def authorize(self, request):
         if self.refusal is not None:
             raise self.refusal
-        return self.key
+        return attrs.evolve(request, key=self.key)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from lmx_admin_api.benchmark import Benchmarks
 from lmx_admin_api.settings import AdminSettings
 from lmx_admin_api.surface import AdminSurface
@@ -102,7 +102,7 @@ def serve(home: Path):
                 build_app([surface], health),
                 server_settings,
                 ErrorRenderer(SurfaceTable([surface])),
-                lambda request: request.headers.get("x-api-key", ""),
+                lambda request: evolve(request, key=request.headers.get("x-api-key", "")),
             )
             server = HttpServer(server_settings, shell)
             await server.start()
