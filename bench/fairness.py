@@ -61,11 +61,11 @@ def decision() -> None:
     rules = AdmissionRules(
         limits=EngineLimits(context_length=8192, max_sequences=SLOTS, cache_tokens=100_000),
         expected_tokens=512,
-        served=shares.served,
+        accounts=shares.accounts,
     )
 
     def decide() -> None:
-        plan_admissions(queue.admissible(None, lambda _: True), queue.running, rules)
+        plan_admissions(queue.admissible(None, None), queue.running, rules)
 
     took_s = min(timeit.repeat(decide, number=100, repeat=50, timer=time.process_time)) / 100
     row("who is next, 256 waiting of 16 callers", f"{took_s * 1e6:.0f} us of CPU", "<= 20 us")

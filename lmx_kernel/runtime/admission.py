@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from heapq import heapify, heappop, heappush, heapreplace
-from itertools import islice
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import heapify, heappop, heapreplace
 
 from attrs import frozen
 
 from lmx_kernel.runtime.answer import Candidate
+from lmx_kernel.runtime.shares import Account
 from lmx_kernel.types import EngineLimits, GenerationRequest, Priority
 
-_Place = tuple[int, float, int, int]
+_Head = tuple[int, float, int, int, Candidate, Iterator[Candidate]]
+"""What decides when a line is next (the least is first), its next candidate, and those after it."""
+
+
+HIGHEST = Priority.HIGH
 
 
 @frozen
@@ -31,15 +36,18 @@ class AdmissionRules:
     """What decides for all candidates of one model.
 
     :param expected_tokens: what an answer is expected to need, at most.
-    :param raise_before: monotonic seconds; low requests that came before count as normal ones, as
-        long as no low one runs.
-    :param served: tokens over weight that a request's caller was served.
+    :param accounts: by caller, what it was served.
+    :param now_s: monotonic seconds.
+    :param raise_after_s: a request that waits for so long counts as one of the next higher
+        priority, as long as none of its own or a lower one runs; after twice as long of the one
+        after that.
     """
 
     limits: EngineLimits
     expected_tokens: int
-    served: Callable[[GenerationRequest], float]
-    raise_before: float = float("-inf")
+    accounts: Mapping[str, Account]
+    now_s: float = 0.0
+    raise_after_s: float = float("inf")
 
 
 def cost_tokens(candidate: Candidate, rules: AdmissionRules) -> tuple[int, int]:
@@ -52,13 +60,14 @@ def cost_tokens(candidate: Candidate, rules: AdmissionRules) -> tuple[int, int]:
     wanted = answer.request.max_tokens
     if wanted is not None and wanted < expected:
         expected = wanted
+    most = rules.limits.context_length
     reserved = prompt + (said + 1 if said >= expected else expected)
     owed = (0 if said else prompt) + (expected - said if expected > said else 0)
-    return min(reserved, rules.limits.context_length), owed
+    return (reserved if reserved < most else most), owed
 
 
 def plan_admissions(
-    lines: Iterable[Iterable[Candidate]], running: Iterable[Candidate], rules: AdmissionRules
+    lines: Iterable[Iterator[Candidate]], running: Iterable[Candidate], rules: AdmissionRules
 ) -> Plan:
     """Return the candidates that may start beside ``running``.
 
@@ -68,90 +77,102 @@ def plan_admissions(
     plan, so large ones are not overtaken by small ones. A candidate alone always fits, so the queue
     cannot get stuck.
 
+    It looks at the heads of the lines only, so what it costs depends on how many callers wait, and
+    not on how many requests.
+
     :param lines: for each caller and priority what waits, the next one first.
     """
     taken = _Taken(running, rules)
-    heads = [
-        (taken.place(head), head, rest) for rest in map(iter, lines) for head in islice(rest, 1)
-    ]
+    heads = [taken.head(candidate, rest) for rest in lines if (candidate := next(rest, None))]
     heapify(heads)
     starts = list[Candidate]()
     while heads:
-        place, candidate, rest = heads[0]
+        _, used, _, _, candidate, rest = heads[0]
+        now = taken.head(candidate, rest)
         if taken.is_full(candidate.answer.request):
             heappop(heads)
-        elif place != (now := taken.place(candidate)):  # its caller has another line
-            heapreplace(heads, (now, candidate, rest))
+        elif now[1] != used:  # its caller has another line
+            heapreplace(heads, now)
         elif not taken.fits(candidate):
             return Plan(starts, candidate)
         else:
             starts.append(candidate)
             taken.take(candidate)
-            heappop(heads)
-            for head in islice(rest, 1):
-                heappush(heads, (taken.place(head), head, rest))
+            following = next(rest, None)
+            heapreplace(heads, taken.head(following, rest)) if following else heappop(heads)
     return Plan(starts)
 
 
 def claim_of(
-    heads: Iterable[Candidate],
-    served: Callable[[GenerationRequest], float],
-    raise_before: float,
+    heads: Iterable[Candidate], accounts: Mapping[str, Account], now_s: float, raise_after_s: float
 ) -> tuple[int, float]:
     """Return what decides when a model is loaded for its requests, where not all fit; the least is
     first. The same as decides in a queue; a load without requests is one of normal priority.
 
     :param heads: the first of each line.
-    :param raise_before: low requests that came before count as normal ones, in monotonic seconds.
+    :param now_s: monotonic seconds; for it and the others see :class:`AdmissionRules`.
     """
     claims = []
     for head in heads:
         request = head.answer.request
-        rank = request.priority.rank
-        rank += not rank and head.answer.created_s < raise_before
-        claims.append((-rank, served(request)))
+        rank = raised_rank(request.priority, now_s - head.answer.created_s, raise_after_s)
+        claims.append((-rank, accounts[request.caller].served[request.priority]))
     return min(claims, default=(-Priority.NORMAL.rank, 0.0))
 
 
+def raised_rank(priority: Priority, waited_s: float, raise_after_s: float) -> int:
+    """Return the rank that a request counts as that waited for so long."""
+    raised = (waited_s >= raise_after_s) + (waited_s >= 2 * raise_after_s)
+    return min(priority.rank + raised, HIGHEST.rank)
+
+
 class _Taken:
-    """What is taken, and by whom."""
+    """What is taken, and by whom. It is made for each decision, so it counts only what every one
+    needs.
+    """
 
     def __init__(self, running: Iterable[Candidate], rules: AdmissionRules) -> None:
         self._rules = rules
-        self._slots = rules.limits.max_sequences
+        self._accounts = rules.accounts
+        self._raise_before = rules.now_s - rules.raise_after_s
+        self._running = list[Candidate]()
         self._room = rules.limits.cache_tokens
-        self._owed: dict[str, float] = {}  # by caller: expected tokens over weight
-        self._running: dict[str, int] = {}
-        self._has_low = False
+        self._owed = defaultdict[str, float](float)  # by caller: expected tokens over weight
         for candidate in running:
             self.take(candidate)
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether there is room for a candidate."""
-        return self._slots > 0 and self._room >= cost_tokens(candidate, self._rules)[0]
+        limits = self._rules.limits
+        has_slot = len(self._running) < limits.max_sequences
+        return has_slot and self._room >= cost_tokens(candidate, self._rules)[0]
 
     def is_full(self, request: GenerationRequest) -> bool:
         """Whether as many of a request's caller run as may."""
-        most = request.terms.max_running
-        return most is not None and self._running.get(request.caller, 0) >= most
+        most, caller = request.terms.max_running, request.caller
+        return most is not None and most <= sum(
+            one.answer.request.caller == caller for one in self._running
+        )
 
     def take(self, candidate: Candidate) -> None:
         """Note that a candidate runs."""
         request = candidate.answer.request
-        caller = request.caller
         reserved, owed = cost_tokens(candidate, self._rules)
-        self._slots -= 1
+        self._running.append(candidate)
         self._room -= reserved
-        self._running[caller] = self._running.get(caller, 0) + 1
-        self._owed[caller] = self._owed.get(caller, 0.0) + owed / request.terms.weight
-        self._has_low |= request.priority is Priority.LOW
+        self._owed[request.caller] += owed / request.terms.weight
 
-    def place(self, candidate: Candidate) -> _Place:
-        """Return what decides when a candidate is next; the least is first."""
+    def head(self, candidate: Candidate, rest: Iterator[Candidate]) -> _Head:
+        """Return when a line is next of which a candidate is the next one."""
         answer = candidate.answer
         request = answer.request
-        rank, served = request.priority.rank, self._rules.served(request)
-        if not rank and not self._has_low:
-            rank += answer.created_s < self._rules.raise_before
-        owed = self._owed.get(request.caller, 0.0)
-        return -rank, served + owed, answer.resume.number, candidate.index
+        priority, caller = request.priority, request.caller
+        rank = priority.rank
+        if answer.created_s <= self._raise_before and not self._runs_up_to(rank):
+            waited_s = self._rules.now_s - answer.created_s
+            rank = raised_rank(priority, waited_s, self._rules.raise_after_s)
+        used = self._accounts[caller].served[priority] + self._owed[caller]
+        return -rank, used, answer.resume.number, candidate.index, candidate, rest
+
+    def _runs_up_to(self, rank: int) -> bool:
+        return any(one.answer.request.priority.rank <= rank for one in self._running)

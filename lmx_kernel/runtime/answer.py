@@ -108,6 +108,7 @@ class LiveAnswer(Answer):
     :param deadline: cancelled when the request starts or ends.
     :ivar resume: the dispatcher's own.
     :ivar prompt_tokens: of its prompt; None before a worker counted them.
+    :ivar created_s: when the request came, in monotonic seconds.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class LiveAnswer(Answer):
         self._deadline = deadline
         self._buffer = EventBuffer()
         self._stopwatch = Stopwatch()
+        self.created_s = self._stopwatch.created
         self._cached_tokens: int | None = None
 
     # --- reading ---
@@ -181,11 +183,6 @@ class LiveAnswer(Answer):
             self._on_drained(self)
 
     # --- writing ---
-
-    @property
-    def created_s(self) -> float:
-        """When the request came, in monotonic seconds."""
-        return self._stopwatch.created
 
     @property
     def is_count(self) -> bool:

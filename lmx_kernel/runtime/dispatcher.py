@@ -83,8 +83,8 @@ class Dispatcher:
     @property
     def claim(self) -> tuple[int, float]:
         """What decides when the model is loaded; see :func:`claim_of`."""
-        raise_before = time.monotonic() - self._queue_settings.raise_after_s
-        return claim_of(self._queue.waiting.heads, self._shares.served, raise_before)
+        heads, accounts = self._queue.waiting.heads, self._shares.accounts
+        return claim_of(heads, accounts, time.monotonic(), self._queue_settings.raise_after_s)
 
     @property
     def is_idle(self) -> bool:
@@ -202,7 +202,7 @@ class Dispatcher:
                 self._queue.preempt(answer.resume.candidates[event.candidate])
             else:
                 answer.receive(event)
-                self._shares.charge(answer.request, event)
+                self._shares.charge(answer, event)
                 if isinstance(event, Finished):
                     self._queue.running.remove(answer.resume.candidates[event.candidate])
                     self._pump() if answer.resume.unfinished else self._finish(answer, "ok")

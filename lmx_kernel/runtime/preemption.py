@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from lmx_kernel.runtime.admission import AdmissionRules, cost_tokens
+from lmx_kernel.runtime.admission import AdmissionRules, cost_tokens, raised_rank
 from lmx_kernel.runtime.answer import Candidate, LiveAnswer
 from lmx_kernel.types import EmbeddingPrompt
 
@@ -16,7 +16,9 @@ class PreemptionRules:
     """How far a request is protected.
 
     :param max_preemptions: a request is put out at most so many times.
-    :param min_run_s: and runs at least so long each time, in seconds.
+    :param min_run_s: and runs at least so long before it is put out again, in seconds. One that was
+        never put out may be at once: otherwise a request of high priority would wait for so long
+        wherever all others have just begun.
     """
 
     max_preemptions: int
@@ -41,31 +43,52 @@ def plan_preemption(
     running: Sequence[Candidate],
     admission: AdmissionRules,
     rules: PreemptionRules,
-    now_s: float,
 ) -> Preemption:
     """Return who is put out for ``blocked``: the youngest of the lowest priority, and further ones
     in that order until there is room. If all of them would not make enough, nobody is.
 
-    Embeddings are left alone: what is computed of them would be lost.
-
-    :param now_s: monotonic seconds.
+    Embeddings are left alone: what is computed of them would be lost. So is one request that was
+    raised to the priority of ``blocked``, since it waited for long (:class:`AdmissionRules`).
     """
-    rank = blocked.answer.request.priority.rank
-    lower = [
-        one
-        for one in running
-        if one.answer.request.priority.rank < rank
-        and one.answer.resume.preemptions < rules.max_preemptions
-        and not isinstance(one.answer.request.prompt, EmbeddingPrompt)
-    ]
+    lower = _lower(blocked, running, admission, rules)
     lower.sort(key=lambda one: (one.answer.request.priority.rank, -one.started_s))
-    ripe = [one for one in lower if now_s - one.started_s >= rules.min_run_s]
+    ripe_at_s = {
+        one: one.started_s + (rules.min_run_s if one.answer.resume.preemptions else 0.0)
+        for one in lower
+    }
+    ripe = [one for one in lower if ripe_at_s[one] <= admission.now_s]
     if victims := _enough(blocked, running, ripe, admission):
         return Preemption(victims)
     if _enough(blocked, running, lower, admission):
-        ripe_at_s = min(one.started_s for one in lower if one not in ripe) + rules.min_run_s
-        return Preemption(retry_in_s=ripe_at_s - now_s)
+        next_s = min(ripe_at_s[one] for one in lower if one not in ripe)
+        return Preemption(retry_in_s=next_s - admission.now_s)
     return Preemption()
+
+
+def _lower(
+    blocked: Candidate,
+    running: Sequence[Candidate],
+    admission: AdmissionRules,
+    rules: PreemptionRules,
+) -> list[Candidate]:
+    """Return those that run and may be put out for ``blocked``, sooner or later."""
+    rank = blocked.answer.request.priority.rank
+    lower = [one for one in running if one.answer.request.priority.rank < rank]
+    raised = [one for one in lower if _rank_at_start(one, admission) >= rank]
+    spared = min(raised, key=lambda one: one.started_s).answer if raised else None
+    return [
+        one
+        for one in lower
+        if one.answer is not spared
+        and one.answer.resume.preemptions < rules.max_preemptions
+        and not isinstance(one.answer.request.prompt, EmbeddingPrompt)
+    ]
+
+
+def _rank_at_start(candidate: Candidate, rules: AdmissionRules) -> int:
+    answer = candidate.answer
+    waited_s = candidate.started_s - answer.created_s
+    return raised_rank(answer.request.priority, waited_s, rules.raise_after_s)
 
 
 def _enough(

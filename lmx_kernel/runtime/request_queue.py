@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from lmx_kernel.errors import QueueFullError
 from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
 from lmx_kernel.runtime.waiting import WaitingLines
 from lmx_kernel.types import GenerationRequest
+
+_PREPARED = Phase.PREPARED  # which takes as long to look up as all else here
 
 
 class RequestQueue:
@@ -59,20 +61,21 @@ class RequestQueue:
             )
 
     def admissible(
-        self, before: int | None, may_start: Callable[[Candidate], bool]
-    ) -> Iterable[Iterable[Candidate]]:
+        self, before: int | None, may_start: Callable[[Candidate], bool] | None
+    ) -> Iterable[Iterator[Candidate]]:
         """Return the candidates that may start: for each line those, the next one first.
 
         :param before: only those of requests whose number is smaller; None is any.
-        :param may_start: says whether a candidate may.
+        :param may_start: says whether a candidate may; None is any that is prepared.
         """
 
         def is_admissible(candidate: Candidate) -> bool:
-            resume = candidate.answer.resume
-            is_due = before is None or resume.number < before
-            return resume.phase is Phase.PREPARED and is_due and may_start(candidate)
+            is_due = before is None or candidate.answer.resume.number < before
+            return is_due and _is_prepared(candidate) and (not may_start or may_start(candidate))
 
-        return (filter(is_admissible, line) for line in self.waiting.lines)
+        is_open = before is None and may_start is None
+        check = _is_prepared if is_open else is_admissible
+        return [filter(check, line) for line in self.waiting.lines]
 
     def has_waiting(self, before: int) -> bool:
         """Whether a request whose number is smaller than ``before`` waits."""
@@ -122,3 +125,7 @@ class RequestQueue:
         """Put a parked request to the head of its line, to be prepared anew."""
         answer.resume.phase = Phase.UNCHECKED
         self.waiting.put_first(answer.resume.unfinished)
+
+
+def _is_prepared(candidate: Candidate) -> bool:
+    return candidate.answer.resume.phase is _PREPARED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from attrs import field, frozen, validators
 
@@ -10,7 +10,8 @@ from lmx_kernel.config import LIVE
 from lmx_kernel.config.days import DAYS, Day
 from lmx_kernel.runtime.admission import AdmissionRules
 from lmx_kernel.runtime.preemption import PreemptionRules
-from lmx_kernel.types import EngineLimits, GenerationRequest
+from lmx_kernel.runtime.shares import Account
+from lmx_kernel.types import EngineLimits
 
 
 @frozen(kw_only=True)
@@ -77,11 +78,11 @@ class QueueSettings:
     :ivar max_wait_s: a request that has not begun after this long is refused.
     :ivar expected_tokens: room in the cache that an answer of unknown length is admitted with.
         Should it need more and there is none, the youngest answer is paused until there is.
-    :ivar raise_after_s: a request of low priority that waits for so long counts as a normal one, as
-        long as no low one runs: it starts late, but it does.
+    :ivar raise_after_s: a request that waits for so long counts as one of the next higher priority,
+        one at a time, and after twice as long of the one after that: it starts late, but it does.
     :ivar max_preemptions: a request that runs is put out at most so many times for one of higher
         priority; it goes on later where it was.
-    :ivar min_run_s: it runs at least so long each time.
+    :ivar min_run_s: it runs at least so long before it is put out again.
     """
 
     max_waiting: int = field(default=256, validator=validators.ge(0), metadata=LIVE)
@@ -97,15 +98,13 @@ class QueueSettings:
         return PreemptionRules(max_preemptions=self.max_preemptions, min_run_s=self.min_run_s)
 
     def admission(
-        self, limits: EngineLimits, served: Callable[[GenerationRequest], float], now_s: float
+        self, limits: EngineLimits, accounts: Mapping[str, Account], now_s: float
     ) -> AdmissionRules:
-        """Return what decides who starts at ``now_s``, in monotonic seconds.
-
-        :param served: see :class:`AdmissionRules`.
-        """
+        """Return what decides who starts at ``now_s``, in monotonic seconds."""
         return AdmissionRules(
             limits=limits,
             expected_tokens=self.expected_tokens,
-            served=served,
-            raise_before=now_s - self.raise_after_s,
+            accounts=accounts,
+            now_s=now_s,
+            raise_after_s=self.raise_after_s,
         )

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from attrs import define, field
 
 from lmx_kernel.errors import RateLimitedError
+from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import (
     ANONYMOUS,
+    Embedded,
     Event,
     GenerationRequest,
     Priority,
@@ -88,21 +90,16 @@ class Shares:
         served = self.accounts[request.caller].served[request.priority]
         self._virtual[request.priority] = max(self._virtual[request.priority], served)
 
-    def served(self, request: GenerationRequest) -> float:
-        """Return the counter of a request's caller: tokens over weight."""
-        account = self.accounts.get(request.caller)
-        return account.served[request.priority] if account else 0.0
-
-    def charge(self, request: GenerationRequest, event: Event) -> None:
-        """Count what an event shows to be computed for a request."""
+    def charge(self, answer: LiveAnswer, event: Event) -> None:
+        """Count what an event shows to be computed for a request. A prompt counts once, however
+        often it is computed again after a pause that its caller did not ask for.
+        """
+        account, request = self.accounts[answer.request.caller], answer.request
         if isinstance(event, TextDelta):
-            account, tokens = self.accounts[request.caller], len(event.tokens)
+            tokens = len(event.tokens)
             account.completion_tokens += tokens
-        elif isinstance(event, PromptProgress) and event.processed == event.total:
-            account, tokens = self.accounts[request.caller], event.total - event.cached
+        elif tokens := _prompt_tokens(answer, event):
             account.prompt_tokens += tokens
-        else:
-            return
         account.served[request.priority] += tokens / request.terms.weight
         account.spent += tokens
 
@@ -124,3 +121,12 @@ class Shares:
         if len(self.accounts) > MAX_ACCOUNTS:
             idle = (name for name, one in self.accounts.items() if not any(one.open.values()))
             del self.accounts[next(idle)]  # the caller whose request has just ended is idle
+
+
+def _prompt_tokens(answer: LiveAnswer, event: Event) -> int:
+    """Return how many tokens of a prompt an event shows to be computed."""
+    if isinstance(event, Embedded):
+        return answer.prompt_tokens or 0
+    if not isinstance(event, PromptProgress) or event.processed < event.total:
+        return 0
+    return 0 if answer.resume.candidates[event.candidate].tokens else event.total - event.cached

@@ -53,14 +53,14 @@ class Starts:
         if not self._queue.waiting:
             return
         settings, now_s = self._settings.get(QueueSettings), time.monotonic()
-        rules = settings.admission(worker.limits, self._shares.served, now_s)
-        lines = self._queue.admissible(before, self._suspects.may_start)
+        rules = settings.admission(worker.limits, self._shares.accounts, now_s)
+        lines = self._queue.admissible(before, self._suspects.choice)
         plan = plan_admissions(lines, self._queue.running, rules)
         for candidate in plan.starts:
             self.start(worker, candidate)
         if plan.blocked is None:
             return
-        made = plan_preemption(plan.blocked, self._queue.running, rules, settings.preemption, now_s)
+        made = plan_preemption(plan.blocked, self._queue.running, rules, settings.preemption)
         if made.victims:
             self._put_out(worker, made)
             self.admit(worker, before)

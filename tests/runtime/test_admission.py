@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,16 @@ from lmx_kernel.runtime.request_queue import RequestQueue
 from lmx_kernel.runtime.shares import MAX_ACCOUNTS, Shares
 from lmx_kernel.runtime.waiting import WaitingLines
 from lmx_kernel.testing.harness import ask
-from lmx_kernel.types import EngineLimits, Priority, PromptProgress, Terms, TextDelta
+from lmx_kernel.types import (
+    Embedded,
+    EmbeddingPrompt,
+    EngineLimits,
+    Priority,
+    PromptProgress,
+    Terms,
+    TextDelta,
+    TextPrompt,
+)
 
 LOW, NORMAL, HIGH = Priority
 WEIGHTS = {"a": 1, "b": 2, "c": 4}
@@ -45,8 +56,8 @@ class Model:
 
     def plan(self, **rules):
         rules = {"expected_tokens": self._expected, **rules}
-        rules = AdmissionRules(limits=self._limits, served=self.shares.served, **rules)
-        return plan_admissions(self.lines.lines, self.running, rules)
+        rules = AdmissionRules(limits=self._limits, accounts=self.shares.accounts, **rules)
+        return plan_admissions([iter(line) for line in self.lines.lines], self.running, rules)
 
     def start(self, **rules):
         """Start what may start, and return the callers of that."""
@@ -61,7 +72,7 @@ class Model:
         """Let a candidate that runs say all it has to say."""
         request = candidate.answer.request
         self.running.remove(candidate)
-        self.shares.charge(request, TextDelta(0, "", (1,) * tokens))
+        self.shares.charge(candidate.answer, TextDelta(0, "", (1,) * tokens))
         self.shares.leave(request)
         self.served[request.caller] += tokens
 
@@ -123,13 +134,44 @@ def test_priority_comes_before_shares_and_arrival():
     assert [one.answer.request.priority for one in model.plan().starts] == [HIGH, NORMAL]
 
 
-def test_low_requests_that_waited_long_start_one_at_a_time():
+def test_requests_that_waited_long_are_raised_one_at_a_time():
     model = Model(slots=2)
-    model.ask(*"aa", priority=LOW)
+    for low in model.ask(*"aa", priority=LOW):
+        low.answer.created_s -= 60
     model.ask(*"bbbb", weight=1000)
-    assert model.start(raise_before=float("inf")) == "ab"
+    aging = {"now_s": time.monotonic(), "raise_after_s": 60}
+    assert model.start(**aging) == "ab"
     model.serve(model.running[1])
-    assert model.start(raise_before=float("inf")) == "b"
+    assert model.start(**aging) == "b"
+
+
+@pytest.mark.parametrize(
+    ("priority", "waited_s", "first"),
+    [(LOW, 59, "b"), (LOW, 60, "b"), (LOW, 120, "a"), (NORMAL, 59, "b"), (NORMAL, 60, "a")],
+)
+def test_a_request_is_raised_by_one_priority_after_the_other(priority, waited_s, first):
+    model = Model(slots=1)
+    model.ask("a", priority=priority)
+    model.ask("b", priority=HIGH)
+    assert model.start(now_s=time.monotonic() + waited_s, raise_after_s=60) == first
+
+
+@pytest.mark.parametrize("priority", [LOW, NORMAL])
+def test_nobody_starves_under_a_flood_of_high_requests(priority):
+    """Ten requests of two callers each find an end while the queue never runs out of high ones."""
+    model, began = Model(slots=2), time.monotonic()
+    model.ask(*"ababababab", priority=priority)
+    ended = 0
+    for step in range(400):
+        while len(list(model.lines)) - (10 - ended) < 4:
+            model.ask(*"cd", priority=HIGH)
+        model.start(now_s=began + step, raise_after_s=60)
+        oldest = model.running[0]
+        model.serve(oldest)
+        ended += oldest.answer.request.priority is priority
+        if ended == 10:
+            break
+    assert step < 120 + 6 * 10, "from 120 s on, one of them is always among the two that run"
 
 
 def test_no_more_of_a_caller_run_than_its_key_allows():
@@ -156,13 +198,29 @@ def test_an_idle_caller_saves_up_nothing():
     assert 4 <= got.count("b") <= 6
 
 
-def test_cached_tokens_of_prompts_cost_nothing():
+def test_only_tokens_that_were_computed_cost_something():
     shares, request = Shares(), ask("m", caller="a", priority=NORMAL)
     shares.enter(request)
-    shares.charge(request, PromptProgress(0, processed=90, total=100, cached=80))
-    assert shares.served(request) == 0
-    shares.charge(request, PromptProgress(0, processed=100, total=100, cached=80))
-    assert shares.served(request) == 20
+    answer, account = LiveAnswer(request, "m"), shares.accounts["a"]
+    shares.charge(answer, PromptProgress(0, processed=90, total=100, cached=80))
+    assert account.served[NORMAL] == 0
+    shares.charge(answer, PromptProgress(0, processed=100, total=100, cached=80))
+    assert (account.served[NORMAL], account.prompt_tokens) == (20, 20)
+    said = TextDelta(0, "", (1,) * 5)
+    answer.receive(said)
+    shares.charge(answer, said)
+    shares.charge(answer, PromptProgress(0, processed=105, total=105, cached=0))
+    assert account.served[NORMAL] == 25, "a resume is not its caller's wish"
+
+
+def test_prompts_of_embeddings_cost_what_they_have():
+    shares = Shares()
+    request = attrs.evolve(ask("m", caller="a"), prompt=EmbeddingPrompt((TextPrompt("x"),)))
+    shares.enter(request)
+    answer = LiveAnswer(request, "m")
+    answer.admit(7)
+    shares.charge(answer, Embedded(0, (b"",)))
+    assert shares.accounts["a"].prompt_tokens == shares.accounts["a"].spent == 7
 
 
 @settings(deadline=None)
@@ -214,7 +272,7 @@ def test_a_key_that_has_had_its_tokens_is_told_when_to_come_back():
     shares = Shares(lambda: now[0])
     request = ask("m", caller="a", terms=Terms(tokens_per_minute=60))
     shares.enter(request)
-    shares.charge(request, TextDelta(0, "", (1,) * 70))
+    shares.charge(LiveAnswer(request, "m"), TextDelta(0, "", (1,) * 70))
     with pytest.raises(RateLimitedError) as refused:
         shares.enter(request)
     assert refused.value.retry_after_s == 11

@@ -24,9 +24,11 @@ RULES = PreemptionRules(max_preemptions=3, min_run_s=2.0)
 TERMS = Terms(priority=HIGH)
 
 
-def candidate(priority, started_s=0.0, **fields):
+def candidate(priority, started_s=0.0, *, waited_s=0.0, preemptions=0, **fields):
     request = ask("m", priority=priority, **{"max_tokens": 10, **fields})
-    (made,) = LiveAnswer(request, "m").resume.candidates
+    answer = LiveAnswer(request, "m")
+    answer.created_s, answer.resume.preemptions = started_s - waited_s, preemptions
+    (made,) = answer.resume.candidates
     made.started_s = started_s
     return made
 
@@ -35,8 +37,10 @@ def plan(blocked, *running, now_s=10.0, slots=None, cache=10_000):
     limits = EngineLimits(
         context_length=1000, max_sequences=slots or len(running), cache_tokens=cache
     )
-    rules = AdmissionRules(limits=limits, expected_tokens=10, served=lambda _: 0.0)
-    return plan_preemption(blocked, running, rules, RULES, now_s)
+    rules = AdmissionRules(
+        limits=limits, expected_tokens=10, accounts={}, now_s=now_s, raise_after_s=60
+    )
+    return plan_preemption(blocked, running, rules, RULES)
 
 
 def test_the_youngest_of_the_lowest_priority_is_put_out():
@@ -50,16 +54,29 @@ def test_nobody_is_put_out_by_an_equal():
     assert plan(candidate(LOW), candidate(NORMAL)) == Preemption()
 
 
-def test_a_request_runs_for_a_while_each_time():
-    assert plan(candidate(HIGH), candidate(LOW, 9), candidate(LOW, 9.5)).retry_in_s == 1
-    older = candidate(LOW, 8)
-    assert plan(candidate(HIGH), older, candidate(LOW, 9)) == Preemption((older.answer,))
+def test_what_was_put_out_runs_for_a_while_before_it_is_again():
+    again = candidate(LOW, 9.5, preemptions=1)
+    assert plan(candidate(HIGH), candidate(LOW, 9, preemptions=1), again).retry_in_s == 1
+    older = candidate(LOW, 8, preemptions=1)
+    assert plan(candidate(HIGH), older, again) == Preemption((older.answer,))
+
+
+def test_what_was_never_put_out_is_put_out_at_once():
+    """A high request does not wait for all others to grow old, as where all began together."""
+    fresh = candidate(LOW, 10)
+    assert plan(candidate(HIGH), candidate(LOW, 9), fresh) == Preemption((fresh.answer,))
 
 
 def test_a_request_is_put_out_three_times_at_most():
-    tired = candidate(LOW)
-    tired.answer.resume.preemptions = 3
-    assert plan(candidate(HIGH), tired) == Preemption()
+    assert plan(candidate(HIGH), candidate(LOW, preemptions=3)) == Preemption()
+
+
+def test_one_that_was_raised_is_left_alone_by_those_that_it_was_raised_to():
+    raised = candidate(LOW, 5, waited_s=60)
+    assert plan(candidate(NORMAL), raised) == Preemption()
+    assert plan(candidate(HIGH), raised) == Preemption((raised.answer,))
+    other = candidate(LOW, 6, waited_s=60)
+    assert plan(candidate(NORMAL), raised, other) == Preemption((other.answer,)), "but one only"
 
 
 def test_embeddings_are_left_alone():
