@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heapreplace
 
 from attrs import frozen
 
-from lmx_kernel.runtime.answer import Candidate
+from lmx_kernel.runtime.answer import Candidate, Phase
 from lmx_kernel.runtime.shares import Account
 from lmx_kernel.types import EngineLimits, GenerationRequest, Priority
 
+MayStart = Callable[[Candidate], bool]
 _Head = tuple[int, float, int, int, Candidate, Iterator[Candidate]]
 """What decides when a line is next (the least is first), its next candidate, and those after it."""
 
 
-HIGHEST = Priority.HIGH
+_PREPARED = Phase.PREPARED  # members of enums take long to look up
 
 
 @frozen
@@ -37,6 +38,7 @@ class AdmissionRules:
 
     :param expected_tokens: what an answer is expected to need, at most.
     :param accounts: by caller, what it was served.
+    :param may_start: says whether a candidate that is prepared may start; None is any.
     :param now_s: monotonic seconds.
     :param raise_after_s: a request that waits for so long counts as one of the next higher
         priority, as long as none of its own or a lower one runs; after twice as long of the one
@@ -46,6 +48,7 @@ class AdmissionRules:
     limits: EngineLimits
     expected_tokens: int
     accounts: Mapping[str, Account]
+    may_start: MayStart | None = None
     now_s: float = 0.0
     raise_after_s: float = float("inf")
 
@@ -67,9 +70,9 @@ def cost_tokens(candidate: Candidate, rules: AdmissionRules) -> tuple[int, int]:
 
 
 def plan_admissions(
-    lines: Iterable[Iterator[Candidate]], running: Iterable[Candidate], rules: AdmissionRules
+    lines: Iterable[Iterable[Candidate]], running: Iterable[Candidate], rules: AdmissionRules
 ) -> Plan:
-    """Return the candidates that may start beside ``running``.
+    """Return the candidates that are to start beside ``running``; only those that are prepared are.
 
     Weighted fair queueing: next is who has the highest priority; of several the one whose caller
     was served the fewest tokens for its weight, what its running candidates are still expected to
@@ -83,23 +86,23 @@ def plan_admissions(
     :param lines: for each caller and priority what waits, the next one first.
     """
     taken = _Taken(running, rules)
-    heads = [taken.head(candidate, rest) for rest in lines if (candidate := next(rest, None))]
+    heads = [head for line in lines if (head := taken.first(iter(line)))]
     heapify(heads)
-    starts = list[Candidate]()
+    starts: list[Candidate] = []
     while heads:
-        _, used, _, _, candidate, rest = heads[0]
-        now = taken.head(candidate, rest)
+        head = heads[0]
+        candidate, rest = head[-2:]
         if taken.is_full(candidate.answer.request):
             heappop(heads)
-        elif now[1] != used:  # its caller has another line
+        elif starts and (now := taken.head(candidate, rest)) != head:  # what started changed it
             heapreplace(heads, now)
         elif not taken.fits(candidate):
             return Plan(starts, candidate)
         else:
             starts.append(candidate)
             taken.take(candidate)
-            following = next(rest, None)
-            heapreplace(heads, taken.head(following, rest)) if following else heappop(heads)
+            following = taken.first(rest)
+            heapreplace(heads, following) if following else heappop(heads)
     return Plan(starts)
 
 
@@ -123,7 +126,7 @@ def claim_of(
 def raised_rank(priority: Priority, waited_s: float, raise_after_s: float) -> int:
     """Return the rank that a request counts as that waited for so long."""
     raised = (waited_s >= raise_after_s) + (waited_s >= 2 * raise_after_s)
-    return min(priority.rank + raised, HIGHEST.rank)
+    return min(priority.rank + raised, Priority.HIGH.rank)
 
 
 class _Taken:
@@ -135,9 +138,9 @@ class _Taken:
         self._rules = rules
         self._accounts = rules.accounts
         self._raise_before = rules.now_s - rules.raise_after_s
-        self._running = list[Candidate]()
+        self._running: list[Candidate] = []
         self._room = rules.limits.cache_tokens
-        self._owed = defaultdict[str, float](float)  # by caller: expected tokens over weight
+        self._owed: dict[str, float] = defaultdict(float)  # by caller: expected tokens over weight
         for candidate in running:
             self.take(candidate)
 
@@ -161,6 +164,15 @@ class _Taken:
         self._running.append(candidate)
         self._room -= reserved
         self._owed[request.caller] += owed / request.terms.weight
+
+    def first(self, rest: Iterator[Candidate]) -> _Head | None:
+        """Return when a line is next, by the first of ``rest`` that may start; None if none may."""
+        may_start = self._rules.may_start
+        for candidate in rest:
+            is_prepared = candidate.answer.resume.phase is _PREPARED
+            if is_prepared and (may_start is None or may_start(candidate)):
+                return self.head(candidate, rest)
+        return None
 
     def head(self, candidate: Candidate, rest: Iterator[Candidate]) -> _Head:
         """Return when a line is next of which a candidate is the next one."""

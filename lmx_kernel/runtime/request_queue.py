@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-
 from lmx_kernel.errors import QueueFullError
 from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
 from lmx_kernel.runtime.waiting import WaitingLines
 from lmx_kernel.types import GenerationRequest
-
-_PREPARED = Phase.PREPARED  # which takes as long to look up as all else here
 
 
 class RequestQueue:
@@ -60,23 +56,6 @@ class RequestQueue:
                 retry_after_s=5,
             )
 
-    def admissible(
-        self, before: int | None, may_start: Callable[[Candidate], bool] | None
-    ) -> Iterable[Iterator[Candidate]]:
-        """Return the candidates that may start: for each line those, the next one first.
-
-        :param before: only those of requests whose number is smaller; None is any.
-        :param may_start: says whether a candidate may; None is any that is prepared.
-        """
-
-        def is_admissible(candidate: Candidate) -> bool:
-            is_due = before is None or candidate.answer.resume.number < before
-            return is_due and _is_prepared(candidate) and (not may_start or may_start(candidate))
-
-        is_open = before is None and may_start is None
-        check = _is_prepared if is_open else is_admissible
-        return [filter(check, line) for line in self.waiting.lines]
-
     def has_waiting(self, before: int) -> bool:
         """Whether a request whose number is smaller than ``before`` waits."""
         return any(candidate.answer.resume.number < before for candidate in self.waiting)
@@ -125,7 +104,3 @@ class RequestQueue:
         """Put a parked request to the head of its line, to be prepared anew."""
         answer.resume.phase = Phase.UNCHECKED
         self.waiting.put_first(answer.resume.unfinished)
-
-
-def _is_prepared(candidate: Candidate) -> bool:
-    return candidate.answer.resume.phase is _PREPARED

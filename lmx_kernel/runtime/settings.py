@@ -8,7 +8,7 @@ from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.config.days import DAYS, Day
-from lmx_kernel.runtime.admission import AdmissionRules
+from lmx_kernel.runtime.admission import AdmissionRules, MayStart
 from lmx_kernel.runtime.preemption import PreemptionRules
 from lmx_kernel.runtime.shares import Account
 from lmx_kernel.types import EngineLimits
@@ -98,13 +98,18 @@ class QueueSettings:
         return PreemptionRules(max_preemptions=self.max_preemptions, min_run_s=self.min_run_s)
 
     def admission(
-        self, limits: EngineLimits, accounts: Mapping[str, Account], now_s: float
+        self,
+        limits: EngineLimits,
+        accounts: Mapping[str, Account],
+        may_start: MayStart | None,
+        now_s: float,
     ) -> AdmissionRules:
-        """Return what decides who starts at ``now_s``, in monotonic seconds."""
+        """Return what decides who starts at ``now_s``; see :class:`AdmissionRules`."""
         return AdmissionRules(
             limits=limits,
             expected_tokens=self.expected_tokens,
             accounts=accounts,
+            may_start=may_start,
             now_s=now_s,
             raise_after_s=self.raise_after_s,
         )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from lmx_kernel.config import Settings
-from lmx_kernel.runtime.admission import plan_admissions
+from lmx_kernel.runtime.admission import MayStart, plan_admissions
 from lmx_kernel.runtime.answer import Candidate, LiveAnswer
 from lmx_kernel.runtime.attached_worker import AttachedWorker
 from lmx_kernel.runtime.preemption import Preemption, plan_preemption
@@ -48,14 +48,14 @@ class Starts:
     def admit(self, worker: AttachedWorker, before: int | None) -> None:
         """Start the candidates that may start.
 
-        :param before: see :meth:`RequestQueue.admissible`.
+        :param before: only those of requests whose number is smaller; None is any.
         """
         if not self._queue.waiting:
             return
         settings, now_s = self._settings.get(QueueSettings), time.monotonic()
-        rules = settings.admission(worker.limits, self._shares.accounts, now_s)
-        lines = self._queue.admissible(before, self._suspects.choice)
-        plan = plan_admissions(lines, self._queue.running, rules)
+        may_start = _both(self._suspects.choice, before)
+        rules = settings.admission(worker.limits, self._shares.accounts, may_start, now_s)
+        plan = plan_admissions(self._queue.waiting.lines, self._queue.running, rules)
         for candidate in plan.starts:
             self.start(worker, candidate)
         if plan.blocked is None:
@@ -89,3 +89,11 @@ class Starts:
         if self._retry is not None:
             self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(delay_s, self._look_again)
+
+
+def _both(may_start: MayStart | None, before: int | None) -> MayStart | None:
+    if before is None:
+        return may_start
+    return lambda candidate: (
+        candidate.answer.resume.number < before and (may_start is None or may_start(candidate))
+    )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lmx_kernel.errors import QueueFullError, RateLimitedError
 from lmx_kernel.runtime.admission import AdmissionRules, plan_admissions
-from lmx_kernel.runtime.answer import LiveAnswer
+from lmx_kernel.runtime.answer import LiveAnswer, Phase
 from lmx_kernel.runtime.request_queue import RequestQueue
 from lmx_kernel.runtime.shares import MAX_ACCOUNTS, Shares
 from lmx_kernel.runtime.waiting import WaitingLines
@@ -50,14 +50,16 @@ class Model:
             request = ask("m", caller=caller, **given)
             self.shares.enter(request)
             self._number += 1
-            made += LiveAnswer(request, "m", number=self._number).resume.candidates
+            answer = LiveAnswer(request, "m", number=self._number)
+            answer.resume.phase = Phase.PREPARED
+            made += answer.resume.candidates
         self.lines.append(made)
         return made
 
     def plan(self, **rules):
         rules = {"expected_tokens": self._expected, **rules}
         rules = AdmissionRules(limits=self._limits, accounts=self.shares.accounts, **rules)
-        return plan_admissions([iter(line) for line in self.lines.lines], self.running, rules)
+        return plan_admissions(self.lines.lines, self.running, rules)
 
     def start(self, **rules):
         """Start what may start, and return the callers of that."""
@@ -136,7 +138,7 @@ def test_priority_comes_before_shares_and_arrival():
 
 def test_requests_that_waited_long_are_raised_one_at_a_time():
     model = Model(slots=2)
-    for low in model.ask(*"aa", priority=LOW):
+    for low in model.ask(*"aac", priority=LOW):
         low.answer.created_s -= 60
     model.ask(*"bbbb", weight=1000)
     aging = {"now_s": time.monotonic(), "raise_after_s": 60}
