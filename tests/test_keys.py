@@ -17,6 +17,7 @@ from attrs import evolve
 
 from lmx_kernel.access import keys as module
 from lmx_kernel.access.keys import KeyFile, Keyring, KeysDamagedError, KeysNotSavedError
+from lmx_kernel.cli import keys as cli_keys
 from lmx_kernel.cli import main
 from lmx_kernel.config import Settings, disk_sync
 from lmx_kernel.config.private_file import write_private
@@ -143,6 +144,18 @@ def test_the_commands_set_and_list_terms(tmp_path):
     listed = lmx(tmp_path, "key", "list", COLUMNS="200").stdout
     assert "high priority, weight 2" in listed
     assert "?" in listed, "no daemon tells the usage"
+
+
+def test_the_list_has_what_each_key_has_used(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LMX_HOME", str(tmp_path))
+    for name in ("bot", "idle"):
+        KeyFile(tmp_path).add(name, ("inference",))
+    used = {"name": "bot", "open": 1, "requests": 7, "prompt_tokens": 30, "completion_tokens": 12}
+    daemon = SimpleNamespace(get=lambda path: {"/admin/status": {"keys": [used]}}[path])
+    monkeypatch.setattr(cli_keys.Client, "find", lambda: daemon)
+    cli_keys.list_keys()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[-2:] for row in rows if row[0] in ("bot", "idle")] == [["7", "42"], ["0", "0"]]
 
 
 async def test_keys_made_at_once_are_all_kept(tmp_path):

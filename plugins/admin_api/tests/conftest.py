@@ -58,9 +58,10 @@ class Api:
     async def delete(self, path: str) -> httpx2.Response:
         return await self.http.delete(f"/admin/{path}")
 
-    async def answer(self, model: str, text: str = "hello", tokens: int = 3) -> None:
+    async def answer(self, model: str, text: str = "hello", tokens: int = 3, key: str = "") -> None:
         """Let a model answer."""
-        with await self.stage.kernel.generate(ask(model, text, max_tokens=tokens)) as answer:
+        request = ask(model, text, max_tokens=tokens, caller=key)
+        with await self.stage.kernel.generate(request) as answer:
             async for _ in answer:
                 pass
 
