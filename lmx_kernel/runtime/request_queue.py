@@ -44,11 +44,13 @@ class RequestQueue:
     def check_room(self, request: GenerationRequest, model: str, max_waiting: int) -> None:
         """Check that one more request may wait.
 
-        :param max_waiting: of all callers.
+        :param max_waiting: of all callers, whose priority is not lower: a queue that is full of
+            requests of lower priority refuses nobody above them.
         :raises QueueFullError: too many wait already.
         """
-        waiting, most = self.waiting_requests, request.terms.max_waiting
-        if waiting >= max_waiting:
+        rank, most = request.priority.rank, request.terms.max_waiting
+        waits = {one.answer for one in self.waiting if one.answer.request.priority.rank >= rank}
+        if (waiting := len(waits)) >= max_waiting:
             raise QueueFullError(f"{waiting} requests wait for {model} already", retry_after_s=5)
         if most is not None and len(self.waiting.of_caller(request.caller)) >= most:
             raise QueueFullError(

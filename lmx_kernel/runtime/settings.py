@@ -74,7 +74,8 @@ class ModelSettings:
 class QueueSettings:
     """Section ``[queue]``: what happens to requests that cannot run at once.
 
-    :ivar max_waiting: requests that may wait for one model; more are refused at once.
+    :ivar max_waiting: requests that may wait for one model; more are refused at once, unless their
+        priority is higher.
     :ivar max_wait_s: a request that has not begun after this long is refused.
     :ivar expected_tokens: room in the cache that an answer of unknown length is admitted with.
         Should it need more and there is none, the youngest answer is paused until there is.

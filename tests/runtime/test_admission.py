@@ -293,6 +293,18 @@ def test_a_key_has_no_more_requests_waiting_than_it_may():
     queue.check_room(ask("m", caller="b"), "m", 256)
 
 
+def test_a_queue_full_of_lower_requests_refuses_nobody_above_them():
+    queue = RequestQueue()
+    for number, priority in enumerate((LOW, LOW, NORMAL)):
+        queue.add(LiveAnswer(ask("m", priority=priority), "m", number=number))
+    with pytest.raises(QueueFullError, match="3 requests wait"):
+        queue.check_room(ask("m", priority=LOW), "m", 3)
+    queue.check_room(ask("m", priority=NORMAL), "m", 2)
+    with pytest.raises(QueueFullError, match="1 requests wait"):
+        queue.check_room(ask("m", priority=NORMAL), "m", 1)
+    queue.check_room(ask("m", priority=HIGH), "m", 1)
+
+
 def test_what_is_kept_of_callers_is_bounded():
     shares = Shares()
     for number in range(2 * MAX_ACCOUNTS):
