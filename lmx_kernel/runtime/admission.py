@@ -15,8 +15,6 @@ from lmx_kernel.types import EngineLimits, GenerationRequest, Priority
 MayStart = Callable[[Candidate], bool]
 _Head = tuple[int, float, int, int, Candidate, Iterator[Candidate]]
 """What decides when a line is next (the least is first), its next candidate, and those after it."""
-
-
 _PREPARED = Phase.PREPARED  # members of enums take long to look up
 
 

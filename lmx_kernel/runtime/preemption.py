@@ -51,6 +51,8 @@ def plan_preemption(
     raised to the priority of ``blocked``, since it waited for long (:class:`AdmissionRules`).
     """
     lower = _lower(blocked, running, admission, rules)
+    if not lower:
+        return Preemption()
     lower.sort(key=lambda one: (one.answer.request.priority.rank, -one.started_s))
     ripe_at_s = {
         one: one.started_s + (rules.min_run_s if one.answer.resume.preemptions else 0.0)
