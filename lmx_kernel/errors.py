@@ -154,6 +154,14 @@ class InsufficientMemoryError(LmxError):
     status = 422
 
 
+class RateLimitedError(LmxError):
+    """The key has had its tokens of this minute."""
+
+    code = "rate_limited"
+    status = 429
+    retryable = True
+
+
 class QueueFullError(LmxError):
     """Too many requests are waiting already."""
 

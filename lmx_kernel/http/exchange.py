@@ -7,7 +7,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import attrs
 from attrs import frozen
 
 from lmx_kernel.http.access_line import AccessLine
@@ -83,11 +82,13 @@ class Exchange:
         found: Upgrade | None = self._scope.get("extensions", {}).get(UPGRADE)
         return found
 
-    def note_key(self, key: str) -> None:
-        """Note the name of the key that the request came with; "" for none."""
-        if key:
-            self._scope["state"]["key"] = key
-            self.context.request = attrs.evolve(self.request, key=key)
+    def note_key(self, request: HttpRequest) -> None:
+        """Note the key that the request came with, and its terms.
+
+        :param request: the request with these.
+        """
+        self._scope["state"]["key"] = request.key
+        self.context.request = request
 
     def note_error(self, code: str) -> None:
         """Note the code of an error for the log."""

@@ -59,7 +59,7 @@ class Shell:
     ) -> None:
         self._app = app
         self._bodies = BodyBudget(settings)
-        self._websockets = WebSockets(self._bodies, self._admit_key)
+        self._websockets = WebSockets(self._bodies, self._admitted)
         self._authorize = authorize
         self._origins = Origins(settings)
         self._on_fault = on_fault
@@ -132,10 +132,11 @@ class Shell:
         request = exchange.request
         if request.path in OPEN_PATHS and request.method in ("GET", "HEAD"):
             return
-        exchange.note_key(await self._admit_key(request))
+        exchange.note_key(await self._admitted(request))
 
-    async def _admit_key(self, request: HttpRequest) -> str:
-        """Return the name of a request's key. The answer to a wrong key is held back.
+    async def _admitted(self, request: HttpRequest) -> HttpRequest:
+        """Return a request with its key and the terms of that. The answer to a wrong key is held
+        back.
 
         :raises LmxError: it may not have its path.
         """

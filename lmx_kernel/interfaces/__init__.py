@@ -39,6 +39,7 @@ from lmx_kernel.interfaces.router import (
 )
 from lmx_kernel.interfaces.status import (
     KernelStatus,
+    KeyStatus,
     ModelFigures,
     ModelStatus,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "Jobs",
     "Kernel",
     "KernelStatus",
+    "KeyStatus",
     "ModelFigures",
     "ModelSettingsStore",
     "ModelSettingsView",

@@ -47,7 +47,10 @@ class Phase(Enum):
 
 @define(eq=False)
 class Candidate:
-    """One of an answer's candidates: all its tokens are kept, so that it can be resumed."""
+    """One of an answer's candidates: all its tokens are kept, so that it can be resumed.
+
+    :ivar started_s: when it was last started, in monotonic seconds.
+    """
 
     answer: LiveAnswer
     index: int
@@ -55,6 +58,7 @@ class Candidate:
     tokens: list[int] = field(factory=list)
     finished: bool = False
     reasoning_tokens: int = 0
+    started_s: float = 0.0
 
 
 @define(eq=False)
@@ -64,6 +68,7 @@ class ResumeState:
     :ivar number: grows in the order in which the requests of one dispatcher came.
     :ivar wire_id: what the worker calls the request; another one after it was parked.
     :ivar crashes: of workers in which nothing else was in flight.
+    :ivar preemptions: how many times it was put out for a request of higher priority.
     """
 
     candidates: list[Candidate]
@@ -71,6 +76,7 @@ class ResumeState:
     wire_id: int
     phase: Phase = Phase.UNCHECKED
     crashes: int = 0
+    preemptions: int = 0
 
     @property
     def unfinished(self) -> list[Candidate]:
@@ -102,6 +108,7 @@ class LiveAnswer(Answer):
     :param deadline: cancelled when the request starts or ends.
     :ivar resume: the dispatcher's own.
     :ivar prompt_tokens: of its prompt; None before a worker counted them.
+    :ivar created_s: when the request came, in monotonic seconds.
     """
 
     def __init__(
@@ -131,6 +138,7 @@ class LiveAnswer(Answer):
         self._deadline = deadline
         self._buffer = EventBuffer()
         self._stopwatch = Stopwatch()
+        self.created_s = self._stopwatch.created
         self._cached_tokens: int | None = None
 
     # --- reading ---

@@ -20,6 +20,7 @@ from lmx_kernel.runtime.measure import measure_memory
 from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
 from lmx_kernel.runtime.room_line import RoomLine
 from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.shares import Shares
 from lmx_kernel.runtime.tenure import Kept
 from lmx_kernel.types import (
     Admission,
@@ -51,6 +52,7 @@ class Lifecycle:
     ) -> None:
         self.instances: dict[str, Instance] = {}
         self.ledger = ledger
+        self.shares = Shares()
         self._settings = settings
         self._backends = backends
         self._effective = effective
@@ -65,6 +67,7 @@ class Lifecycle:
             reserve=self._reserve,
             env=self._env,
             publish=publish,
+            shares=self.shares,
         )
 
     # --- requests ---
@@ -224,10 +227,9 @@ class Lifecycle:
     def _instance(self, card: ModelCard) -> Instance:
         if card.problem:
             raise errors.ModelUnusableError(f"{card.id} cannot be used: {card.problem}")
-        instance = self.instances.get(card.id)
-        if instance is None:
-            instance = Instance(self._overridden_spec(card), self._services)
-            self.instances[card.id] = instance
+        if (instance := self.instances.get(card.id)) is None:
+            spec = self._overridden_spec(card)
+            instance = self.instances[card.id] = Instance(spec, self._services)
         if instance.state is State.ABSENT:
             instance.spec = self._overridden_spec(card)
             self._apply_settings(instance)

@@ -21,9 +21,10 @@ from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
-from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.interfaces import ApiSurface, HttpRequest
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import (
+    DEFAULT_TERMS,
     EmbeddingInput,
     Embeddings,
     Finished,
@@ -32,6 +33,7 @@ from lmx_kernel.types import (
     ModelCard,
     ModelName,
     PromptProgress,
+    Terms,
     TextDelta,
     TokenLogprob,
 )
@@ -82,11 +84,15 @@ class StubKernel:
     :ivar asked: set when a request came.
     :ivar closed: set when a running answer was closed.
     :ivar embedded: the inputs that were last embedded.
+    :ivar key: the name of the key that requests come with.
+    :ivar terms: those of the key.
     :ivar counted: the requests of which the tokens were counted.
     """
 
     play: Play = hello
     refusal: LmxError | None = None
+    key: str = ""
+    terms: Terms = DEFAULT_TERMS
     answers: list[LiveAnswer] = field(factory=list)
     embedded: list[EmbeddingInput] = field(factory=list)
     counted: list[GenerationRequest] = field(factory=list)
@@ -95,6 +101,13 @@ class StubKernel:
     cards: list[ModelCard] = field(
         factory=lambda: [stub_card(MODEL), stub_card("broken", "its file is cut off")]
     )
+
+    @property
+    def caller(self) -> HttpRequest:
+        """As which surfaces see their client."""
+        return HttpRequest(
+            method="POST", path="/", headers={}, client="", key=self.key, terms=self.terms
+        )
 
     @property
     def request(self) -> GenerationRequest:
@@ -166,7 +179,7 @@ def make_health() -> Health:
 
 @asynccontextmanager
 async def serving(
-    *surfaces: ApiSurface, authorize: Authorize = lambda _request: "", **settings: Any
+    *surfaces: ApiSurface, authorize: Authorize = lambda request: request, **settings: Any
 ) -> AsyncIterator[str]:
     """Serve dialects on a free port; gives the URL.
 

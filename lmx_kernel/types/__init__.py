@@ -55,8 +55,11 @@ from lmx_kernel.types.routing import (
     Route,
     Skipped,
 )
+from lmx_kernel.types.shares import ANONYMOUS, DEFAULT_TERMS, Priority, Terms
 
 __all__ = [
+    "ANONYMOUS",
+    "DEFAULT_TERMS",
     "Admission",
     "Admitted",
     "ChatPrompt",
@@ -81,6 +84,7 @@ __all__ = [
     "Message",
     "ModelCard",
     "ModelName",
+    "Priority",
     "Prompt",
     "PromptProgress",
     "ReasoningDelta",
@@ -89,6 +93,7 @@ __all__ = [
     "SamplingRequest",
     "SettingValue",
     "Skipped",
+    "Terms",
     "TextDelta",
     "TextPart",
     "TextPrompt",

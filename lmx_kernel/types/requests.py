@@ -6,6 +6,8 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
+from lmx_kernel.types.shares import DEFAULT_TERMS, Priority, Terms
+
 
 @frozen
 class TextPart:
@@ -214,6 +216,10 @@ class GenerationRequest:
         to the name of the API key, or without one to a name of the HTTP request.
     :param cache_space: what was computed for a prompt serves only requests of the same space. The
         kernel sets it for what comes by HTTP: to the name of the API key, or "" without one.
+    :param terms: those of the caller. The kernel sets them for what comes by HTTP: to those of the
+        API key.
+    :param priority: the highest that the client asks for. The kernel lowers it to that of the
+        terms.
     """
 
     model: str
@@ -231,6 +237,8 @@ class GenerationRequest:
     said: tuple[int, ...] = ()
     caller: str = ""
     cache_space: str = ""
+    terms: Terms = DEFAULT_TERMS
+    priority: Priority = Priority.HIGH
 
     def context_length(self, most: int) -> int:
         """Return the tokens that the prompt and one answer may have together.

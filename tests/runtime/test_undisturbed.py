@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lmx_kernel.runtime import event_buffer
 from lmx_kernel.runtime.answer import Phase
 from lmx_kernel.runtime.dispatcher import Dispatcher
+from lmx_kernel.runtime.shares import Shares
 from lmx_kernel.stored.progress import Progress
 from lmx_kernel.testing.fake_engine import FakeEngine
 from lmx_kernel.testing.fake_model import FakeModel
@@ -155,7 +156,8 @@ class Stage:
 
     @classmethod
     def open(cls):
-        return cls(Dispatcher("m", Defaults(), lambda _: None, lambda: None, lambda: None))
+        none = [lambda: None] * 2
+        return cls(Dispatcher("m", Defaults(), lambda _: None, *none, Shares()))
 
     def start(self):
         self.channel = Channel()

@@ -45,7 +45,6 @@ class LMStudioKernel(StubKernel):
     states: dict[str, str] = field(factory=dict)
     loads: list[tuple[str, LoadOverrides]] = field(factory=list)
     listeners: list[Observer] = field(factory=list)
-    caller = None
     stored_answers = None  # the tests of kept chats have a daemon
 
     def __attrs_post_init__(self) -> None:

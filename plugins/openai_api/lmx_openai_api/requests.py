@@ -8,6 +8,7 @@ from typing import Any
 from lmx_kernel.dialect.json_values import check_json
 from lmx_kernel.dialect.refused import check_supported
 from lmx_kernel.dialect.sampling import make_sampling
+from lmx_kernel.dialect.service_tier import priority_of
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
 from lmx_kernel.types import (
     ChatPrompt,
@@ -54,6 +55,7 @@ def chat_request(body: ChatBody) -> GenerationRequest:
         and isinstance(body.tool_choice, str | None),
         constraint=constraint(body),
         reasoning_tokens=_reasoning_tokens(body),
+        priority=priority_of(body.service_tier),
     )
 
 

@@ -235,6 +235,9 @@ class ChatBody(GenerationBody):
     :ivar reasoning_budget: so many tokens of reasoning at most; -1 for no limit.
     :ivar thinking_budget: another name of ``reasoning_budget``.
     :ivar reasoning: the same in one object, which may not contradict them.
+    :ivar service_tier: ``flex`` for low priority, ``auto`` and ``default`` for a normal one,
+        ``priority`` for a high one; at most that of the key, which is also what is asked for
+        without it.
     :ivar chat_template_kwargs: more names for the chat template, such as ``enable_thinking``.
     """
 
@@ -249,6 +252,7 @@ class ChatBody(GenerationBody):
     reasoning_budget: TokenBudget | None = None
     thinking_budget: TokenBudget | None = None
     reasoning: ReasoningOptions | None = None
+    service_tier: str | None = None
     chat_template_kwargs: JsonObject | None = None
     continue_final_message: Annotated[Raw, refused(False)] = ABSENT
     add_generation_prompt: Annotated[Raw, refused(True)] = ABSENT

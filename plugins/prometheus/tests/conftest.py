@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lmx_kernel.engine import EngineStats
 from lmx_kernel.events import KernelEvent
 from lmx_kernel.hookspecs import GROUP
+from lmx_kernel.interfaces import KeyStatus
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.testing.fake_model import FakeModel
@@ -104,6 +105,7 @@ def kernel() -> SimpleNamespace:
         ),
     )
     status = SimpleNamespace(
+        keys=(KeyStatus(name="bot", open=2, requests=5, prompt_tokens=30, completion_tokens=20),),
         uptime_s=9.5,
         models=models,
         safe_mode=True,

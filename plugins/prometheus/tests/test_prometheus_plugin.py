@@ -43,6 +43,10 @@ def test_the_status_is_that_of_the_scrape(load, page_of):
     assert page.value("lmx_engine_memory_bytes", model="a") == 80
     assert page.value("lmx_engine_cache_tokens", model="a") == 50
     assert page.value("lmx_engine_value", model="a", name="kept_prefixes") == 2
+    assert page.value("lmx_key_requests_open", key="bot") == 2
+    assert page.value("lmx_key_requests_total", key="bot") == 5
+    assert page.value("lmx_key_tokens_total", key="bot", kind="prompt") == 30
+    assert page.value("lmx_key_tokens_total", key="bot", kind="completion") == 20
 
 
 def test_the_module_has_nothing_else():
