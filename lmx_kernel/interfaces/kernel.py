@@ -20,6 +20,7 @@ from lmx_kernel.types import (
     DeletedModel,
     EmbeddingInput,
     Embeddings,
+    EncodedPrompt,
     GenerationRequest,
     LoadOverrides,
     ModelCard,
@@ -152,6 +153,14 @@ class Kernel(Protocol):
     async def count_tokens(self, request: GenerationRequest) -> int:
         """Return how many tokens the prompt of ``request`` has, which may be more than the context
         allows; the model is loaded if necessary. Cancelling the call cancels the request.
+
+        :raises LmxError: as :meth:`generate`.
+        """
+        ...
+
+    async def encode(self, request: GenerationRequest) -> EncodedPrompt:
+        """Return the prompt of ``request`` as the model would read it, which may be longer than the
+        context; the model is loaded if necessary. Cancelling the call cancels the request.
 
         :raises LmxError: as :meth:`generate`.
         """

@@ -50,6 +50,7 @@ from lmx_kernel.types import (
     EmbeddingInput,
     EmbeddingPrompt,
     Embeddings,
+    EncodedPrompt,
     GenerationRequest,
     LoadOverrides,
     ModelCard,
@@ -179,6 +180,14 @@ class KernelFacade(Kernel):
         with await self._submit(evolve(request, max_tokens=0)) as answer:
             await answer.next()
         return answer.prompt_tokens or 0
+
+    async def encode(self, request: GenerationRequest) -> EncodedPrompt:
+        self._check_running()
+        request = evolve(request, max_tokens=0, returns_prompt=True)
+        with await self._submit(request) as answer:
+            await answer.next()
+        assert answer.prompt is not None
+        return answer.prompt
 
     async def explain(self, request: GenerationRequest, caller: HttpRequest | None = None) -> Route:
         return await self._placement.explain(

@@ -21,8 +21,10 @@ from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import ApiSurface
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import (
+    ChatPrompt,
     EmbeddingInput,
     Embeddings,
+    EncodedPrompt,
     Finished,
     GenerationRequest,
     Logprobs,
@@ -150,6 +152,15 @@ class StubKernel:
             raise self.refusal
         self.counted.append(request)
         return 7
+
+    async def encode(self, request: GenerationRequest) -> EncodedPrompt:
+        """Return three tokens and the text of all messages, and keep what was asked."""
+        if self.refusal:
+            raise self.refusal
+        self.counted.append(request)
+        prompt = request.prompt
+        texts = [one.text for one in prompt.messages] if isinstance(prompt, ChatPrompt) else []
+        return EncodedPrompt("".join(texts), (1, 2, 3))
 
     def _close(self, answer: LiveAnswer) -> None:
         answer.end("cancelled")
