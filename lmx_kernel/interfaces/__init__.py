@@ -47,10 +47,23 @@ from lmx_kernel.interfaces.surface import (
     HttpRequest,
     Operation,
 )
+from lmx_kernel.interfaces.websocket import (
+    GOING_AWAY,
+    NORMAL,
+    REFUSED,
+    WebSocket,
+    WebSocketClosedError,
+    WebSocketHandler,
+    WebSocketRoute,
+    WebSocketRouted,
+)
 
 __all__ = [
+    "GOING_AWAY",
+    "NORMAL",
     "OPEN",
     "PENDING",
+    "REFUSED",
     "Answer",
     "ApiSurface",
     "Backend",
@@ -82,4 +95,9 @@ __all__ = [
     "SettingsSection",
     "StoredAnswer",
     "StoredAnswers",
+    "WebSocket",
+    "WebSocketClosedError",
+    "WebSocketHandler",
+    "WebSocketRoute",
+    "WebSocketRouted",
 ]
