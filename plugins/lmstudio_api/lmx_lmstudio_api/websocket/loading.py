@@ -1,0 +1,171 @@
+"""``getOrLoad``, ``loadModel`` and ``unloadModel``."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Annotated, Any
+
+from attrs import field, frozen
+from msgspec import Meta, Struct
+
+from lmx_kernel.dialect.audit import audited_for
+from lmx_kernel.events import LoadProgressed
+from lmx_kernel.interfaces import Kernel, ModelStatus
+from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.types import LoadOverrides, ModelCard
+from lmx_lmstudio_api.early_load import EarlyLoads
+from lmx_lmstudio_api.model_facts import statuses
+from lmx_lmstudio_api.v1.load_watch import LoadWatch
+from lmx_lmstudio_api.websocket.channel import Channel
+from lmx_lmstudio_api.websocket.config import ConfigStack, load_config_of
+from lmx_lmstudio_api.websocket.errors import CancelledError
+from lmx_lmstudio_api.websocket.info import instance_info, model_info
+from lmx_lmstudio_api.websocket.models import Models, Name
+
+Milliseconds = Annotated[int, Meta(ge=1, le=10**12)]
+
+
+class GetOrLoadBody(Struct, rename="camel"):
+    """What a channel ``getOrLoad`` is created with; ``load_ttl_ms`` counts if it loads."""
+
+    identifier: Name
+    load_config_stack: ConfigStack
+    load_ttl_ms: Milliseconds | None = None
+
+
+class LoadBody(Struct, rename="camel"):
+    """What a channel ``loadModel`` is created with."""
+
+    model_key: Name
+    load_config_stack: ConfigStack
+    identifier: Name | None = None
+    ttl_ms: Milliseconds | None = None
+
+
+class UnloadBody(Struct):
+    """The parameter of ``unloadModel``."""
+
+    identifier: Name
+
+
+@frozen
+class Loader:
+    """Loads models of one kind.
+
+    :param heartbeat_s: after so long without progress, the last one is sent again.
+    """
+
+    kernel: Kernel
+    models: Models
+    loads: EarlyLoads
+    kind: str
+    heartbeat_s: float
+
+    async def get_or_load(self, channel: Channel, body: GetOrLoadBody) -> dict[str, Any]:
+        """Return a model that is loaded already as it is; load any other."""
+        found = self.models.find(body.identifier, self.kind)
+        status = self.models.status(found.card)
+        if status is not None:
+            return {
+                "type": "alreadyLoaded",
+                "info": instance_info(found.card, status, found.name),
+            }
+        started = {"identifier": found.name, "info": model_info(found.card)}
+        await channel.send({"type": "startLoading", **started})
+        settings = self.kernel.settings(ModelSettings)
+        ttl_s = body.load_ttl_ms / 1000 if body.load_ttl_ms else settings.ttl_s or None
+        overrides = self._overrides(body.load_config_stack, ttl_s)
+        status = await self._load(channel, found.card, overrides, "loadProgress")
+        return {"type": "loadSuccess", "info": instance_info(found.card, status, found.name)}
+
+    async def load(self, channel: Channel, body: LoadBody) -> dict[str, Any]:
+        """Load a model. One that is loaded as wanted stays as it is: there are no second instances.
+
+        :raises ConflictError: the identifier is another model's name.
+        """
+        found = self.models.find(body.model_key, self.kind)
+        overrides = self._overrides(
+            body.load_config_stack, body.ttl_ms / 1000 if body.ttl_ms else None
+        )
+        if body.identifier is not None:
+            self.models.check_free(body.identifier, found.card)
+        await channel.send({"type": "resolved", "info": model_info(found.card)})
+        with audited_for(self.kernel, "load", body.model_key):
+            status = await self._load(channel, found.card, overrides, "progress")
+        if body.identifier is not None:
+            self.models.give(body.identifier, found.card)
+        name = body.identifier or found.name
+        return {"type": "success", "info": instance_info(found.card, status, name)}
+
+    async def unload(self, body: UnloadBody) -> None:
+        """Unload a model, after its running requests.
+
+        :raises NoModelError: it is not loaded.
+        """
+        with audited_for(self.kernel, "unload", body.identifier):
+            found = self.models.loaded_by_name(body.identifier, self.kind)
+            await self.kernel.unload(found.card.id)
+
+    def _overrides(self, stack: ConfigStack, ttl_s: float | None) -> LoadOverrides:
+        config = load_config_of(stack, self.kind)
+        return LoadOverrides(
+            context_length=config.context_length,
+            parallel=config.num_parallel_sessions,
+            ttl_s=ttl_s,
+        )
+
+    async def _load(
+        self, channel: Channel, card: ModelCard, overrides: LoadOverrides, kind: str
+    ) -> ModelStatus:
+        """Load a model, and tell of it.
+
+        :param kind: the type of the messages with the progress.
+        :raises CancelledError: the client does not want it any more.
+        """
+        follower = _Follower(LoadWatch(card.id))
+        channel.on_cancel(follower.wake)
+        with self.kernel.listen(follower.note):
+            load = self.loads.start(card.id, overrides)
+            load.add_done_callback(follower.wake)
+            while not load.done():
+                share = await follower.next(self.heartbeat_s)
+                if channel.is_cancelled:
+                    await self._give_up(card)
+                    raise CancelledError(f"the load of {card.id} was cancelled")
+                await channel.send({"type": kind, "progress": share})
+        return await load
+
+    async def _give_up(self, card: ModelCard) -> None:
+        """Unload a model, unless others wait for it."""
+        status = statuses(self.kernel).get(card.id)
+        if status is not None and not status.waiting and not status.running:
+            await self.kernel.unload(card.id)
+
+
+@frozen
+class _Follower:
+    """Waits for news of a load."""
+
+    watch: LoadWatch
+    _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    _shares: list[float] = field(factory=lambda: [0.0], init=False)
+
+    def note(self, event: Any) -> None:
+        self.watch.note(event)
+        if self.watch.has_news:
+            self._changed.set()
+
+    def wake(self, *_: object) -> None:
+        self._changed.set()
+
+    async def next(self, limit_s: float) -> float:
+        """Return the share that is done, after news or ``limit_s``."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._changed.wait()
+        self._changed.clear()
+        for event in self.watch.take():
+            if isinstance(event, LoadProgressed):
+                self._shares[0] = event.share
+        return self._shares[0]
