@@ -26,10 +26,12 @@ class AccessLine:
 
     :ivar request_id: its id.
     :ivar cause: the code of the error that was answered, or why the answer was cut.
+    :ivar call: what the client of a socket asked for; None for an HTTP request.
     """
 
     request_id: str
     cause: str | None = None
+    call: str | None = None
     _begun_s: float = field(factory=time.perf_counter)
 
     def write(
@@ -49,6 +51,7 @@ class AccessLine:
             bytes=response.body_bytes,
             cause=self.cause or (None if response.is_complete else "client_left"),
             key=request.key,
+            **({"call": one_line(self.call, _LOGGED_CHARS)} if self.call else {}),
             **_summary(answers),
         )
 

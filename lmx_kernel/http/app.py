@@ -14,6 +14,8 @@ from falcon.routing import CompiledRouter
 from lmx_kernel.http.exceptions import FalconError
 from lmx_kernel.http.header_switch import header_switch
 from lmx_kernel.http.health import Health
+from lmx_kernel.http.websocket_handshake import WebSocketOnly
+from lmx_kernel.http.websockets import OwnedRoute, websocket_routes
 from lmx_kernel.interfaces import ApiSurface, HeaderRouted
 
 _FIELD_NAME = re.compile(r"{\w+")
@@ -36,12 +38,23 @@ class HeadRouter(CompiledRouter):
         return methods
 
 
-def build_app(surfaces: Iterable[ApiSurface], health: Health) -> falcon.asgi.App[Any, Any]:
+class SurfacesApp(falcon.asgi.App[Any, Any]):
+    """The app of some surfaces.
+
+    :ivar websockets: their websocket routes by path, which the shell serves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(router=HeadRouter())
+        self.websockets: dict[str, OwnedRoute] = {}
+
+
+def build_app(surfaces: Iterable[ApiSurface], health: Health) -> SurfacesApp:
     """Return the app that serves ``surfaces``. It raises all errors: :class:`Shell` renders them.
 
     :raises RouteClashError: names both surfaces.
     """
-    app = falcon.asgi.App(router=HeadRouter())
+    app = SurfacesApp()
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, _raise)
     app.add_error_handler(falcon.HTTPError, _raise_out_of_falcon)
@@ -58,7 +71,24 @@ def build_app(surfaces: Iterable[ApiSurface], health: Health) -> falcon.asgi.App
         owners[shape] = name
         served = header_switch(resource, by_header[shape]) if shape in by_header else resource
         _add(app, name, template, served, owners)
+    _add_websockets(app, surfaces, owners)
     return app
+
+
+def _add_websockets(
+    app: SurfacesApp, surfaces: Iterable[ApiSurface], owners: dict[str, str]
+) -> None:
+    plain = frozenset(owners)
+    for path, owned in websocket_routes(surfaces):
+        if "{" in path:
+            raise RouteClashError(f"{path} of {owned.surface}: a websocket's path has no fields.")
+        shape = _shape(path)
+        owner = owners.setdefault(shape, owned.surface)
+        if owner != owned.surface or shape in app.websockets:
+            raise RouteClashError(f"{path} is a path of both {owner} and {owned.surface}.")
+        app.websockets[shape] = owned
+        if shape not in plain:
+            _add(app, owned.surface, path, WebSocketOnly(), owners)
 
 
 def _shape(template: str) -> str:

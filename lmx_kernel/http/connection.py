@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from lmx_kernel.http.body import ClientLeftError
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.timers import Deadline, StallWatch
 
 PART_S = 2.0  # for a refused client to read why
 IGNORE_S = 0.002  # between two reads of what refused clients still send, all of them together
+
+
+class Open(Protocol):
+    """An open connection: of HTTP, or of a socket after its upgrade."""
+
+    def shutdown(self) -> None:
+        """Close when the running work is done, or now if there is none."""
+
+    def end(self) -> None:
+        """Close now, whatever runs."""
 
 
 class Connections(ServerState):
@@ -34,6 +47,17 @@ class Connections(ServerState):
     def count(self) -> int:
         """How many connections are open."""
         return len(self.connections) + len(self.handshakes)
+
+    @property
+    def open(self) -> Sequence[Open]:
+        """What is open, apart from handshakes."""
+        return cast(Sequence[Open], tuple(self.connections))
+
+    def forget(self, connection: Any) -> None:
+        """Note that a connection is lost."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self.none_open.set()
 
 
 class Connection(HttpToolsProtocol):
@@ -62,8 +86,7 @@ class Connection(HttpToolsProtocol):
         self._deadline.clear()
         self._stall.stop()
         self._all.parting -= self._is_parting
-        if not self.connections:
-            self._all.none_open.set()
+        self._all.forget(self)
 
     def shutdown(self) -> None:
         """Close when the running answer is complete, or now if there is none."""
@@ -77,6 +100,27 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._bound_closing()
+
+    def end(self) -> None:
+        """Close now, whatever runs."""
+        self.transport.abort()
+
+    def hand_over(self, successor: asyncio.Protocol) -> None:
+        """Let another protocol read and write from now on, in place of the running answer.
+
+        :raises ClientLeftError: nobody is there to talk to.
+        """
+        if self.cycle.disconnected or self.transport.is_closing():
+            raise ClientLeftError
+        self._deadline.clear()
+        self._stall.stop()
+        self.cycle.disconnected = True  # or uvicorn would send an answer
+        everything: set[Any] = self.connections
+        everything.discard(self)
+        everything.add(successor)
+        self.flow.resume_reading()
+        self.transport.set_protocol(successor)
+        successor.connection_made(self.transport)
 
     def cut(self) -> None:
         """Close in the middle of an answer."""

@@ -31,6 +31,13 @@ class UnsupportedMediaTypeError(InvalidRequestError):
     status = 415
 
 
+class UpgradeRequiredError(InvalidRequestError):
+    """The path speaks another protocol than HTTP."""
+
+    code = "upgrade_required"
+    status = 426
+
+
 class FalconError(Exception):
     """Carries an error of falcon out of falcon, which would render a bare one itself."""
 
@@ -55,6 +62,7 @@ _BY_STATUS: dict[int, tuple[type[LmxError], str]] = {
     408: (RequestTimeoutError, "The request took too long to arrive."),
     413: (PayloadTooLargeError, "The body is too large."),
     415: (UnsupportedMediaTypeError, "The body's content type is not supported here."),
+    426: (UpgradeRequiredError, "This path speaks another protocol."),
     503: (UnavailableError, "Not available now."),
 }
 _RENDERED_HEADERS = ("content-type", "content-length", "retry-after")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
+from attrs import frozen
 
 from lmx_kernel.http.access_line import AccessLine
 from lmx_kernel.http.body import Body, BodyBudget, Receive
@@ -23,11 +24,24 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # ASGI extensions of our connections: end it in the middle of an answer, or after one that came
-# before the end of the request.
+# before the end of the request; make it a websocket.
 CUT = "lmx.cut"
 PART = "lmx.part"
+UPGRADE = "lmx.upgrade"
 
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+@frozen
+class Upgrade:
+    """What a request has that is the handshake of a websocket.
+
+    :param headers: those of the request, with what only concerns its connection.
+    :param switch: makes a protocol, and lets it have the connection from now on.
+    """
+
+    headers: Sequence[tuple[bytes, bytes]]
+    switch: Callable[[Callable[[Any], Any]], Any]
 
 
 class Exchange:
@@ -62,6 +76,12 @@ class Exchange:
     def request(self) -> HttpRequest:
         """The request; its path is without doubled slashes, and without one at the end."""
         return self.context.request
+
+    @property
+    def upgrade(self) -> Upgrade | None:
+        """What is needed to make the connection a websocket; None if the client wants none."""
+        found: Upgrade | None = self._scope.get("extensions", {}).get(UPGRADE)
+        return found
 
     def note_key(self, key: str) -> None:
         """Note the name of the key that the request came with; "" for none."""
@@ -126,15 +146,19 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.body.release()
             self.response.status = message["status"]
-            # Clients look for the id under either name.
-            ids = [(name, self.id.encode()) for name in (b"x-request-id", b"request-id")]
-            headers = [*message.get("headers", ()), *ids]
-            headers += [*self.extra_headers, *self._route_headers()]
+            headers = [*message.get("headers", ()), *self.usual_headers, *self._route_headers()]
             message = {**message, "headers": headers}
         else:
             self.response.body_bytes += len(message.get("body", b""))
             self.response.is_complete = not message.get("more_body", False)
         await self._send(message)
+
+    @property
+    def usual_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that every answer has."""
+        # Clients look for the id under either name.
+        ids = [(name, self.id.encode()) for name in (b"x-request-id", b"request-id")]
+        return [*ids, *self.extra_headers]
 
     def _route_headers(self) -> list[tuple[bytes, bytes]]:
         """Return which model answers, and how the request was routed to it."""

@@ -74,6 +74,15 @@ def _values(headers: Headers, wanted: bytes) -> list[bytes]:
     return [value for name, value in headers if name == wanted]
 
 
+def asks_for_websocket(parser: httptools.HttpRequestParser, headers: Headers) -> bool:
+    """Return whether a request that asks for an upgrade is a websocket's handshake (RFC 6455,
+    4.1).
+    """
+    names = [name.strip().lower() for name in _values(headers, b"upgrade")]
+    is_get = parser.get_method() == b"GET" and parser.get_http_version() == "1.1"
+    return is_get and names == [b"websocket"]
+
+
 def without_upgrade(parser: httptools.HttpRequestParser, url: bytes, headers: Headers) -> bytes:
     """Return the head of the request that ``parser`` has just read, without its upgrade."""
     wants_close = not parser.should_keep_alive()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import httptools
 import structlog
@@ -20,10 +21,11 @@ from lmx_kernel.http.access_line import printable
 from lmx_kernel.http.connection import Connection, Connections
 from lmx_kernel.http.connection_limits import ConnectionLimits
 from lmx_kernel.http.error_rendering import ErrorRenderer
-from lmx_kernel.http.exchange import CUT, PART, new_request_id
-from lmx_kernel.http.framing import check_framing, without_upgrade
+from lmx_kernel.http.exchange import CUT, PART, UPGRADE, Upgrade, new_request_id
+from lmx_kernel.http.framing import Headers, asks_for_websocket, check_framing, without_upgrade
 from lmx_kernel.http.settings import ServerSettings
 
+P = TypeVar("P", bound=asyncio.Protocol)
 _log = structlog.get_logger("lmx.http")
 
 
@@ -51,6 +53,7 @@ class HttpConnection(Connection):
         self._has_head = False
         self._refusal: LmxError | None = None
         self._overhead_bytes = 0  # since the request began, or since the last piece of its body
+        self._handshake: Headers | None = None  # of the request, if it asks for a websocket
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -96,7 +99,10 @@ class HttpConnection(Connection):
             return
         self._has_head = True
         super().on_headers_complete()
-        cast(dict[str, Any], self.scope)["extensions"] = {CUT: self.cut, PART: self.part}
+        extensions: dict[str, Any] = {CUT: self.cut, PART: self.part}
+        if self._handshake is not None:
+            extensions[UPGRADE] = Upgrade(self._handshake, self._switch)
+        cast(dict[str, Any], self.scope)["extensions"] = extensions
         self._deadline.clear()
 
     def on_body(self, body: bytes) -> None:
@@ -113,14 +119,23 @@ class HttpConnection(Connection):
         super().on_response_complete()
         self._is_idle = True
         self._has_head = False
+        self._handshake = None
         self._overhead_bytes = 0
+
+    def _switch(self, make: Callable[[Connections], P]) -> P:
+        successor = make(self._all)
+        self.hand_over(successor)
+        return successor
 
     def _feed(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
-            # The parser takes a request to upgrade as one without a body. We never upgrade.
+            # The parser takes a request to upgrade as one without a body. An upgrade to anything
+            # but a websocket is ignored; even a websocket begins as a request like any other.
             request = without_upgrade(self.parser, self.url, self.headers)
+            if asks_for_websocket(self.parser, self.headers):
+                self._handshake = self.headers
             self.parser = httptools.HttpRequestParser(self)
             self._feed(request + data[exc.args[0] :])
         except httptools.HttpParserError:

@@ -78,7 +78,7 @@ class HttpServer:
         """
         self._shell.is_draining = True
         self._stop_listening()
-        for connection in list(self._connections.connections):
+        for connection in self._connections.open:
             connection.shutdown()
         try:
             async with asyncio.timeout(timeout_s):
@@ -91,8 +91,8 @@ class HttpServer:
         """Cut off whoever is still connected and end. May be called in any state."""
         self._shell.is_draining = True
         self._stop_listening()
-        for connection in list(self._connections.connections):
-            connection.transport.abort()
+        for connection in self._connections.open:
+            connection.end()
         await asyncio.sleep(0)  # the connections are told that they are lost
         if tasks := set(self._connections.tasks):
             _, late = await asyncio.wait(tasks, timeout=STOP_S)

@@ -8,13 +8,23 @@ from asyncio import sleep
 import structlog
 
 from lmx_kernel.access.door import Authorize, WrongKeyError
-from lmx_kernel.errors import ForbiddenError, LmxError, UnavailableError
+from lmx_kernel.errors import (
+    ForbiddenError,
+    LmxError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from lmx_kernel.http.access_line import printable
+from lmx_kernel.http.app import SurfacesApp
 from lmx_kernel.http.body import BodyBudget, ClientLeftError, Receive
 from lmx_kernel.http.error_rendering import ErrorRenderer, ErrorReply
 from lmx_kernel.http.exceptions import to_lmx_error
-from lmx_kernel.http.exchange import App, Exchange, Scope, Send
+from lmx_kernel.http.exchange import Exchange, Scope, Send
 from lmx_kernel.http.origin import Origins, is_preflight, preflight
 from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.http.websockets import WebSockets
+from lmx_kernel.interfaces import HttpRequest
 
 OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})  # need no key
 
@@ -29,22 +39,38 @@ class Shell:
     """An ASGI app that authorises requests, reads their bodies, cancels those whose clients leave,
     renders every error and writes one line of log for each request.
 
-    :param app: gets each request with its whole body.
+    :param app: gets each request with its whole body; its websockets are served beside it.
     :param authorize: called for every request but those to the open health paths; if it raises, the
         request is refused.
-    :ivar app: may be replaced at any time; a request that has begun keeps the one that it has.
     :ivar is_draining: refuse new requests.
     """
 
     def __init__(
-        self, app: App, settings: ServerSettings, renderer: ErrorRenderer, authorize: Authorize
+        self,
+        app: SurfacesApp,
+        settings: ServerSettings,
+        renderer: ErrorRenderer,
+        authorize: Authorize,
     ) -> None:
-        self.app = app
+        self._app = app
         self._bodies = BodyBudget(settings)
+        self._websockets = WebSockets(self._bodies, self._admit_key)
         self._authorize = authorize
         self._origins = Origins(settings)
         self.renderer = renderer
         self.is_draining = False
+
+    @property
+    def app(self) -> SurfacesApp:
+        """May be replaced at any time: a request that has begun keeps the one that it has, and the
+        sockets of surfaces that are gone are closed.
+        """
+        return self._app
+
+    @app.setter
+    def app(self, app: SurfacesApp) -> None:
+        self._app = app
+        self._websockets.keep_only(app.websockets)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; never raises but for a cancellation from outside."""
@@ -55,6 +81,8 @@ class Shell:
             request = exchange.request
             if is_preflight(request.method, request.headers):
                 await exchange.answer(ErrorReply(204, preflight(request.headers), b""), {})
+            elif exchange.upgrade is not None:
+                await self._serve_websocket(exchange)
             else:
                 await self._check_access(exchange)
                 await exchange.run(self.app)
@@ -74,20 +102,44 @@ class Shell:
             raise UnavailableError("The server is stopping.", retry_after_s=5)
         exchange.extra_headers = self._origins.check(exchange.request.headers)
 
+    async def _serve_websocket(self, exchange: Exchange) -> None:
+        owned = self.app.websockets.get(exchange.request.path)
+        is_authorised = True
+        try:
+            await self._check_access(exchange)
+        except WrongKeyError:
+            raise
+        except UnauthorizedError:
+            if owned is None or not owned.route.authorises_later:
+                raise
+            is_authorised = False
+        if owned is None:
+            raise NotFoundError("No websocket is offered at this path.")
+        await self._websockets.serve(
+            exchange, owned, is_authorised=is_authorised, is_draining=self.is_draining
+        )
+
     async def _check_access(self, exchange: Exchange) -> None:
         """Refuse the request if it may not have its path."""
         request = exchange.request
         if request.path in OPEN_PATHS and request.method in ("GET", "HEAD"):
             return
+        exchange.note_key(await self._admit_key(request))
+
+    async def _admit_key(self, request: HttpRequest) -> str:
+        """Return the name of a request's key. The answer to a wrong key is held back.
+
+        :raises LmxError: it may not have its path.
+        """
         try:
-            exchange.note_key(self._authorize(request))
+            return self._authorize(request)
         except WrongKeyError as error:
             await sleep(error.pause_s)
             raise
         except LmxError:
             raise
         except Exception:  # noqa: BLE001  a plugin's: fails closed
-            _log.exception("authorize failed", request_id=exchange.id)
+            _log.exception("authorize failed", path=printable(request.path))
             raise ForbiddenError("The request could not be authorised.") from None
 
     async def _fail(self, exchange: Exchange, exc: Exception) -> None:

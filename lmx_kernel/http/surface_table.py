@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from lmx_kernel.interfaces import ApiSurface, HeaderRouted
+from lmx_kernel.interfaces import ApiSurface, HeaderRouted, WebSocketRouted
 
 _FIELD = re.compile(r"{[^}]*}")
 
@@ -26,6 +26,12 @@ class SurfaceTable:
         self.surfaces = tuple(surfaces)
         longest_first = sorted(self.surfaces, key=lambda one: (-len(one.prefix), one.name))
         self._by_prefix = [(surface.prefix.rstrip("/"), surface) for surface in longest_first]
+        self._by_websocket: dict[str, ApiSurface] = {
+            route.path.rstrip("/"): surface
+            for surface in self.surfaces
+            if isinstance(surface, WebSocketRouted)
+            for route in surface.websocket_routes()
+        }
         self._by_header = [
             (surface.header, _pattern(surface), surface)
             for surface in self.surfaces
@@ -33,7 +39,11 @@ class SurfaceTable:
         ]
 
     def owner(self, path: str) -> ApiSurface | None:
-        """Return the surface that ``path`` belongs to: the one with the longest prefix."""
+        """Return the surface that ``path`` belongs to: the one that has it as a websocket, else the
+        one with the longest prefix.
+        """
+        if (by_websocket := self._by_websocket.get(path)) is not None:
+            return by_websocket
         for prefix, surface in self._by_prefix:
             if path == prefix or path.startswith(prefix + "/"):
                 return surface

@@ -7,9 +7,12 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field
+from websockets.asyncio.client import connect
 
+from lmx_kernel.access.door import Authorize
 from lmx_kernel.errors import LmxError, ModelNotFoundError
 from lmx_kernel.http.app import build_app
 from lmx_kernel.http.error_rendering import ErrorRenderer
@@ -173,12 +176,32 @@ def make_health() -> Health:
 
 
 @asynccontextmanager
-async def serving(*surfaces: ApiSurface) -> AsyncIterator[str]:
-    """Serve dialects on a free port, without any check of keys; gives the URL."""
-    settings = ServerSettings(port=0)
+async def serving(
+    *surfaces: ApiSurface, authorize: Authorize = lambda _request: "", **settings: Any
+) -> AsyncIterator[str]:
+    """Serve dialects on a free port; gives the URL.
+
+    :param authorize: as :meth:`Door.admit`; by default, no key is needed.
+    :param settings: fields of :class:`ServerSettings`.
+    """
+    server_settings = ServerSettings(port=0, **settings)
     app = build_app(surfaces, make_health())
-    shell = Shell(app, settings, ErrorRenderer(SurfaceTable(surfaces)), lambda request: "")
-    server = HttpServer(settings, shell)
+    shell = Shell(app, server_settings, ErrorRenderer(SurfaceTable(surfaces)), authorize)
+    server = HttpServer(server_settings, shell)
     await server.start()
-    yield f"http://127.0.0.1:{server.port}"
-    await server.stop()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        await server.stop()
+
+
+def websocket(url: str, path: str, key: str = "", **options: Any) -> connect:
+    """Return a client's connection to a websocket: a context, or await it.
+
+    :param url: as :func:`serving` gives it, or a daemon's.
+    :param key: the API key; "" for none.
+    :param options: more arguments of ``websockets.asyncio.client.connect``.
+    """
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    url = f"ws{url.removeprefix('http')}{path}"
+    return connect(url, additional_headers=headers, proxy=None, compression=None, **options)
