@@ -44,10 +44,18 @@ class EarlyLoads:
         overrides = LoadOverrides(
             context_length=context_length, ttl_s=ttl_s or settings.ttl_s or None
         )
-        task = asyncio.create_task(self.kernel.load(card.id, overrides))
+        self.start(card.id, overrides)
+        await asyncio.sleep(0)  # in its first step the kernel takes over the wishes
+
+    def start(self, model: str, overrides: LoadOverrides) -> asyncio.Task[ModelStatus]:
+        """Load a model in a task that goes on if nobody waits for it any more.
+
+        :param model: its catalogue id.
+        """
+        task = asyncio.create_task(self.kernel.load(model, overrides))
         self._begun.add(task)
         task.add_done_callback(self._forget)
-        await asyncio.sleep(0)  # in its first step the kernel takes over the wishes
+        return task
 
     def _forget(self, task: asyncio.Task[ModelStatus]) -> None:
         self._begun.discard(task)

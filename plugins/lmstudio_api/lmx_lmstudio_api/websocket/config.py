@@ -29,34 +29,34 @@ T = TypeVar("T")
 C = TypeVar("C")
 
 
-class Checked(Struct, Generic[T]):
+class Checked(Struct, Generic[T], frozen=True):
     """A value with a box that says whether it counts."""
 
     checked: bool = False
     value: T | None = None
 
 
-class KeyValue(Struct):
+class KeyValue(Struct, frozen=True):
     """One key of a config."""
 
     key: str
     value: Any = None
 
 
-class Config(Struct):
+class Config(Struct, frozen=True):
     """Keys and values."""
 
     fields: list[KeyValue] = []
 
 
-class Layer(Struct, rename="camel"):
+class Layer(Struct, rename="camel", frozen=True):
     """A config, and who it is from."""
 
     layer_name: str
     config: Config
 
 
-class ConfigStack(Struct):
+class ConfigStack(Struct, frozen=True):
     """Configs, of which a later one counts before an earlier one."""
 
     layers: list[Layer] = []
@@ -76,14 +76,14 @@ class ConfigStack(Struct):
         }
 
 
-class Structured(Struct, rename="camel"):
+class Structured(Struct, rename="camel", frozen=True):
     """What an answer must match; ``type`` is none, json or gbnf."""
 
     type: str = "none"
     json_schema: JsonObject | None = None
 
 
-class PredictionConfig(Struct, rename="camel"):
+class PredictionConfig(Struct, rename="camel", frozen=True):
     """The keys below ``llm.prediction`` that mean something here. Others are for other engines, or
     change nothing that a client can tell.
     """
@@ -113,7 +113,7 @@ class PredictionConfig(Struct, rename="camel"):
     prompt_template: Any = None
 
 
-class LoadConfig(Struct, rename="camel"):
+class LoadConfig(Struct, rename="camel", frozen=True):
     """The keys of a load that mean something here, for both kinds of models."""
 
     context_length: ContextLength | None = None

@@ -12,7 +12,7 @@ Id = Annotated[int, Meta(ge=-(2**53), le=2**53)]  # what JavaScript can count
 NOTHING = Raw(b"null")
 
 
-class Greeting(Struct, rename="camel"):
+class Greeting(Struct, rename="camel", frozen=True):
     """The first message of a socket: who the client is."""
 
     auth_version: int
@@ -20,7 +20,7 @@ class Greeting(Struct, rename="camel"):
     client_passkey: Annotated[str, Meta(max_length=1024)]
 
 
-class ClientFrame(Struct, rename="camel"):
+class ClientFrame(Struct, rename="camel", frozen=True):
     """Any other message of a client. Which fields it has depends on its type."""
 
     type: str

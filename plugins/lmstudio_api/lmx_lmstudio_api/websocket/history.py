@@ -17,7 +17,7 @@ MAX_MESSAGES = 8192
 _ROLES = ("system", "user", "assistant", "tool")
 
 
-class CallRequest(Struct):
+class CallRequest(Struct, frozen=True):
     """A call of a tool that a model asked for."""
 
     name: str
@@ -25,7 +25,7 @@ class CallRequest(Struct):
     arguments: dict[str, Any] | None = None
 
 
-class Part(Struct, rename="camel"):
+class Part(Struct, rename="camel", frozen=True):
     """A part of a message. Which fields it has depends on its type: text, file, toolCallRequest or
     toolCallResult.
     """
@@ -39,14 +39,14 @@ class Part(Struct, rename="camel"):
     content: str | None = None
 
 
-class Turn(Struct):
+class Turn(Struct, frozen=True):
     """A message."""
 
     role: str
     content: list[Part]
 
 
-class History(Struct):
+class History(Struct, frozen=True):
     """A conversation, oldest message first."""
 
     messages: Annotated[list[Turn], Meta(max_length=MAX_MESSAGES)]

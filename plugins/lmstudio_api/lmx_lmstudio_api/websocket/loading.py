@@ -6,27 +6,27 @@ import asyncio
 from contextlib import suppress
 from typing import Annotated, Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from msgspec import Meta, Struct
 
 from lmx_kernel.dialect.audit import audited_for
-from lmx_kernel.events import LoadProgressed
+from lmx_kernel.dialect.owner import owner_of
+from lmx_kernel.events import KernelEvent, LoadProgressed
 from lmx_kernel.interfaces import Kernel, ModelStatus
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import LoadOverrides, ModelCard
 from lmx_lmstudio_api.early_load import EarlyLoads
 from lmx_lmstudio_api.model_facts import statuses
-from lmx_lmstudio_api.v1.load_watch import LoadWatch
 from lmx_lmstudio_api.websocket.channel import Channel
 from lmx_lmstudio_api.websocket.config import ConfigStack, load_config_of
 from lmx_lmstudio_api.websocket.errors import CancelledError
 from lmx_lmstudio_api.websocket.info import instance_info, model_info
-from lmx_lmstudio_api.websocket.models import Models, Name
+from lmx_lmstudio_api.websocket.models import Models, Name, Specifier
 
 Milliseconds = Annotated[int, Meta(ge=1, le=10**12)]
 
 
-class GetOrLoadBody(Struct, rename="camel"):
+class GetOrLoadBody(Struct, rename="camel", frozen=True):
     """What a channel ``getOrLoad`` is created with; ``load_ttl_ms`` counts if it loads."""
 
     identifier: Name
@@ -34,7 +34,7 @@ class GetOrLoadBody(Struct, rename="camel"):
     load_ttl_ms: Milliseconds | None = None
 
 
-class LoadBody(Struct, rename="camel"):
+class LoadBody(Struct, rename="camel", frozen=True):
     """What a channel ``loadModel`` is created with."""
 
     model_key: Name
@@ -43,7 +43,7 @@ class LoadBody(Struct, rename="camel"):
     ttl_ms: Milliseconds | None = None
 
 
-class UnloadBody(Struct):
+class UnloadBody(Struct, frozen=True):
     """The parameter of ``unloadModel``."""
 
     identifier: Name
@@ -91,7 +91,7 @@ class Loader:
         if body.identifier is not None:
             self.models.check_free(body.identifier, found.card)
         await channel.send({"type": "resolved", "info": model_info(found.card)})
-        with audited_for(self.kernel, "load", body.model_key):
+        with audited_for(owner_of(self.kernel), "load", body.model_key):
             status = await self._load(channel, found.card, overrides, "progress")
         if body.identifier is not None:
             self.models.give(body.identifier, found.card)
@@ -103,9 +103,12 @@ class Loader:
 
         :raises NoModelError: it is not loaded.
         """
-        with audited_for(self.kernel, "unload", body.identifier):
-            found = self.models.loaded_by_name(body.identifier, self.kind)
-            await self.kernel.unload(found.card.id)
+        with audited_for(owner_of(self.kernel), "unload", body.identifier):
+            specifier = Specifier(type="instanceReference", instance_reference=body.identifier)
+            loaded = self.models.loaded(specifier, self.kind)
+            if loaded is None:
+                raise self.models.not_found(specifier)
+            await self.kernel.unload(loaded[0].card.id)
 
     def _overrides(self, stack: ConfigStack, ttl_s: float | None) -> LoadOverrides:
         config = load_config_of(stack, self.kind)
@@ -123,17 +126,17 @@ class Loader:
         :param kind: the type of the messages with the progress.
         :raises CancelledError: the client does not want it any more.
         """
-        follower = _Follower(LoadWatch(card.id))
+        follower = _Follower(card.id)
         channel.on_cancel(follower.wake)
         with self.kernel.listen(follower.note):
             load = self.loads.start(card.id, overrides)
             load.add_done_callback(follower.wake)
             while not load.done():
-                share = await follower.next(self.heartbeat_s)
+                await follower.wait(self.heartbeat_s)
                 if channel.is_cancelled:
                     await self._give_up(card)
                     raise CancelledError(f"the load of {card.id} was cancelled")
-                await channel.send({"type": kind, "progress": share})
+                await channel.send({"type": kind, "progress": follower.share})
         return await load
 
     async def _give_up(self, card: ModelCard) -> None:
@@ -143,29 +146,30 @@ class Loader:
             await self.kernel.unload(card.id)
 
 
-@frozen
+@define
 class _Follower:
-    """Waits for news of a load."""
+    """Waits for news of a model's load.
 
-    watch: LoadWatch
+    :ivar share: how much of it is done, 0..1.
+    """
+
+    model: str
+    share: float = 0.0
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _shares: list[float] = field(factory=lambda: [0.0], init=False)
 
-    def note(self, event: Any) -> None:
-        self.watch.note(event)
-        if self.watch.has_news:
+    def note(self, event: KernelEvent) -> None:
+        """Take an event of the kernel."""
+        if isinstance(event, LoadProgressed) and event.model == self.model:
+            self.share = event.share
             self._changed.set()
 
     def wake(self, *_: object) -> None:
+        """End the wait."""
         self._changed.set()
 
-    async def next(self, limit_s: float) -> float:
-        """Return the share that is done, after news or ``limit_s``."""
+    async def wait(self, limit_s: float) -> None:
+        """Wait for news, for ``limit_s`` at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._changed.wait()
         self._changed.clear()
-        for event in self.watch.take():
-            if isinstance(event, LoadProgressed):
-                self._shares[0] = event.share
-        return self._shares[0]

@@ -24,7 +24,7 @@ from lmx_lmstudio_api.websocket.info import instance_info, kind_of
 Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
-class Query(Struct, rename="camel"):
+class Query(Struct, rename="camel", frozen=True):
     """Properties of a model; any has those that are not given."""
 
     identifier: Name | None = None
@@ -33,7 +33,7 @@ class Query(Struct, rename="camel"):
     vision: bool | None = None
 
 
-class Specifier(Struct, rename="camel"):
+class Specifier(Struct, rename="camel", frozen=True):
     """A model, as clients refer to it: by a query, or by what a load returned."""
 
     type: str
@@ -111,16 +111,19 @@ class Models:
                 found.append(instance_info(card, status, self._shown(card)))
         return found
 
-    def give(self, identifier: str, card: ModelCard) -> None:
-        """Let a loaded model be known by ``identifier``, too.
+    def check_free(self, identifier: str, card: ModelCard) -> None:
+        """Check that a model may be called ``identifier``.
 
-        :raises ConflictError: another model has that name.
+        :raises ConflictError: another one is.
         """
         owner = self._given(identifier)
         with suppress(ModelNotFoundError):
             owner = owner or ModelName(name=identifier, card=self.kernel.find(identifier))
         if owner is not None and owner.card.id != card.id:
             raise ConflictError(f"identifier: {owner.card.id} is called so", param="identifier")
+
+    def give(self, identifier: str, card: ModelCard) -> None:
+        """Let a loaded model be known by ``identifier`` instead of what it was given before."""
         for name in [one for one, model in self._identifiers.items() if model == card.id]:
             del self._identifiers[name]
         if identifier != card.id:

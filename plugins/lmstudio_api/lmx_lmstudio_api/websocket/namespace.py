@@ -18,10 +18,13 @@ class Rpc(Generic[P]):
 
     :param parameter: the class that the parameter is parsed into; None for a call without one.
     :param call: returns the result; None for a call without one.
+    :param http_path: returns the path that does the same by HTTP, if it needs another scope than
+        the socket: the client's key must be good for it, too.
     """
 
     parameter: type[P] | None
     call: Callable[[P], Awaitable[Any]]
+    http_path: Callable[[], str] = str
 
 
 @frozen
@@ -31,11 +34,13 @@ class ChannelKind(Generic[P]):
     :param parameter: as of :class:`Rpc`.
     :param run: sends all messages but the last one, and returns that: clients wait forever for a
         channel that is closed without it. None for channels that just end.
+    :param http_path: as of :class:`Rpc`.
     :param is_endless: it runs until the client closes it.
     """
 
     parameter: type[P] | None
     run: Callable[[Channel, P], Awaitable[Mapping[str, Any] | None]]
+    http_path: Callable[[], str] = str
     is_endless: bool = False
 
 

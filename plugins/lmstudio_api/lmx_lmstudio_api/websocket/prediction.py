@@ -36,7 +36,7 @@ from lmx_lmstudio_api.websocket.tools import choice_of, make_tools
 _TOOLS, _STRUCTURED = f"{PREDICTION}tools", f"{PREDICTION}structured"
 
 
-class PredictBody(Struct, rename="camel"):
+class PredictBody(Struct, rename="camel", frozen=True):
     """What a channel ``predict`` is created with."""
 
     model_specifier: Specifier
@@ -44,7 +44,7 @@ class PredictBody(Struct, rename="camel"):
     prediction_config_stack: ConfigStack
 
 
-class CompleteBody(Struct, rename="camel"):
+class CompleteBody(Struct, rename="camel", frozen=True):
     """What a channel ``completeRawText`` is created with."""
 
     model_specifier: Specifier
@@ -94,7 +94,7 @@ def chat_prompt(history: History, config: PredictionConfig) -> ChatPrompt:
 
 
 def _request(
-    model: str, prompt: Prompt, config: PredictionConfig, choice: ToolChoice = ToolChoice()
+    model: str, prompt: Prompt, config: PredictionConfig, choice: ToolChoice | None = None
 ) -> GenerationRequest:
     most = on(config.max_predicted_tokens)
     thinks = config.enable_thinking is not False
@@ -104,7 +104,7 @@ def _request(
         sampling=_sampling(config),
         max_tokens=most if most is not None and most > 0 else None,
         stop=tuple(text for text in config.stop_strings or () if text),
-        tool_choice=choice,
+        tool_choice=choice or ToolChoice(),
         constraint=_constraint(config.structured or Structured()),
         reasoning_tokens=on(config.reasoning_tokens) if thinks else 0,
     )

@@ -51,22 +51,13 @@ class PredictionRendering:
                 return [*self._think(is_on=False), self._fragment(event.text)] if event.text else []
             case ReasoningDelta() if event.text and not self.hides_reasoning:
                 return [*self._think(is_on=True), self._fragment(event.text, "reasoning")]
-            case ToolCallStarted():
-                ended = [*self._think(is_on=False), *self._call_end()]
-                self._call = event
-                return [
-                    *ended,
-                    {"type": "toolCallGenerationStart", "toolCallId": event.id},
-                    {"type": "toolCallGenerationNameReceived", "name": event.name},
-                ]
-            case ToolCallDelta() if event.arguments:
-                self._arguments.append(event.arguments)
-                kind = "toolCallGenerationArgumentFragmentGenerated"
-                return [{"type": kind, "content": event.arguments}]
+            case ToolCallStarted() | ToolCallDelta():
+                return self._tool_call(event)
             case Finished():
                 self._finished = event
                 return [*self._think(is_on=False), *self._call_end()]
-        return []
+            case _:
+                return []
 
     def progress(self) -> Messages:
         """Return how much of the prompt is read, as a sign of life too."""
@@ -118,6 +109,19 @@ class PredictionRendering:
         self._is_thinking = is_on
         kind = "reasoningStartTag" if is_on else "reasoningEndTag"
         return [self._fragment(_BEGIN if is_on else _END, kind)]
+
+    def _tool_call(self, event: ToolCallStarted | ToolCallDelta) -> Messages:
+        if isinstance(event, ToolCallDelta):
+            self._arguments.append(event.arguments)
+            kind = "toolCallGenerationArgumentFragmentGenerated"
+            return [{"type": kind, "content": event.arguments}]
+        ended = [*self._think(is_on=False), *self._call_end()]
+        self._call = event
+        return [
+            *ended,
+            {"type": "toolCallGenerationStart", "toolCallId": event.id},
+            {"type": "toolCallGenerationNameReceived", "name": event.name},
+        ]
 
     def _call_end(self) -> Messages:
         """Return the end of the call that is open, if one is."""

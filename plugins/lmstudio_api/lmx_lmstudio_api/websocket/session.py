@@ -102,6 +102,7 @@ class Session:
         await self.socket.start(frame.endpoint, self._answer(rpc, frame, call_id), failed)
 
     async def _answer(self, rpc: Rpc[Any], frame: ClientFrame, call_id: int) -> None:
+        await self._check(rpc)
         result = await rpc.call(_parameter(bytes(frame.parameter), rpc.parameter))
         found = {"type": "rpcResult", "callId": call_id}
         if result is not None:
@@ -135,6 +136,7 @@ class Session:
         self, kind: ChannelKind[Any], channel: Channel, channel_id: int, parameter: bytes
     ) -> None:
         try:
+            await self._check(kind)
             last = await kind.run(channel, _parameter(parameter, kind.parameter))
             if last is not None:
                 await channel.send(last)
@@ -163,6 +165,10 @@ class Session:
         channel.cancel()
 
     # --- refusals ---
+
+    async def _check(self, asked: Rpc[Any] | ChannelKind[Any]) -> None:
+        if path := asked.http_path():
+            await self.socket.check_path(path)
 
     async def _refuse_signal(self, frame: ClientFrame) -> None:
         subscribe_id = _required("subscribeId", frame.subscribe_id)

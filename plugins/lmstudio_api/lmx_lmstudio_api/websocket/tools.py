@@ -15,7 +15,7 @@ from lmx_kernel.types import Tool, ToolChoice
 FUNCTION = "function"
 
 
-class FunctionValue(Struct):
+class FunctionValue(Struct, frozen=True):
     """A function that the model may call."""
 
     name: FunctionName
@@ -23,14 +23,14 @@ class FunctionValue(Struct):
     parameters: JsonObject | None = None
 
 
-class ToolValue(Struct):
+class ToolValue(Struct, frozen=True):
     """A tool; all are functions."""
 
     type: str
     function: FunctionValue
 
 
-class ToolsValue(Struct):
+class ToolsValue(Struct, frozen=True):
     """The tools of a request; ``type`` is none or toolArray."""
 
     type: str = "none"
@@ -38,7 +38,7 @@ class ToolsValue(Struct):
     force: bool | None = None
 
 
-class ToolChoiceValue(Struct):
+class ToolChoiceValue(Struct, frozen=True):
     """Whether a tool is called; ``mode`` is none, auto or required."""
 
     type: str = "generic"
