@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
 from typing import Any
 
 from attrs import frozen
 
 from lmx_kernel.interfaces import Answer, Kernel
-from lmx_kernel.types import Event, GenerationRequest
+from lmx_kernel.types import GenerationRequest
 from lmx_lmstudio_api.websocket.channel import Channel
-from lmx_lmstudio_api.websocket.errors import CancelledError, naming_query
+from lmx_lmstudio_api.websocket.errors import naming_query
 from lmx_lmstudio_api.websocket.info import LLM, instance_info, load_config
 from lmx_lmstudio_api.websocket.models import Models
 from lmx_lmstudio_api.websocket.prediction import (
@@ -53,20 +53,15 @@ class Predictor:
 
         :param shown: the name of the model in it.
         """
-        if channel.is_cancelled:
-            raise CancelledError("the client cancelled the request before it began")
         with naming_query(self.kernel, shown):
             answer = await self.kernel.generate(request)
         rendering = PredictionRendering(
             request.max_tokens, hides_reasoning=request.constraint is not None
         )
         with answer:
+            card = self.kernel.find(answer.model)
             channel.on_cancel(answer.close)
-            async for event in _events(answer, self.heartbeat_s):
-                news = rendering.progress() if event is None else rendering.add(event)
-                for message in news:
-                    await channel.send(message)
-        card = self.kernel.find(answer.model)
+            await self._send(channel, answer, rendering)
         status = self.models.status(card)
         return {
             "type": "success",
@@ -76,11 +71,18 @@ class Predictor:
             "predictionConfig": {"fields": []},
         }
 
-
-async def _events(answer: Answer, heartbeat_s: float) -> AsyncIterator[Event | None]:
-    """Yield the events of an answer, and None when there was none for so long."""
-    while True:
-        try:
-            yield await answer.next(heartbeat_s)
-        except StopAsyncIteration:
-            return
+    async def _send(self, channel: Channel, answer: Answer, rendering: PredictionRendering) -> None:
+        """Send the events of an answer. Those without a message do not put off the heartbeat."""
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        while True:
+            left_s = sent_at + self.heartbeat_s - loop.time()
+            try:
+                event = await answer.next(left_s) if left_s > 0 else None
+            except StopAsyncIteration:
+                return
+            messages = rendering.progress() if event is None else rendering.add(event)
+            for message in messages:
+                await channel.send(message)
+            if messages:
+                sent_at = loop.time()

@@ -18,7 +18,11 @@ from lmx_lmstudio_api.websocket.frames import ClientFrame, Greeting, encode, war
 from lmx_lmstudio_api.websocket.namespace import ChannelKind, Namespace, Rpc
 
 VERSION = 1
-MAX_CHANNELS = 1024
+MAX_CHANNELS = 240
+"""Of one socket: fewer than it may have calls. If a channel had to wait for another one to end, a
+message that ends one could not be read.
+"""
+
 _SHOWN_CHARS = 1000
 _TOKEN = re.compile(r"[A-Za-z0-9]{8}:[A-Za-z0-9]{20}")
 log = structlog.get_logger("lmx.lmstudio")
