@@ -26,12 +26,14 @@ class BodyBudget:
     """The bytes that the bodies of all unanswered requests hold together.
 
     :ivar large: how many large bodies are arriving.
+    :ivar hasty: how many sockets send more frames than are parsed at once.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.used_bytes = 0
         self.large = 0
+        self.hasty = 0
 
     def check(self, size_bytes: int, *, is_declared: bool) -> None:
         """Raise UnavailableError if so many more bytes do not fit now."""

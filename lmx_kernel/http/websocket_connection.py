@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 
 from websockets.exceptions import PayloadTooBig
@@ -39,16 +40,16 @@ class WebSocketConnection(asyncio.Protocol):
     """
 
     def __init__(self, opening: bytes, budget: BodyBudget, connections: Connections) -> None:
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._settings = budget.settings
         self._frames = frames = ServerProtocol(state=OPEN, logger=SILENT)
         self._opening = opening
         self._all = connections
         self._transport: asyncio.Transport
         self._stall: StallWatch
-        self._closing = Deadline(self._loop)
-        self._silence = Deadline(self._loop)
-        self._heard_at = self._loop.time()
+        self._closing = Deadline(loop)
+        self._silence = Deadline(loop)
+        self._heard_at = time.monotonic()
         self._writable = asyncio.Event()
         self._writable.set()
         self.intake = Intake(frames, budget, self.fail, self._answer)
@@ -62,13 +63,13 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         size, patience_s = transport.get_write_buffer_size, self._settings.write_timeout_s
-        self._stall = StallWatch(self._loop, patience_s, size, self._cut_stalled)
+        self._stall = StallWatch(asyncio.get_running_loop(), patience_s, size, self._cut_stalled)
         self.intake.open(transport)
         transport.write(self._opening)
         self._silence.set(self._settings.keep_alive_s / 2, self._look)
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
+        self._heard_at = time.monotonic()
         self.intake.feed(data)
 
     def pause_writing(self) -> None:
@@ -175,7 +176,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._writable.set()  # whoever waits is told that it is closed
 
     def _look(self) -> None:
-        now, keep_alive_s = self._loop.time(), self._settings.keep_alive_s
+        now, keep_alive_s = time.monotonic(), self._settings.keep_alive_s
         if self.intake.is_held:
             self._heard_at = now  # it may well have sent something
         if now - self._heard_at >= keep_alive_s:

@@ -16,7 +16,7 @@ from lmx_kernel.http.websocket_messages import MessageReader
 MAX_UNREAD = 1024  # messages; then the client has to wait
 FRAMES_AT_ONCE = 64  # then others have their turn
 PART_BYTES = 4096  # so many of the smallest frames are parsed in some milliseconds
-PACE_S = 0.002
+PACE_S = 0.005  # between two turns of all who send so many
 
 TOO_LATE, TRY_LATER = 1008, 1013  # close codes; the second is IANA's, for RFC 6455
 
@@ -92,6 +92,7 @@ class Intake:
         self._counted_bytes = held_bytes
 
     def _parse(self) -> None:
+        self._budget.hasty -= self._is_pacing
         self._is_pacing = False
         count = 0
         while self._unparsed and count < FRAMES_AT_ONCE:
@@ -106,7 +107,9 @@ class Intake:
         self._answer()
         if self._unparsed and not self._transport.is_closing():
             self._is_pacing = True
-            self._loop.call_later(PACE_S, self._parse)
+            self._budget.hasty += 1
+            # Or the loop would do nothing but parse while many send as fast as they can.
+            self._loop.call_later(PACE_S * self._budget.hasty, self._parse)
         self.count()
         self._watch_partial()
 

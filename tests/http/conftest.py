@@ -6,6 +6,8 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +17,12 @@ import httpx2
 import pytest
 import uvloop
 from attrs import define, field
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from lmx_kernel.access.door import Door
 from lmx_kernel.errors import InvalidRequestError, LmxError, QueueFullError
 from lmx_kernel.http.app import build_app
+from lmx_kernel.http.context import caller
 from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.health import Health
 from lmx_kernel.http.server import HttpServer
@@ -25,8 +30,14 @@ from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.http.tls import pinned_context
+from lmx_kernel.interfaces import WebSocketRoute
+from lmx_kernel.testing.stub_kernel import websocket
 
 KIB, MIB = 1024, 1024 * 1024
+HANDSHAKE = (
+    b"GET /socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 CERTIFICATES = Path(__file__).parent / "certificates"  # good for a hundred years
 
 
@@ -116,6 +127,71 @@ class Flood:
             self.ended.set()
 
 
+@define
+class Sockets:
+    """The websockets of the toy: what a message asks for is in the message.
+
+    :ivar callers: what the kernel knew of the client at each message.
+    :ivar ended: set when a handler has ended.
+    """
+
+    slow: Slow
+    callers: list[Any] = field(factory=list)
+    listening: asyncio.Event = field(factory=asyncio.Event)
+    ended: asyncio.Event = field(factory=asyncio.Event)
+
+    def routes(self):
+        yield WebSocketRoute(path="/toy/socket", handler=self.serve)
+        yield WebSocketRoute(path="/socket", handler=self.serve)
+        yield WebSocketRoute(path="/later", handler=self.authorise, authorises_later=True)
+        yield WebSocketRoute(path="/careless", handler=self.serve, authorises_later=True)
+        yield WebSocketRoute(path="/deaf", handler=self.listen_late)
+        yield WebSocketRoute(path="/broken", handler=self.fail)
+
+    async def serve(self, socket):
+        try:
+            async for message in socket:
+                name = message if isinstance(message, str) else "bytes"
+                failed = partial(self.report, socket)
+                work = self.answer(socket, message)
+                await socket.start(name, work, failed, is_endless=message == "endless")
+        finally:
+            self.ended.set()
+
+    async def authorise(self, socket):
+        await socket.authorise(await socket.receive())
+        await socket.send("welcome")
+        await self.serve(socket)
+
+    async def listen_late(self, socket):
+        await self.listening.wait()
+        await self.serve(socket)
+
+    async def fail(self, socket):
+        raise ZeroDivisionError("secret detail")
+
+    async def answer(self, socket, message):
+        self.callers.append(caller())
+        match message:
+            case "wait" | "endless":
+                await self.slow.wait()
+                await socket.send("done")
+            case "flood":
+                while True:
+                    await socket.send("x" * 64 * KIB)
+            case "bug":
+                raise ZeroDivisionError("secret detail")
+            case "busy":
+                raise QueueFullError("Full.")
+            case "close":
+                await socket.close(4001, "enough " * 100)
+            case _:
+                await socket.send(message)
+
+    async def report(self, socket, error):
+        await socket.send(f"error: {error.code}: {error.message}")
+
+
 class Toy:
     name = "toy"
     prefix = "/toy"
@@ -123,6 +199,10 @@ class Toy:
 
     def __init__(self):
         self.slow, self.flood = Slow(), Flood()
+        self.sockets = Sockets(self.slow)
+
+    def websocket_routes(self):
+        return self.sockets.routes()
 
     def routes(self):
         yield "/toy/echo", Echo()
@@ -191,6 +271,7 @@ class Running:
     key: str = ""
     is_ready: bool = True
     tls: ssl.SSLContext | None = None
+    door: Door | None = None
 
     async def connect(self, data: bytes = b"") -> Client:
         opened = await asyncio.open_connection("127.0.0.1", self.server.port, ssl=self.tls)
@@ -199,10 +280,14 @@ class Running:
         client.send(data)
         return client
 
+    def websocket(self, path: str, **options: Any) -> Any:
+        options = {"ssl": self.tls, **options} if self.tls else options
+        return websocket(str(self.http.base_url).rstrip("/"), path, **options)
+
     def authorize(self, request):
         if self.refusal is not None:
             raise self.refusal
-        return self.key
+        return self.door.admit(request) if self.door else self.key
 
 
 @pytest.fixture
@@ -215,6 +300,42 @@ def until():
                 await asyncio.sleep(0)
 
     return wait
+
+
+@pytest.fixture
+def toy():
+    return Toy()
+
+
+@pytest.fixture
+def refused():
+    """Connect to a websocket that is refused; gives the status and the body."""
+
+    async def connect(connecting: Any) -> tuple[int, str]:
+        with pytest.raises(InvalidStatus) as caught:
+            await connecting
+        return caught.value.response.status_code, caught.value.response.body.decode()
+
+    return connect
+
+
+@pytest.fixture
+def closed():
+    """Read until the server closes a websocket; gives its code and its reason."""
+
+    async def read(client: Any) -> tuple[int, str]:
+        with suppress(ConnectionClosed):
+            while True:
+                await client.recv()
+        return client.close_code, client.close_reason
+
+    return read
+
+
+@pytest.fixture
+def handshake():
+    """What a client sends first to have a websocket at /socket."""
+    return HANDSHAKE
 
 
 @pytest.fixture
