@@ -227,7 +227,7 @@ async def connect(kernel: LMStudioKernel) -> AsyncIterator[Callable[..., Awaitab
         url = await stack.enter_async_context(serving(*surfaces))
 
         async def connect(path: str = "/llm", *, greets: bool = True) -> SdkSocket:
-            ws = await stack.enter_async_context(websocket(url, path, max_size=None))
+            ws = await stack.enter_async_context(websocket(url, path, max_queue=None))
             socket = SdkSocket(ws)
             if greets:
                 assert await socket.greet() == {"success": True}
