@@ -23,7 +23,7 @@ from lmx_lmstudio_api.settings import LMStudioSettings
 
 from lmx_kernel.events import JobChanged, KernelEvent, Observer
 from lmx_kernel.interfaces import Job
-from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.testing.stub_kernel import MODEL, StubKernel, serving, stub_card, websocket
 from lmx_kernel.types import Embeddings, LoadOverrides, ModelCard
 
@@ -97,6 +97,7 @@ class LMStudioKernel(StubKernel):
     """
 
     models_settings: ModelSettings = field(factory=ModelSettings)
+    queue: QueueSettings = field(factory=QueueSettings)
     states: dict[str, str] = field(factory=dict)
     loads: list[tuple[str, LoadOverrides]] = field(factory=list)
     loading: Callable[[str], Awaitable[None]] | None = None
@@ -122,6 +123,7 @@ class LMStudioKernel(StubKernel):
     def settings(self, cls: type) -> Any:
         return {
             ModelSettings: self.models_settings,
+            QueueSettings: self.queue,
             LMStudioSettings: LMStudioSettings(heartbeat_s=0.05),
         }[cls]
 

@@ -16,6 +16,7 @@ from lmx_kernel.errors import (
     ModelUnloadedError,
     QueueFullError,
 )
+from lmx_kernel.runtime.settings import QueueSettings
 from lmx_kernel.testing.stub_kernel import MODEL
 from lmx_kernel.types import (
     ChatPrompt,
@@ -479,18 +480,20 @@ async def test_vectors(connect, kernel):
     assert kernel.embedded == [TextPrompt("hi")]
 
 
-async def test_a_long_list_of_texts_does_not_fill_the_queue(connect, kernel):
+@pytest.mark.parametrize("max_waiting", [0, 4, 256])
+async def test_a_long_list_of_texts_does_not_fill_the_queue(connect, kernel, max_waiting):
+    kernel.queue = QueueSettings(max_waiting=max_waiting)
     socket = await connect("/embedding")
-    for call_id in range(1000):
+    for call_id in range(300):
         await socket.send(
             type="rpcCall",
             endpoint="embedString",
             callId=call_id,
             parameter={"modelSpecifier": query(VECTORS), "inputString": "hi"},
         )
-    answered = {(await socket.receive())["callId"] for _ in range(1000)}
-    assert answered == set(range(1000))
-    assert 1 < kernel.most_embedding <= 16
+    answered = {(await socket.receive())["callId"] for _ in range(300)}
+    assert answered == set(range(300))
+    assert kernel.most_embedding == max(1, min(max_waiting, 16))
 
 
 async def test_files_are_taken_and_refused_where_they_are_used(connect, llm, kernel):

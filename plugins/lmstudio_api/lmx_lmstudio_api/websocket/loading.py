@@ -136,8 +136,11 @@ class Loader:
                 if channel.is_cancelled:
                     await self._give_up(card)
                     raise CancelledError(f"the load of {card.id} was cancelled")
-                await channel.send({"type": kind, "progress": follower.share})
-        return await load
+                if not load.done():
+                    await channel.send({"type": kind, "progress": follower.share})
+        status = await load
+        await channel.send({"type": kind, "progress": 1.0})
+        return status
 
     async def _give_up(self, card: ModelCard) -> None:
         """Unload a model, unless others wait for it."""

@@ -9,7 +9,7 @@ from attrs import frozen
 from msgspec import Struct
 
 from lmx_kernel.interfaces import Kernel
-from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_lmstudio_api.early_load import EarlyLoads
 from lmx_lmstudio_api.model_facts import EMBEDDING, statuses
 from lmx_lmstudio_api.v1.surface import LOAD, UNLOAD
@@ -23,7 +23,7 @@ from lmx_lmstudio_api.websocket.prediction import CompleteBody, PredictBody
 from lmx_lmstudio_api.websocket.tokens import TemplateBody, TextBody, Tokens
 
 AT_ONCE = 16
-"""Calls of one socket for tokens or vectors that run at once; a queue takes a limited number."""
+"""Calls of one socket for tokens or vectors that run at once, at most."""
 
 
 class InfoBody(Struct, rename="camel", frozen=True):
@@ -106,7 +106,7 @@ class ModelNamespaces:
     def llm(self) -> Namespace:
         """Return what clients may ask of models that generate text."""
         predictor = Predictor(self.kernel, self.models, self.heartbeat_s)
-        tokens = Tokens(self.kernel, self.models, LLM, asyncio.Semaphore(AT_ONCE))
+        tokens = Tokens(self.kernel, self.models, LLM, self._pace())
         return Namespace(
             "/llm",
             rpcs={
@@ -122,7 +122,7 @@ class ModelNamespaces:
 
     def embedding(self) -> Namespace:
         """Return what clients may ask of models that make embeddings."""
-        pace = asyncio.Semaphore(AT_ONCE)
+        pace = self._pace()
         tokens = Tokens(self.kernel, self.models, EMBEDDING, pace)
         embedder = Embedder(self.kernel, self.models, pace)
         return Namespace(
@@ -156,6 +156,11 @@ class ModelNamespaces:
 
     def _loader(self, kind: str) -> Loader:
         return Loader(self.kernel, self.models, self.loads, kind, self.heartbeat_s)
+
+    def _pace(self) -> asyncio.Semaphore:
+        """Return what lets as many calls run at once as a queue takes."""
+        max_waiting = self.kernel.settings(QueueSettings).max_waiting
+        return asyncio.Semaphore(max(1, min(AT_ONCE, max_waiting)))
 
     def _path_of_load(self) -> str:
         """Return "" where a request may load its model anyhow."""
