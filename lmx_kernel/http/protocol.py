@@ -123,6 +123,8 @@ class HttpConnection(Connection):
         self._overhead_bytes = 0
 
     def _switch(self, make: Callable[[Connections], P]) -> P:
+        if self._is_deaf:  # it was dropped
+            raise InvalidRequestError("A client sends nothing before its handshake is answered.")
         successor = make(self._all)
         self.hand_over(successor)
         return successor

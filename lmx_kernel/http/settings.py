@@ -35,14 +35,17 @@ class ServerSettings:
         own pages always may.
     :ivar share_prefixes: what was computed for the prompt of one key serves those of all keys, who
         can tell from the time and the figures of their answers what the others have sent.
-    :ivar max_body_bytes: longest body of one request.
-    :ivar max_bodies_bytes: most bytes held for bodies of all requests that are not answered yet;
-        an eighth of it for bodies that come without a declared length.
+    :ivar max_body_bytes: longest body of one request, and longest message of a websocket.
+    :ivar max_bodies_bytes: most bytes held for bodies and messages of all requests that are not
+        answered yet; an eighth of it for bodies that come without a declared length.
     :ivar max_header_bytes: longest request line and headers of one request.
     :ivar header_timeout_s: from connecting (later: from the first byte) to the end of the headers;
-        with TLS, a handshake may take as long before.
-    :ivar body_timeout_s: from the end of the headers to the end of the body.
-    :ivar keep_alive_s: how long an idle connection stays open between requests.
+        with TLS, a handshake may take as long before. A websocket that is to show its key in a
+        message has as long for it.
+    :ivar body_timeout_s: from the end of the headers to the end of the body; from the begin of a
+        websocket's message to its end.
+    :ivar keep_alive_s: how long an idle connection stays open between requests, or a websocket
+        whose client answers no pings.
     :ivar max_connections: more connections than this are answered 503; fewer if the process may
         open fewer files.
     :ivar write_timeout_s: a reader that takes nothing for this long is cut off.

@@ -10,6 +10,7 @@ import structlog
 from lmx_kernel.access.door import Authorize, WrongKeyError
 from lmx_kernel.errors import (
     ForbiddenError,
+    InvalidRequestError,
     LmxError,
     NotFoundError,
     UnauthorizedError,
@@ -115,6 +116,8 @@ class Shell:
             is_authorised = False
         if owned is None:
             raise NotFoundError("No websocket is offered at this path.")
+        if not exchange.body.is_complete:  # it would be read as messages
+            raise InvalidRequestError("The handshake of a websocket has no body.")
         await self._websockets.serve(
             exchange, owned, is_authorised=is_authorised, is_draining=self.is_draining
         )

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from lmx_kernel.access.door import Door
 from lmx_kernel.errors import InvalidRequestError, LmxError, QueueFullError
 from lmx_kernel.http.app import build_app
-from lmx_kernel.http.context import caller
+from lmx_kernel.http.context import caller, note_answer, with_caller
 from lmx_kernel.http.error_rendering import ErrorRenderer
 from lmx_kernel.http.health import Health
 from lmx_kernel.http.server import HttpServer
@@ -31,7 +31,10 @@ from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.http.tls import pinned_context
 from lmx_kernel.interfaces import WebSocketRoute
-from lmx_kernel.testing.stub_kernel import websocket
+from lmx_kernel.runtime.answer import LiveAnswer
+from lmx_kernel.testing.harness import ask
+from lmx_kernel.testing.stub_kernel import hello, websocket
+from lmx_kernel.types import Route
 
 KIB, MIB = 1024, 1024 * 1024
 HANDSHAKE = (
@@ -132,11 +135,13 @@ class Sockets:
     """The websockets of the toy: what a message asks for is in the message.
 
     :ivar callers: what the kernel knew of the client at each message.
+    :ivar shares: whose requests those to models were, for a fair queue.
     :ivar ended: set when a handler has ended.
     """
 
     slow: Slow
     callers: list[Any] = field(factory=list)
+    shares: list[str] = field(factory=list)
     listening: asyncio.Event = field(factory=asyncio.Event)
     ended: asyncio.Event = field(factory=asyncio.Event)
 
@@ -172,6 +177,7 @@ class Sockets:
 
     async def answer(self, socket, message):
         self.callers.append(caller())
+        self.shares.append(with_caller(ask("m"), share_prefixes=False).caller)
         match message:
             case "wait" | "endless":
                 await self.slow.wait()
@@ -183,6 +189,11 @@ class Sockets:
                 raise ZeroDivisionError("secret detail")
             case "busy":
                 raise QueueFullError("Full.")
+            case "model":
+                answer = LiveAnswer(ask("m"), "acme/m")
+                note_answer(answer, Route(asked="m", model="acme/m"))
+                hello(answer)
+                await socket.send("hello")
             case "close":
                 await socket.close(4001, "enough " * 100)
             case _:

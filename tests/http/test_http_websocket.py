@@ -63,6 +63,19 @@ async def test_a_wrong_handshake_is_refused_and_the_connection_goes_on(
     assert (await client.answer()).status == 101
 
 
+async def test_a_handshake_with_a_body_is_refused(serve, handshake):
+    """Its body, or what follows it too early, is never read as messages."""
+    running = await serve()
+    length = b"Content-Length: 11\r\n\r\n"
+    client = await running.connect(handshake[:-2] + length + b"\x81\x85\0\0\0\0hello")
+    assert (await client.answer()).status == 400
+    assert await client.rest() == b""
+    client = await running.connect(handshake + b"\x81\x85\0\0\0\0hello")
+    assert (await client.answer()).status == 400
+    assert await client.rest() == b""
+    assert running.toy.sockets.callers == []
+
+
 async def test_only_pages_that_may_ask_connect(serve, handshake, refused):
     running = await serve(allowed_origins=("https://chat.lan",))
     assert (await refused(running.websocket("/socket", origin="https://evil.example")))[0] == 403
@@ -189,6 +202,37 @@ async def test_each_call_has_a_line_in_the_log_and_so_has_the_socket(serve):
     assert (socket["status"], socket["cause"], socket.get("call")) == (101, None, None)
     assert [line["request_id"] for line in (hello, busy)] == [
         f"{socket['request_id']}-{number}" for number in (1, 2)
+    ]
+
+
+async def test_the_line_of_a_call_has_the_models_that_answered(serve):
+    running = await serve()
+    with capture_logs() as lines:
+        async with running.websocket("/socket") as client:
+            await client.send("model")
+            await client.recv()
+    assert (lines[0]["model"], lines[0]["prompt_tokens"], lines[0]["outcome"]) == (
+        "acme/m",
+        7,
+        "ok",
+    )
+
+
+@pytest.mark.parametrize("key", ["", "ann"])
+async def test_a_call_takes_its_turn_as_an_http_request_does(serve, key):
+    """One of a key counts to that key; one without a key counts alone."""
+    running = await serve()
+    running.key = key
+    async with running.websocket("/socket") as first, running.websocket("/toy/socket") as second:
+        for client in (first, first, second):
+            await client.send("hello")
+            await client.recv()
+    sockets = running.toy.sockets
+    assert len(set(sockets.shares)) == (1 if key else 3)
+    assert [(one.path, one.key) for one in sockets.callers] == [
+        ("/socket", key),
+        ("/socket", key),
+        ("/toy/socket", key),
     ]
 
 

@@ -222,7 +222,9 @@ async def test_a_client_that_does_not_reply_to_a_close_is_cut_off(serve, raw, mo
 async def test_sockets_count_as_connections(serve, handshake, until):
     running = await serve(max_connections=2)
     async with running.websocket("/socket") as first, running.websocket("/socket"):
-        assert (await (await running.connect(handshake)).answer()).status == 503
+        third = await running.connect(handshake)
+        assert (await third.answer()).status == 503
+        third.drop()
         await first.close()
         await until(lambda: running.server._connections.count == 1)
         async with running.websocket("/socket") as third:
