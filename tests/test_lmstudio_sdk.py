@@ -31,7 +31,7 @@ SCRIPTS = {
     "endless": FakeModel(tokens_per_s=50),
     "vectors": FakeModel(embeds=True),
     "doomed": FakeModel(crash_at=3, times=99),
-    "slow": FakeModel(prefill_tokens_per_s=4, answer_tokens=8),
+    "slow": FakeModel(prefill_tokens_per_s=8, answer_tokens=8),
     "broken": FakeModel(load_error="its file is damaged"),
 }
 # Nothing listens there: a download waits for the hub.
@@ -187,5 +187,5 @@ def test_a_model_of_the_hub_is_downloaded(sdk):
 @pytest.mark.full
 def test_a_long_silence_is_survived(sdk):
     # The SDK gives up after a minute without a message.
-    answer = sdk.llm.model("slow").respond("x" * (75 * 4))
+    answer = sdk.llm.model("slow").respond("x" * (75 * 8))
     assert is_count(answer.content, 8)
