@@ -302,6 +302,12 @@ class Kernel(Protocol):
         """Return the state of everything that runs."""
         ...
 
+    def model_statuses(self) -> list[ModelStatus]:
+        """Return the state of each model that was requested since the start, without what costs
+        time to find out about the machine.
+        """
+        ...
+
     def listen(self, listener: Observer) -> AbstractContextManager[None]:
         """Call ``listener`` for every event, on the event loop, while the context is open."""
         ...

@@ -258,6 +258,10 @@ class KernelFacade(Kernel):
 
     # --- state ---
 
+    def model_statuses(self) -> list[ModelStatus]:
+        instances = self._lifecycle.instances.values()
+        return [model_status(instance, self._statistics) for instance in instances]
+
     def listen(self, listener: Observer) -> AbstractContextManager[None]:
         return self._bus.listen(listener)
 

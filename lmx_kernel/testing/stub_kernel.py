@@ -165,6 +165,10 @@ class StubKernel:
         texts = [one.text for one in prompt.messages] if isinstance(prompt, ChatPrompt) else []
         return EncodedPrompt("".join(texts), (1, 2, 3))
 
+    def model_statuses(self) -> list[Any]:
+        """Return the models of ``status``, which a test's kernel may have."""
+        return list(self.status().models)  # type: ignore[attr-defined]
+
     def _close(self, answer: LiveAnswer) -> None:
         answer.end("cancelled")
         self.closed.set()
