@@ -110,8 +110,7 @@ class LiveWebSocket(WebSocket):
         return message
 
     async def send(self, message: Message) -> None:
-        self.calls.note_sent(len(message))
-        await self._connection.send(message)
+        self.calls.note_sent(await self._connection.send(message))
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         self._connection.close(code, reason)

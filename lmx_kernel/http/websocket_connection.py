@@ -101,8 +101,8 @@ class WebSocketConnection(asyncio.Protocol):
         """Take no longer message from now on."""
         self._frames.max_message_size = message_bytes
 
-    async def send(self, message: Message) -> None:
-        """Send a message once the client has taken most of those before.
+    async def send(self, message: Message) -> int:
+        """Send a message once the client has taken most of those before; return its bytes.
 
         :raises WebSocketClosedError: the connection is closed.
         """
@@ -111,10 +111,13 @@ class WebSocketConnection(asyncio.Protocol):
         if self.closed.is_set():
             raise WebSocketClosedError
         if isinstance(message, str):
-            self._frames.send_text(message.encode())
+            data = message.encode()
+            self._frames.send_text(data)
         else:
-            self._frames.send_binary(message)
+            data = message
+            self._frames.send_binary(data)
         self._write(self._frames.data_to_send())
+        return len(data)
 
     def close(self, code: int, reason: str, cause: str | None = None) -> None:
         """Close as RFC 6455, 7.1.2 has it; a client that does not reply is cut off."""

@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 Message = str | bytes
 
+OVERHEAD_BYTES = 256  # about what a short message takes beside its text
+
 
 class Inbox:
     """Messages in the order in which they came.
 
     :param on_taken: called after a message was taken.
-    :ivar size_bytes: of all messages together.
+    :ivar size_bytes: of all messages together, with what each takes beside its text.
     """
 
     def __init__(self, on_taken: Callable[[], None]) -> None:
@@ -28,6 +30,7 @@ class Inbox:
 
     def put(self, message: Message, size_bytes: int) -> None:
         """Add a message; it is dropped if the inbox is closed."""
+        size_bytes += OVERHEAD_BYTES
         if not self._is_closed:
             self._messages.append((message, size_bytes))
             self.size_bytes += size_bytes

@@ -1,4 +1,4 @@
-"""What a socket receives: within limits of size, number, time and rate."""
+"""What a socket receives: within limits of size, time and rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lmx_kernel.http.timers import Deadline
 from lmx_kernel.http.websocket_inbox import Inbox
 from lmx_kernel.http.websocket_messages import MessageReader
 
-MAX_UNREAD = 1024  # messages; then the client has to wait
 FRAMES_AT_ONCE = 64  # then others have their turn
 PART_BYTES = 4096  # so many of the smallest frames are parsed in some milliseconds
 PACE_S = 0.005  # between two turns of all who send so many
@@ -77,15 +76,15 @@ class Intake:
         """Count the bytes that are held, and decide whether more is read."""
         held_bytes = 0
         if not self._is_closed:
-            waiting_bytes = self.inbox.size_bytes + self.used_bytes
-            held_bytes = waiting_bytes + self._reader.partial_bytes + len(self._unparsed)
+            held_bytes = self.inbox.size_bytes + self.used_bytes
+            held_bytes += self._reader.partial_bytes + len(self._unparsed)
             try:
                 self._budget.check(held_bytes - self._counted_bytes, is_declared=True)
             except UnavailableError as error:
                 self._fail(TRY_LATER, error.message, error.code)
                 return  # which has closed this
-            limit_bytes = self._budget.settings.max_body_bytes
-            self._hold(waiting_bytes > limit_bytes or len(self.inbox) >= MAX_UNREAD)
+            # Not before: the pings of a client come behind all that it has sent.
+            self._hold(self.inbox.size_bytes > self._budget.settings.max_body_bytes)
         else:
             self._hold(False)
         self._budget.used_bytes += held_bytes - self._counted_bytes

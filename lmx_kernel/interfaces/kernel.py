@@ -124,7 +124,9 @@ class Kernel(Protocol):
 
     @property
     def caller(self) -> HttpRequest | None:
-        """The HTTP request that is being served; None for work that the kernel does itself."""
+        """The HTTP request that is being served, or the handshake of the websocket whose call is;
+        None for work that the kernel does itself.
+        """
         ...
 
     def settings(self, cls: type[T]) -> T:
