@@ -44,18 +44,10 @@ class EarlyLoads:
         overrides = LoadOverrides(
             context_length=context_length, ttl_s=ttl_s or settings.ttl_s or None
         )
-        self.start(card.id, overrides)
-        await asyncio.sleep(0)  # in its first step the kernel takes over the wishes
-
-    def start(self, model: str, overrides: LoadOverrides) -> asyncio.Task[ModelStatus]:
-        """Load a model in a task that goes on if nobody waits for it any more.
-
-        :param model: its catalogue id.
-        """
-        task = asyncio.create_task(self.kernel.load(model, overrides))
+        task = asyncio.create_task(self.kernel.load(card.id, overrides))
         self._begun.add(task)
         task.add_done_callback(self._forget)
-        return task
+        await asyncio.sleep(0)  # in its first step the kernel takes over the wishes
 
     def _forget(self, task: asyncio.Task[ModelStatus]) -> None:
         self._begun.discard(task)

@@ -15,7 +15,6 @@ from lmx_kernel.events import KernelEvent, LoadProgressed
 from lmx_kernel.interfaces import Kernel, ModelStatus
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import LoadOverrides, ModelCard
-from lmx_lmstudio_api.early_load import EarlyLoads
 from lmx_lmstudio_api.model_facts import statuses
 from lmx_lmstudio_api.websocket.channel import Channel
 from lmx_lmstudio_api.websocket.config import ConfigStack, load_config_of
@@ -58,7 +57,6 @@ class Loader:
 
     kernel: Kernel
     models: Models
-    loads: EarlyLoads
     kind: str
     heartbeat_s: float
 
@@ -128,17 +126,21 @@ class Loader:
         """
         follower = _Follower(card.id)
         channel.on_cancel(follower.wake)
-        with self.kernel.listen(follower.note):
-            load = self.loads.start(card.id, overrides)
-            load.add_done_callback(follower.wake)
-            while not load.done():
-                await follower.wait(self.heartbeat_s)
-                if channel.is_cancelled:
-                    await self._give_up(card)
-                    raise CancelledError(f"the load of {card.id} was cancelled")
-                if not load.done():
+        load = asyncio.create_task(self.kernel.load(card.id, overrides))
+        load.add_done_callback(follower.wake)
+        try:
+            with self.kernel.listen(follower.note):
+                while True:
+                    await follower.wait(self.heartbeat_s)
+                    if load.done():
+                        break
+                    if channel.is_cancelled:
+                        await self._give_up(card)
+                        raise CancelledError(f"the load of {card.id} was cancelled")
                     await channel.send({"type": kind, "progress": follower.share})
-        status = await load
+            status = await load
+        finally:
+            load.cancel()  # nobody waits for it any more; the load itself goes on
         await channel.send({"type": kind, "progress": 1.0})
         return status
 

@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from lmx_kernel.interfaces import Kernel
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
-from lmx_lmstudio_api.early_load import EarlyLoads
 from lmx_lmstudio_api.model_facts import EMBEDDING, statuses
 from lmx_lmstudio_api.v1.surface import LOAD, UNLOAD
 from lmx_lmstudio_api.websocket.embed import EmbedBody, Embedder
@@ -100,7 +99,6 @@ class ModelNamespaces:
 
     kernel: Kernel
     models: Models
-    loads: EarlyLoads
     heartbeat_s: float
 
     def llm(self) -> Namespace:
@@ -155,7 +153,7 @@ class ModelNamespaces:
         }
 
     def _loader(self, kind: str) -> Loader:
-        return Loader(self.kernel, self.models, self.loads, kind, self.heartbeat_s)
+        return Loader(self.kernel, self.models, kind, self.heartbeat_s)
 
     def _pace(self) -> asyncio.Semaphore:
         """Return what lets as many calls run at once as a queue takes."""

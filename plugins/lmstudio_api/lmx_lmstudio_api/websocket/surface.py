@@ -8,7 +8,6 @@ from typing import Any
 
 from lmx_kernel.errors import LmxError
 from lmx_kernel.interfaces import Kernel, Operation, WebSocket, WebSocketRoute
-from lmx_lmstudio_api.early_load import EarlyLoads
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v1.errors import error_object
 from lmx_lmstudio_api.websocket.diagnostics import Diagnostics
@@ -46,7 +45,7 @@ class LMStudioWebSockets:
     def websocket_routes(self) -> Iterable[WebSocketRoute]:
         """Return a path for each namespace."""
         kernel, heartbeat_s = self._kernel, self._heartbeat_s
-        models = ModelNamespaces(kernel, Models(kernel), EarlyLoads(kernel), heartbeat_s)
+        models = ModelNamespaces(kernel, Models(kernel), heartbeat_s)
         fixed = [
             FILES,
             System(kernel).namespace,
