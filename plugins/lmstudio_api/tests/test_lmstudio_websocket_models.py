@@ -123,6 +123,18 @@ async def test_a_load_is_told(llm, kernel):
     assert not kernel.listeners
 
 
+async def test_a_loaded_model_stays_as_it_is_unless_something_else_is_wanted(llm, kernel):
+    kernel.states = {MODEL: "ready"}
+    body = {"modelKey": MODEL, "loadConfigStack": stack()}
+    assert (await llm.channel("loadModel", **body))[-1]["type"] == "success"
+    body["loadConfigStack"] = stack(value("llm.load.contextLength", 32))
+    assert (await llm.channel("loadModel", **body))[-1]["type"] == "success"
+    assert kernel.loads == [
+        (MODEL, LoadOverrides(context_length=64, parallel=2)),
+        (MODEL, LoadOverrides(context_length=32, parallel=2)),
+    ]
+
+
 async def test_a_silent_load_shows_life(llm, kernel):
     ends = asyncio.Event()
 

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Annotated, Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from msgspec import Meta, Struct
 
 from lmx_kernel.dialect.audit import audited_for
@@ -78,7 +78,8 @@ class Loader:
         return {"type": "loadSuccess", "info": instance_info(found.card, status, found.name)}
 
     async def load(self, channel: Channel, body: LoadBody) -> dict[str, Any]:
-        """Load a model. One that is loaded as wanted stays as it is: there are no second instances.
+        """Load a model. One that is loaded stays as it is, as far as nothing else is wanted: there
+        are no second instances.
 
         :raises ConflictError: the identifier is another model's name.
         """
@@ -86,6 +87,12 @@ class Loader:
         overrides = self._overrides(
             body.load_config_stack, body.ttl_ms / 1000 if body.ttl_ms else None
         )
+        if (status := self.models.status(found.card)) is not None:
+            overrides = evolve(
+                overrides,
+                context_length=overrides.context_length or status.context_length,
+                parallel=overrides.parallel or status.parallel,
+            )
         if body.identifier is not None:
             self.models.check_free(body.identifier, found.card)
         await channel.send({"type": "resolved", "info": model_info(found.card)})
