@@ -89,6 +89,9 @@ class LiveWebSocket(WebSocket):
         self._connection.limit(self._settings.max_body_bytes)
         self._is_authorised = True
 
+    async def check_path(self, path: str) -> None:
+        await self._authorise(evolve(self._credentials, path=path))
+
     def __aiter__(self) -> AsyncIterator[Message]:
         return self._messages()
 

@@ -20,6 +20,7 @@ from lmx_kernel.types import (
     DeletedModel,
     EmbeddingInput,
     Embeddings,
+    EncodedPrompt,
     GenerationRequest,
     LoadOverrides,
     ModelCard,
@@ -154,6 +155,14 @@ class Kernel(Protocol):
     async def count_tokens(self, request: GenerationRequest) -> int:
         """Return how many tokens the prompt of ``request`` has, which may be more than the context
         allows; the model is loaded if necessary. Cancelling the call cancels the request.
+
+        :raises LmxError: as :meth:`generate`.
+        """
+        ...
+
+    async def encode(self, request: GenerationRequest) -> EncodedPrompt:
+        """Return the prompt of ``request`` as the model would read it, which may be longer than the
+        context; the model is loaded if necessary. Cancelling the call cancels the request.
 
         :raises LmxError: as :meth:`generate`.
         """
@@ -310,6 +319,12 @@ class Kernel(Protocol):
 
     def status(self) -> KernelStatus:
         """Return the state of everything that runs."""
+        ...
+
+    def model_statuses(self) -> list[ModelStatus]:
+        """Return the state of each model that was requested since the start, without what costs
+        time to find out about the machine.
+        """
         ...
 
     def listen(self, listener: Observer) -> AbstractContextManager[None]:

@@ -51,6 +51,7 @@ from lmx_kernel.types import (
     EmbeddingInput,
     EmbeddingPrompt,
     Embeddings,
+    EncodedPrompt,
     GenerationRequest,
     LoadOverrides,
     ModelCard,
@@ -181,6 +182,14 @@ class KernelFacade(Kernel):
             await answer.next()
         return answer.prompt_tokens or 0
 
+    async def encode(self, request: GenerationRequest) -> EncodedPrompt:
+        self._check_running()
+        request = evolve(request, max_tokens=0, returns_prompt=True)
+        with await self._submit(request) as answer:
+            await answer.next()
+        assert answer.prompt is not None
+        return answer.prompt
+
     async def explain(self, request: GenerationRequest, caller: HttpRequest | None = None) -> Route:
         return await self._placement.explain(
             request, caller, lambda card: _check_capable(card, request)
@@ -256,6 +265,10 @@ class KernelFacade(Kernel):
         await self._catalogue.refresh()
 
     # --- state ---
+
+    def model_statuses(self) -> list[ModelStatus]:
+        instances = self._lifecycle.instances.values()
+        return [model_status(instance, self._statistics) for instance in instances]
 
     def listen(self, listener: Observer) -> AbstractContextManager[None]:
         return self._bus.listen(listener)

@@ -16,6 +16,7 @@ from lmx_kernel.runtime.event_buffer import EventBuffer
 from lmx_kernel.runtime.stopwatch import Stopwatch
 from lmx_kernel.types import (
     Admitted,
+    EncodedPrompt,
     Event,
     Finished,
     GenerationRequest,
@@ -109,6 +110,7 @@ class LiveAnswer(Answer):
     :ivar resume: the dispatcher's own.
     :ivar prompt_tokens: of its prompt; None before a worker counted them.
     :ivar created_s: when the request came, in monotonic seconds.
+    :ivar prompt: what the model would read, once a worker returned it.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class LiveAnswer(Answer):
         self.id = uuid.uuid4().hex
         self.outcome: str | None = None
         self.prompt_tokens: int | None = None
+        self.prompt: EncodedPrompt | None = None
         seed = request.sampling.seed
         base = secrets.randbelow(MAX_SEED) if seed is None else seed
         candidates = [
@@ -194,11 +197,11 @@ class LiveAnswer(Answer):
         """Whether the reader is so far behind that the answer should pause."""
         return self._buffer.is_full
 
-    def admit(self, prompt_tokens: int) -> None:
+    def admit(self, prompt_tokens: int, prompt: EncodedPrompt | None = None) -> None:
         """Note that the request passed its checks; the reader learns it the first time only."""
         self.resume.phase = Phase.PREPARED
         if self.prompt_tokens is None:
-            self.prompt_tokens = prompt_tokens
+            self.prompt_tokens, self.prompt = prompt_tokens, prompt
             self._buffer.push(Admitted(prompt_tokens))
 
     def start(self) -> None:

@@ -25,8 +25,10 @@ from lmx_kernel.interfaces import ApiSurface, HttpRequest
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import (
     DEFAULT_TERMS,
+    ChatPrompt,
     EmbeddingInput,
     Embeddings,
+    EncodedPrompt,
     Finished,
     GenerationRequest,
     Logprobs,
@@ -166,6 +168,19 @@ class StubKernel:
             raise self.refusal
         self.counted.append(request)
         return 7
+
+    async def encode(self, request: GenerationRequest) -> EncodedPrompt:
+        """Return three tokens and the text of all messages, and keep what was asked."""
+        if self.refusal:
+            raise self.refusal
+        self.counted.append(request)
+        prompt = request.prompt
+        texts = [one.text for one in prompt.messages] if isinstance(prompt, ChatPrompt) else []
+        return EncodedPrompt("".join(texts), (1, 2, 3))
+
+    def model_statuses(self) -> list[Any]:
+        """Return the models of ``status``, which a test's kernel may have."""
+        return list(self.status().models)  # type: ignore[attr-defined]
 
     def _close(self, answer: LiveAnswer) -> None:
         answer.end("cancelled")

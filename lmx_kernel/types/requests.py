@@ -107,9 +107,14 @@ class ChatPrompt:
 
 @frozen
 class TextPrompt:
-    """Text that is continued as it is."""
+    """Text that is continued as it is.
+
+    :param is_rendered: it is what a chat template wrote: the texts of control tokens in it are read
+        as these tokens, and no begin token is put before it.
+    """
 
     text: str
+    is_rendered: bool = False
 
 
 @frozen
@@ -212,6 +217,8 @@ class GenerationRequest:
     :param said: the tokens that the only candidate has said already, before a restart of the
         daemon, say: it goes on after them, and only what follows is in the answer's events. The
         same seed must be given for the same text.
+    :param returns_prompt: the worker returns the prompt as the model would read it; only where it
+        is just counted.
     :param caller: callers take turns in a model's queue. The kernel sets it for what comes by HTTP:
         to the name of the API key, or without one to a name of the HTTP request.
     :param cache_space: what was computed for a prompt serves only requests of the same space. The
@@ -235,6 +242,7 @@ class GenerationRequest:
     constraint: Constraint | None = None
     reasoning_tokens: int | None = None
     said: tuple[int, ...] = ()
+    returns_prompt: bool = False
     caller: str = ""
     cache_space: str = ""
     terms: Terms = DEFAULT_TERMS

@@ -21,7 +21,7 @@ from lmx_kernel.text.constraints.protocol import (
 from lmx_kernel.text.formats.protocol import Format, PlainFormat, find_format
 from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.text.template import ChatTemplate
-from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest
+from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, EncodedPrompt, GenerationRequest
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 
@@ -128,6 +128,7 @@ class Preparer:
     def _prepare(self, message: wire.Prepare) -> Prepared | None:
         try:
             prepared = self._checked(message.request)
+            prompt = self._returned_prompt(prepared)
         except LmxError as error:
             self._refuse(message.id, error)
         # Templates and formats are other people's code; one request must not cost all of them.
@@ -135,7 +136,7 @@ class Preparer:
             traceback.print_exc()
             self._refuse(message.id, InternalError("the request could not be prepared"))
         else:
-            self._channel.send(wire.Prepared(message.id, prepared.size))
+            self._channel.send(wire.Prepared(message.id, prepared.size, prompt))
             return prepared
         return None
 
@@ -158,6 +159,11 @@ class Preparer:
             format=self._format if isinstance(request.prompt, ChatPrompt) else PlainFormat(),
             constraints=self._constrain(request, prompt_end),
         )
+
+    def _returned_prompt(self, prepared: Prepared) -> EncodedPrompt | None:
+        if not prepared.request.returns_prompt:
+            return None
+        return EncodedPrompt(self._encoder.text(prepared.request), tuple(prepared.tokens))
 
     def _constrain(self, request: GenerationRequest, prompt_end: str) -> ConstraintPlan | None:
         """Return what answers may be; the plugin for it is loaded by the first request that asks.

@@ -80,7 +80,7 @@ def test_a_key_for_inference_may_not_pull_or_delete(surfaces):
     key = Key(name="mine", scopes=("inference",), digest="", created=datetime.now(UTC))
     keys = SimpleNamespace(is_empty=False, find=lambda token: key)
     door = Door(True, keys, SurfaceTable(surfaces).answering, lambda request: None)
-    assert door.admit(request("POST", "/api/chat")) == "mine"
+    assert door.admit(request("POST", "/api/chat")).key == "mine"
     for method, path in (("POST", "/api/pull"), ("DELETE", "/api/delete")):
         with pytest.raises(ForbiddenError):
             door.admit(request(method, path))
