@@ -327,7 +327,7 @@ async def locked(kernel):
             raise UnauthorizedError("a valid API key is required")
         if table.owner(request.path).scope not in scopes:
             raise ForbiddenError("this needs a key with the scope admin")
-        return "me"
+        return evolve(request, key="me")
 
     async with serving(*surfaces, authorize=authorize) as url:
 
