@@ -8,6 +8,8 @@ from pathlib import Path
 
 import structlog
 
+from lmx_kernel.interfaces import PluginState, PluginStatus
+
 HOOK = "lmx_authorize"
 log = structlog.get_logger(__name__)
 
@@ -24,13 +26,15 @@ class AbsentAuthorisers:
     def __bool__(self) -> bool:
         return bool(self._absent)
 
-    def found(self, name: str, module: str) -> None:
-        """Note a plugin that is loaded now.
+    def found(self, status: PluginStatus, module: str) -> None:
+        """Note a plugin that is loaded now, unless it has failed already.
 
         :param module: its import path.
         """
-        self._modules[name] = module
-        self._absent.discard(name)
+        self._modules[status.name] = module
+        self._absent.discard(status.name)
+        if status.state is PluginState.FAILED:
+            self.lost(status.name)
 
     def lost(self, name: str) -> None:
         """Note that a plugin is not active, though nobody disabled it."""

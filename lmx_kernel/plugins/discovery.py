@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.interfaces import PluginState, PluginStatus
-from lmx_kernel.plugins.entry_points import entry_points
+from lmx_kernel.plugins.entry_points import api_problem, entry_points
 
 KERNEL = "lmx-kernel"  # the distribution; its extra `all` lists LMX's own plugins
 
@@ -73,6 +73,8 @@ def _from_entries(name: str, entries: Sequence[EntryPoint], settings: PluginSett
     elif len(entries) > 1:
         names = " and ".join(sorted(_origin(entry) for entry in entries))
         state, reason = PluginState.FAILED, f"both {names} are called {name}; uninstall one"
+    elif entry.dist and (problem := api_problem(entry.dist)):
+        state, reason = PluginState.FAILED, problem
     status = PluginStatus(
         name=name,
         distribution=entry.dist.name if entry.dist else "unknown",

@@ -230,7 +230,7 @@ class Plugins:
         wanted = []
         for plugin in found:
             self._statuses[plugin.status.name] = plugin.status
-            self._absent_authorisers.found(plugin.status.name, plugin.module)
+            self._absent_authorisers.found(plugin.status, plugin.module)
             if plugin.status.state is PluginState.ACTIVE:
                 wanted.append(plugin)
         calls = {plugin.status.name: plugin.load for plugin in wanted}
