@@ -32,6 +32,7 @@ from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.kernel.assembly import Assembly, assemble
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.safe_mode import CrashLoopGuard
+from lmx_kernel.plugins.manager import Plugins
 
 NAME = "LMX"
 SAFE_MODE = "Safe mode, since the last starts ended badly: no third-party plugins, no auto-load."
@@ -78,7 +79,7 @@ async def serve(
         supervisor.stop(*tasks)  # or one would load a model meanwhile
         await _begin_drain(assembly)
         await _first(server.drain(settings.drain_s), now.wait())
-        await _end(server, assembly)
+        await _end(server, assembly, booted.plugins)
 
 
 async def _begin_drain(assembly: Assembly) -> None:
@@ -87,13 +88,14 @@ async def _begin_drain(assembly: Assembly) -> None:
     await assembly.kernel.stored_answers.suspend()
 
 
-async def _end(server: HttpServer, assembly: Assembly) -> None:
-    """Cut off what still runs, with an error for each client."""
+async def _end(server: HttpServer, assembly: Assembly, plugins: Plugins) -> None:
+    """Cut off what still runs, with an error for each client, and end the plugins."""
     await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
     await server.drain(LAST_WORDS_S)
     await server.stop()
     await assembly.jobs.close()
     await assembly.kernel.stored_answers.close()
+    await asyncio.to_thread(plugins.close)
 
 
 def _published(booted: Booted, keys: Keyring, port: int) -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 interface of the kernel that plugins call (:class:`Kernel`).
 """
 
-from lmx_kernel.interfaces.answer import Answer
+from lmx_kernel.interfaces.answer import Answer, AnswerHook, AnswerObserver
 from lmx_kernel.interfaces.backend import (
     Backend,
     ModelSource,
@@ -21,9 +21,18 @@ from lmx_kernel.interfaces.kernel import (
     Jobs,
     Kernel,
 )
+from lmx_kernel.interfaces.metric import (
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    Metrics,
+    MetricSeries,
+)
 from lmx_kernel.interfaces.model_settings import ModelSettingsStore, ModelSettingsView
 from lmx_kernel.interfaces.plugin import (
     Finding,
+    Log,
     Monitor,
     PluginState,
     PluginStatus,
@@ -52,10 +61,15 @@ __all__ = [
     "OPEN",
     "PENDING",
     "Answer",
+    "AnswerHook",
+    "AnswerObserver",
     "ApiSurface",
     "Backend",
+    "Counter",
     "Finding",
+    "Gauge",
     "HeaderRouted",
+    "Histogram",
     "HttpRequest",
     "Job",
     "JobError",
@@ -64,6 +78,10 @@ __all__ = [
     "Jobs",
     "Kernel",
     "KernelStatus",
+    "Log",
+    "Metric",
+    "MetricSeries",
+    "Metrics",
     "ModelFigures",
     "ModelSettingsStore",
     "ModelSettingsView",

@@ -44,6 +44,24 @@ class Monitor(Protocol):
         ...
 
 
+class Log(Protocol):
+    """The log, for one plugin: a line has an event's name, such as ``quota_exceeded``, and fields.
+    Never log prompts, answers or secrets.
+    """
+
+    def debug(self, event: str, **fields: Any) -> None: ...
+
+    def info(self, event: str, **fields: Any) -> None: ...
+
+    def warning(self, event: str, **fields: Any) -> None: ...
+
+    def error(self, event: str, **fields: Any) -> None: ...
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """Write an error with the traceback of the exception that is being handled."""
+        ...
+
+
 class PluginState(StrEnum):
     """Whether a plugin is in use."""
 

@@ -121,6 +121,7 @@ def boot(
     sections = [*KERNEL_SECTIONS, *plugins.settings_sections()]
     ignored = _ignored(document, plugins, verdict)
     settings = structure(document, sections, ignored=ignored)
+    plugins.contexts.use(settings)
     _check_tables(document, settings, plugins, sections)
     return Booted(settings, plugins, sections, read, verdict)
 

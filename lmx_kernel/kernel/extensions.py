@@ -9,14 +9,19 @@ from lmx_kernel.config import ConfigError
 from lmx_kernel.errors import ConflictError
 from lmx_kernel.interfaces import PluginStatus
 from lmx_kernel.kernel.boot import Booted
+from lmx_kernel.kernel.request_hooks import RequestHooks
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.observe.bus import Bus
+from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.lifecycle import Lifecycle
 
 
 class Extensions:
-    """Loads and unloads plugins, and updates the parts of the kernel that use their objects."""
+    """Loads and unloads plugins, and updates the parts of the kernel that use their objects.
+
+    :ivar requests: what plugins do with requests and answers.
+    """
 
     def __init__(
         self,
@@ -32,6 +37,7 @@ class Extensions:
         self._lifecycle = lifecycle
         self._placement = placement
         self._bus = bus
+        self.requests = RequestHooks(booted.settings.get(PluginSettings).timeout_s)
         self._followers: list[Callable[[], Awaitable[None]]] = []
         self._update_kernel()
 
@@ -79,7 +85,9 @@ class Extensions:
         self._update_kernel()
         for connect in self._followers:
             await connect()
+        await asyncio.to_thread(self._plugins.close_unused)
 
     def _update_kernel(self) -> None:
         self._placement.use_routers(self._plugins.routers(self._booted.settings))
         self._bus.use_observers(self._plugins.observers())
+        self.requests.use(self._plugins.transforms(), self._plugins.answer_hooks())

@@ -232,6 +232,11 @@ class GenerationRequest:
     caller: str = ""
     cache_space: str = ""
 
+    @property
+    def key(self) -> str:
+        """The name of the API key that it came with; "" for none. No key's name begins with #."""
+        return "" if self.caller.startswith("#") else self.caller
+
     def context_length(self, most: int) -> int:
         """Return the tokens that the prompt and one answer may have together.
 
