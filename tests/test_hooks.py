@@ -15,6 +15,7 @@ from lmx_kernel.hookspecs import KernelSpecs
 from lmx_kernel.interfaces import HttpRequest, PluginState
 from lmx_kernel.kernel.request_hooks import RequestHooks
 from lmx_kernel.observe.bus import Bus
+from lmx_kernel.plugins.calls import Calls
 from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.runtime.answer import LiveAnswer
@@ -86,7 +87,7 @@ async def test_all_hooks_of_a_plugin_get_one_context(tmp_path, install):
         assert isinstance(plugins.authorize(REQUEST), ForbiddenError)
         for _, observer in plugins.observers():
             observer("event")
-        plugins.close()
+        plugins.changes.close()
     [context, *others] = module(name).got
     assert len(others) == 5
     assert all(other is context for other in others)
@@ -157,7 +158,7 @@ def test_values_of_labels_are_bounded(metrics):
 
 
 def hooks_of(*transforms, timeout_s=30):
-    hooks = RequestHooks(timeout_s)
+    hooks = RequestHooks(timeout_s, Calls())
     hooks.use([(f"p{number}", one) for number, one in enumerate(transforms)], [])
     return hooks
 
@@ -251,7 +252,7 @@ def answered(hooks, count=2):
 
 def test_an_observer_sees_an_answer_to_its_end():
     seen, asked = Seen(), []
-    hooks = RequestHooks(1)
+    hooks = RequestHooks(1, Calls())
     hooks.use([], [("a", lambda *given: asked.append(given) or seen), ("b", lambda *given: None)])
     answer = answered(hooks)
     assert asked == [(answer.request, "m", answer.id)]
@@ -265,7 +266,7 @@ def test_an_observer_sees_an_answer_to_its_end():
 def test_observers_that_raise_or_hang_delay_no_answer():
     stuck, good = Seen(), Seen()
     stuck.gate.clear()
-    hooks = RequestHooks(1)
+    hooks = RequestHooks(1, Calls())
     hooks.use(
         [], [("r", lambda *given: 1 / 0), ("h", lambda *given: stuck), ("z", lambda *g: good)]
     )
@@ -293,12 +294,12 @@ def test_a_plugin_is_closed_once_nothing_uses_it_whatever_others_do(install):
     plugins.commands()
     assert status_of(plugins, failed).state is PluginState.FAILED
     assert closed == []
-    plugins.close_unused()
+    plugins.changes.close_unused()
     assert closed == [failed]
-    plugins.disable(good)
-    plugins.close()
+    plugins.changes.disable(good, {})
+    plugins.changes.close()
     assert closed == [failed, good]
-    plugins.close()
+    plugins.changes.close()
     assert closed == [failed, good]
 
 
@@ -323,11 +324,11 @@ def test_a_plugin_whose_needs_are_met_is_active_and_keeps_what_it_needs(install)
     plugins = load(top, base)
     assert status_of(plugins, top).state is PluginState.ACTIVE
     with pytest.raises(ConflictError, match=f"{top} cannot do without {base}"):
-        plugins.disable(base)
-    plugins.disable(top)
-    plugins.disable(base)
+        plugins.changes.disable(base, {})
+    plugins.changes.disable(top, {})
+    plugins.changes.disable(base, {})
     with pytest.raises(ConflictError, match=f"{top} cannot be enabled: .*{base}"):
-        plugins.enable(top)
+        plugins.changes.enable(top)
 
 
 def test_a_plugin_that_lacks_another_is_off_and_so_is_what_needs_it(install):
@@ -338,7 +339,7 @@ def test_a_plugin_that_lacks_another_is_off_and_so_is_what_needs_it(install):
         status = status_of(plugins, name)
         assert status.state is PluginState.FAILED
         assert status.reason == (
-            f"RequirementError: it needs the plugin {lacks}, which is not active"
+            f"MissingPluginError: it needs the plugin {lacks}, which is not active"
         )
 
 

@@ -81,6 +81,8 @@ from lmx_kernel.interfaces import (
     Gauge,
     HeaderRouted,
     Histogram,
+    HookCall,
+    HookTimes,
     HttpRequest,
     Job,
     JobError,
@@ -111,6 +113,7 @@ from lmx_kernel.interfaces import (
     SettingsSection,
     StoredAnswer,
     StoredAnswers,
+    Transform,
 )
 from lmx_kernel.plugins.deprecation import (
     LmxDeprecationWarning,
@@ -200,6 +203,8 @@ __all__ = [
     "HeaderRouted",
     "HeadersTooLargeError",
     "Histogram",
+    "HookCall",
+    "HookTimes",
     "HttpRequest",
     "InsufficientMemoryError",
     "InternalError",
@@ -285,6 +290,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolCallStarted",
     "ToolChoice",
+    "Transform",
     "UnauthorizedError",
     "UnavailableError",
     "UnsupportedFieldError",

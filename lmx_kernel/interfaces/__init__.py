@@ -2,7 +2,7 @@
 interface of the kernel that plugins call (:class:`Kernel`).
 """
 
-from lmx_kernel.interfaces.answer import Answer, AnswerHook, AnswerObserver
+from lmx_kernel.interfaces.answer import Answer, AnswerHook, AnswerObserver, Transform
 from lmx_kernel.interfaces.backend import (
     Backend,
     ModelSource,
@@ -32,6 +32,8 @@ from lmx_kernel.interfaces.metric import (
 from lmx_kernel.interfaces.model_settings import ModelSettingsStore, ModelSettingsView
 from lmx_kernel.interfaces.plugin import (
     Finding,
+    HookCall,
+    HookTimes,
     Log,
     Monitor,
     PluginState,
@@ -70,6 +72,8 @@ __all__ = [
     "Gauge",
     "HeaderRouted",
     "Histogram",
+    "HookCall",
+    "HookTimes",
     "HttpRequest",
     "Job",
     "JobError",
@@ -100,4 +104,5 @@ __all__ = [
     "SettingsSection",
     "StoredAnswer",
     "StoredAnswers",
+    "Transform",
 ]

@@ -79,3 +79,6 @@ class AnswerObserver(Protocol):
 
 AnswerHook = Callable[[GenerationRequest, str, str], AnswerObserver | None]
 """Returns what observes an answer: to this request, by this model, of this id; None for nothing."""
+
+Transform = Callable[[GenerationRequest], object]
+"""Returns the request to use instead of one, or None for the same; raises LmxError to refuse it."""

@@ -66,17 +66,25 @@ def assemble(booted: Booted) -> Assembly:
     """Build everything except the HTTP server. Needs a running event loop."""
     settings, plugins = booted.settings, booted.plugins
     statistics = Statistics()
-    bus = Bus(plugins.observers(), log_event, statistics.on_event)
+    bus = Bus(plugins.observers(), log_event, statistics.on_event, calls=plugins.calls)
     backends = make_backends(booted)
     saved = SavedSettings(saved_file(settings.home))
     effective = EffectiveSettings(settings, backends, saved)
-    catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all, effective)
+    sources = partial(plugins.model_sources, settings)
+    catalogue = Catalogue(sources, backends.all, effective, plugins.watch)
     ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.devices), free_bytes)
     lifecycle = Lifecycle(settings, ledger, backends, effective, saved, bus.publish)
     guard = _make_guard(settings, lifecycle, bus)
     jobs = Jobs(settings.home / JOBS_FILE, bus.publish, catalogue.refresh)
     placement = Placement(
-        settings, catalogue, lifecycle, effective, statistics, lambda: guard.level.value, caller
+        settings,
+        catalogue,
+        lifecycle,
+        effective,
+        statistics,
+        lambda: guard.level.value,
+        caller,
+        plugins.watch,
     )
     bus.add_listener(placement.on_event)
     extensions = Extensions(booted, catalogue, lifecycle, placement, bus)

@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from lmx_kernel.errors import InternalError, LmxError
-from lmx_kernel.interfaces import AnswerHook, AnswerObserver
+from lmx_kernel.interfaces import AnswerHook, AnswerObserver, Transform
 from lmx_kernel.observe.subscriber import Subscriber
+from lmx_kernel.plugins.calls import Calls
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import Event, GenerationRequest, Usage
 
-Transform = Callable[[GenerationRequest], object]
+HOOK = "lmx_observe"
 THREADS = 4
 """For transforms: one that hangs keeps its thread, and no other part of the kernel waits for it."""
 log = structlog.get_logger(__name__)
@@ -25,10 +26,12 @@ class RequestHooks:
     """Calls the hooks ``lmx_transform`` and ``lmx_observe``.
 
     :param timeout_s: how long one transform of one request may take.
+    :param calls: where the calls are recorded.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, calls: Calls) -> None:
         self._timeout_s = timeout_s
+        self._calls = calls
         self._transforms: Sequence[tuple[str, Transform]] = ()
         self._watchers: Sequence[tuple[str, AnswerHook]] = ()
         self._feeds: dict[str, Subscriber[Callable[[], object]]] = {}
@@ -57,7 +60,8 @@ class RequestHooks:
         """Let plugins observe an answer that has just been queued."""
         for name, ask in self._watchers:
             try:
-                observer = ask(request, answer.model, answer.id)
+                with self._calls.watch(name, HOOK, on_loop=True):
+                    observer = ask(request, answer.model, answer.id)
             # A plugin's: it may fail in any way, and the request must not.
             except (Exception, SystemExit):
                 log.exception("observer_failed", plugin=name)
@@ -70,7 +74,7 @@ class RequestHooks:
     ) -> GenerationRequest:
         run = contextvars.copy_context().run  # a transform may ask whose HTTP request it serves
         work = asyncio.get_running_loop().run_in_executor(
-            self._pool, run, _outcome, transform, request
+            self._pool, run, self._outcome, name, transform, request
         )
         outcome = (await asyncio.wait([work], timeout=self._timeout_s))[0]
         result = work.result() if outcome else TimeoutError(f"no answer in {self._timeout_s:g} s")
@@ -84,9 +88,20 @@ class RequestHooks:
         log.error("transform_failed", plugin=name, exc_info=why)
         raise InternalError(f"the plugin {name} could not check the request")
 
+    def _outcome(self, name: str, transform: Transform, request: GenerationRequest) -> object:
+        """Return what a transform returned or raised; a refusal is no failure."""
+        try:
+            with self._calls.watch(name, "lmx_transform"):
+                try:
+                    return transform(request)
+                except LmxError as error:
+                    return error
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's may fail in any way
+            return error
+
     def _subscriber(self, name: str) -> Subscriber[Callable[[], object]]:
         if name not in self._feeds:
-            self._feeds[name] = Subscriber(name, lambda call: call())
+            self._feeds[name] = Subscriber(name, HOOK, lambda call: call(), self._calls)
         return self._feeds[name]
 
 
@@ -104,11 +119,3 @@ class _Feed(AnswerObserver):
 
     def end(self, outcome: str, usage: Usage) -> None:
         self._put(lambda: self._observer.end(outcome, usage))
-
-
-def _outcome(transform: Transform, request: GenerationRequest) -> object:
-    """Return what a transform returned or raised."""
-    try:
-        return transform(request)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's may fail in any way
-        return error

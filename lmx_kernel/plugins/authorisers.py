@@ -8,8 +8,6 @@ from pathlib import Path
 
 import structlog
 
-from lmx_kernel.interfaces import PluginState, PluginStatus
-
 HOOK = "lmx_authorize"
 log = structlog.get_logger(__name__)
 
@@ -26,15 +24,13 @@ class AbsentAuthorisers:
     def __bool__(self) -> bool:
         return bool(self._absent)
 
-    def found(self, status: PluginStatus, module: str) -> None:
-        """Note a plugin that is loaded now, unless it has failed already.
+    def found(self, name: str, module: str) -> None:
+        """Note a plugin that is loaded now.
 
         :param module: its import path.
         """
-        self._modules[status.name] = module
-        self._absent.discard(status.name)
-        if status.state is PluginState.FAILED:
-            self.lost(status.name)
+        self._modules[name] = module
+        self._absent.discard(name)
 
     def lost(self, name: str) -> None:
         """Note that a plugin is not active, though nobody disabled it."""

@@ -8,13 +8,33 @@ from typing import Any
 
 import pluggy
 import structlog
+from attrs import field, frozen
 
 from lmx_kernel.config import Settings, find_home
 from lmx_kernel.hookspecs import Context
 from lmx_kernel.interfaces import Metric
-from lmx_kernel.observe.metrics import PluginMetrics
+from lmx_kernel.plugins.metrics import PluginMetrics
 
 ARGUMENT = "context"
+
+
+@frozen
+class HookCaller:
+    """A hook of a plugin, to be called more than once; equal for the same function.
+
+    :param takes: the names of the hook's arguments.
+    :param names: of the values that it is called with.
+    """
+
+    function: Callable[..., Any]
+    takes: tuple[str, ...]
+    names: tuple[str, ...]
+    context: Context | None = field(eq=False)
+
+    def __call__(self, *values: Any) -> Any:
+        """Call the hook with those of the values that it takes."""
+        given = dict(zip(self.names, values, strict=True)) | {ARGUMENT: self.context}
+        return self.function(**{name: given[name] for name in self.takes})
 
 
 class Contexts:
@@ -37,9 +57,10 @@ class Contexts:
             arguments[ARGUMENT] = self._of(impl.plugin_name)
         return partial(impl.function, **{name: arguments[name] for name in impl.argnames})
 
-    def caller(self, impl: pluggy.HookImpl, *names: str) -> Callable[..., Any]:
+    def caller(self, impl: pluggy.HookImpl, *names: str) -> HookCaller:
         """Return a plugin's hook as a function of arguments of these names, in this order."""
-        return lambda *values: self.bind(impl, **dict(zip(names, values, strict=True)))()
+        context = self._of(impl.plugin_name) if ARGUMENT in impl.argnames else None
+        return HookCaller(impl.function, tuple(impl.argnames), names, context)
 
     def forget(self, plugin: str) -> None:
         """Forget a plugin, and what it counted."""

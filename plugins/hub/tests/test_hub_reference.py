@@ -11,7 +11,7 @@ from lmx_hub.reference import Reference, parse_reference
 from lmx_hub.settings import HubSettings
 
 from lmx_kernel.errors import InvalidRequestError, NotFoundError
-from lmx_kernel.observe.metrics import PluginMetrics
+from lmx_kernel.plugins.metrics import PluginMetrics
 
 PAGE = "https://huggingface.co/org/name"
 

@@ -10,7 +10,7 @@ from lmx_prometheus import plugin
 
 from lmx_kernel.errors import UnauthorizedError
 from lmx_kernel.events import WorkerCrashed
-from lmx_kernel.observe.metrics import PluginMetrics
+from lmx_kernel.plugins.metrics import PluginMetrics
 
 
 def test_the_entry_point_leads_to_the_hooks(load):
