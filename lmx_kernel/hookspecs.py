@@ -46,14 +46,8 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 
-API = (1, 0)
-"""The version of what plugins build on, :mod:`lmx_kernel.api`: major and minor. A later minor only
-adds; a plugin that is made for another major, or for a later minor, is not loaded.
-"""
-
 PROJECT = "lmx"
 GROUP = "lmx"
-API_GROUP = "lmx.api"
 WORKER_GROUP = "lmx.worker"
 FORMAT_GROUP = "lmx.formats"
 CONSTRAINT_GROUP = "lmx.constraints"

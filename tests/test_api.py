@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 import lmx_kernel.api
-from lmx_kernel.hookspecs import API, WORKER_GROUP
+from lmx_kernel.api import API
+from lmx_kernel.hookspecs import WORKER_GROUP
 from lmx_kernel.interfaces import HttpRequest, PluginState
 from lmx_kernel.plugins.deprecation import LmxDeprecationWarning, deprecated
-from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*ROOT.glob("plugins/*/lmx_*/**/*.py"), *ROOT.glob("examples/*/lmx_*/**/*.py")]
@@ -149,6 +150,12 @@ def test_what_such_a_package_offers_to_workers_is_left_out(package, caplog):
     package(LATER, group=WORKER_GROUP)
     assert not entry_points(WORKER_GROUP, "dated")
     assert f"dated cannot be used and is ignored: it is made for version {LATER}" in caplog.text
+
+
+def test_the_version_is_not_listed_as_something_that_the_package_registers(package):
+    package("1.0")
+    assert {entry.group for entry in entry_points("lmx.")} >= {WORKER_GROUP}
+    assert not [entry for entry in entry_points("lmx.") if entry.group == "lmx.api"]
 
 
 def test_an_authoriser_of_another_version_leaves_no_open_server(package):

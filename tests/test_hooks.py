@@ -16,8 +16,8 @@ from lmx_kernel.interfaces import HttpRequest, PluginState
 from lmx_kernel.kernel.request_hooks import RequestHooks
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.plugins.calls import Calls
-from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
@@ -83,7 +83,7 @@ async def test_all_hooks_of_a_plugin_get_one_context(tmp_path, install):
     async with running_kernel(tmp_path, {}, plugins=(name,)) as stage:
         plugins = stage.kernel._booted.plugins
         plugins.monitors(stage.settings)
-        plugins.commands()
+        plugins.commands_by_plugin()
         assert isinstance(plugins.authorize(REQUEST), ForbiddenError)
         for _, observer in plugins.observers():
             observer("event")
@@ -103,7 +103,7 @@ def metrics(install):
     """The metrics of a plugin, and a function that reads all plugins' metrics."""
     plugins = load(install("metrics", "def lmx_commands(context): got.append(context); return got"))
     module("lmxhooks_metrics").got = []
-    plugins.commands()
+    plugins.commands_by_plugin()
     return module("lmxhooks_metrics").got[0].metrics, plugins.contexts.metrics
 
 
@@ -291,7 +291,7 @@ def test_a_plugin_is_closed_once_nothing_uses_it_whatever_others_do(install):
     closed = []
     for name in (good, failed):
         module(name).closed = closed
-    plugins.commands()
+    plugins.commands_by_plugin()
     assert status_of(plugins, failed).state is PluginState.FAILED
     assert closed == []
     plugins.changes.close_unused()
@@ -347,7 +347,7 @@ def test_one_that_fails_later_takes_those_with_it_that_need_it(install):
     base = install("base", "def lmx_commands(): raise ValueError('no')")
     top = install("top", needs(base))
     plugins = load(base, top)
-    plugins.commands()
+    plugins.commands_by_plugin()
     assert {status.state for status in plugins.statuses} == {PluginState.FAILED}
 
 

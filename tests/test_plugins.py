@@ -11,14 +11,14 @@ import threading
 import pytest
 
 from lmx_kernel import errors
-from lmx_kernel.cli.install import registrations
 from lmx_kernel.events import ModelUnloaded
-from lmx_kernel.interfaces import HttpRequest
+from lmx_kernel.interfaces import HttpRequest, PluginState
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.monitors import watch
-from lmx_kernel.plugins.discovery import PluginSettings, PluginState
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.plugins.manager import Plugins, RequiredPluginError
+from lmx_kernel.plugins.registrations import registrations
+from lmx_kernel.plugins.settings import PluginSettings
 
 GOOD = """
 from attrs import frozen

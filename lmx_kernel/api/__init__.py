@@ -64,7 +64,6 @@ from lmx_kernel.events import (
     WorkerCrashed,
 )
 from lmx_kernel.hookspecs import (
-    API,
     Context,
     hookimpl,
 )
@@ -114,6 +113,9 @@ from lmx_kernel.interfaces import (
     StoredAnswer,
     StoredAnswers,
     Transform,
+)
+from lmx_kernel.plugins.api_version import (
+    API,
 )
 from lmx_kernel.plugins.deprecation import (
     LmxDeprecationWarning,

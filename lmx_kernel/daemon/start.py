@@ -27,7 +27,7 @@ from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.kernel.boot import boot
 from lmx_kernel.kernel.safe_mode import CrashLoopGuard
 from lmx_kernel.observe.log import empty_full_output
-from lmx_kernel.plugins.manager import RequiredPluginError, RequiredPluginLateError
+from lmx_kernel.plugins.settings import RequiredPluginError, RequiredPluginLateError
 from lmx_kernel.processes.thread_stacks import set_thread_stacks
 
 MAX_OUTPUT_BYTES = 1024 * 1024  # of a supervisor's file, at the start

@@ -2,6 +2,7 @@
 interface of the kernel that plugins call (:class:`Kernel`).
 """
 
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.interfaces.answer import Answer, AnswerHook, AnswerObserver, Transform
 from lmx_kernel.interfaces.backend import (
     Backend,
@@ -38,7 +39,6 @@ from lmx_kernel.interfaces.plugin import (
     Monitor,
     PluginState,
     PluginStatus,
-    SettingsSection,
 )
 from lmx_kernel.interfaces.route_query import RouteQuery
 from lmx_kernel.interfaces.router import (

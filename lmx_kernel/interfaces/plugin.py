@@ -10,18 +10,6 @@ from attrs import frozen
 
 
 @frozen
-class SettingsSection:
-    """A section of the config file.
-
-    :param name: ``[name]`` in the file, ``LMX_NAME_KEY`` in the environment.
-    :param cls: an attrs class whose fields all have defaults.
-    """
-
-    name: str
-    cls: type[Any]
-
-
-@frozen
 class Finding:
     """The result of one check of `lmx doctor`.
 

@@ -30,8 +30,8 @@ from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.model_table import ModelTables
 from lmx_kernel.observe.log import LogSettings, configure
-from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.routing.decide import RoutingSettings
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.stored.settings import StoredAnswerSettings

@@ -14,7 +14,7 @@ from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.request_hooks import RequestHooks
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.observe.bus import Bus
-from lmx_kernel.plugins.discovery import PluginSettings
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.plugins.timeouts import in_thread
 from lmx_kernel.routing.decide import RoutingSettings
 from lmx_kernel.routing.placement import Placement

@@ -8,13 +8,9 @@ from attrs import evolve
 
 from lmx_kernel.errors import ConflictError, NotFoundError
 from lmx_kernel.interfaces import PluginState
-from lmx_kernel.plugins.discovery import (
-    Found,
-    PluginSettings,
-    discover,
-    refresh_import_paths,
-)
+from lmx_kernel.plugins.discovery import Found, discover, refresh_import_paths
 from lmx_kernel.plugins.registry import Registry
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.plugins.timeouts import Caller
 
 PERMANENT = frozenset({"lmx_authorize"})
@@ -60,10 +56,11 @@ class PluginChanges:
             name = plugin.status.name
             known = registry.found(name)
             has_changed = plugin.installed != known.installed
-            if registry.base_status(name).state is PluginState.FAILED:
+            state = registry.base_status(name).state
+            if state is PluginState.FAILED:
                 if has_changed or name not in hanging:
                     again.append(plugin)
-            elif has_changed and self._may_take_out(name, busy):
+            elif state is PluginState.ACTIVE and has_changed and self._may_take_out(name, busy):
                 registry.unregister(name)
                 again.append(plugin)
         return registry.load(new) + registry.load(again, fresh=True)

@@ -8,34 +8,16 @@ import sysconfig
 from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import Distribution, EntryPoint, distributions
 
-from attrs import define, evolve, field, frozen, validators
+from attrs import define, evolve
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.interfaces import PluginState, PluginStatus
-from lmx_kernel.plugins.entry_points import api_problem, entry_points
+from lmx_kernel.plugins.api_version import api_problem
+from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.plugins.installed import KERNEL, Installed, kernel_problem
-
-
-@frozen(kw_only=True)
-class PluginSettings:
-    """Section ``[plugins]``.
-
-    :ivar discover: look for installed plugins at all.
-    :ivar disabled: names of plugins that are not even imported.
-    :ivar required: names of plugins without which the daemon must not start.
-    :ivar modules: further plugin modules to load by import path, such as one under development.
-    :ivar timeout_s: a plugin whose import or registration takes longer than this is disabled, and a
-        request that one takes longer to check is refused.
-    """
-
-    discover: bool = True
-    disabled: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
-    timeout_s: float = field(default=10.0, validator=validators.gt(0))
-
+from lmx_kernel.plugins.settings import PluginSettings
 
 Rank = tuple[int, float, str]
 
@@ -71,17 +53,25 @@ def refresh_import_paths() -> None:
     importlib.invalidate_caches()
 
 
-def discover(settings: PluginSettings) -> list[Found]:
-    """Return the plugins that are installed or listed in the config, by rank."""
+def discover(settings: PluginSettings, only: Collection[str] | None = None) -> list[Found]:
+    """Return the plugins that are installed or listed in the config, by rank.
+
+    :param only: the names of those that are looked for; None for all.
+    """
     own = bundled()
-    entries = entry_points(GROUP) if settings.discover else ()
+    entries = [
+        entry
+        for entry in (entry_points(GROUP) if settings.discover else ())
+        if only is None or entry.name in only
+    ]
     ranked = sorted((_rank(entry, own), entry) for entry in entries)
     first: dict[str, EntryPoint] = {}
     found = []
     for rank, entry in ranked:
         holder = first.setdefault(entry.name, entry)
         found.append(_from_entry(entry, holder, rank, settings))
-    return found + [_from_module(path, n) for n, path in enumerate(settings.modules)]
+    modules = [path for path in settings.modules if only is None or path in only]
+    return found + [_from_module(path, place) for place, path in enumerate(modules)]
 
 
 def _rank(entry: EntryPoint, own: Collection[str]) -> Rank:

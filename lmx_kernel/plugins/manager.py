@@ -5,9 +5,10 @@ This is the only module that calls the hooks in the kernel process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -32,8 +33,13 @@ from lmx_kernel.interfaces import (
 from lmx_kernel.plugins.calls import Calls
 from lmx_kernel.plugins.changes import PluginChanges
 from lmx_kernel.plugins.checks import SHAPES, named
-from lmx_kernel.plugins.discovery import PluginSettings, Rank, discover, without_third_parties
+from lmx_kernel.plugins.discovery import Rank, discover, without_third_parties
 from lmx_kernel.plugins.registry import Registry
+from lmx_kernel.plugins.settings import (
+    PluginSettings,
+    RequiredPluginError,
+    RequiredPluginLateError,
+)
 from lmx_kernel.plugins.timeouts import Caller
 from lmx_kernel.types import ModelCard
 
@@ -42,22 +48,8 @@ if TYPE_CHECKING:
 
 
 FINDINGS_TIMEOUT_S = 30.0  # they may start a child process
+BY_NAME = attrgetter("plugin_name")
 log = structlog.get_logger(__name__)
-
-
-class RequiredPluginError(Exception):
-    """A plugin that the config requires is not active.
-
-    :param reasons: why not, by plugin.
-    """
-
-    def __init__(self, reasons: Mapping[str, str]) -> None:
-        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        super().__init__(f"required plugins are not active: {told}")
-
-
-class RequiredPluginLateError(RequiredPluginError):
-    """A plugin that the config requires did not answer in time, and may at the next start."""
 
 
 class Plugins:
@@ -88,7 +80,7 @@ class Plugins:
         self._registry = Registry(settings, self.calls, self._caller)
         self.contexts = self._registry.contexts
         self.changes = PluginChanges(settings, self._registry, self._caller)
-        found = [one for one in discover(settings) if only is None or one.status.name in only]
+        found = discover(settings, only)
         self._registry.load(without_third_parties(found, settings) if safe_mode else found)
         for plugin in found:  # safe mode disables an authoriser as well
             name = plugin.status.name
@@ -196,9 +188,9 @@ class Plugins:
         found = self._call("lmx_findings", list, FINDINGS_TIMEOUT_S, **arguments)
         return [finding for _, findings in found for finding in findings]
 
-    def commands(self) -> list[App]:
-        """Commands for the command line."""
-        return [app for _, apps in self._call("lmx_commands", consume=list) for app in apps]
+    def commands_by_plugin(self) -> list[tuple[str, list[App]]]:
+        """Commands for the command line, by plugin."""
+        return self._call("lmx_commands", consume=list)
 
     def observers(self) -> list[tuple[str, Observer]]:
         """Observers of events: the plugin's name, and the function to call."""
@@ -206,9 +198,8 @@ class Plugins:
 
     def callers(self, hook: str, *arguments: str) -> list[tuple[str, Callable[..., Any]]]:
         """Each plugin that has a hook, and a function of these arguments that calls it."""
-        impls = getattr(self._registry.hooks.hook, hook).get_hookimpls()
-        by_name = sorted(impls, key=lambda impl: impl.plugin_name)
-        return [(one.plugin_name, self.contexts.caller(one, *arguments)) for one in by_name]
+        impls = sorted(getattr(self._registry.hooks.hook, hook).get_hookimpls(), key=BY_NAME)
+        return [(one.plugin_name, self.contexts.caller(one, *arguments)) for one in impls]
 
     def authorize(self, request: HttpRequest) -> LmxError | None:
         """Return why a request is refused, or None. Fails closed: if an authoriser raises, or is
@@ -311,11 +302,6 @@ class Plugins:
             f"{name} is offered by both {first.distribution} {first.version} and "
             f"{second.distribution} {second.version}; the first is used"
         )
-
-
-def commands_of(modules: Iterable[Any]) -> list[App]:
-    """Return the commands of modules that are no plugins: the kernel's own."""
-    return [app for module in modules for app in module.lmx_commands()]
 
 
 def _checked_refusal(value: object) -> LmxError | None:

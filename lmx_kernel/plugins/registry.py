@@ -18,8 +18,9 @@ from lmx_kernel.plugins.authorisers import AbsentAuthorisers
 from lmx_kernel.plugins.calls import Calls, described
 from lmx_kernel.plugins.closing import Closing
 from lmx_kernel.plugins.contexts import Contexts
-from lmx_kernel.plugins.discovery import Found, PluginSettings
+from lmx_kernel.plugins.discovery import Found
 from lmx_kernel.plugins.fresh_import import drop_modules
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.plugins.timeouts import Caller
 
 log = structlog.get_logger(__name__)

@@ -17,8 +17,8 @@ from lmx_host_monitor.settings import HostMonitorSettings
 from lmx_kernel.events import Sampled
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.observe.monitors import watch
-from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 
 Times = namedtuple("Times", "user system idle iowait guest")
 
