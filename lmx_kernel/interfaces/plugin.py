@@ -28,7 +28,7 @@ class Monitor(Protocol):
     interval_s: float
 
     def sample(self) -> Mapping[str, float]:
-        """Return current figures. Called in a thread."""
+        """Return current figures, all of them numbers. Called in a thread."""
         ...
 
 

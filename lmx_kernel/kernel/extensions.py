@@ -50,6 +50,7 @@ class Extensions:
         self._changing = asyncio.Lock()
         self._changes = booted.plugins.changes
         self._use(self._plugins.routers(booted.settings))
+        self._model_parts = self._find_model_parts()
 
     def follow(self, connect: Callable[[], Awaitable[None]]) -> None:
         """Await ``connect`` after every change of plugins.
@@ -125,7 +126,9 @@ class Extensions:
         await self._update_kernel()
         for connect in self._followers:
             await connect()
-        await self._catalogue.look_again()
+        before, self._model_parts = self._model_parts, await in_thread(self._find_model_parts)
+        if [*map(id, self._model_parts)] != [*map(id, before)]:
+            await self._catalogue.look_again()
         await in_thread(self._changes.close_unused)
 
     def _to_blame(self, error: ConfigError, added: Collection[str]) -> set[str]:
@@ -136,6 +139,11 @@ class Extensions:
         owners = {name: self._plugins.owner_of("lmx_settings", name) for name in wrong}
         blamed = set(added) & {owner for owner in owners.values() if owner is not None}
         return blamed or {name for name in added if self._plugins.has_section(name)}
+
+    def _find_model_parts(self) -> list[object]:
+        """Return what a scan of the disk depends on: sources and backends."""
+        settings = self._booted.settings
+        return [*self._plugins.model_sources(settings), *self._plugins.backends(settings)]
 
     async def _update_kernel(self) -> None:
         self._use(await in_thread(self._plugins.routers, self._booted.settings))

@@ -42,7 +42,7 @@ class _Scan:
     source: ModelSource
     places: list[tuple[object, list[FoundModel]]] = field(factory=list)
     waits_since: float = field(factory=time.monotonic)
-    limit_s: float = LIST_S
+    limit_s: float = field(factory=lambda: LIST_S)
     is_late: bool = False
     done: threading.Event = field(factory=threading.Event)
 

@@ -25,6 +25,7 @@ class PluginChanges:
         self._settings = settings
         self._registry = registry
         self._caller = caller
+        self._retried: set[str] = set()
 
     def be_patient(self) -> None:
         """Give third parties as much time as LMX's own plugins from now on."""
@@ -63,6 +64,7 @@ class PluginChanges:
             elif state is PluginState.ACTIVE and has_changed and self._may_take_out(name, busy):
                 registry.unregister(name)
                 again.append(plugin)
+        self._retried.difference_update(plugin.status.name for plugin in again)
         return registry.load(new) + registry.load(again, fresh=True)
 
     def retry(self, name: str) -> list[str]:
@@ -70,12 +72,13 @@ class PluginChanges:
 
         :returns: its name if it is active now.
         """
-        if name not in self._registry or self._registry.base_status(name).state is not (
-            PluginState.FAILED
-        ):
+        registry = self._registry
+        if name in self._retried or name not in registry:
             return []
-        known = self._registry.found(name)
-        return self._registry.load([evolve(known, status=evolve(known.status))])
+        if registry.base_status(name).state is not PluginState.FAILED:
+            return []
+        self._retried.add(name)  # once: it may be too slow each time
+        return registry.load([registry.found(name)])
 
     def enable(self, name: str) -> None:
         """Load a plugin that is disabled.
