@@ -50,6 +50,7 @@ PROJECT = "lmx"
 GROUP = "lmx"
 WORKER_GROUP = "lmx.worker"
 FORMAT_GROUP = "lmx.formats"
+LOGITS_GROUP = "lmx.logits"
 CONSTRAINT_GROUP = "lmx.constraints"
 CONSTRAINT_SECTION = "constraints"
 

@@ -3,6 +3,8 @@
 from lmx_kernel.engine import (
     Engine,
     EngineStats,
+    LogitsKind,
+    LogitsProcessor,
     LongSteps,
     Output,
     Progress,
@@ -16,6 +18,10 @@ from lmx_kernel.engine import (
 )
 from lmx_kernel.engine.cores import (
     usable_cores,
+)
+from lmx_kernel.engine.logits import (
+    NO_TOKEN,
+    apply_processors,
 )
 from lmx_kernel.engine.running import (
     NOT_FINITE,
@@ -39,9 +45,12 @@ __all__ = [
     "COLD",
     "MOST_BIAS",
     "NOT_FINITE",
+    "NO_TOKEN",
     "PROMPT_TAIL",
     "Engine",
     "EngineStats",
+    "LogitsKind",
+    "LogitsProcessor",
     "LongSteps",
     "Output",
     "Progress",
@@ -54,6 +63,7 @@ __all__ = [
     "TokenLogprobs",
     "TokenMask",
     "Tokenizer",
+    "apply_processors",
     "check_sampling",
     "check_sequence",
     "common",

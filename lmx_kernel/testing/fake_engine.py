@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import define, field
 
+from lmx_kernel.engine.logits import apply_processors
 from lmx_kernel.engine.protocol import (
     EngineStats,
     ProgressCallback,
@@ -227,6 +228,11 @@ class FakeEngine:
             self._running.fail(run, NOT_FINITE)
             return
         token = self._next(run)
+        if run.processors:
+            token, problem = _adjusted(run, token)
+            if problem:
+                self._running.fail(run, problem)
+                return
         if run.mask is not None:
             token = _closest(token, run.mask)
             run.mask.accept((token,))
@@ -264,6 +270,16 @@ def _has_text(tokens: Seq[int], text: str) -> bool:
 
 def _text(tokens: Seq[int]) -> str:
     return bytes(token for token in tokens if token < BYTES).decode(errors="replace")
+
+
+def _adjusted(run: _Run, token: int) -> tuple[int, str]:
+    """Return what logits processors make of a token, and why the sequence fails, if it does."""
+    import numpy as np  # noqa: PLC0415 - few tests need it
+
+    row = np.zeros(VOCABULARY, np.float32)
+    row[token] = 1
+    problem = apply_processors(run.processors, row, run.tokens)
+    return int(row.argmax()), problem
 
 
 def _closest(token: int, mask: TokenMask) -> int:

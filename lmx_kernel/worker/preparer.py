@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from lmx_kernel.engine.protocol import Engine
+from lmx_kernel.engine.protocol import Engine, LogitsProcessor
 from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError, ModelUnusableError
 from lmx_kernel.text.constraints.lookup import find_engine
 from lmx_kernel.text.constraints.protocol import (
@@ -24,6 +24,7 @@ from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
+from lmx_kernel.worker.logits import make_processors
 
 THREADS = 2
 """For each of the two kinds of requests."""
@@ -41,6 +42,7 @@ class Prepared:
     :param prompt_end: the end of the prompt's text.
     :param format: what its answers are written in.
     :param constraints: what they may be; None for any text.
+    :param processors: what changes their logits, by name.
     """
 
     request: GenerationRequest
@@ -49,6 +51,7 @@ class Prepared:
     prompt_end: str = ""
     format: Format = field(factory=PlainFormat)
     constraints: ConstraintPlan | None = None
+    processors: dict[str, LogitsProcessor] = field(factory=dict)
 
     @property
     def size(self) -> int:
@@ -157,6 +160,7 @@ class Preparer:
             prompt_end=prompt_end,
             format=self._format if isinstance(request.prompt, ChatPrompt) else PlainFormat(),
             constraints=self._constrain(request, prompt_end),
+            processors=make_processors(request.logits_processors, self._tokenizer),
         )
 
     def _constrain(self, request: GenerationRequest, prompt_end: str) -> ConstraintPlan | None:

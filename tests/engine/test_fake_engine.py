@@ -11,10 +11,11 @@ from lmx_kernel.testing.engine_feature_checks import LongStepChecks, MaskChecks,
 from lmx_kernel.testing.fake_engine import VOCABULARY, lmx_open_engine
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import write_fake_models
+from lmx_kernel.testing.logits_checks import LogitsChecks
 from lmx_kernel.types import EngineSpec, LoadOptions, ModelCard
 
 
-class TestFakeEngine(EngineChecks, PrefixChecks, MaskChecks, LongStepChecks):
+class TestFakeEngine(EngineChecks, PrefixChecks, MaskChecks, LogitsChecks, LongStepChecks):
     vocabulary = VOCABULARY
 
     @pytest.fixture

@@ -16,9 +16,12 @@ from lmx_kernel.testing.engine_feature_checks import (
     PrefixChecks,
     SamplingChecks,
 )
+from lmx_kernel.testing.logits_checks import LogitsChecks
 
 
-class TestGgufEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LongStepChecks):
+class TestGgufEngine(
+    EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LogitsChecks, LongStepChecks
+):
     is_exact = False
 
     @pytest.fixture

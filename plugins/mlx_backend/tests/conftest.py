@@ -14,7 +14,9 @@ from lmx_kernel.testing.driver import Driver
 from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard
 
 pytest.register_assert_rewrite(
-    "lmx_kernel.testing.engine_checks", "lmx_kernel.testing.engine_feature_checks"
+    "lmx_kernel.testing.engine_checks",
+    "lmx_kernel.testing.engine_feature_checks",
+    "lmx_kernel.testing.logits_checks",
 )
 
 VOCABULARY = 300

@@ -16,9 +16,12 @@ from lmx_kernel.testing.engine_feature_checks import (
     PrefixChecks,
     SamplingChecks,
 )
+from lmx_kernel.testing.logits_checks import LogitsChecks
 
 
-class TestMlxEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LongStepChecks):
+class TestMlxEngine(
+    EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LogitsChecks, LongStepChecks
+):
     @pytest.fixture(params=[False, True], ids=["cpu", "ahead"])
     def open_engine(
         self, open_model: Callable[..., Driver], request: pytest.FixtureRequest
