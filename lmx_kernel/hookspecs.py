@@ -51,6 +51,7 @@ GROUP = "lmx"
 WORKER_GROUP = "lmx.worker"
 FORMAT_GROUP = "lmx.formats"
 LOGITS_GROUP = "lmx.logits"
+TEMPLATE_GROUP = "lmx.templates"
 CONSTRAINT_GROUP = "lmx.constraints"
 CONSTRAINT_SECTION = "constraints"
 

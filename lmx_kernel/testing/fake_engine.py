@@ -79,7 +79,7 @@ class FakeTokenizer:
     end_ids = frozenset({END})
     template_texts: dict[str, str] = {}  # noqa: RUF012 - constant
 
-    def __init__(self, chat_template: str = TEMPLATE, poison: str = "") -> None:
+    def __init__(self, chat_template: str | None = TEMPLATE, poison: str = "") -> None:
         self.chat_template = chat_template
         self._poison = poison
 
@@ -127,7 +127,9 @@ class FakeEngine:
 
     def __init__(self, script: FakeModel, spec: EngineSpec, memory: bytearray) -> None:
         poison = script.poison if script.poison_in == "prepare" else ""
-        self.tokenizer = FakeTokenizer(script.template or TEMPLATE, poison)
+        self.tokenizer = FakeTokenizer(
+            TEMPLATE if script.template == "" else script.template, poison
+        )
         self.limits = EngineLimits(
             context_length=spec.options.context_length,
             max_sequences=spec.options.parallel,

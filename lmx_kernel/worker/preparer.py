@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from lmx_kernel.engine.protocol import Engine, LogitsProcessor
+from lmx_kernel.engine.protocol import Engine, LogitsProcessor, Tokenizer
 from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError, ModelUnusableError
 from lmx_kernel.text.constraints.lookup import find_engine
 from lmx_kernel.text.constraints.protocol import (
@@ -19,6 +19,7 @@ from lmx_kernel.text.constraints.protocol import (
     is_constrained,
 )
 from lmx_kernel.text.formats.protocol import Format, PlainFormat, find_format
+from lmx_kernel.text.lent_templates import lent_template
 from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest
@@ -61,14 +62,22 @@ class Prepared:
 
 @frozen
 class ChatChoice:
-    """What the owner of a model chose for its conversations.
+    """What is known of a model's conversations beside its files: what its owner chose.
 
     :param template: Jinja source; "" for the model's own.
     :param format: the name of a chat format; "" for the one that fits the template.
+    :param architecture: of the model; a plugin may have a template for it, if the model has none.
     """
 
     template: str = ""
     format: str = ""
+    architecture: str = ""
+
+    def template_for(self, tokenizer: Tokenizer) -> str:
+        """Return the template to use instead of the model's own; "" for its own."""
+        if self.template or tokenizer.chat_template:
+            return self.template
+        return lent_template(self.architecture)
 
     def check(self) -> None:
         """Compile the template.
@@ -96,9 +105,9 @@ class Preparer:
         chat: ChatChoice,
     ) -> None:
         self._tokenizer = engine.tokenizer
-        template = chat.template or engine.tokenizer.chat_template
-        self._format = find_format(template, chat.format)
-        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format, chat.template)
+        template = chat.template_for(engine.tokenizer)
+        self._format = find_format(template or engine.tokenizer.chat_template, chat.format)
+        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format, template)
         self._constraints: ConstraintEngine | None = None
         self._constraint_settings = constraint_settings
         self._lookup = threading.Lock()
