@@ -7,6 +7,7 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import define, field
 
@@ -34,6 +35,7 @@ from lmx_kernel.types import (
 )
 
 MODEL = "acme/Tiny-1B"
+S = TypeVar("S")
 Play = Callable[[LiveAnswer], None]
 """Writes an answer, or as much of it as the test wants to be there."""
 
@@ -102,6 +104,10 @@ class StubKernel:
     def model_settings(self) -> StubKernel:
         """Itself: it has names."""
         return self
+
+    def settings(self, cls: type[S]) -> S:
+        """Return a section of the config with its defaults."""
+        return cls()
 
     def names(self) -> list[ModelName]:
         """Return the names of the models that can be used."""
