@@ -175,5 +175,7 @@ async def serving(*surfaces: ApiSurface) -> AsyncIterator[str]:
     shell = Shell(app, settings, ErrorRenderer(SurfaceTable(surfaces)), lambda request: "")
     server = HttpServer(settings, shell)
     await server.start()
-    yield f"http://127.0.0.1:{server.port}"
-    await server.stop()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        await server.stop()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
@@ -128,7 +129,11 @@ class Done:
 def run_main() -> Done:
     """Run the command of ``sys.argv`` in this process."""
     status = 0
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+    with (
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as err,
+        warnings.catch_warnings(action="ignore"),  # cyclopts': that a test runs it
+    ):
         try:
             main()
         except SystemExit as end:

@@ -15,7 +15,6 @@ from typing import ClassVar
 import pytest
 
 from lmx_kernel.config import Settings
-from lmx_kernel.errors import UnavailableError
 from lmx_kernel.interfaces import HttpRequest, ModelState, Router, RoutingContext
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.testing.conformance.plugin import PluginConformance, check_active, check_name
@@ -133,10 +132,9 @@ class RouterConformance(PluginConformance):
             for request in itertools.islice(requests(self.auto), 20):
                 self._check(router.route(request, models, make_context()), models)
 
-    def test_it_needs_no_caller_and_no_state(self, router: Router) -> None:
+    def test_it_needs_no_caller(self, router: Router) -> None:
         for request in itertools.islice(requests(self.auto), 60):
             router.route(request, GOOD, make_context(caller=None))
-            router.route(request, GOOD, make_context(state=_raise))
 
     def test_it_bears_any_circumstances(self, router: Router) -> None:
         asked: list[str] = []
@@ -211,7 +209,3 @@ def _state(asked: list[str], number: int, card: ModelCard) -> ModelState:
         wait_s=float(number),
         problem="cools down" if number % 7 == 0 else "",
     )
-
-
-def _raise(card: ModelCard) -> ModelState:
-    raise UnavailableError(f"the state of {card.id} is not known")

@@ -182,7 +182,7 @@ def check_location(location: Location) -> None:
 
 def _refusing(look: Callable[..., Any]) -> Callable[..., Any]:
     def refuse(folder: Any = ".") -> Any:
-        if Path(folder).name == "locked":
+        if any("locked" in part for part in Path(folder).parts):
             raise PermissionError(13, "Permission denied", str(folder))
         return look(folder)
 

@@ -63,9 +63,13 @@ class SurfaceChecks(PluginConformance):
     :class:`SurfaceConformance`.
 
     :cvar statuses: where this dialect has another HTTP status for an error, by the error's code.
+    :cvar own_words: the codes of errors for which its clients expect a sentence of the dialect.
+    :cvar beside: paths outside of the prefix, where clients look for them.
     """
 
     statuses: ClassVar[Mapping[str, int]] = {}
+    own_words: ClassVar[frozenset[str]] = frozenset()
+    beside: ClassVar[frozenset[str]] = frozenset()
 
     def asks(self, text: str) -> Sequence[Ask]:
         """Return requests to :data:`~lmx_kernel.testing.stub_kernel.MODEL` that have ``text`` in
@@ -101,7 +105,7 @@ class SurfaceChecks(PluginConformance):
     ) -> None:
         expected = self.statuses.get(error.code, error.status)
         assert response.status_code == expected, (error.code, response.text)
-        assert error.message in plain(response.text)
+        assert error.code in self.own_words or error.message in plain(response.text)
         check_shape(response, surfaces)
 
 
@@ -117,7 +121,8 @@ class SurfaceConformance(SurfaceChecks):
             assert not surface.prefix.endswith("/")
             assert isinstance(surface.scope, str)
             for path, _ in surface.routes():
-                assert f"{path}/".startswith(f"{surface.prefix}/"), f"{path} is not below it"
+                is_below = f"{path}/".startswith(f"{surface.prefix}/")
+                assert is_below or path in self.beside, f"{path} is not below {surface.prefix}"
 
     def test_what_it_serves_is_documented(self, surfaces: Sequence[ApiSurface]) -> None:
         for surface in surfaces:
@@ -472,10 +477,12 @@ def _texts(value: Any) -> list[str]:
         return [value]
     if isinstance(value, Mapping):
         value = list(value.values())
-    return [text for part in value for text in _texts(part)] if isinstance(value, list) else []
+    return (
+        [text for part in value for text in _texts(part)] if isinstance(value, list | tuple) else []
+    )
 
 
 def name_in(answer: LiveAnswer) -> str:
     """Return which of :data:`NAMES` a request has in its prompt."""
     text = texts_in(answer.request.prompt)
-    return next(name for name in NAMES if name in text)
+    return next((name for name in NAMES if name in text), "nobody")
