@@ -340,6 +340,16 @@ BROKEN = [
 ]
 
 
+@pytest.mark.parametrize("body", BROKEN, ids=range(len(BROKEN)))
+async def test_a_broken_body_is_a_400_in_the_usual_shape(api, body):
+    answer = await api.post("chat/completions", body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["code"] == "invalid_request"
+    assert not api.kernel.answers
+
+
 def mutated(rng: random.Random, body: bytes) -> bytes:
     """Return ``body`` with a few bytes cut out, doubled or replaced."""
     data = bytearray(body)
