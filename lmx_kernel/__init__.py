@@ -6,6 +6,7 @@ in which a request meets them; ``docs/design.md`` describes the path step by ste
 
 The contract with plugins, at the root, for both processes:
 
+    api/                what plugins may import, and the version of it
     types/              requests, answers and models as data
     errors.py           the errors that users see: code, HTTP status, whether a retry can help
     events.py           what happens in the kernel, for logs, statistics and plugins

@@ -11,9 +11,10 @@ import pytest
 
 from lmx_kernel.config import find_home
 from lmx_kernel.events import LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded, WorkerCrashed
+from lmx_kernel.interfaces import PluginState
 from lmx_kernel.kernel.safe_mode import FILE, NORMAL, BootVerdict, CrashLoopGuard
-from lmx_kernel.plugins.discovery import PluginSettings, PluginState
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 

@@ -15,6 +15,18 @@ from lmx_kernel.hookspecs import hookimpl
 class Surface:
     name, prefix, scope = "sound", "/sound", "sound"
 
+    def routes(self):
+        return []
+
+    def operations(self):
+        return []
+
+    def render_error(self, error):
+        return {}
+
+    def example(self, url, model):
+        return ""
+
 def app(name):
     made = App(name=name)
     made.default(lambda: print("by a plugin"))

@@ -35,18 +35,18 @@ class Fault:
 
     text: str
     mixes_requests: bool
-    changes: tuple[tuple[str, str], ...]
+    changes: tuple[tuple[str, list[str]], ...]
 
     def plant(self, site: Path) -> None:
-        for old, new in self.changes:
+        for old, new in self.changes:  # a line of 8 spaces and more stands as it is
             pattern = r"\n\s*".join(re.escape(line.strip()) for line in old.split("\n"))
             found = [path for path in site.glob("*.py") if re.search(pattern, path.read_text())]
             assert found, f"no file has:\n{old}"
             source = found[0].read_text()
             begin = re.search(rf"([ \t]*){pattern}", source)
-            lines = [line if line.startswith(8 * " ") else begin[1] + line for line in new.split("\n")]
-            text = "\n".join(lines) if begin[1] or "\n" in new else new
-            found[0].write_text(source[: begin.start()] + text + source[begin.end() :])
+            lines = [line if line.startswith(8 * " ") else begin[1] + line for line in new]
+            changed = source[: begin.start()] + "\n".join(lines) + source[begin.end() :]
+            found[0].write_text(changed)
 
 
 def faults_of(kind: str) -> list[Fault]:
@@ -55,10 +55,10 @@ def faults_of(kind: str) -> list[Fault]:
         changes, old, new = [], [], []
         for line in text.split("\n"):
             if line[:1] in "-!" and new:
-                changes.append(("\n".join(old), "\n".join(new)))
+                changes.append(("\n".join(old), new))
                 old, new = [], []
             (new if line.startswith("+") else old).append(line[2:])
-        changes.append(("\n".join(old), "\n".join(new)))
+        changes.append(("\n".join(old), new))
         found.append(Fault(text, text.startswith("!"), tuple(changes)))
     return found
 

@@ -60,5 +60,5 @@ def test_the_listings_of_a_section_pass_their_own_check(tmp_path, title):
 def test_every_kind_of_plugin_has_a_section_that_is_run():
     run = "".join(text for files in SECTIONS.values() for text in files.values())
     for name in re.findall(r"^\| `(lmx_\w+)\(", PAGE, re.M):
-        optional = {"lmx_lifespan", "lmx_findings", "lmx_measure_memory"}
+        optional = {"lmx_lifespan", "lmx_findings", "lmx_measure_memory", "lmx_requires"}
         assert name in run or name in optional, name

@@ -16,7 +16,7 @@ from lmx_kernel.config import ConfigError, find_home
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.kernel.boot import boot
-from lmx_kernel.plugins.manager import RequiredPluginError
+from lmx_kernel.plugins.settings import RequiredPluginError
 
 DEFAULT_SCOPES = ("inference",)
 Scopes = Annotated[

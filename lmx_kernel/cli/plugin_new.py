@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from lmx_kernel.cli.terminal import command, console, print_error
+from lmx_kernel.cli.plugins import app
+from lmx_kernel.cli.terminal import console, print_error
 from lmx_kernel.plugins.package_check import PackageError, check_package
 from lmx_kernel.plugins.scaffold import KINDS, write_package
 
 KINDS_HELP = f"One of {', '.join(KINDS)}."
 
 
-def add_author_commands(app: App) -> None:
-    """Add the commands to the group ``lmx plugin``."""
-    app.command(command(new))
-    app.command(command(check))
-
-
+@app.command
 def new(
     kind: Annotated[str, Parameter(help=KINDS_HELP)],
     name: Annotated[str, Parameter(help="Of the plugin, such as my-router.")],
@@ -32,6 +29,7 @@ def new(
     console.print(f"{folder} is written. `lmx plugin check {folder}` tests it.")
 
 
+@app.command
 def check(
     folder: Annotated[Path, Parameter(help="The package; it has a pyproject.toml.")] = Path(),
 ) -> None:
@@ -45,3 +43,8 @@ def check(
         print_error("The package does not pass its tests.")
         sys.exit(1)
     console.print("The package is built, registers with LMX, and passes its tests.")
+
+
+def lmx_commands() -> Iterable[App]:
+    """No command beside those of the group."""
+    return ()

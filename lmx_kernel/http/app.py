@@ -19,8 +19,19 @@ from lmx_kernel.interfaces import ApiSurface, HeaderRouted
 _FIELD_NAME = re.compile(r"{\w+")
 
 
-class RouteClashError(ValueError):
-    """Two surfaces want the same path."""
+class SurfaceError(ValueError):
+    """A surface cannot be served.
+
+    :ivar surface: its name.
+    """
+
+    def __init__(self, surface: str, message: str) -> None:
+        super().__init__(message)
+        self.surface = surface
+
+
+class RouteClashError(SurfaceError):
+    """Two surfaces want the same path; ``surface`` is the one that came second."""
 
 
 class HeadRouter(CompiledRouter):
@@ -39,26 +50,37 @@ class HeadRouter(CompiledRouter):
 def build_app(surfaces: Iterable[ApiSurface], health: Health) -> falcon.asgi.App[Any, Any]:
     """Return the app that serves ``surfaces``. It raises all errors: :class:`Shell` renders them.
 
+    :param surfaces: of two that want the same path, the first has it.
     :raises RouteClashError: names both surfaces.
+    :raises SurfaceError: the routes of one cannot be served.
     """
     app = falcon.asgi.App(router=HeadRouter())
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, _raise)
     app.add_error_handler(falcon.HTTPError, _raise_out_of_falcon)
     routes = [("health", path, resource) for path, resource in health.resources().items()]
-    surfaces = sorted(surfaces, key=lambda surface: surface.name)
+    surfaces = tuple(surfaces)
     for surface in surfaces:
-        routes += [(surface.name, template, resource) for template, resource in surface.routes()]
+        routes += _routes_of(surface)
     by_header = _header_routes(surfaces)
     owners: dict[str, str] = {}
     for name, template, resource in routes:
         shape = _shape(template)
         if shape in owners:
-            raise RouteClashError(f"{template} is a path of both {owners[shape]} and {name}.")
+            text = f"{template} is a path of both {owners[shape]} and {name}."
+            raise RouteClashError(name, text)
         owners[shape] = name
         served = header_switch(resource, by_header[shape]) if shape in by_header else resource
         _add(app, name, template, served, owners)
     return app
+
+
+def _routes_of(surface: ApiSurface) -> list[tuple[str, str, object]]:
+    try:
+        return [(surface.name, template, resource) for template, resource in surface.routes()]
+    # A plugin's: it may fail in any way.
+    except Exception as error:
+        raise SurfaceError(surface.name, f"routes() of {surface.name}: {error}") from error
 
 
 def _shape(template: str) -> str:
@@ -85,10 +107,15 @@ def _add(
 ) -> None:
     try:
         app.add_route(template, resource)
+    except TypeError as exc:
+        raise SurfaceError(name, f"{template} of {name} cannot be served: {exc}") from exc
     except ValueError as exc:
         static, _, _ = template.partition("{")
         others = sorted({owner for shape, owner in owners.items() if shape.startswith(static)})
-        raise RouteClashError(f"{template} of {name} clashes ({', '.join(others)}): {exc}") from exc
+        if others == [name]:
+            raise SurfaceError(name, f"{template} of {name} cannot be served: {exc}") from exc
+        text = f"{template} of {name} clashes ({', '.join(others)}): {exc}"
+        raise RouteClashError(name, text) from exc
 
 
 async def _raise(_req: Any, _resp: Any, error: Exception, _params: Any) -> NoReturn:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import sleep
+from collections.abc import Callable
 
 import structlog
 
 from lmx_kernel.access.door import Authorize, WrongKeyError
-from lmx_kernel.errors import ForbiddenError, LmxError, UnavailableError
+from lmx_kernel.errors import ForbiddenError, InternalError, LmxError, UnavailableError
 from lmx_kernel.http.body import BodyBudget, ClientLeftError, Receive
 from lmx_kernel.http.error_rendering import ErrorRenderer, ErrorReply
 from lmx_kernel.http.exceptions import to_lmx_error
 from lmx_kernel.http.exchange import App, Exchange, Scope, Send
 from lmx_kernel.http.origin import Origins, is_preflight, preflight
 from lmx_kernel.http.settings import ServerSettings
+from lmx_kernel.interfaces import HttpRequest
 
 OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})  # need no key
 
@@ -32,17 +34,24 @@ class Shell:
     :param app: gets each request with its whole body.
     :param authorize: called for every request but those to the open health paths; if it raises, the
         request is refused.
+    :param on_fault: called with the request and what a surface raised that is no refusal.
     :ivar app: may be replaced at any time; a request that has begun keeps the one that it has.
     :ivar is_draining: refuse new requests.
     """
 
     def __init__(
-        self, app: App, settings: ServerSettings, renderer: ErrorRenderer, authorize: Authorize
+        self,
+        app: App,
+        settings: ServerSettings,
+        renderer: ErrorRenderer,
+        authorize: Authorize,
+        on_fault: Callable[[HttpRequest, Exception], None] = lambda _request, _error: None,
     ) -> None:
         self.app = app
         self._bodies = BodyBudget(settings)
         self._authorize = authorize
         self._origins = Origins(settings)
+        self._on_fault = on_fault
         self.renderer = renderer
         self.is_draining = False
 
@@ -94,6 +103,8 @@ class Shell:
         exchange.body.release()
         fault = to_lmx_error(exc, exchange.id)
         exchange.note_error(fault.error.code)
+        if isinstance(fault.error, InternalError) and not isinstance(exc, LmxError):
+            self._on_fault(exchange.request, exc)
         if exchange.response.has_started:
             exchange.cut()
             return

@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeVar
 from lmx_kernel.events import Observer
 from lmx_kernel.interfaces.answer import Answer
 from lmx_kernel.interfaces.job import Job, JobKind
+from lmx_kernel.interfaces.metric import Metric
 from lmx_kernel.interfaces.model_settings import ModelSettingsStore
-from lmx_kernel.interfaces.plugin import PluginStatus
+from lmx_kernel.interfaces.plugin import HookCall, PluginStatus
 from lmx_kernel.interfaces.status import KernelStatus, ModelStatus
 from lmx_kernel.interfaces.stored_answer import StoredAnswers
 from lmx_kernel.interfaces.surface import ApiSurface, HttpRequest
@@ -263,11 +264,16 @@ class Kernel(Protocol):
         """Return every plugin and its state."""
         ...
 
-    async def rescan_plugins(self) -> list[PluginStatus]:
-        """Load plugins that were installed since, and retry those that failed.
+    def metrics(self) -> list[Metric]:
+        """Return the metrics of all plugins as they stand."""
+        ...
 
-        :returns: those that are active now and were not before.
-        :raises ConflictError: one of them cannot be connected; all are disabled again.
+    async def rescan_plugins(self) -> list[PluginStatus]:
+        """Look at what is installed: load new plugins and new versions of others, retry those that
+        failed, and take those out that are gone. What cannot be taken out now runs on; its status
+        says why.
+
+        :returns: those that are active now and were not before, or in another version.
         """
         ...
 
@@ -276,6 +282,22 @@ class Kernel(Protocol):
 
         :raises NotFoundError: it is not installed.
         :raises ConflictError: it cannot be loaded or connected.
+        """
+        ...
+
+    async def reload_plugin(self, name: str) -> None:
+        """Import a plugin anew and use that, whether or not it has changed. What runs in the old
+        one ends there.
+
+        :raises NotFoundError: it is not installed.
+        :raises ConflictError: it cannot be taken out now, or not be loaded, with the reason.
+        """
+        ...
+
+    def plugin_calls(self, name: str) -> list[HookCall]:
+        """Return the last calls of a plugin, the oldest first.
+
+        :raises NotFoundError: it is not installed.
         """
         ...
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from array import array
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,11 @@ from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import (
     ApiSurface,
+    HookCall,
     HttpRequest,
     Kernel,
     KernelStatus,
+    Metric,
     ModelStatus,
     PluginStatus,
 )
@@ -38,6 +39,7 @@ from lmx_kernel.models.real_files import real_files
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import LogSettings, set_level
 from lmx_kernel.observe.statistics import Statistics
+from lmx_kernel.plugins.timeouts import in_thread
 from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import State
@@ -146,6 +148,9 @@ class KernelFacade(Kernel):
     def plugins(self) -> list[PluginStatus]:
         return self._booted.plugins.statuses
 
+    def metrics(self) -> list[Metric]:
+        return self._booted.plugins.contexts.metrics()
+
     def models(self) -> list[ModelCard]:
         return self._catalogue.cards
 
@@ -225,7 +230,7 @@ class KernelFacade(Kernel):
 
     async def reload_config(self) -> list[str]:
         try:
-            waiting = await asyncio.to_thread(self._booted.reload)
+            waiting = await in_thread(self._booted.reload)
         except ConfigError as error:
             raise InvalidRequestError(error.one_line()) from error
         self._put_in_force()
@@ -238,6 +243,13 @@ class KernelFacade(Kernel):
 
     async def enable_plugin(self, name: str) -> None:
         await self._extensions.enable(name)
+
+    async def reload_plugin(self, name: str) -> None:
+        await self._extensions.reload(name)
+
+    def plugin_calls(self, name: str) -> list[HookCall]:
+        self._booted.plugins.check_known(name)
+        return self._booted.plugins.calls.recent(name)
 
     async def disable_plugin(self, name: str) -> None:
         await self._extensions.disable(name)
@@ -297,13 +309,18 @@ class KernelFacade(Kernel):
 
     async def _submit(self, request: GenerationRequest) -> LiveAnswer:
         share_prefixes = self._settings.get(ServerSettings).share_prefixes
-        request = with_caller(request, share_prefixes=share_prefixes)
+        hooks = self._extensions.requests
+        request = await hooks.transform(with_caller(request, share_prefixes=share_prefixes))
 
         def take(card: ModelCard, name: str) -> LiveAnswer:
             _check_capable(card, request)
-            return self._lifecycle.submit(card, self._model_settings.complete(request, card, name))
+            complete = self._model_settings.complete(request, card, name)
+            answer = self._lifecycle.submit(card, complete)
+            hooks.watch(complete, answer)
+            return answer
 
         answer, route = await self._placement.place(request, take)
+        answer.route = route
         note_answer(answer, route)
         return answer
 

@@ -50,7 +50,7 @@ def build_wheel(folder: Path, into: Path) -> Path:
     Understands a static ``[project]`` table, and ``py-modules`` and ``packages`` of
     ``[tool.setuptools]``.
 
-    :param into: the folder that the wheel is written to.
+    :param into: the folder that the wheel is written to; made if it does not exist.
     :raises NotPlainError: the package needs more than that.
     """
     document = read_pyproject(folder)
@@ -66,6 +66,7 @@ def build_wheel(folder: Path, into: Path) -> Path:
     record = f"{info}/RECORD"
     lines = [f"{path},{_hash(data)},{len(data)}" for path, data in files.items()]
     files[record] = "\n".join([*lines, f"{record},,", ""]).encode()
+    into.mkdir(exist_ok=True)
     wheel = into / f"{stem}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, data in files.items():

@@ -11,7 +11,8 @@ from enum import Enum, auto
 from attrs import define, field
 
 from lmx_kernel.errors import LmxError
-from lmx_kernel.interfaces import Answer
+from lmx_kernel.events import RequestFinished
+from lmx_kernel.interfaces import Answer, AnswerObserver
 from lmx_kernel.runtime.event_buffer import EventBuffer
 from lmx_kernel.runtime.stopwatch import Stopwatch
 from lmx_kernel.types import (
@@ -20,6 +21,7 @@ from lmx_kernel.types import (
     Finished,
     GenerationRequest,
     PromptProgress,
+    Route,
     TextDelta,
     Usage,
 )
@@ -102,6 +104,7 @@ class LiveAnswer(Answer):
     :param deadline: cancelled when the request starts or ends.
     :ivar resume: the dispatcher's own.
     :ivar prompt_tokens: of its prompt; None before a worker counted them.
+    :ivar route: how it came to its model; None until that is decided.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class LiveAnswer(Answer):
         self.id = uuid.uuid4().hex
         self.outcome: str | None = None
         self.prompt_tokens: int | None = None
+        self.route: Route | None = None
         seed = request.sampling.seed
         base = secrets.randbelow(MAX_SEED) if seed is None else seed
         candidates = [
@@ -132,6 +136,7 @@ class LiveAnswer(Answer):
         self._buffer = EventBuffer()
         self._stopwatch = Stopwatch()
         self._cached_tokens: int | None = None
+        self._observers: list[AnswerObserver] = []
 
     # --- reading ---
 
@@ -174,6 +179,10 @@ class LiveAnswer(Answer):
         if self.resume.phase is Phase.PARKED and self._buffer.is_drained:
             self._on_drained(self)
 
+    def observe(self, observer: AnswerObserver) -> None:
+        """Tell ``observer`` of all that follows; it must return at once."""
+        self._observers.append(observer)
+
     # --- writing ---
 
     @property
@@ -191,7 +200,7 @@ class LiveAnswer(Answer):
         self.resume.phase = Phase.PREPARED
         if self.prompt_tokens is None:
             self.prompt_tokens = prompt_tokens
-            self._buffer.push(Admitted(prompt_tokens))
+            self._push(Admitted(prompt_tokens))
 
     def start(self) -> None:
         """Note that a candidate left the queue."""
@@ -210,7 +219,7 @@ class LiveAnswer(Answer):
             candidate.finished, candidate.reasoning_tokens = True, event.reasoning_tokens
         elif isinstance(event, PromptProgress) and self._cached_tokens is None:
             self._cached_tokens = event.cached
-        self._buffer.push(event)
+        self._push(event)
 
     def end(self, outcome: str, error: LmxError | None = None) -> None:
         """End the events; the reader gets what is buffered, then the error or the end."""
@@ -219,6 +228,25 @@ class LiveAnswer(Answer):
         self._stopwatch.end()
         self._disarm()
         self._buffer.close(error)
+        for observer in self._observers:
+            observer.end(outcome, self.usage())
+
+    def report(self, outcome: str) -> RequestFinished:
+        """Return the event that tells others how it ended."""
+        return RequestFinished(
+            id=self.id,
+            model=self.model,
+            outcome=outcome,
+            usage=self.usage(),
+            key=self.request.key,
+            caller=self.request.caller,
+            route=self.route,
+        )
+
+    def _push(self, event: Event) -> None:
+        self._buffer.push(event)
+        for observer in self._observers:
+            observer.see(event)
 
     def _disarm(self) -> None:
         if self._deadline is not None:

@@ -110,7 +110,13 @@ class FakeBackend:
             size_bytes=path.stat().st_size,
             files=(path,),
             context_length=script.context_length,
-            capabilities=frozenset({"embedding"} if script.embeds else ()),
+            capabilities=_capabilities(script),
             sampling=maker_sampling(script.sampling),
             problem=problem,
         )
+
+
+def _capabilities(script: FakeModel) -> frozenset[str]:
+    if script.embeds:
+        return frozenset({"embedding"})
+    return frozenset() if script.template is not None else frozenset({"completion"})

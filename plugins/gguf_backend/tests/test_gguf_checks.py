@@ -15,10 +15,13 @@ from lmx_kernel.testing.conformance.engine_features import (
     PrefixChecks,
     SamplingChecks,
 )
+from lmx_kernel.testing.conformance.logits import LogitsChecks
 from lmx_kernel.testing.driver import Driver
 
 
-class TestGgufEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LongStepChecks):
+class TestGgufEngine(
+    EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LogitsChecks, LongStepChecks
+):
     is_exact = False
 
     @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from lmx_host_monitor.monitor import HostMonitor
 from lmx_host_monitor.settings import HostMonitorSettings
 
-from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 
 Times = namedtuple("Times", "user system idle iowait guest")
 

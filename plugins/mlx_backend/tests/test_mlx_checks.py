@@ -15,10 +15,13 @@ from lmx_kernel.testing.conformance.engine_features import (
     PrefixChecks,
     SamplingChecks,
 )
+from lmx_kernel.testing.conformance.logits import LogitsChecks
 from lmx_kernel.testing.driver import Driver
 
 
-class TestMlxEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LongStepChecks):
+class TestMlxEngine(
+    EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LogitsChecks, LongStepChecks
+):
     @pytest.fixture(params=[False, True], ids=["cpu", "ahead"])
     def open_engine(
         self, open_model: Callable[..., Driver], request: pytest.FixtureRequest

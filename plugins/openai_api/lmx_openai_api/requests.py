@@ -54,6 +54,7 @@ def chat_request(body: ChatBody) -> GenerationRequest:
         and isinstance(body.tool_choice, str | None),
         constraint=constraint(body),
         reasoning_tokens=_reasoning_tokens(body),
+        logits_processors=_processors(body),
     )
 
 
@@ -74,6 +75,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
             candidates=body.n or 1,
             logprobs=body.logprobs,
             constraint=constraint(body),
+            logits_processors=_processors(body),
         )
         for prompt in prompts
     ]
@@ -161,6 +163,12 @@ def _reasoning_tokens(body: ChatBody) -> int | None:
         if budget is not None:
             return None if budget == -1 else budget
     return 0 if _effort(body) == "none" else None
+
+
+def _processors(body: GenerationBody) -> dict[str, dict[str, Any]]:
+    given = body.logits_processors or {}
+    check_json("logits_processors", given)
+    return given
 
 
 def _sampling(body: GenerationBody) -> SamplingRequest:

@@ -169,6 +169,7 @@ class GenerationBody:
     :ivar repeat_penalty: another name of ``repetition_penalty``.
     :ivar guided_regex: a regular expression that the whole answer matches.
     :ivar guided_grammar: a grammar that the answer follows: Lark, as llguidance reads it.
+    :ivar logits_processors: plugins of LMX that change the logits, by name, with their options.
     """
 
     model: ModelName
@@ -190,6 +191,7 @@ class GenerationBody:
     response_format: ResponseFormat | None = None
     guided_regex: str | None = None
     guided_grammar: str | None = None
+    logits_processors: Annotated[dict[str, JsonObject], Meta(max_length=16)] | None = None
     guided_json: Annotated[Raw, refused()] = ABSENT
     guided_choice: Annotated[Raw, refused()] = ABSENT
     structured_outputs: Annotated[Raw, refused()] = ABSENT

@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from lmx_kernel.engine import EngineStats
 from lmx_kernel.events import KernelEvent
 from lmx_kernel.hookspecs import GROUP
-from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import FAKE, running_daemon, write_fake_models
 
@@ -114,7 +114,7 @@ def kernel() -> SimpleNamespace:
         memory_observed_bytes=90,
         memory_pressure="soft",
     )
-    return SimpleNamespace(status=lambda: status)
+    return SimpleNamespace(status=lambda: status, metrics=list)
 
 
 @pytest.fixture
