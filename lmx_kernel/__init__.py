@@ -47,6 +47,7 @@ A worker:
 For tests, of LMX and of plugin authors:
 
     testing/            fake models and an engine that serves them, kernels and daemons in process
+    testing/conformance/  what every plugin of a kind must do, as classes that its tests derive from
 """
 
 from importlib.metadata import version

@@ -8,7 +8,7 @@
 - :mod:`~lmx_kernel.engine.logits`: applies the logits processors of plugins;
 - :mod:`~lmx_kernel.engine.footprint`: the memory that a transformer takes, from its shape;
 - :mod:`lmx_kernel.models.headers`: a backend that reads the headers of model files once;
-- :mod:`lmx_kernel.testing.engine_checks`: tests for any engine.
+- :mod:`lmx_kernel.testing.conformance.engine`: tests for any engine.
 
 Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon has no numpy.
 """

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import define, field
 
@@ -34,6 +35,7 @@ from lmx_kernel.types import (
 )
 
 MODEL = "acme/Tiny-1B"
+S = TypeVar("S")
 Play = Callable[[LiveAnswer], None]
 """Writes an answer, or as much of it as the test wants to be there."""
 
@@ -103,6 +105,10 @@ class StubKernel:
         """Itself: it has names."""
         return self
 
+    def settings(self, cls: type[S]) -> S:
+        """Return a section of the config with its defaults."""
+        return cls()
+
     def names(self) -> list[ModelName]:
         """Return the names of the models that can be used."""
         return [ModelName(name=card.id, card=card) for card in self.cards if card.problem is None]
@@ -169,5 +175,7 @@ async def serving(*surfaces: ApiSurface) -> AsyncIterator[str]:
     shell = Shell(app, settings, ErrorRenderer(SurfaceTable(surfaces)), lambda request: "")
     server = HttpServer(settings, shell)
     await server.start()
-    yield f"http://127.0.0.1:{server.port}"
-    await server.stop()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        await server.stop()

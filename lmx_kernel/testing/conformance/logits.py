@@ -1,6 +1,7 @@
 """Tests for engines that let logits processors change what they sample from, which all should.
 
-Used like :class:`lmx_kernel.testing.engine_checks.EngineChecks`, with the same ``open_engine``.
+Used like :class:`~lmx_kernel.testing.conformance.engine.EngineChecks`, with the same
+``open_engine``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Sequence as Seq
 from typing import Any
 
 from lmx_kernel.engine.logits import NO_TOKEN
+from lmx_kernel.testing.conformance.engine import PROMPT, SEEDED, Checks, OpenEngine
 from lmx_kernel.testing.driver import GREEDY, Driver
-from lmx_kernel.testing.engine_checks import PROMPT, SEEDED, Checks, OpenEngine
 from lmx_kernel.testing.mask import ScriptedMask
 from lmx_kernel.types import Sampling
 
