@@ -201,7 +201,7 @@ def test_what_it_cannot_build_is_said(tmp_path, pyproject, why):
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ('"lmx_short"\n\n[tool', '"lmx_shorter"\n\n[tool', "the built package has no such module"),
+        ('short = "lmx_short"', 'short = "lmx_shorter"', "the built package has no such module"),
         ("entry-points.lmx]", "entry-points.other]", "it registers nothing with LMX"),
         ('"lmx-kernel>=0.1,<0.2"', "", "must name lmx-kernel"),
     ],
