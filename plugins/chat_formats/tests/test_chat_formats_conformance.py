@@ -1,5 +1,6 @@
 """What every chat format does, for each family that writes arguments as JSON."""
 
+# ruff: noqa: RUF001 - a family uses signs that look like others
 from __future__ import annotations
 
 import json
