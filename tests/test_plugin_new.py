@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,12 +10,15 @@ import tomllib
 import zipfile
 from importlib.metadata import PathDistribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lmx_kernel.cli.plugin_new import check, new
+from lmx_kernel.cli.plugin_packages import _built
 from lmx_kernel.errors import ConflictError, InvalidRequestError
 from lmx_kernel.plugins.package_check import PackageError, check_package
+from lmx_kernel.plugins.registrations import Origin
 from lmx_kernel.plugins.scaffold import KINDS, render, write_package
 from lmx_kernel.plugins.wheel import NotPlainError, build_wheel
 
@@ -195,13 +199,34 @@ def test_what_it_cannot_build_is_said(tmp_path, pyproject, why):
         build_wheel(write(tmp_path / "src", pyproject), tmp_path)
 
 
+def test_folders_are_installed_without_a_build_backend(tmp_path):
+    """`lmx plugin install` gives pip the wheel, which remembers the folder it was built from."""
+    folder = write_package("listener", "hello", tmp_path)
+    other = write(tmp_path / "other", PROJECT)
+    wheel = str(folder / "dist" / "lmx_plugin_hello-1.0-py3-none-any.whl")
+    asked = [str(folder), "some-name", "-e", str(folder), str(other), f"{folder}[test]"]
+    assert list(_built(asked)) == [wheel, *asked[1:]]
+    assert Path(wheel).exists()
+    noted = [
+        ({"url": f"file://{wheel}", "archive_info": {}}, Origin(str(folder))),
+        ({"url": f"file://{folder}", "dir_info": {}}, Origin(str(folder))),
+        ({"url": f"file://{folder}", "dir_info": {"editable": True}}, Origin(str(folder), True)),
+        ({"url": "file:///a/x.whl", "archive_info": {}}, Origin()),
+        ({"url": "https://host/x.whl", "archive_info": {}}, Origin()),
+        ({}, Origin()),
+    ]
+    for note, origin in noted:
+        package = SimpleNamespace(read_text=lambda _, note=note: json.dumps(note))
+        assert Origin.of(package) == origin, note
+
+
 # --- the check
 
 
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ('"lmx_short"\n\n[tool', '"lmx_shorter"\n\n[tool', "the built package has no such module"),
+        ('short = "lmx_short"', 'short = "lmx_shorter"', "the built package has no such module"),
         ("entry-points.lmx]", "entry-points.other]", "it registers nothing with LMX"),
         ('"lmx-kernel>=0.1,<0.2"', "", "must name lmx-kernel"),
     ],

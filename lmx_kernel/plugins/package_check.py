@@ -17,6 +17,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from lmx_kernel.plugins.api_version import API_GROUP
 from lmx_kernel.plugins.wheel import NotPlainError, build_wheel, read_pyproject
 from lmx_kernel.processes.child import module_command
 
@@ -56,7 +57,8 @@ def problems_of(project: dict[str, Any], site: Path) -> Iterator[str]:
     :param site: the folder that the built package was unpacked to.
     """
     groups = project.get("entry-points", {})
-    own = {group: groups[group] for group in groups if group.split(".")[0] == "lmx"}
+    own = {group: groups[group] for group in groups if f"{group}.".startswith("lmx.")}
+    own.pop(API_GROUP, None)
     if not own:
         yield "it registers nothing with LMX: there are no entry points in a group lmx"
     for group, entries in own.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from typing import ClassVar, cast
@@ -33,13 +34,18 @@ class AuthoriserConformance(PluginConformance):
     def authorise(self, plugins: Plugins) -> Authorise:
         """The hook itself, so that a refusal differs from a failure."""
         check_active(plugins, self.module)
-        return cast("Authorise", self.hook("lmx_authorize"))
+        hook = dict(plugins.callers("lmx_authorize", "request")).get(self.module)
+        assert hook is not None, "it has no hook lmx_authorize"
+        return lambda request: cast("LmxError | None", hook(request))
 
     def test_it_lets_pass(self, authorise: Authorise, plugins: Plugins) -> None:
         for method, path in ROUTES:
             request = make_request(self.allowed, method, path)
-            assert authorise(request=request) is None
+            assert authorise(request) is None
             assert plugins.authorize(request) is None
+
+    def test_it_is_a_plain_function(self) -> None:
+        assert not inspect.iscoroutinefunction(self.hook("lmx_authorize"))
 
     def test_it_refuses_what_lacks_a_header(self, authorise: Authorise) -> None:
         check_refused(authorise, {})
@@ -62,21 +68,21 @@ class AuthoriserConformance(PluginConformance):
 
     def test_other_headers_do_not_matter(self, authorise: Authorise) -> None:
         more = {"user-agent": "curl", "x-forwarded-for": "127.0.0.1", "host": "localhost"}
-        assert authorise(request=make_request({**more, **self.allowed})) is None
+        assert authorise(make_request({**more, **self.allowed})) is None
         check_refused(authorise, {**more, **dict.fromkeys(("authorization", "cookie"), "x")})
 
     def test_it_remembers_nothing(self, authorise: Authorise) -> None:
         """A client that was let pass once is refused without its header, and the reverse."""
         for _ in range(3):
-            assert authorise(request=make_request(self.allowed)) is None
+            assert authorise(make_request(self.allowed)) is None
             check_refused(authorise, {})
-        assert authorise(request=make_request(self.allowed)) is None
+        assert authorise(make_request(self.allowed)) is None
 
     def test_the_client_and_the_key_do_not_open(self, authorise: Authorise) -> None:
         for client in ("127.0.0.1", "::1", "", "10.0.0.9"):
             for key in ("", "config", "home"):
                 check_refused(authorise, {}, client=client, key=key)
-                assert authorise(request=make_request(self.allowed, client=client, key=key)) is None
+                assert authorise(make_request(self.allowed, client=client, key=key)) is None
 
     def test_a_refusal_gives_nothing_away(self, authorise: Authorise) -> None:
         for name, value in self.allowed.items():
@@ -89,12 +95,12 @@ class AuthoriserConformance(PluginConformance):
             request = make_request(headers)
             start_s = time.perf_counter(), time.thread_time()
             for _ in range(CALLS // 100):
-                authorise(request=request)
+                authorise(request)
             waited_s = (time.perf_counter() - start_s[0]) / (CALLS // 100)
             assert waited_s < 10 * MOST_S, f"a call waits for {waited_s * 1000:.0f} ms"
             start = time.thread_time()
             for _ in range(CALLS):
-                authorise(request=request)
+                authorise(request)
             each_s = (time.thread_time() - start) / CALLS
             assert each_s < MOST_S, f"a call takes {each_s * 1000:.1f} ms"
 
@@ -117,7 +123,7 @@ def check_refused(
     refusals: list[LmxError] = []
     for method, path in ROUTES:
         request = make_request(headers, method, path, client, key)
-        refusal = authorise(request=request)
+        refusal = authorise(request)
         assert refusal is not None, f"{method} {path} passes with {str(headers)[:80]}"
         assert isinstance(refusal, LmxError), f"a refusal is an LmxError, not {type(refusal)}"
         assert refusal.status in REFUSALS, refusal.status

@@ -12,7 +12,7 @@ import attrs
 import psutil
 import pytest
 
-from lmx_kernel.events import KernelEvent, event_name
+from lmx_kernel.events import KernelEvent
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.testing.conformance.plugin import PluginConformance, check_active
 from lmx_kernel.types import Usage
@@ -46,51 +46,47 @@ def make_event(kind: type[Any]) -> KernelEvent:
 class ListenerConformance(PluginConformance):
     """For a plugin with the hook ``lmx_event``."""
 
-    def seen(self, folder: Path) -> Sequence[str] | None:
-        """Return the names of the events that the listener has kept, oldest first, as
-        :func:`~lmx_kernel.events.event_name` has them; None if it keeps none.
+    def seen(self, home: Path) -> Sequence[str] | None:
+        """Return the names of the classes of the events that the listener has kept, oldest first;
+        None if it keeps none.
 
-        :param folder: that of :meth:`config` and :meth:`prepare`.
+        :param home: LMX's own folder.
         """
         return None
 
-    def prepare(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Make the listener write below ``folder``; called before each test."""
-
     @pytest.fixture
-    def tell(self, folder: Path, monkeypatch: pytest.MonkeyPatch, plugins: Plugins) -> Tell:
+    def tell(self, plugins: Plugins) -> Tell:
         """Tells the listener an event, as the event bus does."""
-        self.prepare(folder, monkeypatch)
         check_active(plugins, self.module)
         found = dict(plugins.observers())
         assert self.module in found, "it has no hook lmx_event"
         return found[self.module]
 
-    @pytest.mark.parametrize("kind", KINDS, ids=event_name)
-    def test_it_bears_every_event(self, tell: Tell, folder: Path, kind: type[Any]) -> None:
+    @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+    def test_it_bears_every_event(self, tell: Tell, home: Path, kind: type[Any]) -> None:
         assert tell(make_event(kind)) is None
-        seen = self.seen(folder)
-        assert seen is None or list(seen) == [event_name(kind)]
+        seen = self.seen(home)
+        assert seen is None or list(seen) == [kind.__name__]
 
-    def test_events_stay_in_order(self, tell: Tell, folder: Path) -> None:
+    def test_events_stay_in_order(self, tell: Tell, home: Path) -> None:
         kinds = KINDS * 3
         for kind in kinds:
             tell(make_event(kind))
-        seen = self.seen(folder)
-        assert seen is None or list(seen) == [event_name(kind) for kind in kinds]
+        seen = self.seen(home)
+        assert seen is None or list(seen) == [kind.__name__ for kind in kinds]
 
-    def test_each_event_is_kept_at_once(self, tell: Tell, folder: Path) -> None:
+    def test_each_event_is_kept_at_once(self, tell: Tell, home: Path) -> None:
         """What waits in memory is lost when the daemon is killed."""
         for number, kind in enumerate(KINDS, 1):
             tell(make_event(kind))
-            seen = self.seen(folder)
+            seen = self.seen(home)
             assert seen is None or len(seen) == number
 
-    def test_it_goes_on_after_a_restart(self, tell: Tell, folder: Path, plugins: Plugins) -> None:
+    def test_it_goes_on_after_a_restart(self, tell: Tell, home: Path, plugins: Plugins) -> None:
         tell(make_event(KINDS[0]))
         dict(plugins.observers())[self.module](make_event(KINDS[1]))
-        seen = self.seen(folder)
-        assert seen is None or list(seen) == [event_name(kind) for kind in KINDS[:2]]
+        seen = self.seen(home)
+        assert seen is None or list(seen) == [kind.__name__ for kind in KINDS[:2]]
 
     def test_an_event_of_a_later_version_is_borne(self, tell: Tell) -> None:
         later = attrs.make_class("SomethingNew", {"what": attrs.field()}, frozen=True)
