@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from lmx_kernel.config import Settings, read_config, structure
@@ -15,11 +16,12 @@ SECTIONS = (
 )
 
 
-def light_settings(config: Path | None = None) -> Settings:
+def light_settings(config: Path | None = None, more: Iterable[SettingsSection] = ()) -> Settings:
     """Return the sections ``plugins`` and ``server``; all others are ignored.
 
     :param config: the file; None for the one in LMX's own folder.
-    :raises ConfigError: with every problem of the two.
+    :param more: further sections, of plugins that were loaded.
+    :raises ConfigError: with every problem of these.
     """
     document = read_config(config)
-    return structure(document, SECTIONS, ignored=document.tables)
+    return structure(document, (*SECTIONS, *more), ignored=document.tables)

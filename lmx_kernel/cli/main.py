@@ -21,7 +21,7 @@ BUILTIN = {
     "install": ("plugin_packages",),
     "key": ("keys",),
     "ls": ("models",),
-    "plugin": ("plugins", "plugin_packages"),
+    "plugin": ("plugins", "plugin_packages", "plugin_new"),
     "plugins": ("plugins",),
     "ps": ("models",),
     "serve": ("serve",),

@@ -55,7 +55,10 @@ def commands_for(word: str) -> Sequence[App]:
 
 
 def _load_one(plugin: str) -> Iterable[App]:
-    """Return the commands of a plugin, without the checks that the daemon makes."""
+    """Return the commands of a plugin, without the checks that the daemon makes.
+
+    :raises TypeError: it asks for a context, which only :func:`_load_all` has.
+    """
     entries = [entry for entry in entry_points(GROUP) if entry.name == plugin]
     loaded: Any = entries[0].load() if entries else importlib.import_module(plugin)
     return loaded.lmx_commands() or ()
@@ -68,7 +71,9 @@ def _load_all(settings: Settings) -> Sequence[App]:
 
     configure(LogSettings(level="error"), None)
     chosen = settings.get(PluginSettings)
-    commands = Plugins(chosen).commands_by_plugin()
+    plugins = Plugins(chosen)
+    plugins.contexts.use(light_settings(more=plugins.settings_sections()))
+    commands = plugins.commands_by_plugin()
     owners = {name: plugin for plugin, apps in commands for app in apps for name in app.name}
     _write(settings, Owners(_key(chosen), owners))
     return [app for _, apps in commands for app in apps]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import Distribution
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
@@ -16,9 +17,18 @@ from lmx_kernel.cli.plugins import app
 from lmx_kernel.cli.terminal import command, console, print_error
 from lmx_kernel.errors import LmxError, UnavailableError
 from lmx_kernel.plugins.entry_points import entry_points
-from lmx_kernel.plugins.registrations import GROUP, Origin, Registration, package_of, registrations
+from lmx_kernel.plugins.registrations import (
+    DIST,
+    GROUP,
+    Origin,
+    Registration,
+    package_of,
+    registrations,
+)
+from lmx_kernel.plugins.wheel import NotPlainError, build_wheel
 
 Requirements = Annotated[str, Parameter(allow_leading_hyphen=True, help="As pip takes them.")]
+EDITABLE = ("-e", "--editable")
 Names = Annotated[str, Parameter(help="Of plugins or packages, or what pip takes.")]
 
 
@@ -28,7 +38,10 @@ def install(*requirements: Requirements) -> None:
     if not requirements:
         _fail("name a package, a file or a folder", 2)
     before = registrations()
-    _pip("install", *requirements)
+    built = list(_built(requirements))
+    _pip("install", *built)
+    if anew := [one for one in built if one not in requirements]:
+        _pip("install", "--quiet", "--force-reinstall", "--no-deps", *anew)
     _say_what_is_new(before, _daemon())
 
 
@@ -46,7 +59,7 @@ def upgrade(*names: Names) -> None:
         if package and origin.is_editable:
             editable.append(package)
         elif origin.folder:
-            _pip("install", "--force-reinstall", "--no-deps", origin.folder)
+            _pip("install", "--force-reinstall", "--no-deps", *_built([origin.folder]))
         else:
             _pip("install", "--upgrade", package.name if package else name)
     changed = _say_what_is_new(before, client, quiet=bool(editable))
@@ -143,6 +156,21 @@ def _daemon() -> Client | None:
 def _rescan(client: Client) -> None:
     with suppress(LmxError):  # the listing says what became of each
         client.post("/admin/plugins/rescan")
+
+
+def _built(requirements: Sequence[str]) -> Iterator[str]:
+    """Yield ``requirements``, with the wheels of folders that LMX can build: pip would first
+    download what builds them. They lie in the folder's ``dist``.
+    """
+    for before, one in zip(("", *requirements), requirements, strict=False):
+        folder = Path(one)
+        if before in EDITABLE or not (folder / "pyproject.toml").exists():
+            yield one
+            continue
+        try:
+            yield str(build_wheel(folder.absolute(), folder.absolute() / DIST))
+        except (NotPlainError, OSError):
+            yield one
 
 
 def _pip(action: str, *arguments: str) -> None:

@@ -81,7 +81,7 @@ async def serve(
         await stop.wait()
         await _begin_drain(assembly, supervisor, tasks)
         await _first(server.drain(settings.drain_s), now.wait())
-        await _end(server, assembly)
+        await _end(server, assembly, booted.plugins)
 
 
 async def _start_background(
@@ -108,13 +108,14 @@ async def _begin_drain(
     await assembly.kernel.stored_answers.suspend()
 
 
-async def _end(server: HttpServer, assembly: Assembly) -> None:
-    """Cut off what still runs, with an error for each client."""
+async def _end(server: HttpServer, assembly: Assembly, plugins: Plugins) -> None:
+    """Cut off what still runs, with an error for each client, and end the plugins."""
     await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
     await server.drain(LAST_WORDS_S)
     await server.stop()
     await assembly.jobs.close()
     await assembly.kernel.stored_answers.close()
+    await in_thread(plugins.changes.close)
 
 
 def _published(booted: Booted, keys: Keyring, server: HttpServer) -> AbstractContextManager[None]:

@@ -5,9 +5,10 @@
 - :mod:`~lmx_kernel.engine.running`: which sequences run, and what a step reports of them;
 - :mod:`~lmx_kernel.engine.sampling`: what all samplers agree on, and a sampler in numpy,
   :mod:`~lmx_kernel.engine.numpy_sampler` (the extra ``lmx-kernel[engine]``);
+- :mod:`~lmx_kernel.engine.logits`: applies the logits processors of plugins;
 - :mod:`~lmx_kernel.engine.footprint`: the memory that a transformer takes, from its shape;
 - :mod:`lmx_kernel.models.headers`: a backend that reads the headers of model files once;
-- :mod:`lmx_kernel.testing.engine_checks`: tests for any engine.
+- :mod:`lmx_kernel.testing.conformance.engine`: tests for any engine.
 
 Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon has no numpy.
 """
@@ -15,6 +16,8 @@ Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon
 from lmx_kernel.engine.protocol import (
     Engine,
     EngineStats,
+    LogitsKind,
+    LogitsProcessor,
     LongSteps,
     Output,
     Progress,
@@ -30,6 +33,8 @@ from lmx_kernel.engine.protocol import (
 __all__ = [
     "Engine",
     "EngineStats",
+    "LogitsKind",
+    "LogitsProcessor",
     "LongSteps",
     "Output",
     "Progress",

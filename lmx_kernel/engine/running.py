@@ -12,13 +12,14 @@ what it holds for a sequence, and leaves the decisions to a :class:`RunningSet`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from typing import Generic, TypeVar
 
 from attrs import define, field
 
 from lmx_kernel.engine.protocol import (
+    LogitsProcessor,
     Output,
     Progress,
     Sequence,
@@ -75,6 +76,11 @@ class RunningSequence:
     def cache_space(self) -> str:
         """Whose sequences it may share computed tokens with."""
         return self.request.cache_space
+
+    @property
+    def processors(self) -> Mapping[str, LogitsProcessor]:
+        """What changes its logits before each draw, by name."""
+        return self.request.processors
 
     @property
     def alternatives(self) -> int | None:

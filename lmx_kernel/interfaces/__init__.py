@@ -3,7 +3,7 @@ interface of the kernel that plugins call (:class:`Kernel`).
 """
 
 from lmx_kernel.config.section import SettingsSection
-from lmx_kernel.interfaces.answer import Answer
+from lmx_kernel.interfaces.answer import Answer, AnswerHook, AnswerObserver, Transform
 from lmx_kernel.interfaces.backend import (
     Backend,
     ModelSource,
@@ -22,11 +22,20 @@ from lmx_kernel.interfaces.kernel import (
     Jobs,
     Kernel,
 )
+from lmx_kernel.interfaces.metric import (
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    Metrics,
+    MetricSeries,
+)
 from lmx_kernel.interfaces.model_settings import ModelSettingsStore, ModelSettingsView
 from lmx_kernel.interfaces.plugin import (
     Finding,
     HookCall,
     HookTimes,
+    Log,
     Monitor,
     PluginState,
     PluginStatus,
@@ -70,10 +79,15 @@ __all__ = [
     "PENDING",
     "REFUSED",
     "Answer",
+    "AnswerHook",
+    "AnswerObserver",
     "ApiSurface",
     "Backend",
+    "Counter",
     "Finding",
+    "Gauge",
     "HeaderRouted",
+    "Histogram",
     "HookCall",
     "HookTimes",
     "HttpRequest",
@@ -85,6 +99,10 @@ __all__ = [
     "Kernel",
     "KernelStatus",
     "KeyStatus",
+    "Log",
+    "Metric",
+    "MetricSeries",
+    "Metrics",
     "ModelFigures",
     "ModelSettingsStore",
     "ModelSettingsView",
@@ -103,6 +121,7 @@ __all__ = [
     "SettingsSection",
     "StoredAnswer",
     "StoredAnswers",
+    "Transform",
     "WebSocket",
     "WebSocketClosedError",
     "WebSocketHandler",

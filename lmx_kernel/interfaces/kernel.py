@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from lmx_kernel.events import Observer
 from lmx_kernel.interfaces.answer import Answer
 from lmx_kernel.interfaces.job import Job, JobKind
+from lmx_kernel.interfaces.metric import Metric
 from lmx_kernel.interfaces.model_settings import ModelSettingsStore
 from lmx_kernel.interfaces.plugin import HookCall, PluginStatus
 from lmx_kernel.interfaces.status import KernelStatus, ModelStatus
@@ -272,6 +273,10 @@ class Kernel(Protocol):
 
     def plugins(self) -> list[PluginStatus]:
         """Return every plugin and its state."""
+        ...
+
+    def metrics(self) -> list[Metric]:
+        """Return the metrics of all plugins as they stand."""
         ...
 
     async def rescan_plugins(self) -> list[PluginStatus]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import frozen
 
@@ -29,6 +29,24 @@ class Monitor(Protocol):
 
     def sample(self) -> Mapping[str, float]:
         """Return current figures, all of them numbers. Called in a thread."""
+        ...
+
+
+class Log(Protocol):
+    """The log, for one plugin: a line has an event's name, such as ``quota_exceeded``, and fields.
+    Never log prompts, answers or secrets.
+    """
+
+    def debug(self, event: str, **fields: Any) -> None: ...
+
+    def info(self, event: str, **fields: Any) -> None: ...
+
+    def warning(self, event: str, **fields: Any) -> None: ...
+
+    def error(self, event: str, **fields: Any) -> None: ...
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """Write an error with the traceback of the exception that is being handled."""
         ...
 
 

@@ -131,6 +131,7 @@ def boot(
     for problem in _unknown_sections(document, plugins, sections):
         log.warning("section_ignored", problem=str(problem))
     settings = structure(document, sections, ignored=document.tables)
+    plugins.contexts.use(settings)
     _check_tables(document, settings, plugins, sections)
     return Booted(settings, plugins, sections, read, verdict)
 

@@ -11,8 +11,10 @@ from lmx_kernel.config import ConfigError
 from lmx_kernel.errors import ConflictError
 from lmx_kernel.interfaces import PluginStatus, Router
 from lmx_kernel.kernel.boot import Booted
+from lmx_kernel.kernel.request_hooks import RequestHooks
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.observe.bus import Bus
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.plugins.timeouts import in_thread
 from lmx_kernel.routing.decide import RoutingSettings
 from lmx_kernel.routing.placement import Placement
@@ -24,6 +26,8 @@ log = structlog.get_logger(__name__)
 class Extensions:
     """Loads and unloads plugins, and updates the parts of the kernel that use their objects. One
     change happens at a time.
+
+    :ivar requests: what plugins do with requests and answers.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class Extensions:
         self._lifecycle = lifecycle
         self._placement = placement
         self._bus = bus
+        timeout_s = booted.settings.get(PluginSettings).timeout_s
+        self.requests = RequestHooks(timeout_s, booted.plugins.calls)
         self._followers: list[Callable[[], Awaitable[None]]] = []
         self._changing = asyncio.Lock()
         self._changes = booted.plugins.changes
@@ -123,6 +129,7 @@ class Extensions:
         before, self._model_parts = self._model_parts, await in_thread(self._find_model_parts)
         if [*map(id, self._model_parts)] != [*map(id, before)]:
             await self._catalogue.look_again()
+        await in_thread(self._changes.close_unused)
 
     def _to_blame(self, error: ConfigError, added: Collection[str]) -> set[str]:
         """Return which of the new plugins a config is wrong for: those whose sections are, or if
@@ -147,3 +154,7 @@ class Extensions:
             log.warning("router_unknown", router=name, key="routing.order")
         self._placement.use_routers(routers)
         self._bus.use_observers(self._plugins.observers())
+        self.requests.use(
+            self._plugins.callers("lmx_transform", "request"),
+            self._plugins.callers("lmx_observe", "request", "model", "answer_id"),
+        )

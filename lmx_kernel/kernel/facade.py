@@ -24,6 +24,7 @@ from lmx_kernel.interfaces import (
     HttpRequest,
     Kernel,
     KernelStatus,
+    Metric,
     ModelStatus,
     PluginStatus,
 )
@@ -147,6 +148,9 @@ class KernelFacade(Kernel):
 
     def plugins(self) -> list[PluginStatus]:
         return self._booted.plugins.statuses
+
+    def metrics(self) -> list[Metric]:
+        return self._booted.plugins.contexts.metrics()
 
     def models(self) -> list[ModelCard]:
         return self._catalogue.cards
@@ -318,13 +322,18 @@ class KernelFacade(Kernel):
 
     async def _submit(self, request: GenerationRequest) -> LiveAnswer:
         share_prefixes = self._settings.get(ServerSettings).share_prefixes
-        request = with_caller(request, share_prefixes=share_prefixes)
+        hooks = self._extensions.requests
+        request = await hooks.transform(with_caller(request, share_prefixes=share_prefixes))
 
         def take(card: ModelCard, name: str) -> LiveAnswer:
             _check_capable(card, request)
-            return self._lifecycle.submit(card, self._model_settings.complete(request, card, name))
+            complete = self._model_settings.complete(request, card, name)
+            answer = self._lifecycle.submit(card, complete)
+            hooks.watch(complete, answer)
+            return answer
 
         answer, route = await self._placement.place(request, take)
+        answer.route = route
         note_answer(answer, route)
         return answer
 

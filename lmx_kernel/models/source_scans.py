@@ -12,6 +12,7 @@ import structlog
 from attrs import define, evolve, field, frozen
 
 from lmx_kernel.interfaces import Backend, ModelSource
+from lmx_kernel.models.templates import with_lent_templates
 from lmx_kernel.plugins.calls import Watch
 from lmx_kernel.types import Location, ModelCard
 
@@ -131,7 +132,8 @@ class SourceScans:
     def _identify(self, location: Location) -> Iterable[ModelCard]:
         for backend in self._backends():
             try:
-                yield from (_also_named(card, location) for card in backend.identify(location))
+                cards = with_lent_templates(backend.identify(location))
+                yield from (_also_named(card, location) for card in cards)
             # Backends are code of plugins: they may fail in any way, and the others still count.
             except (Exception, SystemExit):
                 log.exception("identify_failed", backend=backend.name, model=location.name)

@@ -123,8 +123,20 @@ class PluginChanges:
             raise ConflictError(f"{name} is required by the config")
         if why := self._why_not(name, busy):
             raise ConflictError(f"{name} {why}")
+        if dependents := self._registry.dependents(name):
+            raise ConflictError(f"{', '.join(dependents)} cannot do without {name}")
         if status.state is PluginState.ACTIVE:
             self._registry.disable(name, reason)
+
+    def close_unused(self) -> None:
+        """Let plugins that were taken out give back what they hold, once nothing uses them."""
+        self._registry.closing.run(self._settings.timeout_s)
+
+    def close(self) -> None:
+        """Take out the plugins that hold something, and let them give it back."""
+        for impl in self._registry.hooks.hook.lmx_close.get_hookimpls():
+            self._registry.unregister(impl.plugin_name)
+        self.close_unused()
 
     # --- inside ---
 

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.interfaces import PluginState, PluginStatus
+from lmx_kernel.plugins.api_version import api_problem
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.plugins.installed import KERNEL, Installed, kernel_problem
 from lmx_kernel.plugins.settings import PluginSettings
@@ -87,7 +88,7 @@ def _from_entry(
         name = f"{name} of {package.name if package else 'unknown'}"
     elif name in settings.disabled:
         state, reason = PluginState.DISABLED, "disabled by the config"
-    elif package and (problem := kernel_problem(package)):
+    elif package and (problem := kernel_problem(package) or api_problem(package)):
         state, reason = PluginState.FAILED, problem
     status = PluginStatus(
         name=name,

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 import structlog
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 
 FINDINGS_TIMEOUT_S = 30.0  # they may start a child process
+BY_NAME = attrgetter("plugin_name")
 log = structlog.get_logger(__name__)
 
 
@@ -59,6 +61,7 @@ class Plugins:
     :param patience_s: how long third parties are waited for at the start, when LMX's own plugins
         are done, in all hooks together; None gives them as long as the others.
     :ivar calls: what the calls of plugins took, and how they failed.
+    :ivar contexts: what hooks get beside their own arguments, and the metrics of all plugins.
     :ivar changes: loads and takes out plugins while the daemon runs.
     """
 
@@ -73,6 +76,7 @@ class Plugins:
         self._settings = settings
         self._caller = Caller(settings.timeout_s, patience_s)
         self._registry = Registry(settings, self.calls, self._caller)
+        self.contexts = self._registry.contexts
         self.changes = PluginChanges(settings, self._registry, self._caller)
         found = discover(settings)
         self._registry.load(without_third_parties(found, settings) if safe_mode else found)
@@ -188,8 +192,12 @@ class Plugins:
 
     def observers(self) -> list[tuple[str, Observer]]:
         """Observers of events: the plugin's name, and the function to call."""
-        impls = self._registry.hooks.hook.lmx_event.get_hookimpls()
-        return [(impl.plugin_name, cast("Observer", impl.function)) for impl in impls]
+        return self.callers("lmx_event", "event")
+
+    def callers(self, hook: str, *arguments: str) -> list[tuple[str, Callable[..., Any]]]:
+        """Each plugin that has a hook, and a function of these arguments that calls it."""
+        impls = sorted(getattr(self._registry.hooks.hook, hook).get_hookimpls(), key=BY_NAME)
+        return [(one.plugin_name, self.contexts.caller(one, *arguments)) for one in impls]
 
     def authorize(self, request: HttpRequest) -> LmxError | None:
         """Return why a request is refused, or None. Fails closed: if an authoriser raises, or is
@@ -198,16 +206,15 @@ class Plugins:
         refused = UnauthorizedError("the server cannot check keys at the moment")
         if self._registry.absent_authorisers:
             return refused
-        for impl in reversed(self._registry.hooks.hook.lmx_authorize.get_hookimpls()):
-            name = impl.plugin_name
+        for name, ask in self.callers("lmx_authorize", "request"):
             try:
                 with self.calls.watch(name, "lmx_authorize", on_loop=True):
-                    refusal = _bind(impl, {"request": request}, _refusal)()
+                    refusal = _checked_refusal(ask(request))
             # Plugins may fail in any way, and then the request must be refused.
             except (Exception, SystemExit):
                 log.exception("authorizer_failed", plugin=name)
                 return refused
-            if isinstance(refusal, LmxError):
+            if refusal is not None:
                 return refusal
         return None
 
@@ -248,10 +255,12 @@ class Plugins:
         consume: Callable[[Any], Any],
     ) -> object:
         with self.calls.watch(impl.plugin_name, hook):
-            result = _bind(impl, arguments, consume)()
-        if result is None and hook in SHAPES:
+            result = self._registry.contexts.bind(impl, **arguments)()
+            if result is not None:
+                return consume(result)
+        if hook in SHAPES:
             log.warning("hook_returned_nothing", plugin=impl.plugin_name, hook=hook)
-        return result
+        return None
 
     def _call_new(
         self, hook: str, consume: Callable[[Any], Any] = lambda value: value, **arguments: Any
@@ -293,19 +302,7 @@ class Plugins:
         )
 
 
-def _refusal(value: object) -> LmxError:
-    if not isinstance(value, LmxError):
+def _checked_refusal(value: object) -> LmxError | None:
+    if value is not None and not isinstance(value, LmxError):
         raise TypeError(f"lmx_authorize returned {value!r}, and not an LmxError")
     return value
-
-
-def _bind(
-    impl: pluggy.HookImpl, arguments: dict[str, object], consume: Callable[[Any], Any]
-) -> Callable[[], object]:
-    chosen = {name: arguments[name] for name in impl.argnames}
-
-    def call() -> object:
-        value = impl.function(**chosen)
-        return None if value is None else consume(value)
-
-    return call

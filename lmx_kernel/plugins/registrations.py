@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import Distribution
+from pathlib import Path
+from urllib.parse import unquote
 
 from attrs import frozen
 from packaging.utils import canonicalize_name
@@ -12,6 +14,8 @@ from lmx_kernel.plugins.entry_points import entry_points
 
 GROUP = "lmx"
 """As in :mod:`lmx_kernel.hookspecs`, which imports far more than a command needs."""
+DIST = "dist"
+"""Where the wheels of a package lie in its folder."""
 
 
 @frozen(order=True)
@@ -67,5 +71,9 @@ class Origin:
             url, about = noted.get("url", ""), noted.get("dir_info")
         except (ValueError, AttributeError):
             return cls()
-        folder = url.removeprefix("file://") if url.startswith("file://") and about else ""
-        return cls(folder, bool(about and about.get("editable")))
+        path = Path(unquote(url.removeprefix("file://"))) if url.startswith("file://") else None
+        if path is not None and about is None and path.parent.name == DIST:
+            path = path.parent.parent  # a wheel that was built from this folder
+        elif about is None:
+            path = None
+        return cls(str(path or ""), bool(about and about.get("editable")))

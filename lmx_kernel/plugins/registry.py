@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 import structlog
@@ -16,12 +16,21 @@ from lmx_kernel.hookspecs import PROJECT, KernelSpecs
 from lmx_kernel.interfaces import PluginState, PluginStatus
 from lmx_kernel.plugins.authorisers import AbsentAuthorisers
 from lmx_kernel.plugins.calls import Calls, described
+from lmx_kernel.plugins.closing import Closing
+from lmx_kernel.plugins.contexts import Contexts
 from lmx_kernel.plugins.discovery import Found
 from lmx_kernel.plugins.fresh_import import drop_modules
 from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.plugins.timeouts import Caller
 
 log = structlog.get_logger(__name__)
+
+
+class MissingPluginError(Exception):
+    """A plugin cannot do without another one, which is not active."""
+
+    def __init__(self, needed: str) -> None:
+        super().__init__(f"it needs the plugin {needed}, which is not active")
 
 
 class Registry:
@@ -31,6 +40,8 @@ class Registry:
     :ivar results: what hooks returned: by hook, by plugin, by name.
     :ivar waiting: plugins whose change on disk cannot be taken up, and why not.
     :ivar revision: counts the plugins that were taken out.
+    :ivar contexts: what hooks get beside their own arguments.
+    :ivar closing: the plugins that were taken out and still have to give back what they hold.
     """
 
     def __init__(self, settings: PluginSettings, calls: Calls, caller: Caller) -> None:
@@ -40,6 +51,9 @@ class Registry:
         self.waiting: dict[str, str] = {}
         self.absent_authorisers = AbsentAuthorisers()
         self.revision = 0
+        self.contexts = Contexts()
+        self.closing = Closing()
+        self._needs: dict[str, tuple[str, ...]] = {}
         self._settings = settings
         self._calls = calls
         self._caller = caller
@@ -122,6 +136,7 @@ class Registry:
         outcomes = self._caller.call_all(calls, self.hurried)
         for name, outcome in outcomes.items():
             self._register(name, outcome)
+        self._check_needs()
         return [name for name in outcomes if self._statuses[name].state is PluginState.ACTIVE]
 
     def fail(self, name: str, error: BaseException) -> None:
@@ -132,6 +147,7 @@ class Registry:
         self.absent_authorisers.lost(name)
         trace = None if isinstance(error, TimeoutError) else error
         log.error("plugin_failed", plugin=name, reason=reason, exc_info=trace)
+        self._fail_dependents(name)
 
     def disable(self, name: str, reason: str) -> None:
         """Take a plugin out because somebody wants it."""
@@ -144,22 +160,53 @@ class Registry:
         self.unregister(name)
         self.absent_authorisers.found(name, self._found[name].module)
         del self._found[name], self._statuses[name]
+        self._fail_dependents(name)
 
     def unregister(self, name: str) -> None:
         """Call no hook of a plugin any more, and forget what it returned."""
+        for impl in self.hooks.hook.lmx_close.get_hookimpls():
+            if impl.plugin_name == name:
+                self.closing.add(name, self.contexts.bind(impl))
         if self.hooks.has_plugin(name):
             self.hooks.unregister(name=name)
+        self.contexts.forget(name)
+        self._needs.pop(name, None)
         for results in self.results.values():
             results.pop(name, None)
         self._calls.forget(name)
         self.waiting.pop(name, None)
         self.revision += 1
 
+    def dependents(self, name: str) -> list[str]:
+        """Return the plugins that cannot do without another one."""
+        return sorted(plugin for plugin, needed in self._needs.items() if name in needed)
+
     def loser(self, first: str, second: str) -> str:
         """Return which of two plugins gives way where both cannot be used; see
         :attr:`Found.rank`.
         """
         return max(first, second, key=lambda name: self._found[name].rank)
+
+    def _check_needs(self) -> None:
+        """Ask plugins that are new for those that they need, and take out all that lack one."""
+        calls = {
+            impl.plugin_name: partial(_names, self.contexts.bind(impl))
+            for impl in self.hooks.hook.lmx_requires.get_hookimpls()
+            if impl.plugin_name not in self._needs
+        }
+        for name, outcome in self._caller.call_all(calls, self.hurried).items():
+            if isinstance(outcome, BaseException):
+                self.fail(name, outcome)
+            else:
+                self._needs[name] = cast("tuple[str, ...]", outcome)
+        for name in {needed for names in self._needs.values() for needed in names}:
+            status = self._statuses.get(name)
+            if status is None or status.state is not PluginState.ACTIVE:
+                self._fail_dependents(name)
+
+    def _fail_dependents(self, name: str) -> None:
+        for dependent in self.dependents(name):
+            self.fail(dependent, MissingPluginError(name))
 
     def _load_one(self, plugin: Found) -> object:
         with self._calls.watch(plugin.status.name, "import"):
@@ -177,6 +224,10 @@ class Registry:
             self.fail(name, error)
         else:
             self._statuses[name] = evolve(self._statuses[name], hooks=hooks)
+
+
+def _names(call: Callable[[], Iterable[str]]) -> tuple[str, ...]:
+    return tuple(call())
 
 
 def _hooks_of(manager: pluggy.PluginManager, name: str) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ class PluginSettings:
     :ivar disabled: names of plugins that are not even imported.
     :ivar required: names of plugins without which the daemon must not start.
     :ivar modules: further plugin modules to load by import path, such as one under development.
-    :ivar timeout_s: a plugin whose import or registration takes longer than this is disabled.
+    :ivar timeout_s: a plugin whose import or registration takes longer than this is disabled, and a
+        request that one takes longer to check is refused.
     """
 
     discover: bool = True

@@ -11,7 +11,8 @@ from enum import Enum, auto
 from attrs import define, field
 
 from lmx_kernel.errors import LmxError
-from lmx_kernel.interfaces import Answer
+from lmx_kernel.events import RequestFinished
+from lmx_kernel.interfaces import Answer, AnswerObserver
 from lmx_kernel.runtime.event_buffer import EventBuffer
 from lmx_kernel.runtime.stopwatch import Stopwatch
 from lmx_kernel.types import (
@@ -21,6 +22,7 @@ from lmx_kernel.types import (
     Finished,
     GenerationRequest,
     PromptProgress,
+    Route,
     TextDelta,
     Usage,
 )
@@ -111,6 +113,7 @@ class LiveAnswer(Answer):
     :ivar prompt_tokens: of its prompt; None before a worker counted them.
     :ivar created_s: when the request came, in monotonic seconds.
     :ivar prompt: what the model would read, once a worker returned it.
+    :ivar route: how it came to its model; None until that is decided.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class LiveAnswer(Answer):
         self.outcome: str | None = None
         self.prompt_tokens: int | None = None
         self.prompt: EncodedPrompt | None = None
+        self.route: Route | None = None
         seed = request.sampling.seed
         base = secrets.randbelow(MAX_SEED) if seed is None else seed
         candidates = [
@@ -143,6 +147,7 @@ class LiveAnswer(Answer):
         self._stopwatch = Stopwatch()
         self.created_s = self._stopwatch.created
         self._cached_tokens: int | None = None
+        self._observers: list[AnswerObserver] = []
 
     # --- reading ---
 
@@ -185,6 +190,10 @@ class LiveAnswer(Answer):
         if self.resume.phase is Phase.PARKED and self._buffer.is_drained:
             self._on_drained(self)
 
+    def observe(self, observer: AnswerObserver) -> None:
+        """Tell ``observer`` of all that follows; it must return at once."""
+        self._observers.append(observer)
+
     # --- writing ---
 
     @property
@@ -202,7 +211,7 @@ class LiveAnswer(Answer):
         self.resume.phase = Phase.PREPARED
         if self.prompt_tokens is None:
             self.prompt_tokens, self.prompt = prompt_tokens, prompt
-            self._buffer.push(Admitted(prompt_tokens))
+            self._push(Admitted(prompt_tokens))
 
     def start(self) -> None:
         """Note that a candidate left the queue."""
@@ -221,7 +230,7 @@ class LiveAnswer(Answer):
             candidate.finished, candidate.reasoning_tokens = True, event.reasoning_tokens
         elif isinstance(event, PromptProgress) and self._cached_tokens is None:
             self._cached_tokens = event.cached
-        self._buffer.push(event)
+        self._push(event)
 
     def end(self, outcome: str, error: LmxError | None = None) -> None:
         """End the events; the reader gets what is buffered, then the error or the end."""
@@ -230,6 +239,25 @@ class LiveAnswer(Answer):
         self._stopwatch.end()
         self._disarm()
         self._buffer.close(error)
+        for observer in self._observers:
+            observer.end(outcome, self.usage())
+
+    def report(self, outcome: str) -> RequestFinished:
+        """Return the event that tells others how it ended."""
+        return RequestFinished(
+            id=self.id,
+            model=self.model,
+            outcome=outcome,
+            usage=self.usage(),
+            key=self.request.key,
+            caller=self.request.caller,
+            route=self.route,
+        )
+
+    def _push(self, event: Event) -> None:
+        self._buffer.push(event)
+        for observer in self._observers:
+            observer.see(event)
 
     def _disarm(self) -> None:
         if self._deadline is not None:

@@ -221,11 +221,7 @@ class Dispatcher:
         answer.end(outcome, error)
         self.last_used = time.monotonic()
         if not answer.is_count:
-            self._publish(
-                events.RequestFinished(
-                    id=answer.id, model=self._model, outcome=outcome, usage=answer.usage()
-                )
-            )
+            self._publish(answer.report(outcome))
         self._pump()
 
     def _fail(self, answer: LiveAnswer, error: errors.LmxError) -> None:

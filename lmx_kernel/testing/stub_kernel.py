@@ -7,7 +7,7 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field
 from websockets.asyncio.client import connect
@@ -41,6 +41,7 @@ from lmx_kernel.types import (
 )
 
 MODEL = "acme/Tiny-1B"
+S = TypeVar("S")
 Play = Callable[[LiveAnswer], None]
 """Writes an answer, or as much of it as the test wants to be there."""
 
@@ -120,6 +121,10 @@ class StubKernel:
     def model_settings(self) -> StubKernel:
         """Itself: it has names."""
         return self
+
+    def settings(self, cls: type[S]) -> S:
+        """Return a section of the config with its defaults."""
+        return cls()
 
     def names(self) -> list[ModelName]:
         """Return the names of the models that can be used."""

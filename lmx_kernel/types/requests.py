@@ -214,6 +214,8 @@ class GenerationRequest:
     :param constraint: structured output; None for free text.
     :param reasoning_tokens: the most tokens of reasoning, after which the model must answer; None
         for the limit of the model's settings, or none.
+    :param logits_processors: plugins that change the logits of each token, by name in the group
+        ``lmx.logits``, with their options; in this order.
     :param said: the tokens that the only candidate has said already, before a restart of the
         daemon, say: it goes on after them, and only what follows is in the answer's events. The
         same seed must be given for the same text.
@@ -241,12 +243,18 @@ class GenerationRequest:
     parallel_tool_calls: bool = True
     constraint: Constraint | None = None
     reasoning_tokens: int | None = None
+    logits_processors: dict[str, dict[str, Any]] = field(factory=dict)
     said: tuple[int, ...] = ()
     returns_prompt: bool = False
     caller: str = ""
     cache_space: str = ""
     terms: Terms = DEFAULT_TERMS
     priority: Priority = Priority.HIGH
+
+    @property
+    def key(self) -> str:
+        """The name of the API key that it came with; "" for none. No key's name begins with #."""
+        return "" if self.caller.startswith("#") else self.caller
 
     def context_length(self, most: int) -> int:
         """Return the tokens that the prompt and one answer may have together.

@@ -47,7 +47,7 @@ def main() -> None:
 
 def _serve(channel: Channel, spec: EngineSpec) -> None:
     try:
-        chat = ChatChoice(spec.chat_template, spec.chat_format)
+        chat = ChatChoice(spec.chat_template, spec.chat_format, spec.card.architecture)
         chat.check()
         loop = Loop(_open(channel, spec), channel, spec.constraints, chat)
     except LmxError as error:

@@ -146,6 +146,7 @@ class Loop:
             logprobs=prepared.request.logprobs,
             mask=mask,
             cache_space=prepared.request.cache_space,
+            processors=prepared.processors,
         )
         try:
             self._engine.add(sequence)

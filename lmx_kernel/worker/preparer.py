@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from lmx_kernel.engine.protocol import Engine
+from lmx_kernel.engine.protocol import Engine, LogitsProcessor, Tokenizer
 from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError, ModelUnusableError
 from lmx_kernel.text.constraints.lookup import find_engine
 from lmx_kernel.text.constraints.protocol import (
@@ -19,11 +19,13 @@ from lmx_kernel.text.constraints.protocol import (
     is_constrained,
 )
 from lmx_kernel.text.formats.protocol import Format, PlainFormat, find_format
+from lmx_kernel.text.lent_templates import lent_template
 from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.text.template import ChatTemplate
 from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, EncodedPrompt, GenerationRequest
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
+from lmx_kernel.worker.logits import make_processors
 
 THREADS = 2
 """For each of the two kinds of requests."""
@@ -41,6 +43,7 @@ class Prepared:
     :param prompt_end: the end of the prompt's text.
     :param format: what its answers are written in.
     :param constraints: what they may be; None for any text.
+    :param processors: what changes their logits, by name.
     """
 
     request: GenerationRequest
@@ -49,6 +52,7 @@ class Prepared:
     prompt_end: str = ""
     format: Format = field(factory=PlainFormat)
     constraints: ConstraintPlan | None = None
+    processors: dict[str, LogitsProcessor] = field(factory=dict)
 
     @property
     def size(self) -> int:
@@ -58,14 +62,22 @@ class Prepared:
 
 @frozen
 class ChatChoice:
-    """What the owner of a model chose for its conversations.
+    """What is known of a model's conversations beside its files: what its owner chose.
 
     :param template: Jinja source; "" for the model's own.
     :param format: the name of a chat format; "" for the one that fits the template.
+    :param architecture: of the model; a plugin may have a template for it, if the model has none.
     """
 
     template: str = ""
     format: str = ""
+    architecture: str = ""
+
+    def template_for(self, tokenizer: Tokenizer) -> str:
+        """Return the template to use instead of the model's own; "" for its own."""
+        if self.template or tokenizer.chat_template:
+            return self.template
+        return lent_template(self.architecture)
 
     def check(self) -> None:
         """Compile the template.
@@ -93,9 +105,9 @@ class Preparer:
         chat: ChatChoice,
     ) -> None:
         self._tokenizer = engine.tokenizer
-        template = chat.template or engine.tokenizer.chat_template
-        self._format = find_format(template, chat.format)
-        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format, chat.template)
+        template = chat.template_for(engine.tokenizer)
+        self._format = find_format(template or engine.tokenizer.chat_template, chat.format)
+        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format, template)
         self._constraints: ConstraintEngine | None = None
         self._constraint_settings = constraint_settings
         self._lookup = threading.Lock()
@@ -158,6 +170,7 @@ class Preparer:
             prompt_end=prompt_end,
             format=self._format if isinstance(request.prompt, ChatPrompt) else PlainFormat(),
             constraints=self._constrain(request, prompt_end),
+            processors=make_processors(request.logits_processors, self._tokenizer),
         )
 
     def _returned_prompt(self, prepared: Prepared) -> EncodedPrompt | None:

@@ -17,6 +17,7 @@ from lmx_gguf_backend.prefix import distinct
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
 from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer, TokenLogprobs
+from lmx_kernel.engine.logits import apply_processors
 from lmx_kernel.engine.numpy_sampler import Sampler, logprobs, mask_words, read_masks
 from lmx_kernel.engine.running import NOT_FINITE, RunningSet
 from lmx_kernel.errors import InvalidRequestError
@@ -167,6 +168,11 @@ class GgufEngine:
             self._running.fail(running, NOT_FINITE)
             return
         raw = None if running.alternatives is None else logits.copy()
+        if running.processors:
+            problem = apply_processors(running.processors, logits, running.tokens)
+            if problem:
+                self._running.fail(running, problem)
+                return
         token = running.sampler.choose(logits, self._allowed(running))
         details: tuple[TokenLogprobs, ...] = ()
         if raw is not None:

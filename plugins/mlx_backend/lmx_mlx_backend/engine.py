@@ -112,8 +112,8 @@ class MlxEngine:
                 self._give_out(group, row, token)
 
     def _give_out(self, group: Group, row: Row, token: Token) -> None:
-        if not token.is_finite:
-            self._running.fail(row, NOT_FINITE)
+        if row.problem or not token.is_finite:
+            self._running.fail(row, row.problem or NOT_FINITE)
             return
         details = (token.logprobs(row.alternatives),) if row.alternatives is not None else ()
         if group.rows == [row]:

@@ -56,6 +56,7 @@ def chat_request(body: ChatBody) -> GenerationRequest:
         constraint=constraint(body),
         reasoning_tokens=_reasoning_tokens(body),
         priority=priority_of(body.service_tier),
+        logits_processors=_processors(body),
     )
 
 
@@ -76,6 +77,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
             candidates=body.n or 1,
             logprobs=body.logprobs,
             constraint=constraint(body),
+            logits_processors=_processors(body),
         )
         for prompt in prompts
     ]
@@ -164,6 +166,12 @@ def _reasoning_tokens(body: ChatBody) -> int | None:
         if budget is not None:
             return None if budget == -1 else budget
     return 0 if _effort(body) == "none" else None
+
+
+def _processors(body: GenerationBody) -> dict[str, dict[str, Any]]:
+    given = body.logits_processors or {}
+    check_json("logits_processors", given)
+    return given
 
 
 def _sampling(body: GenerationBody) -> SamplingRequest:

@@ -173,6 +173,7 @@ class GenerationBody:
     :ivar guided_regex: a regular expression that the whole answer matches.
     :ivar guided_grammar: a grammar that the answer follows: Lark, as llguidance reads it.
     :ivar ttl: if this request loads the model, it is unloaded after so many seconds without one.
+    :ivar logits_processors: plugins of LMX that change the logits, by name, with their options.
     """
 
     model: ModelName
@@ -195,6 +196,7 @@ class GenerationBody:
     guided_regex: str | None = None
     guided_grammar: str | None = None
     ttl: Seconds | None = None
+    logits_processors: Annotated[dict[str, JsonObject], Meta(max_length=16)] | None = None
     guided_json: Annotated[Raw, refused()] = ABSENT
     guided_choice: Annotated[Raw, refused()] = ABSENT
     structured_outputs: Annotated[Raw, refused()] = ABSENT

@@ -116,7 +116,7 @@ def kernel() -> SimpleNamespace:
         memory_observed_bytes=90,
         memory_pressure="soft",
     )
-    return SimpleNamespace(status=lambda: status)
+    return SimpleNamespace(status=lambda: status, metrics=list)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Tests for what an engine may have beyond the protocol: prefixes, sampling, masks, long steps.
 
-Used like :class:`lmx_kernel.testing.engine_checks.EngineChecks`, with the same ``open_engine``.
+Used like :class:`~lmx_kernel.testing.conformance.engine.EngineChecks`, with the same
+``open_engine``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import math
 from attrs import evolve
 
 from lmx_kernel.engine.protocol import LongSteps
+from lmx_kernel.testing.conformance.engine import PROMPT, SEEDED, Checks, OpenEngine, prompt
 from lmx_kernel.testing.driver import GREEDY, Driver
-from lmx_kernel.testing.engine_checks import PROMPT, SEEDED, Checks, OpenEngine, prompt
 from lmx_kernel.testing.mask import ScriptedMask, choices
 from lmx_kernel.types import Sampling
 

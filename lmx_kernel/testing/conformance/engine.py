@@ -9,8 +9,7 @@ For instance, in a package's tests::
                 yield lambda **options: stack.enter_context(closing(open_my_engine(**options)))
 
 The model should be tiny and random. What only some engines have is checked by the classes of
-:mod:`~lmx_kernel.testing.engine_feature_checks`. For readable failures, name both modules to
-``pytest.register_assert_rewrite`` before they are imported.
+:mod:`~lmx_kernel.testing.conformance.engine_features`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,97 @@
+"""For API surfaces: what dialects have in common."""
+
+from lmx_kernel.dialect.audit import (
+    audited,
+)
+from lmx_kernel.dialect.collected import (
+    CollectedAnswer,
+    collect,
+)
+from lmx_kernel.dialect.error_object import (
+    error_body,
+)
+from lmx_kernel.dialect.fields import (
+    INT32_MAX,
+    Bias,
+    Effort,
+    FunctionName,
+    JsonObject,
+    MinP,
+    ModelName,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    StopText,
+    StopTexts,
+    Temperature,
+    TokenId,
+    TopK,
+    TopLogprobs,
+    TopP,
+)
+from lmx_kernel.dialect.json_values import (
+    check_json,
+    schema_constraint,
+)
+from lmx_kernel.dialect.models import (
+    usable_model,
+)
+from lmx_kernel.dialect.owner import (
+    owner_of,
+)
+from lmx_kernel.dialect.recorded import (
+    RecordedAnswer,
+)
+from lmx_kernel.dialect.refused import (
+    ABSENT,
+    check_supported,
+    misplaced,
+    refused,
+)
+from lmx_kernel.dialect.sampling import (
+    make_sampling,
+)
+from lmx_kernel.dialect.tools import (
+    check_offered,
+    required,
+)
+from lmx_kernel.dialect.vectors import (
+    shortened,
+)
+
+__all__ = [
+    "ABSENT",
+    "INT32_MAX",
+    "Bias",
+    "CollectedAnswer",
+    "Effort",
+    "FunctionName",
+    "JsonObject",
+    "MinP",
+    "ModelName",
+    "Penalty",
+    "RecordedAnswer",
+    "RepetitionPenalty",
+    "Seed",
+    "StopText",
+    "StopTexts",
+    "Temperature",
+    "TokenId",
+    "TopK",
+    "TopLogprobs",
+    "TopP",
+    "audited",
+    "check_json",
+    "check_offered",
+    "check_supported",
+    "collect",
+    "error_body",
+    "make_sampling",
+    "misplaced",
+    "owner_of",
+    "refused",
+    "required",
+    "schema_constraint",
+    "shortened",
+    "usable_model",
+]
