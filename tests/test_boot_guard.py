@@ -219,6 +219,9 @@ class Surface:
     def routes(self):
         yield "/third", Page()
 
+    def operations(self):
+        return []
+
     def render_error(self, error):
         return {}
 

@@ -106,3 +106,11 @@ def test_a_key_is_good_for_what_surfaces_ask_for(lmx):
     refused = lmx("key", "add", "other", "--scope", "sound", "--scope", "admin")
     assert refused.returncode == 1
     assert refused.stderr == "no scope is called 'admin'; there are: sound\n"
+
+
+@pytest.mark.usefixtures("extended")
+def test_a_slip_is_answered_with_the_command_that_was_meant(lmx):
+    for _ in range(2):  # also once it is known which plugin has which command
+        slip = lmx("dctor")
+        assert slip.returncode == 2
+        assert "doctor" in slip.stdout + slip.stderr

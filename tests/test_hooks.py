@@ -9,11 +9,12 @@ import threading
 
 import pytest
 
+from lmx_kernel.cli.plugin_commands import commands_for
 from lmx_kernel.errors import ConflictError, ForbiddenError, InternalError
 from lmx_kernel.events import RequestFinished
 from lmx_kernel.hookspecs import KernelSpecs
 from lmx_kernel.interfaces import HttpRequest, PluginState
-from lmx_kernel.kernel.request_hooks import RequestHooks
+from lmx_kernel.kernel.request_hooks import MOST_CALLS, RequestHooks
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.plugins.calls import Calls
 from lmx_kernel.plugins.manager import Plugins
@@ -93,6 +94,30 @@ async def test_all_hooks_of_a_plugin_get_one_context(tmp_path, install):
     assert all(other is context for other in others)
     assert (context.plugin, context.home) == (name, tmp_path)
     assert context.settings is stage.settings
+
+
+def test_a_command_gets_the_section_of_its_plugin(tmp_path, install, monkeypatch):
+    name = install(
+        "greets",
+        "def lmx_settings():\n"
+        "    import attrs\n"
+        "    from lmx_kernel.api import SettingsSection\n"
+        "    global Greeting\n"
+        "    Greeting = attrs.make_class('Greeting', {'word': attrs.field(default='', type=str)})\n"
+        "    return [SettingsSection('greets', Greeting)]",
+        "def lmx_commands(context):\n"
+        "    from cyclopts import App\n"
+        "    app = App(name='greet')\n"
+        "    app.default(lambda: context.settings.get(Greeting).word)\n"
+        "    return [app]",
+    )
+    (tmp_path / "config.toml").write_text(
+        f'[plugins]\ndiscover = false\nmodules = ["{name}"]\n[greets]\nword = "hello"\n'
+    )
+    monkeypatch.setenv("LMX_HOME", str(tmp_path))
+    for _ in range(2):  # the second time it is known whose command it is
+        [app] = commands_for("greet")
+        assert app([], exit_on_error=False, result_action="return_value") == "hello"
 
 
 # --- metrics ---
@@ -196,11 +221,17 @@ async def test_a_plugin_that_hangs_refuses_the_request_and_delays_no_other():
     try:
         with pytest.raises(InternalError, match="p0"):
             await hooks.transform(ask("a"))
-        # and again, with no thread left for it
-        again = [hooks.transform(ask("a")) for _ in range(6)]
+        # and again, until it has no thread left
+        again = [hooks.transform(ask("a")) for _ in range(MOST_CALLS + 5)]
         results = await asyncio.gather(*again, return_exceptions=True)
         assert all(isinstance(one, InternalError) for one in results)
-        assert await asyncio.to_thread(lambda: "free") == "free"
+        assert len([one for one in threading.enumerate() if one.name == "run"]) <= MOST_CALLS
+        stuck.set()
+        async with asyncio.timeout(60):  # once it answers, it is asked again
+            while await asyncio.gather(hooks.transform(ask("b")), return_exceptions=True) != [
+                ask("b")
+            ]:
+                await asyncio.sleep(0.01)
     finally:
         stuck.set()
 

@@ -35,6 +35,7 @@ class Resource:
 class Admin:
     name, prefix, scope = "admin", "/admin", "admin"
     def routes(self): return [("/admin/things", Resource())]
+    def operations(self): return []
     def render_error(self, error): return {"admin": error.code}
     def example(self, url, model): return ""
 

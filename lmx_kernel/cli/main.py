@@ -60,10 +60,13 @@ def command_line(arguments: Sequence[str]) -> App:
     if word in BUILTIN:
         _add(app, _own_commands(BUILTIN[word]))
         return app
+    own = {name for names in BUILTIN.values() for name in names}
     if word in HELP:
-        _add(app, _own_commands({name for names in BUILTIN.values() for name in names}))
+        _add(app, _own_commands(own))
     if word != "--version":
         _add_commands_of_plugins(app, word)
+        if word not in (*HELP, *app):  # a slip: the message suggests what there is
+            _add(app, _own_commands(own))
     return app
 
 

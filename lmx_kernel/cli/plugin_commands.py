@@ -4,9 +4,11 @@ plugins is installed, so that a command loads the plugin that it belongs to, and
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from attrs import define, field
@@ -15,9 +17,9 @@ from cyclopts import App
 from lmx_kernel.cli.light_config import light_settings
 from lmx_kernel.config import Settings
 from lmx_kernel.config.private_file import write_private
-from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.plugins.installed import Installed
+from lmx_kernel.plugins.registrations import GROUP
 from lmx_kernel.plugins.settings import PluginSettings
 
 FILE = Path("run", "commands.json")
@@ -43,28 +45,37 @@ def commands_for(word: str) -> Sequence[App]:
     settings = light_settings()
     known = _read(settings)
     if known is None:
-        return _load(settings, None)
-    if not word:
-        return _load(settings, set(known.plugins.values()))
-    owner = known.plugins.get(word)
-    return _load(settings, {owner}) if owner is not None else ()
+        return _load_all(settings)
+    owners = known.plugins.values() if not word else filter(None, [known.plugins.get(word)])
+    try:
+        return [app for owner in sorted(set(owners)) for app in _load_one(owner)]
+    # Plugins may fail in any way, including sys.exit(); then the log says which.
+    except (Exception, SystemExit):  # noqa: BLE001
+        return _load_all(settings)
 
 
-def _load(settings: Settings, only: set[str] | None) -> Sequence[App]:
-    """Load plugins and return their commands.
+def _load_one(plugin: str) -> Iterable[App]:
+    """Return the commands of a plugin, without the checks that the daemon makes.
 
-    :param only: the plugins; None for all, whose commands are written down then.
+    :raises TypeError: it asks for a context, which only :func:`_load_all` has.
     """
+    entries = [entry for entry in entry_points(GROUP) if entry.name == plugin]
+    loaded: Any = entries[0].load() if entries else importlib.import_module(plugin)
+    return loaded.lmx_commands() or ()
+
+
+def _load_all(settings: Settings) -> Sequence[App]:
+    """Load all plugins, write down which has which command, and return the commands."""
     from lmx_kernel.observe.log import LogSettings, configure  # noqa: PLC0415 - takes long
     from lmx_kernel.plugins.manager import Plugins  # noqa: PLC0415 - takes long
 
     configure(LogSettings(level="error"), None)
-    plugins = Plugins(settings.get(PluginSettings), only=only)
+    chosen = settings.get(PluginSettings)
+    plugins = Plugins(chosen)
     plugins.contexts.use(light_settings(more=plugins.settings_sections()))
     commands = plugins.commands_by_plugin()
-    if only is None:
-        owners = {name: plugin for plugin, apps in commands for app in apps for name in app.name}
-        _write(settings, Owners(_key(settings.get(PluginSettings)), owners))
+    owners = {name: plugin for plugin, apps in commands for app in apps for name in app.name}
+    _write(settings, Owners(_key(chosen), owners))
     return [app for _, apps in commands for app in apps]
 
 

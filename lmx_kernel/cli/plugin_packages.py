@@ -16,17 +16,16 @@ from lmx_kernel.cli.client import Client
 from lmx_kernel.cli.plugins import app
 from lmx_kernel.cli.terminal import command, console, print_error
 from lmx_kernel.errors import LmxError, UnavailableError
-from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.plugins.entry_points import entry_points
 from lmx_kernel.plugins.registrations import (
     DIST,
+    GROUP,
     Origin,
     Registration,
     package_of,
     registrations,
 )
 from lmx_kernel.plugins.wheel import NotPlainError, build_wheel
-from lmx_kernel.processes.child import module_command
 
 Requirements = Annotated[str, Parameter(allow_leading_hyphen=True, help="As pip takes them.")]
 EDITABLE = ("-e", "--editable")
@@ -75,9 +74,10 @@ def uninstall(name: str) -> None:
     if package is None:
         _fail(f"no plugin and no package of one is called {name}", 1)
     names = [entry.name for entry in _plugins_of(package)]
+    distribution, version = package.name, package.version  # which are read from its files
     client = _daemon()
-    _pip("uninstall", "-y", package.name)
-    console.print(f"{package.name} {package.version} is uninstalled.")
+    _pip("uninstall", "-y", distribution)
+    console.print(f"{distribution} {version} is uninstalled.")
     if client is not None:
         _rescan(client)
         for one in client.get("/admin/plugins")["plugins"]:
@@ -174,6 +174,8 @@ def _built(requirements: Sequence[str]) -> Iterator[str]:
 
 
 def _pip(action: str, *arguments: str) -> None:
+    from lmx_kernel.processes.child import module_command  # noqa: PLC0415 - takes long
+
     pip = [*module_command("pip"), "--disable-pip-version-check", action, *arguments]
     if subprocess.run(pip, check=False).returncode != 0:  # noqa: S603 - what the user asked for
         _fail(f"pip could not {action} {' '.join(arguments)}", 1)

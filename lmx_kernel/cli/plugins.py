@@ -25,8 +25,7 @@ from lmx_kernel.cli.terminal import (
     print_json,
 )
 from lmx_kernel.errors import NotFoundError, UnavailableError
-from lmx_kernel.hookspecs import GROUP
-from lmx_kernel.plugins.registrations import registrations
+from lmx_kernel.plugins.registrations import GROUP, registrations
 
 LOOK_S = 1.0
 app = App(name="plugin", help="Install, look at and change plugins, also while the daemon runs.")

@@ -31,7 +31,7 @@ from lmx_kernel.plugins.settings import RequiredPluginError, RequiredPluginLateE
 from lmx_kernel.processes.thread_stacks import set_thread_stacks
 
 MAX_OUTPUT_BYTES = 1024 * 1024  # of a supervisor's file, at the start
-PLUGIN_PATIENCE_S = 0.5  # for third parties; those that answer later are used then
+PLUGIN_PATIENCE_S = 0.25  # for third parties, once LMX's own are loaded; late ones are used later
 NOT_YET = (AddressNotReadyError, ConfigMissingError, RequiredPluginLateError)
 REFUSALS = (ConfigError, RequiredPluginError, ListenError)
 

@@ -81,7 +81,10 @@ class Exchange:
         body = await self.body.read()
         self._request_event = {"type": "http.request", "body": body, "more_body": False}
         del body  # or it would live as long as the answer
-        await self._watch.run(app(self._scope, self._app_receive, self._app_send))
+        try:
+            await self._watch.run(app(self._scope, self._app_receive, self._app_send))
+        except SystemExit as error:  # a plugin's; it would end the daemon
+            raise RuntimeError(f"the handler called sys.exit({error.code!r})") from error
         if not self.response.is_complete:
             raise RuntimeError("the handler ended without a complete answer")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -13,12 +12,13 @@ from lmx_kernel.errors import InternalError, LmxError
 from lmx_kernel.interfaces import AnswerHook, AnswerObserver, Transform
 from lmx_kernel.observe.subscriber import Subscriber
 from lmx_kernel.plugins.calls import Calls
+from lmx_kernel.plugins.timeouts import in_thread
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import Event, GenerationRequest, Usage
 
 HOOK = "lmx_observe"
-THREADS = 4
-"""For transforms: one that hangs keeps its thread, and no other part of the kernel waits for it."""
+MOST_CALLS = 16
+"""Of one plugin's transform at the same time: those that hang keep a thread each."""
 log = structlog.get_logger(__name__)
 
 
@@ -35,7 +35,7 @@ class RequestHooks:
         self._transforms: Sequence[tuple[str, Transform]] = ()
         self._watchers: Sequence[tuple[str, AnswerHook]] = ()
         self._feeds: dict[str, Subscriber[Callable[[], object]]] = {}
-        self._pool = ThreadPoolExecutor(THREADS, "transform")
+        self._slots: dict[str, asyncio.Semaphore] = {}
 
     def use(
         self,
@@ -73,11 +73,18 @@ class RequestHooks:
         self, request: GenerationRequest, name: str, transform: Transform
     ) -> GenerationRequest:
         run = contextvars.copy_context().run  # a transform may ask whose HTTP request it serves
-        work = asyncio.get_running_loop().run_in_executor(
-            self._pool, run, self._outcome, name, transform, request
-        )
-        outcome = (await asyncio.wait([work], timeout=self._timeout_s))[0]
-        result = work.result() if outcome else TimeoutError(f"no answer in {self._timeout_s:g} s")
+        slots = self._slots.setdefault(name, asyncio.Semaphore(MOST_CALLS))
+        result: object
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await slots.acquire()
+                work = asyncio.ensure_future(
+                    in_thread(run, self._outcome, name, transform, request)
+                )
+                work.add_done_callback(lambda _: slots.release())
+                result = await asyncio.shield(work)
+        except TimeoutError as error:
+            result = error
         if result is None:
             return request
         if isinstance(result, GenerationRequest):

@@ -53,25 +53,17 @@ def refresh_import_paths() -> None:
     importlib.invalidate_caches()
 
 
-def discover(settings: PluginSettings, only: Collection[str] | None = None) -> list[Found]:
-    """Return the plugins that are installed or listed in the config, by rank.
-
-    :param only: the names of those that are looked for; None for all.
-    """
+def discover(settings: PluginSettings) -> list[Found]:
+    """Return the plugins that are installed or listed in the config, by rank."""
     own = bundled()
-    entries = [
-        entry
-        for entry in (entry_points(GROUP) if settings.discover else ())
-        if only is None or entry.name in only
-    ]
+    entries = entry_points(GROUP) if settings.discover else ()
     ranked = sorted((_rank(entry, own), entry) for entry in entries)
     first: dict[str, EntryPoint] = {}
     found = []
     for rank, entry in ranked:
         holder = first.setdefault(entry.name, entry)
         found.append(_from_entry(entry, holder, rank, settings))
-    modules = [path for path in settings.modules if only is None or path in only]
-    return found + [_from_module(path, place) for place, path in enumerate(modules)]
+    return found + [_from_module(path, place) for place, path in enumerate(settings.modules)]
 
 
 def _rank(entry: EntryPoint, own: Collection[str]) -> Rank:

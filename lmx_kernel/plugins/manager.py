@@ -60,7 +60,6 @@ class Plugins:
     :param safe_mode: load only LMX's own plugins, and those that the config requires.
     :param patience_s: how long third parties are waited for at the start, when LMX's own plugins
         are done, in all hooks together; None gives them as long as the others.
-    :param only: load these and no others.
     :ivar calls: what the calls of plugins took, and how they failed.
     :ivar contexts: what hooks get beside their own arguments, and the metrics of all plugins.
     :ivar changes: loads and takes out plugins while the daemon runs.
@@ -72,7 +71,6 @@ class Plugins:
         *,
         safe_mode: bool = False,
         patience_s: float | None = None,
-        only: Collection[str] | None = None,
     ) -> None:
         self.calls = Calls()
         self._settings = settings
@@ -80,7 +78,7 @@ class Plugins:
         self._registry = Registry(settings, self.calls, self._caller)
         self.contexts = self._registry.contexts
         self.changes = PluginChanges(settings, self._registry, self._caller)
-        found = discover(settings, only)
+        found = discover(settings)
         self._registry.load(without_third_parties(found, settings) if safe_mode else found)
         for plugin in found:  # safe mode disables an authoriser as well
             name = plugin.status.name

@@ -10,9 +10,10 @@ from urllib.parse import unquote
 from attrs import frozen
 from packaging.utils import canonicalize_name
 
-from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.plugins.entry_points import entry_points
 
+GROUP = "lmx"
+"""As in :mod:`lmx_kernel.hookspecs`, which imports far more than a command needs."""
 DIST = "dist"
 """Where the wheels of a package lie in its folder."""
 

@@ -5,6 +5,7 @@ hangs keeps neither the daemon from starting nor from ending.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import threading
 import time
@@ -135,7 +136,7 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     Unlike :func:`asyncio.to_thread`, the end of the process does not wait for it, and it takes no
     place from others while it hangs.
     """
-    loop = asyncio.get_running_loop()
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(value: T | None, error: BaseException | None) -> None:
@@ -149,7 +150,7 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     def run() -> None:
         value, error = None, None
         try:
-            value = function(*arguments)
+            value = context.run(function, *arguments)
         # Plugins may fail in any way, including sys.exit(); whoever waits gets the exception.
         except (Exception, SystemExit) as caught:  # noqa: BLE001
             error = RuntimeError(repr(caught)) if isinstance(caught, StopIteration) else caught

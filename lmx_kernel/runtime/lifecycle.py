@@ -12,6 +12,7 @@ from lmx_kernel.config import Settings
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.saved_settings import SavedSettings
+from lmx_kernel.plugins.timeouts import in_thread
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.instance import Ending, Instance, InstanceServices, State
@@ -272,13 +273,13 @@ class Lifecycle:
 
     async def _needed_bytes(self, spec: EngineSpec) -> int:
         backend = self._backends.get(spec.card.backend)
-        await asyncio.to_thread(backend.verify, spec.card)
+        await in_thread(backend.verify, spec.card)
         estimate = await self._estimate(spec)
         if estimate.total_bytes <= self.ledger.available_bytes * CLOSE_CALL:
             return estimate.total_bytes
-        exact = await measure_memory(spec, await asyncio.to_thread(self._env, spec))
+        exact = await measure_memory(spec, await in_thread(self._env, spec))
         return estimate.total_bytes if exact is None else exact
 
     async def _estimate(self, spec: EngineSpec) -> MemoryEstimate:
         backend = self._backends.get(spec.card.backend)
-        return await asyncio.to_thread(backend.estimate, spec.card, spec.options, spec.settings)
+        return await in_thread(backend.estimate, spec.card, spec.options, spec.settings)

@@ -179,6 +179,12 @@ HURT = {
         ("degraded",),
         "in a route",
     ),
+    "route_exits": (
+        "class P:\n    async def on_get(self, req, resp): raise SystemExit(1)\n"
+        + routes("'/route_exits'", "P()"),
+        ("degraded",),
+        "sys.exit(1)",
+    ),
     "router_text": (
         "class R(Router):\n    def route(self, *_): return 'm'\noffer('lmx_routers', R())",
         ("degraded",),

@@ -61,7 +61,8 @@ async def use(http):
     assert (await http.post("/v1/completions", json=body | {"model": "no"})).status_code == 404
     for path in ("/openapi.json", "/metrics", "/health/status", "/admin/status"):
         assert (await http.get(path)).status_code == 200, path
-    assert (await http.get("/route_raises")).status_code == 500
+    for path in ("/route_raises", "/route_exits"):
+        assert (await http.get(path)).status_code == 500
 
 
 async def check_states(http):

@@ -17,6 +17,7 @@ from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.interfaces import PluginState
 from lmx_kernel.kernel.assembly import assemble
 from lmx_kernel.kernel.boot import boot
+from lmx_kernel.plugins import registrations
 from lmx_kernel.plugins.calls import Calls
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
@@ -259,6 +260,10 @@ def test_a_command_that_asks_the_daemon_imports_no_plugin_and_no_kernel(lmx, she
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert "lmx_kernel.cli.client" in imported
         assert not imported & {"lmx_kernel.kernel", "lmx_kernel.worker", "structlog", "pluggy"}
+
+
+def test_commands_and_hooks_mean_the_same_entry_points():
+    assert registrations.GROUP == GROUP
 
 
 def test_a_section_of_no_plugin_is_a_warning_and_an_error_if_that_is_wanted(lmx):
