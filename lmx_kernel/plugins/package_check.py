@@ -19,7 +19,6 @@ from packaging.utils import canonicalize_name
 
 from lmx_kernel.plugins.api_version import API_GROUP
 from lmx_kernel.plugins.wheel import NotPlainError, build_wheel, read_pyproject
-from lmx_kernel.processes.child import module_command
 
 OWN = "lmx-"
 TEST_MODULES = ("pytest", "pytest_asyncio", "httpx2")
@@ -78,6 +77,8 @@ def _build(folder: Path, into: Path) -> Path:
         if not (folder / "pyproject.toml").exists():
             raise PackageError(str(error)) from None
         reason = str(error)
+    from lmx_kernel.processes.child import module_command  # noqa: PLC0415 - takes long
+
     pip = [*module_command("pip"), "--disable-pip-version-check", "wheel", "--no-deps"]
     done = subprocess.run(  # noqa: S603 - what the user asked for
         [*pip, "--quiet", "--wheel-dir", str(into), str(folder)], check=False
@@ -89,6 +90,8 @@ def _build(folder: Path, into: Path) -> Path:
 
 
 def _run_tests(folder: Path, site: Path) -> int:
+    from lmx_kernel.processes.child import module_command  # noqa: PLC0415 - takes long
+
     paths = [str(site), os.environ.get("PYTHONPATH", "")]
     options = ("-q", "--import-mode=importlib", "-p", "no:cacheprovider")
     tests = folder / "tests"

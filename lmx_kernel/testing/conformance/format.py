@@ -164,15 +164,12 @@ class FormatConformance:
             "No call at all.",
             self.write("f", ARGUMENTS[3])[:-4],
         ]
-        alone = [read(find_format(self.template), [text]) for text in texts]
-        parsers = [chat_format.parser("", TOOLS) for _ in texts]
-        found: list[Pieces] = [[] for _ in texts]
-        for chars in zip_longest(*texts, fillvalue=""):
-            for place, char in enumerate(chars):
-                found[place] += parsers[place].feed(char)
-        for place, parser in enumerate(parsers):
-            found[place] += parser.flush()
-        assert [joined(pieces) for pieces in found] == alone
+        check_side_by_side(chat_format, find_format(self.template), texts)
+        call, other = self.write("f", ARGUMENTS[1]), self.write("get_time", ARGUMENTS[2])
+        for shift in range(16):  # so that any part of one meets any part of the other
+            check_side_by_side(
+                chat_format, find_format(self.template), ["x" * shift + " " + call, other]
+            )
 
     def test_thoughts_are_not_the_answer(self, chat_format: Format) -> None:
         if not self.thought:
@@ -212,6 +209,22 @@ def read(chat_format: Format, chunks: Iterable[str], tools: Sequence[Tool] = TOO
     parser: Parser = chat_format.parser("", tools)
     pieces = [piece for chunk in chunks for piece in parser.feed(chunk)]
     return joined([*pieces, *parser.flush()])
+
+
+def check_side_by_side(chat_format: Format, other: Format, texts: Sequence[str]) -> None:
+    """Check that answers that come a character each in turns are read as alone.
+
+    :param other: the same format, as another worker has it.
+    """
+    alone = [read(other, [text]) for text in texts]
+    parsers = [chat_format.parser("", TOOLS) for _ in texts]
+    found: list[Pieces] = [[] for _ in texts]
+    for chars in zip_longest(*texts, fillvalue=""):
+        for place, char in enumerate(chars):
+            found[place] += parsers[place].feed(char)
+    for place, parser in enumerate(parsers):
+        found[place] += parser.flush()
+    assert [joined(pieces) for pieces in found] == alone
 
 
 def joined(pieces: Pieces) -> Pieces:
