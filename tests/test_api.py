@@ -32,12 +32,16 @@ LATER = f"{API[0]}.{API[1] + 1}"
 # LMX's own plugins are released with the kernel, so they may use what is not promised to others.
 PRIVATE = {
     "lmx_kernel",  # its version, and the module of events as a whole
+    "lmx_kernel.cli.main",
     "lmx_kernel.config.days",
     "lmx_kernel.config.disk_sync",
-    "lmx_kernel.errors",  # from_code
+    "lmx_kernel.daemon.run_file",
+    "lmx_kernel.daemon.start",
     "lmx_kernel.events",  # event_name
     "lmx_kernel.hookspecs",  # the section of constraints
+    "lmx_kernel.http.port",
     "lmx_kernel.http.settings",
+    "lmx_kernel.kernel.assembly",
     "lmx_kernel.kernel.boot",
     "lmx_kernel.memory.darwin",
     "lmx_kernel.memory.machine",

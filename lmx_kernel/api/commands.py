@@ -18,6 +18,7 @@ from lmx_kernel.cli.terminal import (
     console,
     format_seconds,
     given,
+    print_error,
     print_json,
 )
 from lmx_kernel.config import (
@@ -44,6 +45,7 @@ __all__ = [
     "given",
     "leaving",
     "models_folder",
+    "print_error",
     "print_json",
     "progress_bar",
 ]

@@ -2,12 +2,14 @@
 
 from lmx_kernel.dialect.audit import (
     audited,
+    audited_for,
 )
 from lmx_kernel.dialect.collected import (
     CollectedAnswer,
     collect,
 )
 from lmx_kernel.dialect.error_object import (
+    default_error_body,
     error_body,
 )
 from lmx_kernel.dialect.fields import (
@@ -28,6 +30,10 @@ from lmx_kernel.dialect.fields import (
     TopK,
     TopLogprobs,
     TopP,
+)
+from lmx_kernel.dialect.job_watch import (
+    JobWatch,
+    check_done,
 )
 from lmx_kernel.dialect.json_values import (
     check_json,
@@ -51,6 +57,10 @@ from lmx_kernel.dialect.refused import (
 from lmx_kernel.dialect.sampling import (
     make_sampling,
 )
+from lmx_kernel.dialect.service_tier import (
+    granted_tier,
+    priority_of,
+)
 from lmx_kernel.dialect.tools import (
     check_offered,
     required,
@@ -66,6 +76,7 @@ __all__ = [
     "CollectedAnswer",
     "Effort",
     "FunctionName",
+    "JobWatch",
     "JsonObject",
     "MinP",
     "ModelName",
@@ -81,14 +92,19 @@ __all__ = [
     "TopLogprobs",
     "TopP",
     "audited",
+    "audited_for",
+    "check_done",
     "check_json",
     "check_offered",
     "check_supported",
     "collect",
+    "default_error_body",
     "error_body",
+    "granted_tier",
     "make_sampling",
     "misplaced",
     "owner_of",
+    "priority_of",
     "refused",
     "required",
     "schema_constraint",

@@ -181,16 +181,10 @@ class KernelFacade(Kernel):
         )
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        self._check_running()
-        with await self._submit(evolve(request, max_tokens=0)) as answer:
-            await answer.next()
-        return answer.prompt_tokens or 0
+        return (await self._counted(request)).prompt_tokens or 0
 
     async def encode(self, request: GenerationRequest) -> EncodedPrompt:
-        self._check_running()
-        request = evolve(request, max_tokens=0, returns_prompt=True)
-        with await self._submit(request) as answer:
-            await answer.next()
+        answer = await self._counted(evolve(request, returns_prompt=True))
         assert answer.prompt is not None
         return answer.prompt
 
@@ -218,6 +212,9 @@ class KernelFacade(Kernel):
 
     def keep(self, model: str, ttl_s: float | None) -> None:
         self._lifecycle.keep(model, ttl_s)
+
+    async def rescan(self) -> None:
+        await self._catalogue.refresh()
 
     async def delete(self, name: str) -> DeletedModel:
         return await self._catalogue.delete(name, self._check_unloaded)
@@ -262,13 +259,6 @@ class KernelFacade(Kernel):
 
     async def disable_plugin(self, name: str) -> None:
         await self._extensions.disable(name)
-
-    # --- models on disk ---
-
-    async def rescan(self) -> None:
-        await self._catalogue.refresh()
-
-    # --- state ---
 
     def model_statuses(self) -> list[ModelStatus]:
         instances = self._lifecycle.instances.values()
@@ -319,6 +309,12 @@ class KernelFacade(Kernel):
                 raise ConflictError(
                     f"{card.id} has files of {instance.model}, which is loaded; unload that first"
                 )
+
+    async def _counted(self, request: GenerationRequest) -> LiveAnswer:
+        self._check_running()
+        with await self._submit(evolve(request, max_tokens=0)) as answer:
+            await answer.next()
+        return answer
 
     async def _submit(self, request: GenerationRequest) -> LiveAnswer:
         share_prefixes = self._settings.get(ServerSettings).share_prefixes

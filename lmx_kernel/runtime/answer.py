@@ -111,7 +111,6 @@ class LiveAnswer(Answer):
     :param deadline: cancelled when the request starts or ends.
     :ivar resume: the dispatcher's own.
     :ivar prompt_tokens: of its prompt; None before a worker counted them.
-    :ivar created_s: when the request came, in monotonic seconds.
     :ivar prompt: what the model would read, once a worker returned it.
     :ivar route: how it came to its model; None until that is decided.
     """
@@ -145,7 +144,6 @@ class LiveAnswer(Answer):
         self._deadline = deadline
         self._buffer = EventBuffer()
         self._stopwatch = Stopwatch()
-        self.created_s = self._stopwatch.created
         self._cached_tokens: int | None = None
         self._observers: list[AnswerObserver] = []
 
@@ -195,6 +193,11 @@ class LiveAnswer(Answer):
         self._observers.append(observer)
 
     # --- writing ---
+
+    @property
+    def created_s(self) -> float:
+        """When the request came, in monotonic seconds."""
+        return self._stopwatch.created
 
     @property
     def is_count(self) -> bool:
