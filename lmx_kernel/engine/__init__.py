@@ -13,10 +13,13 @@ Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon
 """
 
 from lmx_kernel.engine.protocol import (
+    STATE_TOKENS,
     Engine,
     EngineStats,
+    HasPortableStates,
     LongSteps,
     Output,
+    PortableStates,
     Progress,
     ProgressCallback,
     Sequence,
@@ -28,10 +31,13 @@ from lmx_kernel.engine.protocol import (
 )
 
 __all__ = [
+    "STATE_TOKENS",
     "Engine",
     "EngineStats",
+    "HasPortableStates",
     "LongSteps",
     "Output",
+    "PortableStates",
     "Progress",
     "ProgressCallback",
     "Sequence",

@@ -31,6 +31,7 @@ from lmx_kernel.types.models import (
     MemoryEstimate,
     ModelCard,
     ModelName,
+    PrefixStoreOptions,
     SettingValue,
 )
 from lmx_kernel.types.requests import (
@@ -81,6 +82,7 @@ __all__ = [
     "Message",
     "ModelCard",
     "ModelName",
+    "PrefixStoreOptions",
     "Prompt",
     "PromptProgress",
     "ReasoningDelta",

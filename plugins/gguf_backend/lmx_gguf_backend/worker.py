@@ -14,6 +14,7 @@ from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixCache
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes
+from lmx_gguf_backend.states import can_export, identity_of
 from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.tokenizer import GgufTokenizer
 from lmx_kernel.engine import Engine, ProgressCallback
@@ -89,6 +90,7 @@ def _open_continuing(
         budget=budget,
         threads=Threads(settings.threads or usable_cores(), adapts=not has_gpu()),
         prefixes=_prefixes(context, spec, settings) if model.can_share else None,
+        identity=identity_of(settings) if can_export(model) else "",
     )
 
 
