@@ -41,6 +41,7 @@ from lmx_kernel.interfaces.status import (
     ModelStatus,
 )
 from lmx_kernel.interfaces.stored_answer import StoredAnswer, StoredAnswers
+from lmx_kernel.interfaces.stored_prefixes import StoredPrefixes
 from lmx_kernel.interfaces.surface import (
     ApiSurface,
     HeaderRouted,
@@ -95,6 +96,7 @@ __all__ = [
     "SettingsSection",
     "StoredAnswer",
     "StoredAnswers",
+    "StoredPrefixes",
     "WebSocket",
     "WebSocketClosedError",
     "WebSocketHandler",

@@ -17,6 +17,7 @@ from pathlib import Path
 from attrs import frozen
 
 from lmx_kernel.prefixes.entry import DamagedEntryError, read_header
+from lmx_kernel.types import PrefixUsage
 
 FOLDER = "prefixes"
 MODEL_FOLDER = re.compile(r"[0-9a-f]{32}")
@@ -38,21 +39,6 @@ class StoredEntry:
     path: Path
     index: int
     key: bytes
-    size_bytes: int
-    used_at: float
-
-
-@frozen
-class ModelUsage:
-    """What the store holds for a model.
-
-    :ivar model: its id in the catalogue.
-    :ivar entries: files; each holds the state of a block of tokens.
-    :ivar used_at: when one of them was last used, in seconds since the epoch.
-    """
-
-    model: str
-    entries: int
     size_bytes: int
     used_at: float
 
@@ -89,18 +75,18 @@ def model_folders(root: Path) -> list[Path]:
     return []
 
 
-def usage(root: Path) -> list[ModelUsage]:
+def usage(root: Path) -> list[PrefixUsage]:
     """Return what is stored for each model. Blocks: call it in a thread."""
-    totals: dict[str, ModelUsage] = {}
+    totals: dict[str, PrefixUsage] = {}
     for folder in model_folders(root):
         entries = list(entries_of(folder))
         model = _model_of(entries)
-        before = totals.get(model, ModelUsage(model, 0, 0, 0.0))
-        totals[model] = ModelUsage(
-            model,
-            before.entries + len(entries),
-            before.size_bytes + sum(entry.size_bytes for entry in entries),
-            max((before.used_at, *(entry.used_at for entry in entries))),
+        before = totals.get(model, PrefixUsage(model=model))
+        totals[model] = PrefixUsage(
+            model=model,
+            entries=before.entries + len(entries),
+            size_bytes=before.size_bytes + sum(entry.size_bytes for entry in entries),
+            used_at=max((before.used_at, *(entry.used_at for entry in entries))),
         )
     return sorted((one for one in totals.values() if one.entries), key=lambda one: one.model)
 

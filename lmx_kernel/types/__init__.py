@@ -32,6 +32,7 @@ from lmx_kernel.types.models import (
     ModelCard,
     ModelName,
     PrefixStoreOptions,
+    PrefixUsage,
     SettingValue,
 )
 from lmx_kernel.types.requests import (
@@ -83,6 +84,7 @@ __all__ = [
     "ModelCard",
     "ModelName",
     "PrefixStoreOptions",
+    "PrefixUsage",
     "Prompt",
     "PromptProgress",
     "ReasoningDelta",

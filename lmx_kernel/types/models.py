@@ -184,6 +184,21 @@ class PrefixStoreOptions:
 
 
 @frozen(kw_only=True)
+class PrefixUsage:
+    """What is kept on disk of a model's prompts and answers.
+
+    :param model: its id in the catalogue; it may have been deleted since.
+    :param entries: files; each holds the state of a block of tokens.
+    :param used_at: when one of them was last used, in seconds since the epoch.
+    """
+
+    model: str
+    entries: int = 0
+    size_bytes: int = 0
+    used_at: float = 0.0
+
+
+@frozen(kw_only=True)
 class EngineSpec:
     """What a worker needs to open an engine: the card, the options, the backend's settings.
 
