@@ -270,7 +270,8 @@ class PrefixKeeper:
 
     def _write(self, kept: _Kept) -> None:
         """Store the blocks of a sequence that are complete."""
-        whole = self._states.computed(kept.sequence.id) // STATE_TOKENS
+        computed = min(self._states.computed(kept.sequence.id), len(kept.tokens))
+        whole = computed // STATE_TOKENS
         if whole < LEAST_BLOCKS:
             return
         kept.extend(whole)
