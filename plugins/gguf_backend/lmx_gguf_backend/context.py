@@ -141,6 +141,14 @@ class Context:
             return False
         return self.drop(slot, length)
 
+    def state_bytes(self, slot: int, start: int, end: int) -> int:
+        """Return the size of a state of the tokens from ``start`` to ``end`` of a slot."""
+        check(0 <= slot < MAX_SLOTS and 0 <= start < end)
+        llama.llama_memory_seq_cp(self.memory, slot, self.parallel, start, end)
+        size = int(llama.llama_state_seq_get_size(self.handle, self.parallel))
+        self.drop(self.parallel)
+        return size
+
     def export(self, slot: int, start: int, end: int) -> memoryview:
         """Return a copy of the tokens from ``start`` to ``end`` that a slot holds."""
         check(0 <= slot < MAX_SLOTS and 0 <= start < end)

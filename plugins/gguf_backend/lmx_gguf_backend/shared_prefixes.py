@@ -12,6 +12,7 @@ from attrs import define
 
 from lmx_gguf_backend.context import Context, Piece
 from lmx_gguf_backend.prefix import CachedPrefix, PrefixCache
+from lmx_gguf_backend.window import Window
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.engine.numpy_sampler import Sampler
 from lmx_kernel.engine.running import RunningSequence, RunningSet
@@ -55,6 +56,7 @@ class SharedPrefixes:
 
     context: Context
     store: PrefixCache
+    window: Window
     rows: int = 0
 
     def start(self, new: SlotSequence, running: RunningSet[SlotSequence]) -> None:
@@ -66,6 +68,9 @@ class SharedPrefixes:
         if _is_worth_waiting(new, running, length, source):
             return
         if source is None or not self._copy(new, source, length):
+            length = 0
+        elif not self.window.reaches(self.context, new.slot, length):
+            self.context.drop(new.slot)
             length = 0
         new.done = new.cached = length
 
@@ -81,6 +86,17 @@ class SharedPrefixes:
         new = self.store.keep(tokens, space, self.rows)
         if new is not None and new.slot is not None:
             self.context.copy(running.slot, new.slot, running.done)
+
+    def held(self, tokens: Seq[int], space: str, running: RunningSet[SlotSequence]) -> int:
+        """Return how many of ``tokens`` a later sequence can begin with, or will be able to."""
+        kept = self.store.best(tokens, space)
+        length = kept[0] if kept is not None else 0
+        if kept is not None and kept[1].slot is not None:
+            length *= self.window.reaches(self.context, kept[1].slot, length)
+        elif kept is not None and 0 < self.window.tokens <= len(kept[1].tokens):
+            length *= length == len(kept[1].tokens)
+        others = (common(tokens, one.tokens) for one in running if one.cache_space == space)
+        return max(length, *others, 0)
 
     def put(
         self,

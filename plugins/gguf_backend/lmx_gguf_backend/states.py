@@ -8,13 +8,12 @@ import llama_cpp as llama
 from attrs import define, field
 
 from lmx_gguf_backend.context import Context
-from lmx_gguf_backend.library import Model, has_gpu
+from lmx_gguf_backend.library import has_gpu
 from lmx_gguf_backend.prefill_budget import PrefillBudget
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.engine.running import RunningSet
-from lmx_kernel.engine.sequences import common
 
 FORMAT = 1
 """Counts changes of what a block's bytes are."""
@@ -45,17 +44,13 @@ class GgufStates:
         running, end = self._find(sequence_id), start + STATE_TOKENS
         if running is None or running.done < end:
             return None
+        if not self._prefixes.window.holds(self._context, running.slot, start, end):
+            return None
         return self._context.export(running.slot, start, end)
 
     def held(self, tokens: Seq[int], cache_space: str) -> int:
         """Return how many of ``tokens`` are in memory, or are being computed."""
-        best = self._prefixes.store.best(tokens, cache_space)
-        others = (
-            common(tokens, running.tokens)
-            for running in self._running
-            if running.cache_space == cache_space
-        )
-        return max(best[0] if best is not None else 0, *others, 0)
+        return self._prefixes.held(tokens, cache_space, self._running)
 
     def import_blocks(
         self, tokens: Seq[int], cache_space: str, start: int, states: Seq[bytearray]
@@ -77,9 +72,8 @@ def identity_of(settings: GgufSettings) -> str:
     return f"{FORMAT} llama.cpp {llama.__version__} {settings.cache_type} {flash} {device}"
 
 
-def can_export(model: Model) -> bool:
+def can_export(prefixes: SharedPrefixes | None) -> bool:
     """Return whether the state of a block stands by itself: the library leaves out of a state what
     is no longer in the window of the block's end.
     """
-    window = int(llama.llama_model_n_swa(model.handle))
-    return model.can_share and (not window or window > STATE_TOKENS)
+    return prefixes is not None and not 0 < prefixes.window.tokens <= STATE_TOKENS
