@@ -33,6 +33,7 @@ The daemon:
 Both:
 
     config/             the config file, structured into attrs classes
+    prefixes/           states of engines on disk, for prompts that begin alike
     processes/          child processes: start, watch, and end with their parent
     plugins/            finds, loads and calls plugins; reads entry points
 

@@ -14,12 +14,15 @@ Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon
 """
 
 from lmx_kernel.engine.protocol import (
+    STATE_TOKENS,
     Engine,
     EngineStats,
+    HasPortableStates,
     LogitsKind,
     LogitsProcessor,
     LongSteps,
     Output,
+    PortableStates,
     Progress,
     ProgressCallback,
     Sequence,
@@ -31,12 +34,15 @@ from lmx_kernel.engine.protocol import (
 )
 
 __all__ = [
+    "STATE_TOKENS",
     "Engine",
     "EngineStats",
+    "HasPortableStates",
     "LogitsKind",
     "LogitsProcessor",
     "LongSteps",
     "Output",
+    "PortableStates",
     "Progress",
     "ProgressCallback",
     "Sequence",

@@ -53,6 +53,7 @@ from lmx_kernel.interfaces.status import (
     ModelStatus,
 )
 from lmx_kernel.interfaces.stored_answer import StoredAnswer, StoredAnswers
+from lmx_kernel.interfaces.stored_prefixes import StoredPrefixes
 from lmx_kernel.interfaces.surface import (
     NO_KEY,
     ApiSurface,
@@ -121,6 +122,7 @@ __all__ = [
     "SettingsSection",
     "StoredAnswer",
     "StoredAnswers",
+    "StoredPrefixes",
     "Transform",
     "WebSocket",
     "WebSocketClosedError",

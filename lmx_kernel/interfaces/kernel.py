@@ -15,6 +15,7 @@ from lmx_kernel.interfaces.model_settings import ModelSettingsStore
 from lmx_kernel.interfaces.plugin import HookCall, PluginStatus
 from lmx_kernel.interfaces.status import KernelStatus, ModelStatus
 from lmx_kernel.interfaces.stored_answer import StoredAnswers
+from lmx_kernel.interfaces.stored_prefixes import StoredPrefixes
 from lmx_kernel.interfaces.surface import ApiSurface, HttpRequest
 from lmx_kernel.types import (
     Admission,
@@ -121,6 +122,11 @@ class Kernel(Protocol):
     @property
     def stored_answers(self) -> StoredAnswers:
         """The answers that are kept, or computed in the background."""
+        ...
+
+    @property
+    def stored_prefixes(self) -> StoredPrefixes:
+        """What is kept on disk of computed prompts and answers."""
         ...
 
     @property

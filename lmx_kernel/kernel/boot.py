@@ -32,11 +32,13 @@ from lmx_kernel.models.model_table import ModelTables
 from lmx_kernel.observe.log import LogSettings, configure
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.plugins.settings import PluginSettings
+from lmx_kernel.prefixes.settings import CacheSettings
 from lmx_kernel.routing.decide import RoutingSettings
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.stored.settings import StoredAnswerSettings
 
 KERNEL_SECTIONS = (
+    SettingsSection("cache", CacheSettings),
     SettingsSection("log", LogSettings),
     SettingsSection("memory", MemorySettings),
     SettingsSection("model", ModelTables),

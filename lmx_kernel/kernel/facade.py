@@ -40,6 +40,8 @@ from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import LogSettings, set_level
 from lmx_kernel.observe.statistics import Statistics
 from lmx_kernel.plugins.timeouts import in_thread
+from lmx_kernel.prefixes.folder import FOLDER
+from lmx_kernel.prefixes.stored import PrefixFolder
 from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import State
@@ -138,6 +140,10 @@ class KernelFacade(Kernel):
     @property
     def stored_answers(self) -> AnswerStore:
         return self._stored
+
+    @property
+    def stored_prefixes(self) -> PrefixFolder:
+        return PrefixFolder(self.home / FOLDER)
 
     @property
     def caller(self) -> HttpRequest | None:

@@ -27,6 +27,8 @@ from lmx_kernel.models.names import folded
 from lmx_kernel.models.request_defaults import RequestDefaults
 from lmx_kernel.models.saved_settings import SavedSettings
 from lmx_kernel.models.template_file import read_template
+from lmx_kernel.prefixes.folder import FOLDER
+from lmx_kernel.prefixes.settings import CacheSettings
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import (
     EngineSpec,
@@ -35,6 +37,7 @@ from lmx_kernel.types import (
     LoadOverrides,
     ModelCard,
     ModelName,
+    PrefixStoreOptions,
     SettingValue,
 )
 
@@ -104,6 +107,7 @@ class EffectiveSettings:
             chat_template=_template(card, values),
             chat_format=values["format"].value or "",
             constraints=self._backends.settings_of(CONSTRAINT_SECTION),
+            prefix_store=self._prefix_store(),
         )
 
     # --- names ---
@@ -145,6 +149,16 @@ class EffectiveSettings:
         return backend
 
     # --- inside ---
+
+    def _prefix_store(self) -> PrefixStoreOptions | None:
+        cache = self._settings.get(CacheSettings)
+        if cache.disk_bytes == 0:
+            return None
+        return PrefixStoreOptions(
+            folder=self._settings.home / FOLDER,
+            limit_bytes=cache.disk_bytes,
+            ttl_s=cache.disk_ttl_s,
+        )
 
     def _lookup(self, card: ModelCard, profile: str) -> _Known:
         facts = self._facts(card)

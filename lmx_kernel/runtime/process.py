@@ -15,6 +15,7 @@ from lmx_kernel.runtime.silence import Silence
 from lmx_kernel.worker.messages import (
     HEADER_BYTES,
     Beat,
+    End,
     Message,
     Ping,
     decode,
@@ -109,6 +110,11 @@ class WorkerProcess:
     def kill(self) -> None:
         """End the process at once, whatever it does."""
         self._child.send_signal(signal.SIGKILL)
+
+    async def finish(self) -> None:
+        """Let the worker write what is to outlive it, and end; it has a moment for that."""
+        self.send(End())
+        await asyncio.wait({self.exited}, timeout=CLOSE_TIMEOUT_S)
 
     async def close(self) -> None:
         """Let the worker end by itself, or else kill it. Its memory is free on return."""

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
+
 from lmx_kernel import errors, events
 from lmx_kernel.engine.protocol import EngineStats
 from lmx_kernel.plugins.timeouts import in_thread
@@ -16,6 +18,7 @@ from lmx_kernel.runtime.silence import Silence
 from lmx_kernel.types import EngineLimits, EngineSpec
 from lmx_kernel.worker import messages as wire
 
+log = structlog.get_logger(__name__)
 PROGRESS_SHARE = 0.1  # of a load, between two events
 
 
@@ -100,11 +103,13 @@ class WorkerRun:
         return limits
 
     async def serve(self, stop: asyncio.Future[str]) -> None:
-        """Watch the worker until ``stop`` is done.
+        """Watch the worker until ``stop`` is done, then let it end.
 
         :raises WorkerLostError: the worker died, or gave no sign of life.
         """
         await self._watch(stop, stop, self._settings.hang_timeout_s)
+        if self._process is not None:
+            await self._process.finish()
 
     async def close(self) -> None:
         """End the worker. Its memory is free on return."""
@@ -146,6 +151,8 @@ class WorkerRun:
             self._opened.set_exception(errors.from_code(message.code, message.message))
         elif isinstance(message, wire.Observed):
             self.stats = message.stats
+        elif isinstance(message, wire.Warned):
+            log.warning("worker_warned", model=self.model, warning=message.text)
         elif isinstance(message, wire.Loading):
             self._doing = message.doing
             self._note_share(message.share)

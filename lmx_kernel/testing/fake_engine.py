@@ -18,6 +18,7 @@ from attrs import define, field
 
 from lmx_kernel.engine.logits import apply_processors
 from lmx_kernel.engine.protocol import (
+    STATE_TOKENS,
     EngineStats,
     ProgressCallback,
     Sequence,
@@ -30,7 +31,7 @@ from lmx_kernel.engine.sequences import common
 from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.testing.fake_model import FakeModel, use_up
-from lmx_kernel.types import EngineLimits, EngineSpec
+from lmx_kernel.types import EngineLimits, EngineSpec, Sampling
 
 BYTES = 256
 END = 256
@@ -115,11 +116,52 @@ class _Run(RunningSequence):
 
     start: int
     says: bytes
+    is_wrong: bool = False
 
     @property
     def made(self) -> int:
         """Tokens of the answer so far."""
         return len(self.tokens) - self.prompt_length + self.request.produced
+
+
+@define
+class FakeStates:
+    """The state of a block is its tokens and the content of the model's file: a state that belongs
+    to anything else shows in the answer.
+    """
+
+    _path: Path
+    _running: RunningSet[_Run]
+    _kept: deque[_Run]
+    identity: str = "fake 1"
+    prompt_token_s: float = 1.0
+
+    def computed(self, sequence_id: int) -> int:
+        return next((run.done for run in self._running if run.id == sequence_id), 0)
+
+    def export_block(self, sequence_id: int, start: int) -> memoryview | None:
+        run = next(run for run in self._running if run.id == sequence_id)
+        return memoryview(self._state(run.tokens[start : start + STATE_TOKENS]))
+
+    def held(self, tokens: Seq[int], cache_space: str) -> int:
+        others = [run for run in (*self._kept, *self._running) if run.cache_space == cache_space]
+        return max((common(tokens, run.tokens) for run in others), default=0)
+
+    def import_blocks(
+        self, tokens: Seq[int], cache_space: str, start: int, states: Seq[bytearray]
+    ) -> bool:
+        places = range(start, len(tokens), STATE_TOKENS)
+        right = [self._state(tokens[place : place + STATE_TOKENS]) for place in places]
+        request = Sequence(
+            id=-1, tokens=list(tokens), produced=0, sampling=Sampling(), cache_space=cache_space
+        )
+        is_wrong = list(states) != right
+        run = _Run(request=request, done=len(tokens), start=0, says=b"", is_wrong=is_wrong)
+        self._kept.append(run)
+        return True
+
+    def _state(self, tokens: Seq[int]) -> bytes:
+        return self._path.read_bytes() + repr(list(tokens)).encode()
 
 
 class FakeEngine:
@@ -142,6 +184,8 @@ class FakeEngine:
         self._memory = [memory]
         self._effort = _Effort(script.shows)
         self._kept: deque[_Run] = deque(maxlen=MOST_KEPT)
+        portable = script.portable and script.shares_prefixes
+        self.states = FakeStates(self._path, self._running, self._kept) if portable else None
 
     def add(self, sequence: Sequence) -> None:
         self._running.check(sequence)
@@ -217,11 +261,12 @@ class FakeEngine:
         if others and any(shared > other.done for other, shared in older):
             return False
         shared = (
-            min(common(run.tokens, other.tokens), other.done, len(run.tokens) - 1)
+            (min(common(run.tokens, other.tokens), other.done, len(run.tokens) - 1), other.is_wrong)
             for other in others
             if other.cache_space == run.cache_space
         )
-        run.done = run.cached = max(shared, default=0)
+        run.done, run.is_wrong = max(shared, default=(0, False))
+        run.cached, run.start = run.done, run.start + run.is_wrong
         return True
 
     def _decode(self, run: _Run) -> None:

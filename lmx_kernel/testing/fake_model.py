@@ -43,6 +43,7 @@ class FakeModel:
     :ivar poison_in: where it does: when it is prepared, in prefill, or at its first token (decode).
     :ivar sour: a prompt with this text fails alone, at its third token.
     :ivar shares_prefixes: what it computed for a prompt serves later ones of the same cache space.
+    :ivar portable: its states outlive the worker, where prefixes are shared.
     """
 
     context_length: int = 4096
@@ -71,6 +72,7 @@ class FakeModel:
     poison_in: Literal["prepare", "prefill", "decode"] = "decode"
     sour: str = ""
     shares_prefixes: bool = False
+    portable: bool = False
 
     @classmethod
     def read(cls, path: Path) -> FakeModel:

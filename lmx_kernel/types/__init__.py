@@ -32,6 +32,8 @@ from lmx_kernel.types.models import (
     MemoryEstimate,
     ModelCard,
     ModelName,
+    PrefixStoreOptions,
+    PrefixUsage,
     SettingValue,
 )
 from lmx_kernel.types.requests import (
@@ -86,6 +88,8 @@ __all__ = [
     "Message",
     "ModelCard",
     "ModelName",
+    "PrefixStoreOptions",
+    "PrefixUsage",
     "Priority",
     "Prompt",
     "PromptProgress",

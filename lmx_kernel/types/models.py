@@ -173,6 +173,34 @@ class Admission:
 
 
 @frozen(kw_only=True)
+class PrefixStoreOptions:
+    """Where a worker keeps states of its model on disk, see :mod:`lmx_kernel.prefixes`.
+
+    :param limit_bytes: of all models together; None is a share of the free disk.
+    :param ttl_s: what was not used for so long is deleted; 0 never is.
+    """
+
+    folder: Path
+    limit_bytes: int | None = None
+    ttl_s: float = 0.0
+
+
+@frozen(kw_only=True)
+class PrefixUsage:
+    """What is kept on disk of a model's prompts and answers.
+
+    :param model: its id in the catalogue; it may have been deleted since.
+    :param entries: files; each holds the state of a block of tokens.
+    :param used_at: when one of them was last used, in seconds since the epoch.
+    """
+
+    model: str
+    entries: int = 0
+    size_bytes: int = 0
+    used_at: float = 0.0
+
+
+@frozen(kw_only=True)
 class EngineSpec:
     """What a worker needs to open an engine: the card, the options, the backend's settings.
 
@@ -183,6 +211,7 @@ class EngineSpec:
     :param chat_format: the name of the chat format; "" for the one that fits the template.
     :param constraints: the section ``constraints`` of the config, for the plugin that constrains
         answers; empty where no plugin has one.
+    :param prefix_store: None keeps nothing on disk.
     """
 
     card: ModelCard
@@ -193,6 +222,7 @@ class EngineSpec:
     chat_template: str = ""
     chat_format: str = ""
     constraints: dict[str, Any] = field(factory=dict)
+    prefix_store: PrefixStoreOptions | None = None
 
 
 @frozen(kw_only=True)

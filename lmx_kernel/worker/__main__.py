@@ -18,6 +18,8 @@ from lmx_kernel.engine.protocol import Engine
 from lmx_kernel.errors import LmxError, ModelUnusableError
 from lmx_kernel.hookspecs import PROJECT, WORKER_GROUP, WorkerSpecs
 from lmx_kernel.plugins.entry_points import entry_points
+from lmx_kernel.prefixes.keys import model_identity
+from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.processes.lifeline import die_with_parent, exit_if_closed
 from lmx_kernel.processes.oom_score import raise_oom_score
 from lmx_kernel.processes.thread_stacks import set_thread_stacks
@@ -49,7 +51,8 @@ def _serve(channel: Channel, spec: EngineSpec) -> None:
     try:
         chat = ChatChoice(spec.chat_template, spec.chat_format, spec.card.architecture)
         chat.check()
-        loop = Loop(_open(channel, spec), channel, spec.constraints, chat)
+        engine = _open(channel, spec)
+        loop = Loop(engine, channel, spec.constraints, chat, _open_store(channel, spec, engine))
     except LmxError as error:
         _refuse(channel, error.code, error.message)
     # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.
@@ -70,6 +73,29 @@ def _open(channel: Channel, spec: EngineSpec) -> Engine:
     if engine is None:
         raise ModelUnusableError(f"backend {spec.card.backend} opened no engine")
     return engine
+
+
+def _open_store(channel: Channel, spec: EngineSpec, engine: Engine) -> PrefixStore | None:
+    """Return where states of the engine are stored; None if they are not."""
+    options, states = spec.prefix_store, getattr(engine, "states", None)
+    if options is None or states is None:
+        return None
+
+    def warn(text: str) -> None:
+        channel.send(wire.Warned(text))
+
+    try:
+        return PrefixStore.open(
+            options.folder,
+            spec.card.id,
+            model_identity(spec.card.files, f"{spec.card.backend} {states.identity}"),
+            limit_bytes=options.limit_bytes,
+            ttl_s=options.ttl_s,
+            warn=warn,
+        )
+    except OSError as error:
+        warn(f"prefixes are not stored on disk: {error}")
+        return None
 
 
 def _hooks(spec: EngineSpec) -> pluggy.HookRelay:
@@ -107,6 +133,9 @@ def _read(channel: Channel, loop: Loop) -> None:
             message = channel.receive()
             if isinstance(message, wire.Ping):
                 channel.send(wire.Beat(loop.pulse()))
+            if isinstance(message, wire.End):
+                loop.close()
+                os._exit(0)
             if isinstance(message, wire.Prepare):
                 loop.prepare(message)
             elif isinstance(message, wire.Start | wire.Drop | wire.Trim | wire.Ping):

@@ -11,10 +11,18 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
-from attrs import define
+from attrs import define, evolve
 
-from lmx_kernel.engine.protocol import Engine, LongSteps, Sequence, Step, TokenLogprobs
+from lmx_kernel.engine.protocol import (
+    Engine,
+    HasPortableStates,
+    LongSteps,
+    Sequence,
+    Step,
+    TokenLogprobs,
+)
 from lmx_kernel.errors import LmxError
+from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.text.constraints.protocol import CandidateMask
 from lmx_kernel.text.formats.protocol import offered_tools
 from lmx_kernel.text.output import CandidateOutput
@@ -22,10 +30,11 @@ from lmx_kernel.types import ChatPrompt, Event, PromptProgress
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.embedder import Embedder
+from lmx_kernel.worker.prefix_keeper import Fetched, PrefixKeeper
 from lmx_kernel.worker.preparer import ChatChoice, Prepared, Preparer
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
-Work = wire.Start | wire.Drop | wire.Trim | wire.Ping
+Work = wire.Start | wire.Drop | wire.Trim | wire.Ping | Fetched
 Given = Event | wire.Preempted | wire.Failed
 
 
@@ -43,8 +52,10 @@ class _Running:
 
 
 class Loop:
-    """Runs one engine. :meth:`prepare`, :meth:`take` and :meth:`pulse` are called from the
-    channel's reading thread, all else from the main thread.
+    """Runs one engine. :meth:`prepare`, :meth:`take`, :meth:`pulse` and :meth:`close` are called
+    from the channel's reading thread, all else from the main thread.
+
+    :param store: where states outlive the worker; None for nowhere.
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class Loop:
         channel: Channel,
         constraints: Mapping[str, Any] | None = None,
         chat: ChatChoice = ChatChoice(),  # noqa: B008 - frozen
+        store: PrefixStore | None = None,
     ) -> None:
         self.limits = engine.limits
         self._engine = engine
@@ -63,6 +75,10 @@ class Loop:
         self._sequence_ids = count()
         self._observed_at = 0.0
         self._inbox: SimpleQueue[Work] = SimpleQueue()
+        self._fetching: dict[int, _Running] = {}
+        self._keeper: PrefixKeeper | None = None
+        if store is not None and isinstance(engine, HasPortableStates) and engine.states:
+            self._keeper = PrefixKeeper(engine.states, store, self._inbox.put)
 
     def prepare(self, message: wire.Prepare) -> None:
         """Have a request tokenised and checked; the kernel is told how that went."""
@@ -80,6 +96,11 @@ class Loop:
         """Return how far the engine is within a call; 0 if it does not tell. For any thread."""
         return self._engine.pulse() if isinstance(self._engine, LongSteps) else 0
 
+    def close(self) -> None:
+        """Write what is still to be stored on disk; the process is about to end."""
+        if self._keeper is not None:
+            self._keeper.close()
+
     def run(self) -> None:
         """Serve for ever: the process ends with its channel, not here."""
         while True:
@@ -92,7 +113,10 @@ class Loop:
         while not self._inbox.empty():
             self._take(self._inbox.get())
         if self._running:
-            self._channel.send(wire.Stepped(self._routed(self._engine.step())))
+            step = self._engine.step()
+            if self._keeper is not None:
+                self._keeper.stepped(step)
+            self._channel.send(wire.Stepped(self._routed(step)))
             self._observe()
         if self._embedder.is_busy:
             self._channel.send(wire.Stepped(tuple(self._embedder.step())))
@@ -107,7 +131,10 @@ class Loop:
         now = time.monotonic()
         if now - self._observed_at >= (OBSERVE_S if self._is_busy else OBSERVE_IDLE_S):
             self._observed_at = now
-            self._channel.send(wire.Observed(self._engine.stats()))
+            stats = self._engine.stats()
+            if self._keeper is not None:
+                stats = evolve(stats, details={**stats.details, **self._keeper.figures()})
+            self._channel.send(wire.Observed(stats))
 
     def _take(self, message: Work) -> None:
         if isinstance(message, wire.Start):
@@ -116,6 +143,8 @@ class Loop:
             self._drop(message.id)
         elif isinstance(message, wire.Trim):
             self._engine.trim()
+        elif isinstance(message, Fetched):
+            self._take_fetched(message)
         else:
             self._channel.send(wire.Pong())
 
@@ -148,10 +177,27 @@ class Loop:
             cache_space=prepared.request.cache_space,
             processors=prepared.processors,
         )
+        if self._keeper is not None and self._keeper.begin(sequence):
+            self._fetching[sequence.id] = run
+        else:
+            self._add(sequence, run)
+
+    def _take_fetched(self, message: Fetched) -> None:
+        assert self._keeper is not None
+        for sequence in self._keeper.take(message):
+            run = self._fetching.pop(sequence.id, None)
+            if run is None:  # its request was dropped
+                self._keeper.end(sequence.id)
+            else:
+                self._add(sequence, run)
+
+    def _add(self, sequence: Sequence, run: _Running) -> None:
         try:
             self._engine.add(sequence)
         except LmxError as error:
-            self._send_one(run, wire.Failed(message.candidate, error.message))
+            if self._keeper is not None:
+                self._keeper.end(sequence.id)
+            self._send_one(run, wire.Failed(run.candidate, error.message))
             return
         self._running[sequence.id] = run
 
@@ -175,8 +221,12 @@ class Loop:
         self._embedder.drop(request_id)
         for sequence_id in [key for key, run in self._running.items() if run.id == request_id]:
             self._forget(sequence_id)
+        for sequence_id in [key for key, run in self._fetching.items() if run.id == request_id]:
+            del self._fetching[sequence_id]
 
     def _forget(self, sequence_id: int) -> None:
+        if self._keeper is not None:
+            self._keeper.end(sequence_id)
         self._engine.remove(sequence_id)
         del self._running[sequence_id]
 

@@ -67,6 +67,11 @@ class Trim:
 
 
 @frozen
+class End:
+    """Write what is to outlive the worker, and end. Nothing is answered."""
+
+
+@frozen
 class Ping:
     """Answered by Beat at once, and by Pong when the loop comes round to it."""
 
@@ -172,6 +177,13 @@ class Observed:
 
 
 @frozen
+class Warned:
+    """Something that an operator should know, as a sentence."""
+
+    text: str
+
+
+@frozen
 class Beat:
     """How far the engine is within a call; see :class:`lmx_kernel.engine.protocol.LongSteps`.
     Sent by another thread than the one that may be in such a call, so it proves little by itself.
@@ -192,6 +204,7 @@ Message = (
     | Start
     | Drop
     | Trim
+    | End
     | Ping
     | Loading
     | Opened
@@ -201,6 +214,7 @@ Message = (
     | Refused
     | Stepped
     | Observed
+    | Warned
     | Beat
     | Pong
 )

@@ -20,6 +20,7 @@ from lmx_kernel.types import (
     Logprobs,
     Message,
     ModelCard,
+    PrefixStoreOptions,
     PromptProgress,
     SamplingRequest,
     TextDelta,
@@ -44,6 +45,7 @@ SPEC = EngineSpec(
     card=CARD,
     options=LoadOptions(context_length=8, parallel=1, cache_tokens=8),
     settings={"threads": 2},
+    prefix_store=PrefixStoreOptions(folder=Path("/x"), ttl_s=5.0),
 )
 PROMPTS = [
     ChatPrompt((Message("user", (TextPart("hé\x00"), TextPart(""))),)),
@@ -80,6 +82,7 @@ MESSAGES = [
     wire.Start(1, 0, 2**63 - 1, (1, 2, 3)),
     wire.Drop(1),
     wire.Trim(),
+    wire.End(),
     wire.Ping(),
     wire.Loading(0.5),
     wire.Opened(EngineLimits(context_length=8, max_sequences=1, cache_tokens=8)),
@@ -90,6 +93,7 @@ MESSAGES = [
     wire.Stepped((wire.Routed(9, tuple(EVENTS)), wire.Routed(8, ()))),
     wire.Stepped(),
     wire.Observed(EngineStats(cache_tokens_used=3, details={"peak_bytes": 1.5})),
+    wire.Warned("deleted the stored prefix x: its length is wrong"),
     wire.Beat(7),
     wire.Beat(None),
     wire.Pong(),

@@ -12,7 +12,7 @@ from attrs import field, frozen
 from msgspec import Meta
 
 from lmx_kernel.interfaces import HookCall, Job, KernelStatus, ModelStatus, PluginStatus
-from lmx_kernel.types import Admission, LoadOverrides, Route
+from lmx_kernel.types import Admission, LoadOverrides, PrefixUsage, Route
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 Tokens = Annotated[int, Meta(ge=16, le=2**31 - 1)]
@@ -277,6 +277,34 @@ class ConfigView:
     values: dict[str, dict[str, Any]]
     live: dict[str, tuple[str, ...]]
     needs_restart: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class CachedModel(PrefixUsage):
+    """What is kept on disk of a model's prompts and answers.
+
+    :ivar figures: of its worker, if it is loaded: hits, tokens and times by tier.
+    """
+
+    figures: dict[str, float]
+
+
+@frozen(kw_only=True)
+class CacheView:
+    """What is kept on disk of computed prompts and answers.
+
+    :ivar size_bytes: of all models.
+    """
+
+    size_bytes: int
+    models: tuple[CachedModel, ...]
+
+
+@frozen(kw_only=True)
+class ClearedCache:
+    """What was deleted."""
+
+    freed_bytes: int
 
 
 @frozen(kw_only=True)

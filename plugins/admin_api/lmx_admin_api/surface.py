@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from lmx_admin_api.routes.cache import Cache, CacheOfModel
 from lmx_admin_api.routes.config import Config, ReloadConfig, Values
 from lmx_admin_api.routes.decisions import Decisions
 from lmx_admin_api.routes.events import Events
@@ -33,6 +34,8 @@ from lmx_admin_api.routes.plugins import ChangePlugin, OnePlugin, Plugins, Resca
 from lmx_admin_api.routes.route import ExplainRoute
 from lmx_admin_api.routes.status import StatusPage
 from lmx_admin_api.schema import (
+    CacheView,
+    ClearedCache,
     ConfigView,
     DecisionList,
     DeletedState,
@@ -122,6 +125,8 @@ class AdminSurface:
             ("/admin/plugins/{name}/enable", ChangePlugin(kernel, "enable")),
             ("/admin/plugins/{name}/disable", ChangePlugin(kernel, "disable")),
             ("/admin/plugins/{name}/reload", ChangePlugin(kernel, "reload")),
+            ("/admin/cache", Cache(kernel)),
+            ("/admin/cache/{id:path}", CacheOfModel(kernel)),
             ("/admin/logs", Logs(kernel)),
         ]
 
@@ -230,6 +235,14 @@ def _on_the_daemon() -> Iterable[Operation]:
     yield _post(
         "/admin/plugins/{name}/disable", "Stop using a plugin until the next start", PluginStatus
     )
+    yield _get("/admin/cache", "Show what is kept on disk of prompts", CacheView)
+    for path, of in (("/admin/cache", "all"), ("/admin/cache/{id:path}", "a model's")):
+        yield Operation(
+            method="DELETE",
+            path=path,
+            summary=f"Delete {of} prompts that are kept on disk",
+            result=ClearedCache,
+        )
     yield _get("/admin/logs", "The end of the log", LogLines, query=LogsQuery)
 
 

@@ -34,6 +34,8 @@ MAX_CELLS = 1 << 30
 ROWS = 512
 """Rows of one computation."""
 
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
+
 CACHE_TYPES = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
 
 
@@ -138,6 +140,48 @@ class Context:
         if not llama.llama_state_seq_set_data(self.handle, buffer, state.nbytes, slot):
             return False
         return self.drop(slot, length)
+
+    def state_bytes(self, slot: int, start: int, end: int) -> int:
+        """Return the size of a state of the tokens from ``start`` to ``end`` of a slot."""
+        check(0 <= slot < MAX_SLOTS and 0 <= start < end)
+        llama.llama_memory_seq_cp(self.memory, slot, self.parallel, start, end)
+        size = int(llama.llama_state_seq_get_size(self.handle, self.parallel))
+        self.drop(self.parallel)
+        return size
+
+    def export(self, slot: int, start: int, end: int) -> memoryview:
+        """Return a copy of the tokens from ``start`` to ``end`` that a slot holds."""
+        check(0 <= slot < MAX_SLOTS and 0 <= start < end)
+        scratch = self.parallel
+        llama.llama_memory_seq_cp(self.memory, slot, scratch, start, end)
+        try:
+            size = int(llama.llama_state_seq_get_size(self.handle, scratch))
+            state = np.empty(size, np.uint8)  # not zeroed, which takes as long as the copy
+            pointer = state.ctypes.data_as(_BYTES)
+            check(llama.llama_state_seq_get_data(self.handle, pointer, size, scratch) == size)
+            return memoryview(state)
+        finally:
+            self.drop(scratch)
+
+    def insert(self, slot: int, state: bytearray | memoryview, start: int, end: int) -> bool:
+        """Let a slot hold the tokens from ``start`` to ``end`` too, from a state of this context.
+
+        :returns: False where there is no room; nothing changed then.
+        :raises ValueError: the state is not of exactly these tokens; nothing changed.
+        """
+        check(0 <= slot < MAX_SLOTS and 0 <= start < end)
+        scratch, size = self.parallel, memoryview(state).nbytes
+        buffer = (ctypes.c_uint8 * size).from_buffer(state)
+        try:
+            if not llama.llama_state_seq_set_data(self.handle, buffer, size, scratch):
+                return False
+            first = llama.llama_memory_seq_pos_min(self.memory, scratch)
+            last = llama.llama_memory_seq_pos_max(self.memory, scratch)
+            check((first, last) == (start, end - 1))
+            llama.llama_memory_seq_cp(self.memory, scratch, slot, start, end)
+            return True
+        finally:
+            self.drop(scratch)
 
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on."""

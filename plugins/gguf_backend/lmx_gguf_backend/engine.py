@@ -15,6 +15,7 @@ from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefill_budget import LEAST_ROWS, TILE_ROWS, PrefillBudget
 from lmx_gguf_backend.prefix import distinct
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
+from lmx_gguf_backend.states import GgufStates
 from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer, TokenLogprobs
 from lmx_kernel.engine.logits import apply_processors
@@ -38,6 +39,9 @@ class GgufEngine:
     """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
 
     :param prefixes: None where the model cannot share them.
+    :param identity: of its states, see :class:`lmx_kernel.engine.PortableStates`; "" where they
+        are of no use to another process.
+    :ivar states: None in that case.
     """
 
     tokenizer: Tokenizer
@@ -47,12 +51,18 @@ class GgufEngine:
     _budget: PrefillBudget
     _threads: Threads
     _prefixes: SharedPrefixes | None
+    _identity: str = ""
+    states: GgufStates | None = field(default=None, init=False)
     _running: RunningSet[SlotSequence] = field(init=False)
     _words: NDArray[np.int32] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._running = RunningSet(self.limits, self._context.vocabulary, self._release)
         self._words = mask_words(self._context.vocabulary)
+        if self._identity and self._prefixes is not None:
+            self.states = GgufStates(
+                self._identity, self._context, self._prefixes, self._budget, self._running
+            )
 
     # --- joining and leaving
 

@@ -6,10 +6,14 @@ context holds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Seq
+
 from attrs import define
 
 from lmx_gguf_backend.context import Context, Piece
 from lmx_gguf_backend.prefix import CachedPrefix, PrefixCache
+from lmx_gguf_backend.window import Window
+from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.engine.numpy_sampler import Sampler
 from lmx_kernel.engine.running import RunningSequence, RunningSet
 from lmx_kernel.engine.sequences import common
@@ -52,6 +56,7 @@ class SharedPrefixes:
 
     context: Context
     store: PrefixCache
+    window: Window
     rows: int = 0
 
     def start(self, new: SlotSequence, running: RunningSet[SlotSequence]) -> None:
@@ -63,6 +68,9 @@ class SharedPrefixes:
         if _is_worth_waiting(new, running, length, source):
             return
         if source is None or not self._copy(new, source, length):
+            length = 0
+        elif not self.window.reaches(self.context, new.slot, length):
+            self.context.drop(new.slot)
             length = 0
         new.done = new.cached = length
 
@@ -78,6 +86,86 @@ class SharedPrefixes:
         new = self.store.keep(tokens, space, self.rows)
         if new is not None and new.slot is not None:
             self.context.copy(running.slot, new.slot, running.done)
+
+    def held(self, tokens: Seq[int], space: str, running: RunningSet[SlotSequence]) -> int:
+        """Return how many of ``tokens`` a later sequence can begin with, or will be able to."""
+        kept = self.store.best(tokens, space)
+        length = kept[0] if kept is not None else 0
+        if kept is not None and kept[1].slot is not None:
+            length *= self.window.reaches(self.context, kept[1].slot, length)
+        elif kept is not None and 0 < self.window.tokens <= len(kept[1].tokens):
+            length *= length == len(kept[1].tokens)
+        others = (common(tokens, one.tokens) for one in running if one.cache_space == space)
+        return max(length, *others, 0)
+
+    def put(
+        self,
+        tokens: list[int],
+        space: str,
+        start: int,
+        states: Seq[bytearray],
+        running: RunningSet[SlotSequence],
+    ) -> bool:
+        """Keep ``tokens``, of which those before ``start`` are held already.
+
+        :param states: of the blocks from there on.
+        :returns: False if there is no room, or a state is not one of this context.
+        """
+        if self.store.is_full:
+            self.park_oldest()
+        source = self._source(tokens[:start], space, running) if start else None
+        if start and source is None:
+            return False
+        new = self.store.keep(tokens, space, self.rows)
+        if new is None or new.slot is None:
+            return new is None
+        try:
+            is_whole = self._fill(new, source, start, states)
+        except ValueError:  # a state of other tokens
+            is_whole = False
+        for kept in self.store.redundant(tokens, space) if is_whole else [new]:
+            self._forget(kept)
+        return is_whole
+
+    def _source(
+        self, tokens: list[int], space: str, running: RunningSet[SlotSequence]
+    ) -> Source | None:
+        """Return what holds all of ``tokens``."""
+        for other in running:
+            if other.cache_space == space:
+                shared = min(common(tokens, other.tokens), other.done)
+                if shared == len(tokens):
+                    return other
+        kept = self.store.best(tokens, space)
+        return kept[1] if kept is not None and kept[0] == len(tokens) else None
+
+    def _fill(
+        self, new: CachedPrefix, source: Source | None, start: int, states: Seq[bytearray]
+    ) -> bool:
+        """Bring the tokens of a new prefix into its slot."""
+        assert new.slot is not None
+        parked = source.state if isinstance(source, CachedPrefix) else None
+        if parked is not None and source is not None:
+            if not self._insert(new, parked, 0, len(source.tokens)):
+                return False
+            self.context.drop(new.slot, start)
+        elif source is not None and source.slot is not None:
+            self.context.copy(source.slot, new.slot, start)
+        places = range(start, len(new.tokens), STATE_TOKENS)
+        return all(
+            self._insert(new, state, place, place + STATE_TOKENS)
+            for place, state in zip(places, states, strict=True)
+        )
+
+    def _insert(
+        self, new: CachedPrefix, state: bytearray | memoryview, start: int, end: int
+    ) -> bool:
+        assert new.slot is not None
+        while not self.context.insert(new.slot, state, start, end):
+            oldest = self.store.oldest_hot()
+            if oldest is None or oldest is new or not self.park_oldest():
+                return False
+        return True
 
     def park_idle(self) -> None:
         """Park a prefix that was not used for long."""

@@ -14,8 +14,10 @@ from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixCache
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes
+from lmx_gguf_backend.states import can_export, identity_of
 from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.tokenizer import GgufTokenizer
+from lmx_gguf_backend.window import Window
 from lmx_kernel.engine import Engine, ProgressCallback
 from lmx_kernel.engine.cores import usable_cores
 from lmx_kernel.errors import ModelUnusableError
@@ -76,6 +78,7 @@ def _open_continuing(
         raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
     context = Context.open(model, spec.options, settings, settings.threads or usable_cores())
     tokenizer, budget = GgufTokenizer.of(model), warm_up(context)
+    prefixes = _prefixes(model, context, spec, settings) if model.can_share else None
     progress(1.0)
     return GgufEngine(
         tokenizer=tokenizer,
@@ -88,7 +91,8 @@ def _open_continuing(
         context=context,
         budget=budget,
         threads=Threads(settings.threads or usable_cores(), adapts=not has_gpu()),
-        prefixes=_prefixes(context, spec, settings) if model.can_share else None,
+        prefixes=prefixes,
+        identity=identity_of(settings) if can_export(prefixes) else "",
     )
 
 
@@ -109,9 +113,12 @@ def _open_embedding(
     )
 
 
-def _prefixes(context: Context, spec: EngineSpec, settings: GgufSettings) -> SharedPrefixes:
+def _prefixes(
+    model: Model, context: Context, spec: EngineSpec, settings: GgufSettings
+) -> SharedPrefixes:
     """Return room for prefixes: as many as there may be conversations, or a few more."""
     slots = context.holders[: max(context.parallel, LEAST_SLOTS)]
     shape = shape_of(read_model(spec.card.path))
     budget = parked_bytes(shape, spec.options, settings.cache_type)
-    return SharedPrefixes(context, PrefixCache(slots, budget))
+    window = Window.measure(model, context)
+    return SharedPrefixes(context, PrefixCache(slots, budget), window)

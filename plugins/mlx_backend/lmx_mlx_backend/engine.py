@@ -26,6 +26,7 @@ from lmx_mlx_backend.prefill import (
 from lmx_mlx_backend.prefill_budget import PrefillBudget
 from lmx_mlx_backend.prefix import LEAST_SHARED, PrefixCache
 from lmx_mlx_backend.sampler import Table
+from lmx_mlx_backend.states import BlockLayout, MlxStates
 
 
 @define(eq=False)
@@ -34,6 +35,9 @@ class MlxEngine:
 
     :param store: kept prefixes, or None where the model's caches cannot be copied.
     :param ahead: the next step is computed while the last is read.
+    :param layout: of a block's state; None where no state of a block stands by itself.
+    :param identity: of its states, see :class:`lmx_kernel.engine.PortableStates`.
+    :ivar states: None without a layout or a store.
     """
 
     tokenizer: Tokenizer
@@ -43,11 +47,24 @@ class MlxEngine:
     _store: PrefixCache | None
     _groups: Groups
     _ahead: bool
+    _layout: BlockLayout | None = None
+    _identity: str = ""
+    states: MlxStates | None = field(default=None, init=False)
     _running: RunningSet[Row] = field(init=False)
     _pulse: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._running = RunningSet(self.limits, self._model.vocabulary, self._release)
+        if self._layout is not None and self._store is not None:
+            self.states = MlxStates(
+                self._identity,
+                self._model.module,
+                self._layout,
+                self._store,
+                self._groups,
+                self._budget,
+                self._running,
+            )
 
     # --- joining and leaving
 

@@ -17,6 +17,7 @@ from lmx_mlx_backend.plain_json import plain_json
 from lmx_mlx_backend.prefill_budget import PrefillBudget
 from lmx_mlx_backend.prefix import PrefixCache
 from lmx_mlx_backend.settings import MlxSettings
+from lmx_mlx_backend.states import BlockLayout, identity_of
 from lmx_mlx_backend.tokenizer import MlxTokenizer
 
 PADDING_COST = 3
@@ -41,6 +42,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
         model = Model.open(path, folder.architecture, as_float32=not on_gpu, progress=progress)
         tokenizer = MlxTokenizer.open(path, model.vocabulary)
     progress(1.0)
+    layout = BlockLayout.of(model.module) if model.can_keep else None
     return MlxEngine(
         tokenizer=tokenizer,
         limits=EngineLimits(
@@ -57,6 +59,8 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
             spare_cells=options.cache_tokens // PADDING_SHARE,
         ),
         ahead=on_gpu,
+        layout=layout,
+        identity=identity_of(folder.architecture, layout) if layout is not None else "",
     )
 
 

@@ -1,0 +1,151 @@
+"""The format of a file in the store: a header, the model's id, and the state of one block.
+
+All numbers are little-endian. The header holds: ``LMXSTATE``, the version, the length of the
+model's id, the block's index in its chain, its key, the length of the state, the CRC-32 of the
+state, and the CRC-32 of the header (that field left out) and the id.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import frozen
+
+MAGIC = b"LMXSTATE"
+VERSION = 1
+MAX_MODEL_BYTES = 1024
+_HEADER = struct.Struct("<8sHHI16sQI")
+_CHECKSUM = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size + _CHECKSUM.size
+
+
+class DamagedEntryError(Exception):
+    """A file is not what its name promises; the message says why."""
+
+
+@frozen
+class EntryHeader:
+    """What stands in a file beside the state.
+
+    :ivar model: its id in the catalogue.
+    :ivar index: of the block in its chain.
+    """
+
+    model: str
+    index: int
+    key: bytes
+    state_bytes: int
+    checksum: int
+
+
+def write_entry(
+    path: Path, model: str, index: int, key: bytes, state: bytes | bytearray | memoryview
+) -> int:
+    """Write a file that is complete or not there, readable by its owner only; return its size.
+
+    It is not forced to the disk: a file that a power cut tears is recognised by its checksum.
+
+    :raises OSError: it cannot be written; nothing is left behind.
+    """
+    name = model.encode()[:MAX_MODEL_BYTES]
+    header = _HEADER.pack(
+        MAGIC, VERSION, len(name), index, key, memoryview(state).nbytes, zlib.crc32(state)
+    )
+    head = header + _CHECKSUM.pack(zlib.crc32(header + name)) + name
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o600), "wb", buffering=0) as file:  # noqa: PTH123
+            _write_all(file.fileno(), head)
+            _write_all(file.fileno(), state)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    return len(head) + memoryview(state).nbytes
+
+
+def read_entry(path: Path, key: bytes) -> bytearray:
+    """Return the state in a file.
+
+    :raises DamagedEntryError: the file is not the one of ``key``, or not whole.
+    :raises FileNotFoundError: there is none.
+    :raises OSError: it cannot be read.
+    """
+    file = _open(path)
+    try:
+        header = _read_header(file)
+        if header.key != key:
+            raise DamagedEntryError("it holds another key")
+        state = bytearray(header.state_bytes)
+        _read_into(file, memoryview(state))
+    finally:
+        os.close(file)
+    if zlib.crc32(state) != header.checksum:
+        raise DamagedEntryError("the checksum is wrong")
+    return state
+
+
+def read_header(path: Path) -> EntryHeader:
+    """Return what stands in a file beside the state.
+
+    :raises DamagedEntryError: the header is not one of this version, or the length is wrong.
+    :raises OSError: it cannot be read.
+    """
+    file = _open(path)
+    try:
+        return _read_header(file)
+    finally:
+        os.close(file)
+
+
+def _open(path: Path) -> int:
+    """Open a file for reading; never what a link points to, and no pipe, which could block."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if path.is_symlink():
+            raise DamagedEntryError("it is a symbolic link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise DamagedEntryError("it is no regular file")
+    return file
+
+
+def _read_header(file: int) -> EntryHeader:
+    head = os.read(file, HEADER_BYTES)
+    if len(head) < HEADER_BYTES or not head.startswith(MAGIC):
+        raise DamagedEntryError("it does not begin like a state")
+    _, version, name_bytes, index, key, state_bytes, checksum = _HEADER.unpack_from(head)
+    if version != VERSION:
+        raise DamagedEntryError(f"it has version {version}, and this LMX reads {VERSION}")
+    name = os.read(file, name_bytes) if name_bytes <= MAX_MODEL_BYTES else b""
+    (expected,) = _CHECKSUM.unpack_from(head, _HEADER.size)
+    if zlib.crc32(head[: _HEADER.size] + name) != expected:
+        raise DamagedEntryError("the checksum of its header is wrong")
+    if os.fstat(file).st_size != HEADER_BYTES + name_bytes + state_bytes:
+        raise DamagedEntryError("its length is wrong")
+    return EntryHeader(name.decode(errors="replace"), index, key, state_bytes, checksum)
+
+
+def _read_into(file: int, view: memoryview) -> None:
+    while view:
+        count = os.readv(file, [view])
+        if not count:
+            raise DamagedEntryError("its length is wrong")
+        view = view[count:]
+
+
+def _write_all(file: int, data: bytes | bytearray | memoryview) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(file, view) :]

@@ -1,0 +1,67 @@
+"""Keys of stored states.
+
+A state depends on the model's files, on how the engine computes, and on every token before its
+end. So the key of a block is a digest of the key of the block before it and of its own tokens, and
+the chain begins with a digest of the model and the cache space. Equal beginnings have equal keys
+and are stored once; whatever differs is not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lmx_kernel.engine.protocol import STATE_TOKENS
+
+KEY_BYTES = 16
+HEAD_BYTES = 1 << 20
+"""Read of each file of a model: its header, without reading its weights."""
+
+
+def model_identity(files: Iterable[Path], engine: str) -> bytes:
+    """Return a digest of what the numbers of a model depend on.
+
+    :param files: of the model; each counts with its name, size, time of change and beginning.
+    :param engine: see :attr:`lmx_kernel.engine.PortableStates.identity`.
+    :raises OSError: a file cannot be read.
+    """
+    digest = _digest(engine.encode())
+    for file in sorted(files):
+        stat = file.stat()
+        with file.open("rb") as opened:
+            head = hashlib.blake2b(opened.read(HEAD_BYTES)).digest()
+        digest = _digest(digest, repr((file.name, stat.st_size, stat.st_mtime_ns)).encode(), head)
+    return digest
+
+
+def first_key(identity: bytes, cache_space: str) -> bytes:
+    """Return the key that a chain begins with."""
+    return _digest(identity, cache_space.encode())
+
+
+def next_key(key: bytes, tokens: Sequence[int]) -> bytes:
+    """Return the key of a block after the one of ``key``.
+
+    :param tokens: of the block; any integers.
+    """
+    return _digest(key, repr(list(tokens)).encode())
+
+
+def extend_keys(keys: list[bytes], first: bytes, tokens: Sequence[int], blocks: int) -> None:
+    """Append to ``keys`` until there is one for each of the first ``blocks`` blocks of ``tokens``.
+
+    :param first: see :func:`first_key`.
+    """
+    for index in range(len(keys), blocks):
+        start = index * STATE_TOKENS
+        before = keys[-1] if keys else first
+        keys.append(next_key(before, tokens[start : start + STATE_TOKENS]))
+
+
+def _digest(*parts: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()

@@ -1,0 +1,286 @@
+"""Moves states between an engine and the store on disk.
+
+The engine's thread plans, and copies states out of the engine and into it. Files are read and
+written in threads beside it, so that no step waits for a disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from attrs import asdict, define, field, frozen
+
+from lmx_kernel.engine.protocol import STATE_TOKENS, PortableStates, Sequence, Step
+from lmx_kernel.engine.running import NOT_FINITE
+from lmx_kernel.prefixes.keys import extend_keys, first_key
+from lmx_kernel.prefixes.store import PrefixStore
+from lmx_kernel.prefixes.writer import StateWriter
+
+LEAST_BLOCKS = 4
+"""Fewer are neither written nor read: to compute them costs little."""
+
+BATCH_BYTES = 16 << 20
+"""Of states that are read before the engine takes them over."""
+
+READ_BYTES_S = 500e6
+"""How much is read and taken over in a second, until that was measured."""
+
+FLUSH_S = 2.0
+
+
+@frozen
+class Fetched:
+    """States that were read for a sequence that waits for them.
+
+    :param states: of the next blocks; empty if there are no more.
+    """
+
+    states: list[bytearray]
+    read_s: float
+
+
+@define(eq=False)
+class _Kept:
+    """A sequence that runs, or waits for states.
+
+    :ivar tokens: prompt and answer.
+    :ivar keys: of its first blocks, as far as they were needed.
+    :ivar stored: blocks that are on disk, or about to be.
+    :ivar loaded: blocks that were loaded for it; None once it was seen what it began with.
+    """
+
+    sequence: Sequence
+    first: bytes
+    tokens: list[int] = field(init=False)
+    keys: list[bytes] = field(factory=list)
+    stored: int = 0
+    loaded: int | None = 0
+
+    @tokens.default
+    def _copy_tokens(self) -> list[int]:
+        return list(self.sequence.tokens)
+
+    def blocks(self) -> list[tuple[int, bytes]]:
+        """Return index and key of the blocks that are on disk."""
+        return list(enumerate(self.keys[: self.stored]))
+
+    def extend(self, blocks: int) -> None:
+        """Find out the keys of so many blocks."""
+        extend_keys(self.keys, self.first, self.tokens, blocks)
+
+
+@define
+class _Counts:
+    """Figures since the start of the worker, by the names under which they are reported."""
+
+    prefix_hits_memory: int = 0
+    prefix_hits_disk: int = 0
+    prefix_misses: int = 0
+    prefix_tokens_memory: int = 0
+    prefix_tokens_disk: int = 0
+    prefix_read_bytes: int = 0
+    prefix_read_s: float = 0.0
+
+
+@define(eq=False)
+class _Fetch:
+    """What is being loaded for one sequence.
+
+    :param next: the first block that is not in memory.
+    :param end: the first that is not on disk.
+    """
+
+    kept: _Kept
+    next: int
+    end: int
+
+
+class PrefixKeeper:
+    """Keeps the states of an engine's sequences on disk, and finds them again.
+
+    All but :meth:`close` is called on the engine's thread.
+
+    :param deliver: called in another thread with what was read; it has to reach :meth:`take`.
+    """
+
+    def __init__(
+        self, states: PortableStates, store: PrefixStore, deliver: Callable[[Fetched], None]
+    ) -> None:
+        self._states = states
+        self._store = store
+        self._deliver = deliver
+        self._writer = StateWriter(store)
+        self._reader = ThreadPoolExecutor(1, "prefix-reader")
+        self._kept: dict[int, _Kept] = {}
+        self._fetch: _Fetch | None = None
+        self._waiting: deque[_Kept] = deque()
+        self._counts = _Counts()
+
+    # --- before a sequence is added
+
+    def begin(self, sequence: Sequence) -> bool:
+        """Take note of a sequence that is to be added to the engine.
+
+        :returns: True if that has to wait for states on disk: :meth:`take` returns it then.
+        """
+        first = first_key(self._store.identity, sequence.cache_space)
+        kept = self._kept[sequence.id] = _Kept(sequence, first)
+        if self._fetch is None:
+            return self._start(kept)
+        if self._plan(kept) is None:
+            return False
+        self._waiting.append(kept)  # what is being loaded may be of use for it
+        return True
+
+    def take(self, fetched: Fetched) -> list[Sequence]:
+        """Let the engine take over what was read; return the sequences that need wait no longer."""
+        fetch = self._fetch
+        assert fetch is not None
+        if fetched.states and self._import(fetch, fetched) and fetch.next < fetch.end:
+            self._read(fetch)
+            return []
+        self._fetch = None
+        ready = [fetch.kept]
+        while self._waiting and self._fetch is None:
+            kept = self._waiting.popleft()
+            if not self._start(kept):
+                ready.append(kept)
+        return [kept.sequence for kept in ready]
+
+    # --- while it runs
+
+    def stepped(self, step: Step) -> None:
+        """Store what a step completed."""
+        for progress in step.progress:
+            kept = self._kept[progress.id]
+            self._count(kept, progress.cached)
+            whole = progress.processed // STATE_TOKENS
+            if progress.processed == progress.total or whole >= kept.stored + LEAST_BLOCKS:
+                self._write(kept)
+        for output in step.outputs:
+            kept = self._kept[output.id]
+            kept.tokens += output.tokens
+            if len(kept.tokens) > (kept.stored + LEAST_BLOCKS) * STATE_TOKENS:
+                self._write(kept)
+        for sequence_id in step.preempted:
+            self._writer.touch(self._kept.pop(sequence_id).blocks())
+        for sequence_id, reason in step.failed:
+            kept = self._kept.pop(sequence_id)
+            if reason == NOT_FINITE:  # what it was computed from may be at fault
+                self._writer.remove(list(enumerate(kept.keys)))
+
+    def end(self, sequence_id: int) -> None:
+        """Store the rest of a sequence, which is about to be removed from the engine."""
+        kept = self._kept.pop(sequence_id, None)
+        if kept is not None:
+            self._write(kept)
+            self._writer.touch(kept.blocks())
+
+    def figures(self) -> dict[str, float]:
+        """Return what was found where, and what reading and writing took."""
+        return {
+            **asdict(self._counts),
+            "prefix_written_bytes": self._writer.written_bytes,
+            "prefix_write_s": self._writer.write_s,
+        }
+
+    def close(self) -> None:
+        """Write what waits, for a moment at most; from any thread."""
+        self._writer.flush(FLUSH_S)
+
+    # --- reading
+
+    def _plan(self, kept: _Kept) -> _Fetch | None:
+        """Return what of a sequence to load; None if computing it is quicker."""
+        tokens, space = kept.sequence.tokens, kept.sequence.cache_space
+        most = (len(tokens) - 1) // STATE_TOKENS  # of the last token the logits are needed
+        if most < LEAST_BLOCKS:
+            return None
+        kept.extend(most)
+        end = next((i for i, key in enumerate(kept.keys) if key not in self._store), most)
+        held = self._states.held(tokens, space)
+        start = held // STATE_TOKENS
+        if end - start < LEAST_BLOCKS:
+            return None
+        size = sum(self._store.size_bytes(key) for key in kept.keys[start:end])
+        computing_s = (end * STATE_TOKENS - held) * self._states.prompt_token_s
+        return _Fetch(kept, start, end) if size / self._rate < computing_s else None
+
+    @property
+    def _rate(self) -> float:
+        """Bytes that are read and taken over in a second."""
+        took_s = self._counts.prefix_read_s
+        return self._counts.prefix_read_bytes / took_s if took_s else READ_BYTES_S
+
+    def _start(self, kept: _Kept) -> bool:
+        fetch = self._plan(kept)
+        if fetch is None:
+            return False
+        self._fetch = fetch
+        self._read(fetch)
+        return True
+
+    def _read(self, fetch: _Fetch) -> None:
+        blocks = list(enumerate(fetch.kept.keys[: fetch.end]))[fetch.next :]
+        self._reader.submit(self._read_blocks, blocks)
+
+    def _read_blocks(self, blocks: list[tuple[int, bytes]]) -> None:
+        """Deliver the states of the next blocks that make a batch; none if the first is missing."""
+        began_s = time.perf_counter()
+        states: list[bytearray] = []
+        for index, key in blocks:
+            state = self._store.read(index, key)
+            if state is None:
+                break
+            states.append(state)
+            if sum(map(len, states)) >= BATCH_BYTES:
+                break
+        self._deliver(Fetched(states, time.perf_counter() - began_s))
+
+    def _import(self, fetch: _Fetch, fetched: Fetched) -> bool:
+        began_s = time.perf_counter()
+        end = fetch.next + len(fetched.states)
+        sequence = fetch.kept.sequence
+        tokens, start = sequence.tokens[: end * STATE_TOKENS], fetch.next * STATE_TOKENS
+        if not self._states.import_blocks(tokens, sequence.cache_space, start, fetched.states):
+            return False
+        self._counts.prefix_read_s += fetched.read_s + time.perf_counter() - began_s
+        self._counts.prefix_read_bytes += sum(map(len, fetched.states))
+        fetch.kept.loaded = (fetch.kept.loaded or 0) + len(fetched.states)
+        fetch.next = end
+        return True
+
+    def _count(self, kept: _Kept, cached: int) -> None:
+        """Count what a sequence began with, once."""
+        if kept.loaded is None:
+            return
+        from_disk = min(kept.loaded * STATE_TOKENS, cached)
+        kept.loaded = None
+        counts = self._counts
+        counts.prefix_hits_disk += from_disk > 0
+        counts.prefix_hits_memory += cached > from_disk
+        counts.prefix_misses += not cached
+        counts.prefix_tokens_disk += from_disk
+        counts.prefix_tokens_memory += cached - from_disk
+
+    # --- writing
+
+    def _write(self, kept: _Kept) -> None:
+        """Store the blocks of a sequence that are complete."""
+        computed = min(self._states.computed(kept.sequence.id), len(kept.tokens))
+        whole = computed // STATE_TOKENS
+        if whole < LEAST_BLOCKS:
+            return
+        kept.extend(whole)
+        while kept.stored < whole and not self._writer.is_full:
+            index, key = kept.stored, kept.keys[kept.stored]
+            if key not in self._store:
+                start = index * STATE_TOKENS
+                state = self._states.export_block(kept.sequence.id, start)
+                if state is None:
+                    return
+                self._writer.write(index, key, state)
+            kept.stored += 1

@@ -1,0 +1,130 @@
+"""States that outlive an engine: the next one goes on with them as if it had computed them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from lmx_gguf_backend.settings import GgufSettings
+from lmx_gguf_backend.states import identity_of
+
+from lmx_kernel.engine import STATE_TOKENS, HasPortableStates
+from lmx_kernel.testing.harness import running_kernel
+from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
+
+BLOCKS = 5
+SETTINGS = GgufSettings(threads=1)
+
+
+def tokens_of(seed: int, count: int) -> list[int]:
+    dice = random.Random(seed)
+    return [1] + [dice.randrange(3, 300) for _ in range(count - 1)]
+
+
+PROMPT = tokens_of(1, BLOCKS * STATE_TOKENS + 10)
+
+
+def exported(driver, tokens: list[int], blocks: int = BLOCKS) -> list[bytearray]:
+    """Return the states of the first blocks of ``tokens``, while they run."""
+    driver.add(501, tokens)
+    while driver.engine.states.computed(501) < len(tokens):
+        driver.step()
+    states = [
+        driver.engine.states.export_block(501, block * STATE_TOKENS) for block in range(blocks)
+    ]
+    driver.engine.remove(501)
+    return [bytearray(state) for state in states]
+
+
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
+def test_another_engine_goes_on_with_the_states_of_the_first(open_tiny, cache_type) -> None:
+    one, other, plain = (open_tiny(cache_type=cache_type) for _ in range(3))
+    assert isinstance(one.engine, HasPortableStates)
+    states = exported(one, PROMPT)
+    whole = PROMPT[: BLOCKS * STATE_TOKENS]
+    other.add(1, tokens_of(9, 40))  # takes the low cells, and goes on meanwhile
+    other.step()
+    assert other.engine.states.held(PROMPT, "") == 1  # both begin with the same token
+    assert other.engine.states.import_blocks(whole[:128], "", 0, states[:2])
+    assert other.engine.states.held(PROMPT, "") == 128
+    assert other.engine.states.import_blocks(whole, "", 128, states[2:])
+    other.add(2, PROMPT)
+    [answer] = other.run(2, count=24)
+    assert other.cached(2) == len(whole)
+    assert answer == plain.answer(PROMPT, 24)
+    assert other.engine.states.held(PROMPT, "x") == 0
+
+
+def test_states_are_taken_over_on_top_of_what_was_parked(open_tiny) -> None:
+    one, other, plain = open_tiny(), open_tiny(), open_tiny()
+    states = exported(one, PROMPT)
+    other.answer(PROMPT[:100], 4)
+    while other.engine._prefixes.park_oldest():
+        pass
+    assert other.engine.states.held(PROMPT, "") == 100
+    assert other.engine.states.import_blocks(PROMPT[: 64 * BLOCKS], "", 64, states[1:])
+    other.add(2, PROMPT)
+    assert other.run(2, count=24) == [plain.answer(PROMPT, 24)]
+    assert other.cached(2) == BLOCKS * STATE_TOKENS
+
+
+def test_what_does_not_fit_or_is_no_state_is_refused_and_nobody_is_disturbed(open_tiny) -> None:
+    driver, plain = open_tiny(cache=512), open_tiny(cache=512)
+    states = exported(open_tiny(), PROMPT)
+    whole = PROMPT[: BLOCKS * STATE_TOKENS]
+    neighbour = tokens_of(9, 300)
+    driver.add(1, neighbour)
+    driver.step()
+    used = driver.engine.stats().cache_tokens_used
+    put = driver.engine.states.import_blocks
+    assert not put(whole, "", 0, states)  # no room beside the neighbour
+    wrong = [states[0][:1000], bytearray(b"\0" * 100), states[1], bytearray(len(states[0]))]
+    for state in wrong:
+        assert not put(whole[:STATE_TOKENS], "", 0, [state])
+    assert not put(whole, "", 64, states[1:])  # nobody holds what comes before
+    assert driver.engine.stats().cache_tokens_used == used
+    assert driver.run(1, count=12) == [plain.answer(neighbour, 12)]
+
+
+def test_what_numbers_depend_on_is_part_of_the_identity() -> None:
+    changes = ({"cache_type": "q8_0"}, {"flash_attention": False})
+    assert len({identity_of(SETTINGS), *(identity_of(evolve(SETTINGS, **c)) for c in changes)}) == 3
+    assert identity_of(evolve(SETTINGS, threads=7)) == identity_of(SETTINGS)
+
+
+async def answer(stage, tokens: list[int]) -> tuple[str, int]:
+    request = GenerationRequest(
+        model="model",
+        prompt=TokenPrompt(tuple(tokens)),
+        sampling=SamplingRequest(temperature=0),
+        max_tokens=16,
+    )
+    parts = []
+    with await stage.kernel.generate(request) as answer:
+        async for event in answer:
+            if isinstance(event, TextDelta):
+                parts.append(event.text)
+    return "".join(parts), answer.usage().cached_tokens
+
+
+async def test_a_prompt_survives_unload_crash_and_restart(tiny_path: Path, tmp_path: Path) -> None:
+    """Through real workers: the same greedy text, of which hardly anything is computed again."""
+    folder = tmp_path / "models" / "model"
+    folder.mkdir(parents=True)
+    (folder / "model.gguf").symlink_to(tiny_path)
+    plugins = ("lmx_gguf_backend.backend", "lmx_model_folders.plugin")
+    config = "[gguf]\nthreads = 1\n[model_folders]\nhugging_face = false\nlm_studio = false\n"
+    at_least = BLOCKS * STATE_TOKENS
+    async with running_kernel(tmp_path, {}, config, plugins) as stage:
+        text, cached = await answer(stage, PROMPT)
+        assert cached == 0
+        await stage.kernel.unload("model")
+        assert await answer(stage, PROMPT) == (text, at_least)
+        os.kill(stage.kernel.status().models[0].pid, signal.SIGKILL)
+        assert await answer(stage, PROMPT) == (text, at_least)
+    async with running_kernel(tmp_path, {}, config, plugins) as stage:
+        assert await answer(stage, PROMPT) == (text, at_least)

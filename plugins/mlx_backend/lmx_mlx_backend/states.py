@@ -1,0 +1,178 @@
+"""The states of sequences as bytes, by which they outlive this process.
+
+Plain numbers, no pickle: for each layer the keys of a block, then its values, as they lie in
+memory. What they are is known from the model, so a state holds nothing that could be wrong about
+it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from collections.abc import Sequence as Seq
+from importlib.metadata import version
+from math import prod
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from attrs import define, field, frozen
+from mlx_lm.models.cache import KVCache
+
+from lmx_kernel.engine import STATE_TOKENS
+from lmx_kernel.engine.running import RunningSet
+from lmx_kernel.engine.sequences import common
+from lmx_mlx_backend import caches
+from lmx_mlx_backend.architectures import find_plugin
+from lmx_mlx_backend.batch_check import prompted
+from lmx_mlx_backend.caches import Cache
+from lmx_mlx_backend.group import Row
+from lmx_mlx_backend.groups import Groups
+from lmx_mlx_backend.prefill_budget import PrefillBudget
+from lmx_mlx_backend.prefix import PrefixCache
+
+FORMAT = 1
+"""Counts changes of what a block's bytes are."""
+
+
+@frozen
+class BlockLayout:
+    """The arrays of a block, in their order: of each layer the keys and the values.
+
+    :ivar shapes: of (1, heads, tokens, width) each.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    types: tuple[mx.Dtype, ...]
+
+    @classmethod
+    def of(cls, module: Any) -> BlockLayout | None:
+        """Return the layout for a model; None unless all its layers attend to all tokens before."""
+        cache = prompted(module, 1)
+        if not all(type(layer) is KVCache for layer in cache):
+            return None
+        arrays = [array for layer in cache for array in (layer.keys, layer.values)]
+        shapes = tuple((1, array.shape[1], STATE_TOKENS, array.shape[3]) for array in arrays)
+        return cls(shapes, tuple(array.dtype for array in arrays))
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each array."""
+        pairs = zip(self.shapes, self.types, strict=True)
+        return [prod(shape) * kind.size for shape, kind in pairs]
+
+    def pack(self, arrays: Seq[mx.array]) -> memoryview:
+        """Return the bytes of a block."""
+        mx.eval(*arrays)
+        state, place = np.empty(sum(self.sizes), np.uint8), 0
+        for array, size in zip(arrays, self.sizes, strict=True):
+            numbers = np.asarray(array.reshape(-1).view(mx.uint8))
+            state[place : place + size] = numbers
+            place += size
+        return memoryview(state)
+
+    def unpack(self, state: bytearray) -> list[mx.array]:
+        """Return the arrays of a block.
+
+        :raises ValueError: it has another length.
+        """
+        if len(state) != sum(self.sizes):
+            raise ValueError("a state of another model")
+        arrays, place = [], 0
+        for shape, kind, size in zip(self.shapes, self.types, self.sizes, strict=True):
+            numbers = mx.array(np.frombuffer(state, np.uint8, size, place))
+            arrays.append(numbers.view(kind).reshape(shape))
+            place += size
+        return arrays
+
+
+@define(eq=False)
+class MlxStates:
+    """Implements :class:`lmx_kernel.engine.PortableStates` for caches of plain attention."""
+
+    identity: str
+    _module: Any
+    _layout: BlockLayout
+    _store: PrefixCache
+    _groups: Groups
+    _budget: PrefillBudget
+    _running: RunningSet[Row] = field(repr=False)
+
+    @property
+    def prompt_token_s(self) -> float:
+        """What a token of a prompt takes to compute, in seconds."""
+        return self._budget.row_s
+
+    def computed(self, sequence_id: int) -> int:
+        """Return how many tokens of a running sequence are computed; 0 for an unknown one."""
+        row = self._find(sequence_id)
+        return min(row.done, len(row.tokens)) if row is not None else 0
+
+    def export_block(self, sequence_id: int, start: int) -> memoryview | None:
+        """Return a copy of the state of a block of a running sequence; None if it is not there."""
+        row, end = self._find(sequence_id), start + STATE_TOKENS
+        if row is None or row.done < end:
+            return None
+        cache, place = row.cache, 0
+        if not cache:
+            group = next((one for one in self._groups.all if row in one.rows), None)
+            if group is None:
+                return None
+            cache, place = group.cache, group.rows.index(row)
+        return self._layout.pack(list(_slices(cache, place, start, end)))
+
+    def held(self, tokens: Seq[int], cache_space: str) -> int:
+        """Return how many of ``tokens`` are in memory, or are being computed."""
+        others = (
+            common(tokens, row.tokens)
+            for row in self._running
+            if row.in_prefill and row.cache_space == cache_space
+        )
+        return max(self._store.best(tokens, cache_space), *others, 0)
+
+    def import_blocks(
+        self, tokens: Seq[int], cache_space: str, start: int, states: Seq[bytearray]
+    ) -> bool:
+        """Keep ``tokens`` as a prefix; ``states`` are of those from ``start`` on."""
+        before: Cache = []
+        if start:
+            found = self._store.take(tokens[: start + 1], cache_space)
+            if found is None or found[0] != start:
+                return False
+            before = found[1]
+        try:
+            blocks = [self._layout.unpack(state) for state in states]
+        except ValueError:
+            return False
+        cache = caches.new(self._module)
+        for number, layer in enumerate(cache):
+            keys, values = ([block[2 * number + which] for block in blocks] for which in (0, 1))
+            if before:
+                keys.insert(0, before[number].keys[..., :start, :])
+                values.insert(0, before[number].values[..., :start, :])
+            layer.keys, layer.values = mx.concatenate(keys, 2), mx.concatenate(values, 2)
+            layer.offset = len(tokens)
+        mx.eval(caches.arrays(cache))
+        self._store.keep(list(tokens), cache_space, cache)
+        return self._store.best([*tokens, 0], cache_space) == len(tokens)
+
+    def _find(self, sequence_id: int) -> Row | None:
+        return next((row for row in self._running if row.id == sequence_id), None)
+
+
+def identity_of(architecture: str, layout: BlockLayout) -> str:
+    """Return what the numbers of a state depend on beside the model's files."""
+    plugin = find_plugin(architecture)
+    source = f"{plugin.value} {plugin.dist.version if plugin.dist else ''}" if plugin else "mlx-lm"
+    return (
+        f"{FORMAT} mlx {version('mlx')} mlx-lm {version('mlx-lm')} {source} "
+        f"{mx.default_device()} {platform.machine()} {layout}"
+    )
+
+
+def _slices(cache: Cache, row: int, start: int, end: int) -> Iterator[mx.array]:
+    """Yield keys and values of each layer for some tokens of a row, padded on the left."""
+    for layer in cache:
+        shift = layer.left_padding.tolist()[row] if hasattr(layer, "left_padding") else 0
+        yield layer.keys[row : row + 1, :, shift + start : shift + end]
+        yield layer.values[row : row + 1, :, shift + start : shift + end]

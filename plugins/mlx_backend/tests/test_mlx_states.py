@@ -1,0 +1,104 @@
+"""States that outlive an engine: the next one goes on with them as if it had computed them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from lmx_kernel.engine import STATE_TOKENS, HasPortableStates
+from lmx_kernel.testing.harness import running_kernel
+from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
+
+BLOCKS = 5
+
+
+def tokens_of(seed: int, count: int) -> list[int]:
+    dice = random.Random(seed)
+    return [0] + [dice.randrange(2, 250) for _ in range(count - 1)]
+
+
+PROMPT = tokens_of(1, BLOCKS * STATE_TOKENS + 10)
+WHOLE = PROMPT[: BLOCKS * STATE_TOKENS]
+
+
+def exported(driver, number: int) -> list[bytearray]:
+    states = driver.engine.states
+    blocks = [states.export_block(number, block * STATE_TOKENS) for block in range(BLOCKS)]
+    return [bytearray(block) for block in blocks]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_another_engine_goes_on_with_the_states_of_the_first(open_model, ahead) -> None:
+    """Exported while it decodes in a batch of rows of other lengths, which are padded."""
+    one, other, plain = open_model(), open_model(), open_model()
+    one.engine._ahead = other.engine._ahead = ahead
+    assert isinstance(one.engine, HasPortableStates)
+    expected = plain.answer(PROMPT, 24)
+    one.add(1, tokens_of(5, 360))
+    one.add(2, PROMPT)
+    while min(map(len, one.tokens.values())) < 3:
+        one.step()
+    states = exported(one, 2)
+    assert one.run(2, count=24) == [expected]  # undisturbed
+    assert other.engine.states.import_blocks(WHOLE[:128], "", 0, states[:2])
+    assert other.engine.states.held(PROMPT, "") == 128
+    assert other.engine.states.import_blocks(WHOLE, "", 128, states[2:])
+    assert other.engine.states.held(PROMPT, "x") == 0
+    other.add(3, PROMPT)
+    assert other.run(3, count=24) == [expected]
+    assert other.cached(3) == len(WHOLE)
+
+
+def test_what_does_not_fit_or_is_no_state_is_refused(open_model) -> None:
+    one = open_model()
+    one.add(1, PROMPT)
+    while not one.tokens[1]:
+        one.step()
+    states = exported(one, 1)
+    put = open_model().engine.states.import_blocks
+    assert not put(WHOLE[:64], "", 0, [states[0][:-1]])
+    assert not put(WHOLE[:64], "", 0, [bytearray()])
+    assert not put(WHOLE, "", 64, states[1:])  # nobody holds what comes before
+    small = open_model(context=64, cache=64, parallel=1)
+    assert not small.engine.states.import_blocks(WHOLE, "", 0, states)  # over the budget
+
+
+@pytest.mark.parametrize("name", ["gemma3_text", "mamba", "lfm2"])
+def test_states_of_windows_and_recurrent_layers_stay_in_memory(open_model, name) -> None:
+    assert open_model(name).engine.states is None
+
+
+async def answer(stage, tokens: list[int]) -> tuple[str, int]:
+    request = GenerationRequest(
+        model="model",
+        prompt=TokenPrompt(tuple(tokens)),
+        sampling=SamplingRequest(temperature=0),
+        max_tokens=16,
+    )
+    parts = []
+    with await stage.kernel.generate(request) as answer:
+        async for event in answer:
+            if isinstance(event, TextDelta):
+                parts.append(event.text)
+    return "".join(parts), answer.usage().cached_tokens
+
+
+async def test_a_prompt_survives_unload_crash_and_restart(models, tmp_path: Path) -> None:
+    """Through real workers: the same greedy text, of which hardly anything is computed again."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model").symlink_to(models("llama"))
+    plugins = ("lmx_mlx_backend.backend", "lmx_model_folders.plugin")
+    config = '[mlx]\ndevice = "cpu"\n[model_folders]\nhugging_face = false\nlm_studio = false\n'
+    async with running_kernel(tmp_path, {}, config, plugins) as stage:
+        text, cached = await answer(stage, PROMPT)
+        assert cached == 0
+        await stage.kernel.unload("model")
+        assert await answer(stage, PROMPT) == (text, len(WHOLE))
+        os.kill(stage.kernel.status().models[0].pid, signal.SIGKILL)
+        assert await answer(stage, PROMPT) == (text, len(WHOLE))
+    async with running_kernel(tmp_path, {}, config, plugins) as stage:
+        assert await answer(stage, PROMPT) == (text, len(WHOLE))
