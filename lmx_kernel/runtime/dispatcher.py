@@ -22,7 +22,7 @@ from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
 from lmx_kernel.runtime.request_queue import RequestQueue
 from lmx_kernel.runtime.settings import QueueSettings
 from lmx_kernel.runtime.suspects import Suspects, Verdict
-from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
+from lmx_kernel.types import EngineLimits, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
 
 
@@ -32,7 +32,7 @@ class Send(Protocol):
     def __call__(self, message: wire.Message, *, later: bool = False) -> None: ...
 
 
-Given = Event | wire.Preempted | wire.Failed
+Given = wire.Given
 
 
 @frozen
@@ -216,6 +216,8 @@ class Dispatcher:
                 self._fail(answer, errors.EngineFailedError(event.message))
             elif isinstance(event, wire.Preempted):
                 self._queue.preempt(answer.resume.candidates[event.candidate])
+            elif isinstance(event, wire.Drafted):
+                answer.resume.count_drafts(event.candidate, event.drafted, event.accepted)
             else:
                 answer.receive(event)
                 if isinstance(event, Finished):
@@ -235,11 +237,8 @@ class Dispatcher:
         answer.end(outcome, error)
         self.last_used = time.monotonic()
         if not answer.is_count:
-            self._publish(
-                events.RequestFinished(
-                    id=answer.id, model=self._model, outcome=outcome, usage=answer.usage()
-                )
-            )
+            facts = {"id": answer.id, "model": self._model, "outcome": outcome}
+            self._publish(events.RequestFinished(**facts, usage=answer.usage()))
         self._pump()
 
     def _fail(self, answer: LiveAnswer, error: errors.LmxError) -> None:

@@ -183,6 +183,7 @@ class EngineSpec:
     :param chat_format: the name of the chat format; "" for the one that fits the template.
     :param constraints: the section ``constraints`` of the config, for the plugin that constrains
         answers; empty where no plugin has one.
+    :param drafts: the names of the sources of drafts; empty for no drafts.
     """
 
     card: ModelCard
@@ -193,6 +194,7 @@ class EngineSpec:
     chat_template: str = ""
     chat_format: str = ""
     constraints: dict[str, Any] = field(factory=dict)
+    drafts: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -207,6 +207,8 @@ class GenerationRequest:
     :param constraint: structured output; None for free text.
     :param reasoning_tokens: the most tokens of reasoning, after which the model must answer; None
         for the limit of the model's settings, or none.
+    :param prediction: what the answer will probably be, to make it come sooner; it changes nothing
+        else. "" where nobody knows.
     :param said: the tokens that the only candidate has said already, before a restart of the
         daemon, say: it goes on after them, and only what follows is in the answer's events. The
         same seed must be given for the same text.
@@ -228,6 +230,7 @@ class GenerationRequest:
     parallel_tool_calls: bool = True
     constraint: Constraint | None = None
     reasoning_tokens: int | None = None
+    prediction: str = ""
     said: tuple[int, ...] = ()
     caller: str = ""
     cache_space: str = ""

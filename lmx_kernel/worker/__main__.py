@@ -49,7 +49,7 @@ def _serve(channel: Channel, spec: EngineSpec) -> None:
     try:
         chat = ChatChoice(spec.chat_template, spec.chat_format)
         chat.check()
-        loop = Loop(_open(channel, spec), channel, spec.constraints, chat)
+        loop = Loop(_open(channel, spec), channel, spec.constraints, chat, spec.drafts)
     except LmxError as error:
         _refuse(channel, error.code, error.message)
     # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.

@@ -41,6 +41,7 @@ class Prepared:
     :param prompt_end: the end of the prompt's text.
     :param format: what its answers are written in.
     :param constraints: what they may be; None for any text.
+    :param prediction: tokens that an answer will probably have.
     """
 
     request: GenerationRequest
@@ -49,6 +50,7 @@ class Prepared:
     prompt_end: str = ""
     format: Format = field(factory=PlainFormat)
     constraints: ConstraintPlan | None = None
+    prediction: list[int] = field(factory=list)
 
     @property
     def size(self) -> int:
@@ -157,7 +159,12 @@ class Preparer:
             prompt_end=prompt_end,
             format=self._format if isinstance(request.prompt, ChatPrompt) else PlainFormat(),
             constraints=self._constrain(request, prompt_end),
+            prediction=self._predicted(request),
         )
+
+    def _predicted(self, request: GenerationRequest) -> list[int]:
+        text = request.prediction
+        return self._tokenizer.encode(text, add_special=False, parse_special=False) if text else []
 
     def _constrain(self, request: GenerationRequest, prompt_end: str) -> ConstraintPlan | None:
         """Return what answers may be; the plugin for it is loaded by the first request that asks.

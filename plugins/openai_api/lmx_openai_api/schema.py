@@ -225,6 +225,14 @@ class ReasoningOptions:
 
 
 @frozen(kw_only=True)
+class Prediction:
+    """What an answer will probably be, such as a file before it is edited."""
+
+    type: Literal["content"]
+    content: str | list[ContentPart]
+
+
+@frozen(kw_only=True)
 class ChatBody(GenerationBody):
     """The body of ``POST /v1/chat/completions``.
 
@@ -234,6 +242,7 @@ class ChatBody(GenerationBody):
     :ivar thinking_budget: another name of ``reasoning_budget``.
     :ivar reasoning: the same in one object, which may not contradict them.
     :ivar chat_template_kwargs: more names for the chat template, such as ``enable_thinking``.
+    :ivar prediction: what the answer will mostly be: it changes nothing, but comes faster.
     """
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=4096)]
@@ -248,6 +257,7 @@ class ChatBody(GenerationBody):
     thinking_budget: TokenBudget | None = None
     reasoning: ReasoningOptions | None = None
     chat_template_kwargs: JsonObject | None = None
+    prediction: Prediction | None = None
     continue_final_message: Annotated[Raw, refused(False)] = ABSENT
     add_generation_prompt: Annotated[Raw, refused(True)] = ABSENT
     chat_template: Annotated[Raw, refused("")] = ABSENT
@@ -257,7 +267,6 @@ class ChatBody(GenerationBody):
     function_call: Annotated[Raw, refused("none", "auto")] = ABSENT
     modalities: Annotated[Raw, refused([], ["text"])] = ABSENT
     audio: Annotated[Raw, refused()] = ABSENT
-    prediction: Annotated[Raw, refused()] = ABSENT
     web_search_options: Annotated[Raw, refused()] = ABSENT
     system: Annotated[Raw, misplaced("/v1/messages")] = ABSENT
 
