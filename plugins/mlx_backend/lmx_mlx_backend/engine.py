@@ -14,6 +14,7 @@ from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import EngineLimits
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.group import Group, Row, Token, choose_next, read_tokens, row_counts
+from lmx_mlx_backend.group_steps import GroupSteps
 from lmx_mlx_backend.groups import Groups
 from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
 from lmx_mlx_backend.prefill import (
@@ -33,7 +34,7 @@ class MlxEngine:
     """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
 
     :param store: kept prefixes, or None where the model's caches cannot be copied.
-    :param ahead: the next step is computed while the last is read.
+    :param steps: how batches are advanced.
     """
 
     tokenizer: Tokenizer
@@ -42,7 +43,7 @@ class MlxEngine:
     _budget: PrefillBudget
     _store: PrefixCache | None
     _groups: Groups
-    _ahead: bool
+    _steps: GroupSteps
     _running: RunningSet[Row] = field(init=False)
     _pulse: int = field(default=0, init=False)
 
@@ -100,26 +101,28 @@ class MlxEngine:
     def _decode(self, group: Group) -> None:
         rows = list(group.rows)
         try:
-            tokens = group.advance(self._model.module, ahead=self._ahead)
+            drawn = self._steps.advance(group, self._model.module, self._running)
         except COMPUTE_ERRORS as error:
             self._groups.all.remove(group)
             for row in rows:
                 self._running.fail(row, _reason(error))
             return
         self._pulse += 1
-        for row, token in zip(rows, tokens, strict=True):
-            if token is not None:
-                self._give_out(group, row, token)
+        for row, tokens in zip(rows, drawn, strict=True):
+            self._give_out(group, row, tokens)
 
-    def _give_out(self, group: Group, row: Row, token: Token) -> None:
-        if not token.is_finite:
+    def _give_out(self, group: Group, row: Row, drawn: list[Token]) -> None:
+        tokens = [token for token in drawn if token.is_finite]
+        if tokens:
+            asked = tokens if row.alternatives is not None else ()
+            details = tuple(token.logprobs(row.alternatives or 0) for token in asked)
+            if group.rows == [row]:
+                group.forced = self._running.take_forced(row, drawn=len(tokens))
+                row.produced += len(group.forced)
+            ids = (*(token.id for token in tokens), *group.forced)
+            self._running.give_out(row, ids, details)
+        if len(tokens) < len(drawn):
             self._running.fail(row, NOT_FINITE)
-            return
-        details = (token.logprobs(row.alternatives),) if row.alternatives is not None else ()
-        if group.rows == [row]:
-            group.forced = self._running.take_forced(row)
-            row.produced += len(group.forced)
-        self._running.give_out(row, (token.id, *group.forced), details)
 
     # --- prompts
 
@@ -212,7 +215,7 @@ class MlxEngine:
             row.done, row.cache = len(row.tokens), []
             self._running.report_progress(row)
             if token is not None:
-                self._give_out(group, row, token)
+                self._give_out(group, row, [token])
         for row in [row for row in rows if row in self._running]:
             kept = group.cache_of(row)
             if caches.can_trim(kept):
@@ -232,7 +235,7 @@ class MlxEngine:
         """Return how many pieces of work were computed; None on a GPU, on which a single one may
         take long, without a sign of it in this process.
         """
-        return None if self._ahead else self._pulse
+        return None if self._steps.ahead else self._pulse
 
     def trim(self) -> None:
         """Forget the kept prefixes, and free the buffers that MLX keeps for later."""
