@@ -12,9 +12,10 @@ from attrs import define, evolve
 
 from lmx_kernel.engine.protocol import Engine
 from lmx_kernel.engine.step_costs import StepCosts
-from lmx_kernel.testing.driver import Driver
+from lmx_kernel.testing.driver import GREEDY, Driver
 from lmx_kernel.testing.engine_checks import Checks, OpenEngine, prompt
 from lmx_kernel.testing.mask import ScriptedMask, choices
+from lmx_kernel.testing.near_ties import is_near_tie
 from lmx_kernel.types import Sampling
 
 COUNT = 24
@@ -54,7 +55,7 @@ class Foresight:
 
 
 class DraftChecks(Checks):
-    """For engines that compute drafts."""
+    """For engines that compute drafts. Where :attr:`is_exact` is false, near-ties may differ."""
 
     def draft_freely(self, engine: Engine) -> None:
         """Let the engine take rows for free, so that it computes all drafts that it gets: put
@@ -67,6 +68,20 @@ class DraftChecks(Checks):
         self.draft_freely(driver.engine)
         return driver
 
+    def check_same(
+        self,
+        driver: Driver,
+        tokens: list[int],
+        plain: list[int],
+        found: list[int],
+        sampling: Sampling = GREEDY,
+        allowed: Seq[set[int]] = (),
+    ) -> None:
+        """Let two texts be the same, but for near-ties where numbers are not exact."""
+        if found != plain:
+            assert not self.is_exact, f"{found} is not {plain}"
+            assert is_near_tie(driver, tokens, (plain, found), sampling, allowed)
+
     def test_a_text_is_the_same_with_drafts(self, open_engine: OpenEngine) -> None:
         """Alone, whatever the sampling; and in fewer steps."""
         driver = self.open_driver(open_engine)
@@ -74,8 +89,9 @@ class DraftChecks(Checks):
             tokens = prompt(seed, 30)
             plain = driver.answer(tokens, COUNT, sampling=sampling)
             steps, drafts = len(driver.steps), Foresight(tokens + plain, seed)
-            assert driver.answer(tokens, COUNT, sampling=sampling, drafts=drafts) == plain
+            found = driver.answer(tokens, COUNT, sampling=sampling, drafts=drafts)
             assert len(driver.steps) - steps < COUNT * 0.7
+            self.check_same(driver, tokens, plain, found, sampling)
 
     def test_texts_in_a_batch_are_the_same_with_drafts(self, open_engine: OpenEngine) -> None:
         """Some of them drafted well, some badly, and one not at all."""
@@ -88,10 +104,12 @@ class DraftChecks(Checks):
             source = Foresight(tokens + plain[number], number, errors=0.1 + 0.2 * number)
             drafts = source if number != 2 else None
             driver.add(10 + number, tokens, sampling=SAMPLINGS[number], drafts=drafts)
-        assert driver.run(*range(10, 15), count=COUNT) == plain
+        answers = driver.run(*range(10, 15), count=COUNT)
         outputs = [output for step in driver.steps for output in step.outputs if output.id >= 10]
         assert sum(output.accepted for output in outputs) > COUNT
         assert sum(output.drafted for output in outputs if output.id == 12) == 0
+        for number, found in enumerate(answers):
+            self.check_same(driver, prompts[number], plain[number], found, SAMPLINGS[number])
 
     def test_a_resumed_sequence_with_drafts_continues_as_without(
         self, open_engine: OpenEngine
@@ -102,11 +120,12 @@ class DraftChecks(Checks):
         for sampling in SAMPLINGS:
             whole = driver.answer(tokens, COUNT, sampling=sampling)
             wrong = Foresight([*tokens, *whole[:4], *[7] * COUNT], 0, errors=0.0)
-            assert driver.answer(tokens, 12, sampling=sampling, drafts=wrong) == whole[:12]
+            found = driver.answer(tokens, 12, sampling=sampling, drafts=wrong)
+            self.check_same(driver, tokens, whole[:12], found, sampling)
             drafts = Foresight(tokens + whole, 1)
             resumed = [*tokens, *whole[:9]]
             answer = driver.answer(resumed, COUNT - 9, sampling=sampling, produced=9, drafts=drafts)
-            assert answer == whole[9:]
+            self.check_same(driver, tokens, whole, whole[:9] + answer, sampling)
 
     def test_log_probabilities_are_those_of_each_token(self, open_engine: OpenEngine) -> None:
         driver = self.open_driver(open_engine)
@@ -131,8 +150,8 @@ class DraftChecks(Checks):
             for seed in range(2):
                 mask, drafts = ScriptedMask(*steps), Foresight(tokens + plain, seed)
                 found = driver.answer(tokens, COUNT, sampling=sampling, mask=mask, drafts=drafts)
-                assert found == plain
-                assert mask.accepted[:COUNT] == plain
+                assert mask.accepted[:COUNT] == found
+                self.check_same(driver, tokens, plain, found, sampling, steps)
 
     def test_drafts_end_with_the_mask(self, open_engine: OpenEngine) -> None:
         """Nothing is drawn after the token that completes an answer."""
@@ -189,7 +208,8 @@ class DraftChecks(Checks):
         other = evolve(warm, seed=2)
         plain = driver.answer(tokens, COUNT, sampling=other)
         drafts = Foresight(tokens + first, 0, 0.0)
-        assert driver.answer(tokens, COUNT, sampling=other, drafts=drafts) == plain
+        found = driver.answer(tokens, COUNT, sampling=other, drafts=drafts)
+        self.check_same(driver, tokens, plain, found, other)
 
 
 class EndingMask(ScriptedMask):
