@@ -1,12 +1,15 @@
 """For engines: the protocol, and what engines have in common. Only workers import it."""
 
 from lmx_kernel.engine import (
+    STATE_TOKENS,
     Engine,
     EngineStats,
+    HasPortableStates,
     LogitsKind,
     LogitsProcessor,
     LongSteps,
     Output,
+    PortableStates,
     Progress,
     ProgressCallback,
     Sequence,
@@ -18,6 +21,12 @@ from lmx_kernel.engine import (
 )
 from lmx_kernel.engine.cores import (
     usable_cores,
+)
+from lmx_kernel.engine.drafting import (
+    Drafting,
+)
+from lmx_kernel.engine.drafts import (
+    DraftSource,
 )
 from lmx_kernel.engine.logits import (
     NO_TOKEN,
@@ -40,6 +49,9 @@ from lmx_kernel.engine.sequences import (
     check_sequence,
     common,
 )
+from lmx_kernel.engine.step_costs import (
+    StepCosts,
+)
 
 __all__ = [
     "COLD",
@@ -47,12 +59,17 @@ __all__ = [
     "NOT_FINITE",
     "NO_TOKEN",
     "PROMPT_TAIL",
+    "STATE_TOKENS",
+    "DraftSource",
+    "Drafting",
     "Engine",
     "EngineStats",
+    "HasPortableStates",
     "LogitsKind",
     "LogitsProcessor",
     "LongSteps",
     "Output",
+    "PortableStates",
     "Progress",
     "ProgressCallback",
     "RunningSequence",
@@ -60,6 +77,7 @@ __all__ = [
     "Sequence",
     "Step",
     "StepBuilder",
+    "StepCosts",
     "TokenLogprobs",
     "TokenMask",
     "Tokenizer",

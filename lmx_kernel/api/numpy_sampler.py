@@ -1,6 +1,7 @@
 """For engines: a sampler in numpy. Needs the extra ``lmx-kernel[engine]``."""
 
 from lmx_kernel.engine.numpy_sampler import (
+    Logits,
     Sampler,
     logprobs,
     mask_words,
@@ -9,6 +10,7 @@ from lmx_kernel.engine.numpy_sampler import (
 )
 
 __all__ = [
+    "Logits",
     "Sampler",
     "logprobs",
     "mask_words",

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from attrs import define, field, frozen
 
+from lmx_kernel.engine.drafts import DraftSource
 from lmx_kernel.types import EngineLimits, Sampling
 
 
@@ -60,9 +61,19 @@ class TokenMask(Protocol):
     """Which token one sequence may have next, given those it has. Its methods never raise.
 
     An engine calls :meth:`fill` before each draw of that sequence and :meth:`accept` after it; it
-    may take :meth:`forced` tokens without drawing. The worker's loop decides whether an answer is
-    complete, or cannot be completed: after such a draw it removes the sequence.
+    may take :meth:`forced` tokens without drawing. After a draw that completes an answer, or after
+    which it cannot be completed, the worker's loop removes the sequence: an engine that draws
+    several tokens in a step ends with that one.
+
+    :ivar problem: why no token may follow although the answer is not complete; "" if one may.
     """
+
+    problem: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer ends here, because nothing may follow."""
+        ...
 
     def fill(self, row: Any) -> bool:
         """Write which tokens are allowed, one bit each, lowest first, into a writable buffer of
@@ -124,6 +135,8 @@ class Sequence:
         and no others: neither when it is kept, nor while it runs, nor in :class:`Progress`.
     :param processors: change its logits, in this order, before anything else does; by name. See
         :func:`lmx_kernel.engine.logits.apply_processors`.
+    :param drafts: what its next tokens may be; None for no drafts, as with processors. An engine
+        may ignore it.
     """
 
     id: int
@@ -134,6 +147,7 @@ class Sequence:
     mask: TokenMask | None = None
     cache_space: str = ""
     processors: Mapping[str, LogitsProcessor] = field(factory=dict)
+    drafts: DraftSource | None = None
 
 
 @frozen
@@ -146,11 +160,17 @@ class TokenLogprobs:
 
 @frozen
 class Output:
-    """New tokens of one sequence, and their log-probabilities if they were asked for."""
+    """New tokens of one sequence, and their log-probabilities if they were asked for.
+
+    :param drafted: drafts that were computed in this step.
+    :param accepted: how many of them were right: the first ones of ``tokens``.
+    """
 
     id: int
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
+    drafted: int = 0
+    accepted: int = 0
 
 
 @frozen

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from attrs import define, field
 
+from lmx_kernel.engine.drafter import FIRST_SHARE, Drafter
 from lmx_kernel.engine.protocol import (
     LogitsProcessor,
     Output,
@@ -46,12 +47,18 @@ class RunningSequence:
     :param done: tokens that are computed and in the cache.
     :param cached: tokens that were taken from a cached prefix; None until it started.
     :ivar tokens: prompt and answer, as far as they were given out.
+    :ivar drafter: of its drafts; None where it has no source of them.
     """
 
     request: Sequence
     done: int = 0
     cached: int | None = None
     tokens: list[int] = field(init=False)
+    drafter: Drafter | None = field(init=False)
+
+    @drafter.default
+    def _make_drafter(self) -> Drafter | None:
+        return Drafter(self.request.drafts) if self.request.drafts is not None else None
 
     @tokens.default
     def _copy_tokens(self) -> list[int]:
@@ -86,6 +93,30 @@ class RunningSequence:
     def alternatives(self) -> int | None:
         """How many likely tokens to report beside each chosen one; None for no logprobs at all."""
         return self.request.logprobs
+
+    @property
+    def proposal(self) -> list[int]:
+        """What its source of drafts said before this step."""
+        return self.drafter.proposal if self.drafter is not None else []
+
+    @property
+    def drafts(self) -> list[int]:
+        """Tokens to compute after :attr:`tokens` in this step, to see whether they are drawn."""
+        return self.drafter.drafts if self.drafter is not None else []
+
+    @property
+    def share(self) -> float:
+        """Of its proposals that were right."""
+        return self.drafter.share if self.drafter is not None else FIRST_SHARE
+
+    def may_go_on(self, drawn: Seq[int]) -> bool:
+        """Return whether the place after the tokens ``drawn`` in this step was computed: each of
+        them is the draft at its place, and the answer is not over.
+        """
+        if self.mask is not None and (self.mask.is_complete or self.mask.problem):
+            return False
+        count = len(drawn)
+        return count <= len(self.drafts) and self.drafts[count - 1] == drawn[-1]
 
     @property
     def prompt_length(self) -> int:
@@ -177,17 +208,18 @@ class RunningSet(Generic[S]):
         done = min(running.done, total)
         self._report.progress.append(Progress(running.id, done, total, running.cached or 0))
 
-    def take_forced(self, running: S, least: int = 1) -> list[int]:
-        """Return the tokens that a mask forces after the one that was just chosen and accepted, but
+    def take_forced(self, running: S, least: int = 1, drawn: int = 1) -> list[int]:
+        """Return the tokens that a mask forces after those that were just drawn and accepted, but
         not given out yet; the mask accepts them too.
 
         There are none where log-probabilities are asked for: each token needs a step of its own.
 
         :param least: fewer are left for the next steps.
+        :param drawn: tokens that were drawn in this step.
         """
         if running.mask is None or running.alternatives is not None:
             return []
-        room = self.limits.context_length - len(running.tokens)
+        room = self.limits.context_length + 1 - len(running.tokens) - drawn
         forced = running.mask.forced()[: max(min(room, MOST_FORCED), 0)]
         if len(forced) < least:
             return []
@@ -197,9 +229,12 @@ class RunningSet(Generic[S]):
     def give_out(
         self, running: S, tokens: tuple[int, ...], logprobs: tuple[TokenLogprobs, ...] = ()
     ) -> None:
-        """Report new tokens of a sequence, and append them to it."""
+        """Report new tokens of a sequence, and append them to it. Of its drafts those are right
+        that the tokens begin with.
+        """
+        drafted = running.drafter.settle(tokens) if running.drafter is not None else (0, 0)
         running.tokens += tokens
-        self._report.outputs.append(Output(running.id, tokens, logprobs))
+        self._report.outputs.append(Output(running.id, tokens, logprobs, *drafted))
 
     # --- prompts
 
@@ -272,6 +307,11 @@ class RunningSet(Generic[S]):
         if new is next(iter(self)):
             return True
         return self._cells_needed() + len(new.tokens) <= self.limits.cache_tokens
+
+    @property
+    def spare_cells(self) -> int:
+        """What a step leaves of the cache."""
+        return max(self.limits.cache_tokens - self._cells_needed(), 0)
 
     def _cells_needed(self) -> int:
         """Return what this step needs: of a prompt that began, the whole is counted."""

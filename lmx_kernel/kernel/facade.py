@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +45,7 @@ from lmx_kernel.prefixes.folder import FOLDER
 from lmx_kernel.prefixes.stored import PrefixFolder
 from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.answer import LiveAnswer
-from lmx_kernel.runtime.instance import State
+from lmx_kernel.runtime.instance import Instance, State
 from lmx_kernel.runtime.lifecycle import Lifecycle
 from lmx_kernel.stored.store import AnswerStore
 from lmx_kernel.types import (
@@ -223,7 +224,8 @@ class KernelFacade(Kernel):
         await self._catalogue.refresh()
 
     async def delete(self, name: str) -> DeletedModel:
-        return await self._catalogue.delete(name, self._check_unloaded)
+        check = partial(_check_unloaded, self._lifecycle.instances.values())
+        return await self._catalogue.delete(name, check)
 
     async def admission(
         self, name: str, overrides: LoadOverrides, backend: str | None = None
@@ -300,22 +302,6 @@ class KernelFacade(Kernel):
         set_level(self._settings.get(LogSettings).level)
         self._model_settings.put_in_force()
 
-    def _check_unloaded(self, card: ModelCard) -> None:
-        """Check that no worker has one of a model's files, by whatever id it was loaded.
-
-        :raises ConflictError: one has.
-        """
-        files = real_files(card)
-        for instance in self._lifecycle.instances.values():
-            if instance.state in (State.ABSENT, State.COOLING):
-                continue
-            if instance.model == card.id:
-                raise ConflictError(f"{card.id} is loaded; unload it first")
-            if files & real_files(instance.spec.card):
-                raise ConflictError(
-                    f"{card.id} has files of {instance.model}, which is loaded; unload that first"
-                )
-
     async def _counted(self, request: GenerationRequest) -> LiveAnswer:
         self._check_running()
         with await self._submit(evolve(request, max_tokens=0)) as answer:
@@ -338,6 +324,23 @@ class KernelFacade(Kernel):
         answer.route = route
         note_answer(answer, route)
         return answer
+
+
+def _check_unloaded(instances: Iterable[Instance], card: ModelCard) -> None:
+    """Check that no worker has one of a model's files, by whatever id it was loaded.
+
+    :raises ConflictError: one has.
+    """
+    files = real_files(card)
+    for instance in instances:
+        if instance.state in (State.ABSENT, State.COOLING):
+            continue
+        if instance.model == card.id:
+            raise ConflictError(f"{card.id} is loaded; unload it first")
+        if files & real_files(instance.spec.card):
+            raise ConflictError(
+                f"{card.id} has files of {instance.model}, which is loaded; unload that first"
+            )
 
 
 def _check_capable(card: ModelCard, request: GenerationRequest) -> None:

@@ -16,6 +16,7 @@ from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.config.strict import ENTRIES, REST
+from lmx_kernel.engine.drafts import COPY
 
 optional = validators.optional
 REST_FIELD = "backend_keys"
@@ -55,6 +56,12 @@ def _check_stop(_: Any, __: Any, texts: tuple[str, ...] | None) -> None:
 def _check_aliases(_: Any, __: Any, names: tuple[str, ...] | None) -> None:
     if not all(0 < len(name) <= 512 for name in names or ()):
         raise ValueError("expected names of 1 to 512 characters")
+
+
+def _check_drafts(_: Any, __: Any, names: tuple[str, ...] | None) -> None:
+    for name in names or ():
+        if name != COPY:
+            raise ValueError(f"expected a list of '{COPY}' or nothing, found '{name}'")
 
 
 def _check_profiles(_: Any, __: Any, profiles: Mapping[str, Any]) -> None:
@@ -123,6 +130,7 @@ class ModelValues(RequestValues):
     :ivar chat_template: a file that replaces the model's own template.
     :ivar format: the name of a chat format; by default the one that fits the template.
     :ivar hidden: it is in no list, and answers nevertheless.
+    :ivar drafts: where drafts come from, by name; empty for no drafts.
     :ivar backend_keys: keys of the backend's own section, for this model.
     """
 
@@ -138,6 +146,7 @@ class ModelValues(RequestValues):
     chat_template: Path | None = field(default=None, validator=_check_path)
     format: str | None = None
     hidden: bool | None = None
+    drafts: tuple[str, ...] | None = field(default=None, validator=_check_drafts)
     backend_keys: dict[str, Any] = field(factory=dict, metadata=REST)
 
 

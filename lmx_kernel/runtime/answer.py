@@ -62,6 +62,8 @@ class Candidate:
     finished: bool = False
     reasoning_tokens: int = 0
     started_s: float = 0.0
+    draft_tokens: int = 0
+    accepted_draft_tokens: int = 0
 
 
 @define(eq=False)
@@ -85,6 +87,11 @@ class ResumeState:
     def unfinished(self) -> list[Candidate]:
         """The candidates that are not complete."""
         return [candidate for candidate in self.candidates if not candidate.finished]
+
+    def count_drafts(self, candidate: int, drafted: int, accepted: int) -> None:
+        """Count the drafts of a candidate's step, and those that were right."""
+        self.candidates[candidate].draft_tokens += drafted
+        self.candidates[candidate].accepted_draft_tokens += accepted
 
     def lose_worker(self) -> None:
         """Note that the worker that prepared the prompt is gone."""
@@ -179,6 +186,8 @@ class LiveAnswer(Answer):
             cached_tokens=self._cached_tokens or 0,
             completion_tokens=sum(len(candidate.tokens) for candidate in candidates),
             reasoning_tokens=sum(candidate.reasoning_tokens for candidate in candidates),
+            draft_tokens=sum(candidate.draft_tokens for candidate in candidates),
+            accepted_draft_tokens=sum(one.accepted_draft_tokens for one in candidates),
             queue_s=self._stopwatch.queue_s,
             first_token_s=self._stopwatch.first_token_s,
             total_s=self._stopwatch.total_s,

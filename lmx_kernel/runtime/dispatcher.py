@@ -22,10 +22,10 @@ from lmx_kernel.runtime.settings import QueueSettings
 from lmx_kernel.runtime.shares import Shares
 from lmx_kernel.runtime.starts import Starts
 from lmx_kernel.runtime.suspects import Suspects, Verdict
-from lmx_kernel.types import EngineLimits, Event, Finished, GenerationRequest, TextDelta
+from lmx_kernel.types import EngineLimits, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
 
-Given = Event | wire.Preempted | wire.Failed
+Given = wire.Given
 
 
 class Dispatcher:
@@ -200,6 +200,8 @@ class Dispatcher:
                 self._fail(answer, errors.EngineFailedError(event.message))
             elif isinstance(event, wire.Preempted):
                 self._queue.preempt(answer.resume.candidates[event.candidate])
+            elif isinstance(event, wire.Drafted):
+                answer.resume.count_drafts(event.candidate, event.drafted, event.accepted)
             else:
                 answer.receive(event)
                 self._shares.charge(answer, event)

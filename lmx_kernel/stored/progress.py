@@ -87,6 +87,8 @@ class Progress:
         return evolve(
             usage,
             cached_tokens=earlier.cached_tokens,
+            draft_tokens=earlier.draft_tokens + latest.draft_tokens,
+            accepted_draft_tokens=earlier.accepted_draft_tokens + latest.accepted_draft_tokens,
             queue_s=earlier.queue_s,
             first_token_s=earlier.first_token_s,
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import define, field
 
+from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.logits import apply_processors
 from lmx_kernel.engine.protocol import (
     STATE_TOKENS,
@@ -28,6 +29,7 @@ from lmx_kernel.engine.protocol import (
 )
 from lmx_kernel.engine.running import NOT_FINITE, RunningSequence, RunningSet
 from lmx_kernel.engine.sequences import common
+from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.testing.fake_model import FakeModel, use_up
@@ -183,6 +185,7 @@ class FakeEngine:
         self._made = 0
         self._memory = [memory]
         self._effort = _Effort(script.shows)
+        self._drafting = Drafting(StepCosts({1: 1.0, 64: 1.0})) if script.checks_drafts else None
         self._kept: deque[_Run] = deque(maxlen=MOST_KEPT)
         portable = script.portable and script.shares_prefixes
         self.states = FakeStates(self._path, self._running, self._kept) if portable else None
@@ -211,6 +214,8 @@ class FakeEngine:
             time.sleep(1 / self._script.tokens_per_s)
         if ready and self._script.long_step_s and use_up(self._path, self._script.times):
             self._effort.last(self._script.long_step_s)
+        if self._drafting is not None:
+            self._drafting.plan(ready, self._running)
         for run in ready:
             self._decode(run)
         return self._running.end_step()
@@ -270,29 +275,36 @@ class FakeEngine:
         return True
 
     def _decode(self, run: _Run) -> None:
-        run.done = len(run.tokens)
-        if run.made == SOUR_AT and _has_text(run.request.tokens, self._script.sour):
-            self._running.fail(run, NOT_FINITE)
+        tokens: list[int] = []
+        problem = NOT_FINITE
+        while not tokens or run.may_go_on(tokens):
+            made = run.made + len(tokens)
+            if made == SOUR_AT and _has_text(run.request.tokens, self._script.sour):
+                break
+            token = self._next(run, made)
+            if run.processors:
+                token, problem = _adjusted(run, token)
+                if problem:
+                    break
+            if run.mask is not None:
+                token = _closest(token, run.mask)
+                run.mask.accept((token,))
+            tokens.append(token)
+        if not tokens:
+            self._running.fail(run, problem)
             return
-        token = self._next(run)
-        if run.processors:
-            token, problem = _adjusted(run, token)
-            if problem:
-                self._running.fail(run, problem)
-                return
-        if run.mask is not None:
-            token = _closest(token, run.mask)
-            run.mask.accept((token,))
-        forced = self._running.take_forced(run)
-        self._make(run.request.tokens, 1 + len(forced))
-        details = () if run.alternatives is None else (_logprobs(token, run.alternatives),)
-        self._running.give_out(run, (token, *forced), details)
+        run.done = len(run.tokens) + len(tokens) - 1
+        forced = self._running.take_forced(run, drawn=len(tokens))
+        self._make(run.request.tokens, len(tokens) + len(forced))
+        asked = () if run.alternatives is None else tokens
+        details = tuple(_logprobs(token, run.alternatives or 0) for token in asked)
+        self._running.give_out(run, (*tokens, *forced), details)
 
-    def _next(self, run: _Run) -> int:
+    def _next(self, run: _Run, made: int) -> int:
         if run.says:
-            return run.says[run.made] if run.made < len(run.says) else END
-        ended = self._script.answer_tokens and run.made >= self._script.answer_tokens
-        return END if ended else FIRST_WORD + (run.start + run.made) % WORDS
+            return run.says[made] if made < len(run.says) else END
+        ended = self._script.answer_tokens and made >= self._script.answer_tokens
+        return END if ended else FIRST_WORD + (run.start + made) % WORDS
 
     def _make(self, tokens: Seq[int], count: int) -> None:
         """Make ``count`` tokens that follow ``tokens``, and the faults that are due with them."""

@@ -42,6 +42,7 @@ class FakeModel:
     :ivar poison: a prompt with this text crashes the process.
     :ivar poison_in: where it does: when it is prepared, in prefill, or at its first token (decode).
     :ivar sour: a prompt with this text fails alone, at its third token.
+    :ivar checks_drafts: it computes drafts, which cost it nothing.
     :ivar shares_prefixes: what it computed for a prompt serves later ones of the same cache space.
     :ivar portable: its states outlive the worker, where prefixes are shared.
     """
@@ -71,6 +72,7 @@ class FakeModel:
     poison: str = ""
     poison_in: Literal["prepare", "prefill", "decode"] = "decode"
     sour: str = ""
+    checks_drafts: bool = False
     shares_prefixes: bool = False
     portable: bool = False
 

@@ -14,6 +14,9 @@ class ScriptedMask:
     :ivar accepted: the tokens that were accepted.
     """
 
+    problem = ""
+    is_complete = False
+
     def __init__(self, *steps: set[int]) -> None:
         self.steps = list(steps)
         self.accepted: list[int] = []

@@ -212,6 +212,7 @@ class EngineSpec:
     :param constraints: the section ``constraints`` of the config, for the plugin that constrains
         answers; empty where no plugin has one.
     :param prefix_store: None keeps nothing on disk.
+    :param drafts: the names of the sources of drafts; empty for no drafts.
     """
 
     card: ModelCard
@@ -223,6 +224,7 @@ class EngineSpec:
     chat_format: str = ""
     constraints: dict[str, Any] = field(factory=dict)
     prefix_store: PrefixStoreOptions | None = None
+    drafts: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

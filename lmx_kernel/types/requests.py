@@ -216,6 +216,8 @@ class GenerationRequest:
         for the limit of the model's settings, or none.
     :param logits_processors: plugins that change the logits of each token, by name in the group
         ``lmx.logits``, with their options; in this order.
+    :param prediction: what the answer will probably be, to make it come sooner; it changes nothing
+        else. "" where nobody knows.
     :param said: the tokens that the only candidate has said already, before a restart of the
         daemon, say: it goes on after them, and only what follows is in the answer's events. The
         same seed must be given for the same text.
@@ -244,6 +246,7 @@ class GenerationRequest:
     constraint: Constraint | None = None
     reasoning_tokens: int | None = None
     logits_processors: dict[str, dict[str, Any]] = field(factory=dict)
+    prediction: str = ""
     said: tuple[int, ...] = ()
     returns_prompt: bool = False
     caller: str = ""

@@ -52,7 +52,8 @@ def _serve(channel: Channel, spec: EngineSpec) -> None:
         chat = ChatChoice(spec.chat_template, spec.chat_format, spec.card.architecture)
         chat.check()
         engine = _open(channel, spec)
-        loop = Loop(engine, channel, spec.constraints, chat, _open_store(channel, spec, engine))
+        store = _open_store(channel, spec, engine)
+        loop = Loop(engine, channel, spec.constraints, chat, store, spec.drafts)
     except LmxError as error:
         _refuse(channel, error.code, error.message)
     # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.

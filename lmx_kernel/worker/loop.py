@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from functools import partial
 from itertools import count
@@ -13,10 +13,12 @@ from typing import Any
 
 from attrs import define, evolve
 
+from lmx_kernel.engine.drafts import COPY, CopySource, DraftSource
 from lmx_kernel.engine.protocol import (
     Engine,
     HasPortableStates,
     LongSteps,
+    Output,
     Sequence,
     Step,
     TokenLogprobs,
@@ -26,7 +28,7 @@ from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.text.constraints.protocol import CandidateMask
 from lmx_kernel.text.formats.protocol import offered_tools
 from lmx_kernel.text.output import CandidateOutput
-from lmx_kernel.types import ChatPrompt, Event, PromptProgress
+from lmx_kernel.types import ChatPrompt, PromptProgress, TextDelta
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.embedder import Embedder
@@ -35,7 +37,7 @@ from lmx_kernel.worker.preparer import ChatChoice, Prepared, Preparer
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
 Work = wire.Start | wire.Drop | wire.Trim | wire.Ping | Fetched
-Given = Event | wire.Preempted | wire.Failed
+Given = wire.Given
 
 
 @define
@@ -65,6 +67,7 @@ class Loop:
         constraints: Mapping[str, Any] | None = None,
         chat: ChatChoice = ChatChoice(),  # noqa: B008 - frozen
         store: PrefixStore | None = None,
+        draft_sources: Collection[str] = (),
     ) -> None:
         self.limits = engine.limits
         self._engine = engine
@@ -72,6 +75,7 @@ class Loop:
         self._running: dict[int, _Running] = {}
         self._embedder = Embedder(engine)
         self._preparer = Preparer(engine, channel, constraints or {}, chat)
+        self._draft_sources = draft_sources
         self._sequence_ids = count()
         self._observed_at = 0.0
         self._inbox: SimpleQueue[Work] = SimpleQueue()
@@ -176,6 +180,7 @@ class Loop:
             mask=mask,
             cache_space=prepared.request.cache_space,
             processors=prepared.processors,
+            drafts=self._drafts(prepared),
         )
         if self._keeper is not None and self._keeper.begin(sequence):
             self._fetching[sequence.id] = run
@@ -216,6 +221,12 @@ class Loop:
             parallel_calls=request.parallel_tool_calls,
         )
 
+    def _drafts(self, prepared: Prepared) -> DraftSource | None:
+        """Return where drafts of a candidate come from; None for no drafts."""
+        if COPY not in self._draft_sources or prepared.processors:
+            return None
+        return CopySource(prepared.tokens, prepared.prediction)
+
     def _drop(self, request_id: int) -> None:
         self._preparer.drop(request_id)
         self._embedder.drop(request_id)
@@ -243,7 +254,8 @@ class Loop:
             )
         for output in step.outputs:
             run = self._running[output.id]
-            given[output.id] += self._read(run, output.tokens, output.logprobs)
+            events = self._read(run, output.tokens, output.logprobs)
+            given[output.id] += (*_drafted(run.candidate, output, events), *events)
         for sequence_id in step.preempted:
             if not (run := self._running[sequence_id]).is_over:
                 given[sequence_id].append(wire.Preempted(run.candidate))
@@ -274,3 +286,10 @@ class Loop:
             return [wire.Failed(run.candidate, mask.problem)]
         is_complete = mask is not None and mask.is_complete
         return run.output.feed(tokens, logprobs, is_complete=is_complete)
+
+
+def _drafted(candidate: int, output: Output, events: Seq[Given]) -> Iterator[wire.Drafted]:
+    """Yield how many drafts were computed, and how many of them are in the answer."""
+    if output.drafted:
+        used = sum(len(event.tokens) for event in events if isinstance(event, TextDelta))
+        yield wire.Drafted(candidate, output.drafted, min(output.accepted, used))

@@ -153,13 +153,26 @@ class Failed:
 
 
 @frozen
+class Drafted:
+    """How many drafts of a candidate were computed in one step, and how many were right."""
+
+    candidate: int
+    drafted: int
+    accepted: int
+
+
+Given = Event | Drafted | Preempted | Failed
+"""What a candidate gives in one step."""
+
+
+@frozen
 class Routed:
     """All that one candidate of a request gave in one step. It is taken as a whole or not at all:
     a token and what it says must not be separated.
     """
 
     id: int
-    events: tuple[Event | Preempted | Failed, ...]
+    events: tuple[Given, ...]
 
 
 @frozen
@@ -227,10 +240,10 @@ def _make_converter() -> Converter:
     converter = make_converter()
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
-    for union in (Event | Preempted | Failed, Message):
+    for union in (Given, Message):
         configure_tagged_union(union, converter, tag_name="")
     # What each token passes through; the general code for tuples takes a third longer.
-    given: Any = Event | Preempted | Failed
+    given: Any = Given
     event = converter.get_structure_hook(given)
     converter.register_structure_hook_func(
         lambda kind: kind == tuple[given, ...],

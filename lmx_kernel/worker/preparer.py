@@ -44,6 +44,7 @@ class Prepared:
     :param format: what its answers are written in.
     :param constraints: what they may be; None for any text.
     :param processors: what changes their logits, by name.
+    :param prediction: tokens that an answer will probably have.
     """
 
     request: GenerationRequest
@@ -53,6 +54,7 @@ class Prepared:
     format: Format = field(factory=PlainFormat)
     constraints: ConstraintPlan | None = None
     processors: dict[str, LogitsProcessor] = field(factory=dict)
+    prediction: list[int] = field(factory=list)
 
     @property
     def size(self) -> int:
@@ -171,12 +173,17 @@ class Preparer:
             format=self._format if isinstance(request.prompt, ChatPrompt) else PlainFormat(),
             constraints=self._constrain(request, prompt_end),
             processors=make_processors(request.logits_processors, self._tokenizer),
+            prediction=self._predicted(request),
         )
 
     def _returned_prompt(self, prepared: Prepared) -> EncodedPrompt | None:
         if not prepared.request.returns_prompt:
             return None
         return EncodedPrompt(self._encoder.text(prepared.request), tuple(prepared.tokens))
+
+    def _predicted(self, request: GenerationRequest) -> list[int]:
+        text = request.prediction
+        return self._tokenizer.encode(text, add_special=False, parse_special=False) if text else []
 
     def _constrain(self, request: GenerationRequest, prompt_end: str) -> ConstraintPlan | None:
         """Return what answers may be; the plugin for it is loaded by the first request that asks.

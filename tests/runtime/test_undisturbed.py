@@ -50,6 +50,9 @@ CALLS = "".join(
 )
 SAYS = f"<think>hmm</think>I edit.\n{CALLS}"
 
+PLAIN, DRAFTING = FakeModel(says=SAYS), FakeModel(says=SAYS, checks_drafts=True)
+EXPECTED = SAYS.replace("edit", "exit")
+
 EDIT = Tool(name="edit", parameters={"additionalProperties": True})
 
 
@@ -59,10 +62,10 @@ def request(text, **more):
 
 
 REQUESTS = [
-    request("two candidates", candidates=2),
-    request("with log-probabilities", logprobs=2),
+    request("two candidates", candidates=2, prediction=EXPECTED),
+    request("with log-probabilities", logprobs=2, prediction=EXPECTED),
     request("a stop text", stop=("edit.\n",)),
-    request("cut", max_tokens=50),
+    request("cut", max_tokens=50, prediction=SAYS),
 ]
 
 
@@ -140,7 +143,7 @@ SPEC = EngineSpec(
         size_bytes=1,
         context_length=1024,
     ),
-    options=LoadOptions(context_length=1024, parallel=4, cache_tokens=8192),
+    options=LoadOptions(context_length=1024, parallel=6, cache_tokens=8192),
 )
 
 
@@ -149,19 +152,21 @@ class Stage:
     """A dispatcher with its workers, and what the readers got."""
 
     dispatcher: Dispatcher
+    script: FakeModel
     channel: Channel = field(factory=Channel)
     loop: Loop | None = None
     answers: list = field(factory=list)
     read: list[list] = field(factory=list)
 
     @classmethod
-    def open(cls):
+    def open(cls, script=DRAFTING):
         none = [lambda: None] * 2
-        return cls(Dispatcher("m", Defaults(), lambda _: None, *none, Shares()))
+        return cls(Dispatcher("m", Defaults(), lambda _: None, *none, Shares()), script)
 
     def start(self):
         self.channel = Channel()
-        self.loop = Loop(Engine(FakeModel(says=SAYS), SPEC, bytearray()), self.channel)
+        engine = Engine(self.script, SPEC, bytearray())
+        self.loop = Loop(engine, self.channel, draft_sources=("copy",))
         self.loop._preparer = DirectPreparer(self.loop._engine, self.channel, {}, ChatChoice())
         self.dispatcher.attach(self.take, self.loop.limits)
 
@@ -241,18 +246,26 @@ class Stage:
         return [*map(gist, kept)], costs
 
 
-async def told(disturbances):
-    stage = Stage.open()
+async def told(disturbances, script=DRAFTING):
+    stage = Stage.open(script)
     stage.start()
     for one in REQUESTS:
         stage.ask(one)
     for kind, number in disturbances:
         await stage.disturb(kind, number)
     await stage.run_out()
+    usages = [answer.usage() for answer in stage.answers]
+    assert all(one.accepted_draft_tokens <= one.draft_tokens for one in usages)
+    assert all(one.accepted_draft_tokens < one.completion_tokens for one in usages)
+    assert any(one.accepted_draft_tokens for one in usages) == script.checks_drafts
     return stage.told()
 
 
 KINDS = st.sampled_from(["go", "go", "go", "step", "deliver", "read", "preempt", "crash"])
+
+
+def test_drafts_change_nothing(undisturbed):
+    assert asyncio.run(told((), PLAIN)) == undisturbed
 
 
 @pytest.fixture(scope="module")

@@ -17,17 +17,7 @@ from lmx_kernel.types import GenerationRequest
 class CandidateMask(TokenMask, Protocol):
     """The mask of one candidate. Its state depends only on the tokens that it has accepted, so a
     new mask that accepts the same tokens continues a candidate after a crash or a preemption.
-
-    :ivar problem: why no token may follow although the answer is not complete; "" if one may. The
-        worker's loop then fails the candidate.
     """
-
-    problem: str
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the answer ends here, because nothing may follow."""
-        ...
 
 
 class ConstraintPlan(Protocol):

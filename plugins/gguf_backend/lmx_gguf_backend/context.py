@@ -16,6 +16,7 @@ import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
+from lmx_gguf_backend.footprint import output_rows
 from lmx_gguf_backend.library import LOG, Model
 from lmx_gguf_backend.pulse import Pulse
 from lmx_gguf_backend.rows import Piece, Rows, check
@@ -195,10 +196,11 @@ class Context:
         """
         count = sum(len(piece.tokens) for piece in pieces)
         check(0 < count <= self.rows)
-        check(sum(piece.wants_logits for piece in pieces) <= self.parallel)
+        check(sum(piece.outputs for piece in pieces) <= output_rows(self.parallel))
         self._rows.clear()
         for piece in pieces:
             check(0 <= piece.slot < self.parallel and piece.position >= 0)
+            check(0 <= piece.outputs <= len(piece.tokens))
             self._rows.add(piece, self.vocabulary)
         return int(llama.llama_decode(self.handle, self._rows.batch()))
 
@@ -223,7 +225,8 @@ def _params(options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
     params.n_ctx = options.cache_tokens
     params.n_batch = params.n_ubatch = ROWS
     params.n_seq_max = options.parallel + 1  # and the scratch
-    params.n_outputs_max = options.parallel + 1  # the default keeps room for logits of every row
+    # the default keeps room for logits of every row
+    params.n_outputs_max = output_rows(options.parallel)
     params.n_threads = params.n_threads_batch = threads
     params.kv_unified = True  # prefixes are shared without copying; needs flash attention's speed
     params.flash_attn_type = int(settings.flash_attention)

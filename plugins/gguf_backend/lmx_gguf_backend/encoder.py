@@ -67,7 +67,7 @@ class Encoder:
         check(sum(map(len, texts)) <= self.rows)
         self._table.clear()
         for slot, tokens in enumerate(texts):
-            self._table.add(Piece(slot, tokens, 0, True), self.vocabulary)
+            self._table.add(Piece(slot, tokens, 0, 1), self.vocabulary)
         self._table.outputs[: self._table.count] = 1  # all of them are pooled
         code = int(llama.llama_decode(self.handle, self._table.batch()))
         if self.memory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Seq
+from itertools import islice
 
 import numpy as np
 from attrs import define, field
@@ -18,9 +19,11 @@ from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
 from lmx_gguf_backend.states import GgufStates
 from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer, TokenLogprobs
+from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.logits import apply_processors
-from lmx_kernel.engine.numpy_sampler import Sampler, logprobs, mask_words, read_masks
+from lmx_kernel.engine.numpy_sampler import Logits, Sampler, logprobs, mask_words, read_masks
 from lmx_kernel.engine.running import NOT_FINITE, RunningSet
+from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import EngineLimits
 
@@ -39,6 +42,7 @@ class GgufEngine:
     """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
 
     :param prefixes: None where the model cannot share them.
+    :param drafting: how many drafts are computed; None where they cannot be taken back.
     :param identity: of its states, see :class:`lmx_kernel.engine.PortableStates`; "" where they
         are of no use to another process.
     :ivar states: None in that case.
@@ -51,6 +55,7 @@ class GgufEngine:
     _budget: PrefillBudget
     _threads: Threads
     _prefixes: SharedPrefixes | None
+    _drafting: Drafting | None
     _identity: str = ""
     states: GgufStates | None = field(default=None, init=False)
     _running: RunningSet[SlotSequence] = field(init=False)
@@ -119,6 +124,8 @@ class GgufEngine:
         started = [running for running in self._running if running.cached is not None]
         decoding = [running for running in started if running.is_decoding]
         prompts = [running for running in started if not running.is_decoding]
+        if self._drafting is not None:
+            self._drafting.plan(decoding, self._running)
         share = self._context.rows // max(len(decoding), 1)
         work = [(running, running.piece(min(running.pending, share))) for running in decoding]
         room = self._context.rows - sum(len(piece.tokens) for _, piece in work)
@@ -136,11 +143,10 @@ class GgufEngine:
                 self._advance(work)
                 return
             if outcome == Outcome.NO_CELLS:
-                self._make_room(work)
+                work = self._make_room(work)
             else:
                 self._isolate(work, outcome)
                 return
-            work = [(running, piece) for running, piece in work if running in self._running]
 
     def _submit(self, work: Work) -> int:
         """Compute ``work`` and learn from the time that it took; return the library's code."""
@@ -155,44 +161,55 @@ class GgufEngine:
         if outcome == Outcome.DONE:
             self._budget.observe(decoding, prefill, took_s)
             if not prefill:
+                if self._drafting is not None:
+                    self._drafting.costs.observe(decoding, took_s)
                 self._threads.observe(threads, took_s, time.process_time() - cpu_s, wall_s + took_s)
         return outcome
 
     def _advance(self, work: Work) -> None:
         """Take over what was computed: progress of prompts, and a token for each complete one."""
-        outputs = [running for running, piece in work if piece.wants_logits]
         for running, piece in work:
             was_prompt = running.in_prefill
-            running.done += len(piece.tokens)
+            running.done += len(piece.tokens) - piece.drafts
             if was_prompt:
                 self._running.report_progress(running)
         if self._prefixes is not None:
             self._prefixes.rows += sum(len(piece.tokens) for _, piece in work)
-        if outputs:
-            for running, row in zip(outputs, self._context.logits(len(outputs)), strict=True):
-                self._choose(running, row)
+        count = sum(piece.outputs for _, piece in work)
+        rows = iter(self._context.logits(count)) if count else iter(())
+        for running, piece in work:
+            if piece.outputs:
+                self._choose(running, list(islice(rows, piece.outputs)))
 
-    def _choose(self, running: SlotSequence, logits: np.ndarray) -> None:
-        # the place of the maximum is also that of the first NaN
-        if not np.isfinite(logits[logits.argmax()]):
-            self._running.fail(running, NOT_FINITE)
-            return
-        raw = None if running.alternatives is None else logits.copy()
-        if running.processors:
-            problem = apply_processors(running.processors, logits, running.tokens)
+    def _choose(self, running: SlotSequence, rows: Seq[Logits]) -> None:
+        """Draw the tokens of a sequence: one, and one more after each draft that is right."""
+        tokens: list[int] = []
+        details: list[TokenLogprobs] = []
+        problem = ""
+        for logits in rows:
+            raw = None if running.alternatives is None else logits.copy()
+            problem = _process(running, logits)
             if problem:
-                self._running.fail(running, problem)
-                return
-        token = running.sampler.choose(logits, self._allowed(running))
-        details: tuple[TokenLogprobs, ...] = ()
-        if raw is not None:
-            details = (logprobs(raw, token, running.alternatives or 0),)
-        if running.mask is not None:
-            running.mask.accept((token,))
-        forced = self._running.take_forced(running, LEAST_FORCED)
+                break
+            token = running.sampler.choose(logits, self._allowed(running))
+            if raw is not None:
+                details.append(logprobs(raw, token, running.alternatives or 0))
+            if running.mask is not None:
+                running.mask.accept((token,))
+            tokens.append(token)
+            if not running.may_go_on(tokens):
+                break
+        if not tokens:
+            self._running.fail(running, problem)
+            return
+        running.done += len(tokens) - 1
+        if len(tokens) < len(rows) and not self._context.drop(running.slot, running.done):
+            self._running.fail(running, "what was computed in vain could not be forgotten")
+            return
+        forced = self._running.take_forced(running, LEAST_FORCED, drawn=len(tokens))
         if forced:
             running.sampler.note(forced)
-        self._running.give_out(running, (token, *forced), details)
+        self._running.give_out(running, (*tokens, *forced), tuple(details))
 
     def _allowed(self, running: SlotSequence) -> NDArray[np.bool_] | None:
         """Return which tokens a sequence's mask allows; None for all."""
@@ -202,12 +219,21 @@ class GgufEngine:
 
     # --- trouble
 
-    def _make_room(self, work: Work) -> None:
-        """Free cells: those of the oldest kept prefix, else those of the youngest sequence."""
-        if self._prefixes is not None and self._prefixes.park_oldest():
-            return
-        computed = {running.id for running, _ in work}
-        self._running.make_room([one for one in self._running if one.done or one.id in computed])
+    def _make_room(self, work: Work) -> Work:
+        """Free cells, and return what is left to compute: drafts do without, then the oldest kept
+        prefix has to go, else the youngest sequence.
+        """
+        if any(piece.drafts for _, piece in work):
+            counts = [(running, len(piece.tokens) - piece.drafts) for running, piece in work]
+            for running, _ in work:
+                running.drafts.clear()
+            return [(running, running.piece(count)) for running, count in counts]
+        if self._prefixes is None or not self._prefixes.park_oldest():
+            computed = {running.id for running, _ in work}
+            self._running.make_room(
+                [one for one in self._running if one.done or one.id in computed]
+            )
+        return [(running, piece) for running, piece in work if running in self._running]
 
     def _isolate(self, work: Work, outcome: int) -> None:
         """After a failure, compute each sequence alone, so that only the one at fault is lost."""
@@ -263,14 +289,27 @@ class GgufEngine:
         self._model.close()
 
 
-def warm_up(context: Context) -> PrefillBudget:
-    """Compute a few rows, which touches the weights, and return the budget that its times give."""
-    row_s, times_s = 0.0, []
-    for count in (1, LEAST_ROWS, TILE_ROWS):
+def _process(running: SlotSequence, logits: Logits) -> str:
+    """Let the processors of a sequence change its logits; return why it cannot go on, if so."""
+    # the place of the maximum is also that of the first NaN
+    if not np.isfinite(logits[logits.argmax()]):
+        return NOT_FINITE
+    if not running.processors:
+        return ""
+    return apply_processors(running.processors, logits, running.tokens)
+
+
+def warm_up(context: Context) -> tuple[PrefillBudget, StepCosts]:
+    """Compute a few rows, which touches the weights; return what their times say of prompts and of
+    small steps.
+    """
+    row_s, times_s = 0.0, {}
+    for count in (1, 1, LEAST_ROWS, TILE_ROWS):  # the first time touches the weights
         if row_s * count < WARM_UP_S:
             started_s = time.perf_counter()
-            context.compute([Piece(0, [0] * count, 0, True)])
+            context.compute([Piece(0, [0] * count, 0, 1)])
             row_s = (time.perf_counter() - started_s) / count
             context.drop(0)
-        times_s.append(row_s)
-    return PrefillBudget(row_s=times_s[1], tile_row_s=times_s[-1])
+        times_s[count] = row_s
+    budget = PrefillBudget(row_s=times_s[LEAST_ROWS], tile_row_s=row_s)
+    return budget, StepCosts({count: count * one_s for count, one_s in times_s.items()})

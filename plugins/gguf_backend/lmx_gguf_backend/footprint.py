@@ -18,6 +18,9 @@ ENCODER_ROWS = 256
 ENCODER_SLOTS = 64
 """Texts of one computation."""
 
+DRAFTED_ROWS = 8
+"""Of one sequence, a token with its drafts: more rows gain nothing on a CPU."""
+
 VOCABULARY_BYTES = 350
 """Of tables for one token of the vocabulary (350 measured for a BPE, 160 for an SPM model)."""
 
@@ -26,6 +29,14 @@ PROCESS_BYTES = 64 << 20
 
 CACHE_BYTES = {"f16": 2.0, "q8_0": 1.0625}
 """Of one number in the cache, by its type."""
+
+
+def output_rows(parallel: int) -> int:
+    """Return of how many rows a computation may give the logits.
+
+    :param parallel: sequences that may run at once.
+    """
+    return max(parallel + 1, DRAFTED_ROWS)
 
 
 def estimate(model: ModelFile, options: LoadOptions, cache_type: str = "f16") -> MemoryEstimate:
@@ -41,7 +52,7 @@ def estimate(model: ModelFile, options: LoadOptions, cache_type: str = "f16") ->
         + shape.states_bytes(options.parallel),
         overhead_bytes=shape.activations_bytes(6, 3, 4)
         + attention_mask_bytes
-        + 2 * shape.logits_bytes(options.parallel + 1)
+        + 2 * shape.logits_bytes(output_rows(options.parallel))
         + parked_bytes(shape, options, cache_type)
         + process_bytes(shape),
     )

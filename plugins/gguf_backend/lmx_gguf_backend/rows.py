@@ -16,13 +16,18 @@ from numpy.typing import NDArray
 class Piece:
     """Consecutive tokens of one slot, the first at ``position``.
 
-    :param wants_logits: of the last token.
+    :param outputs: of how many of its last tokens the logits are wanted.
     """
 
     slot: int
     tokens: Sequence[int]
     position: int
-    wants_logits: bool
+    outputs: int
+
+    @property
+    def drafts(self) -> int:
+        """How many of its tokens, the last ones, are drafts: all outputs but the first."""
+        return max(self.outputs - 1, 0)
 
 
 @define
@@ -60,7 +65,7 @@ class Rows:
         self.positions[start:end] = np.arange(piece.position, piece.position + end - start)
         self.slots[start:end] = piece.slot
         self.outputs[start:end] = 0
-        self.outputs[end - 1] = piece.wants_logits
+        self.outputs[end - piece.outputs : end] = 1
         self.count = end
 
     def batch(self) -> llama.llama_batch:

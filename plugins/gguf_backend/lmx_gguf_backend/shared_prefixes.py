@@ -39,9 +39,13 @@ class SlotSequence(RunningSequence):
         return self.pending == 1 or not self.in_prefill
 
     def piece(self, count: int) -> Piece:
-        """Return its next ``count`` tokens, to be computed."""
+        """Return its next ``count`` tokens, to be computed; with its drafts if these are all."""
         end = self.done + count
-        return Piece(self.slot, self.tokens[self.done : end], self.done, end == len(self.tokens))
+        if end < len(self.tokens):
+            self.drafts.clear()
+            return Piece(self.slot, self.tokens[self.done : end], self.done, 0)
+        tokens = [*self.tokens[self.done : end], *self.drafts]
+        return Piece(self.slot, tokens, self.done, 1 + len(self.drafts))
 
 
 Source = CachedPrefix | SlotSequence

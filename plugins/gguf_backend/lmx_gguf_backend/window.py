@@ -37,7 +37,7 @@ class Window:
             return cls()
         sizes = []
         for position in range(2):
-            context.compute([Piece(0, [0], position, True)])
+            context.compute([Piece(0, [0], position, 1)])
             sizes.append(context.state_bytes(0, 0, position + 1))
         context.drop(0)
         token_bytes = sizes[1] - sizes[0]

@@ -8,7 +8,7 @@ from lmx_gguf_backend.context import Context
 from lmx_gguf_backend.embedding import EmbeddingEngine
 from lmx_gguf_backend.encoder import Encoder
 from lmx_gguf_backend.engine import GgufEngine, warm_up
-from lmx_gguf_backend.footprint import parked_bytes, process_bytes, shape_of
+from lmx_gguf_backend.footprint import output_rows, parked_bytes, process_bytes, shape_of
 from lmx_gguf_backend.library import LOG, Model, has_gpu
 from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixCache
@@ -20,6 +20,7 @@ from lmx_gguf_backend.tokenizer import GgufTokenizer
 from lmx_gguf_backend.window import Window
 from lmx_kernel.engine import Engine, ProgressCallback
 from lmx_kernel.engine.cores import usable_cores
+from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.types import EngineLimits, EngineSpec
@@ -77,7 +78,7 @@ def _open_continuing(
     if not model.can_continue:
         raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
     context = Context.open(model, spec.options, settings, settings.threads or usable_cores())
-    tokenizer, budget = GgufTokenizer.of(model), warm_up(context)
+    tokenizer, (budget, costs) = GgufTokenizer.of(model), warm_up(context)
     prefixes = _prefixes(model, context, spec, settings) if model.can_share else None
     progress(1.0)
     return GgufEngine(
@@ -92,6 +93,7 @@ def _open_continuing(
         budget=budget,
         threads=Threads(settings.threads or usable_cores(), adapts=not has_gpu()),
         prefixes=prefixes,
+        drafting=Drafting(costs, output_rows(context.parallel)) if model.can_share else None,
         identity=identity_of(settings) if can_export(prefixes) else "",
     )
 

@@ -181,11 +181,13 @@ def test_native_calls_check_their_arguments(tiny_driver) -> None:
 
     context = tiny_driver.engine._context
     wrong = [
-        lambda: context.compute([Piece(0, [1] * 513, 0, False)]),
-        lambda: context.compute([Piece(0, [300], 0, False)]),
-        lambda: context.compute([Piece(4, [1], 0, False)]),
-        lambda: context.compute([Piece(0, [1], -1, False)]),
-        lambda: context.compute([Piece(n % 4, [1], n // 4, True) for n in range(5)]),
+        lambda: context.compute([Piece(0, [1] * 513, 0, 0)]),
+        lambda: context.compute([Piece(0, [300], 0, 0)]),
+        lambda: context.compute([Piece(4, [1], 0, 0)]),
+        lambda: context.compute([Piece(0, [1], -1, 0)]),
+        lambda: context.compute([Piece(n % 4, [1], n // 4, 1) for n in range(9)]),
+        lambda: context.compute([Piece(0, [1], 0, 2)]),
+        lambda: context.compute([Piece(0, [1], 0, -1)]),
         lambda: context.compute([]),
         lambda: context.copy(0, 256, 5),
         lambda: context.copy(-1, 2, 5),

@@ -175,7 +175,7 @@ for path in sorted(Path(sys.argv[2]).glob("*.gguf")):
     except LmxError:
         continue
     context = Context.open(model, options, GgufSettings(), 1)
-    context.compute([Piece(0, [1, 2, 3], 0, True)])
+    context.compute([Piece(0, [1, 2, 3], 0, 1)])
     context.close()
     model.close()
 """

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import KVCache, can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
 Cache = list[Any]
 
@@ -58,6 +58,28 @@ def can_trim(cache: Cache) -> bool:
 def trim(cache: Cache, tokens: int) -> None:
     """Take ``tokens`` off the end; the room they took stays."""
     trim_prompt_cache(cache, tokens)
+
+
+def can_draft(cache: Cache) -> bool:
+    """Return whether rows of a batch can take a different number of tokens off their ends: plain
+    caches. Those of a window forget what they would go back to.
+    """
+    return all(type(layer) is KVCache for layer in cache)
+
+
+def cut(cache: Cache, surplus: list[int]) -> None:
+    """Take so many tokens off the end of each sequence of a batch, or of the only one.
+
+    Rows of a batch end together, so those that lose more move to the right.
+    """
+    common = min(surplus)
+    if common:
+        trim(cache, common)
+    rest = [count - common for count in surplus]
+    if any(rest):
+        for layer in cache:
+            layer.prepare(right_padding=rest)
+            layer.finalize()
 
 
 def compact(cache: Cache) -> Cache:

@@ -14,6 +14,7 @@ from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import EngineLimits
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.group import Group, Row, Token, choose_next, read_tokens, row_counts
+from lmx_mlx_backend.group_steps import GroupSteps
 from lmx_mlx_backend.groups import Groups
 from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
 from lmx_mlx_backend.prefill import (
@@ -34,7 +35,7 @@ class MlxEngine:
     """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
 
     :param store: kept prefixes, or None where the model's caches cannot be copied.
-    :param ahead: the next step is computed while the last is read.
+    :param steps: how batches are advanced.
     :param layout: of a block's state; None where no state of a block stands by itself.
     :param identity: of its states, see :class:`lmx_kernel.engine.PortableStates`.
     :ivar states: None without a layout or a store.
@@ -46,7 +47,7 @@ class MlxEngine:
     _budget: PrefillBudget
     _store: PrefixCache | None
     _groups: Groups
-    _ahead: bool
+    _steps: GroupSteps
     _layout: BlockLayout | None = None
     _identity: str = ""
     states: MlxStates | None = field(default=None, init=False)
@@ -117,26 +118,28 @@ class MlxEngine:
     def _decode(self, group: Group) -> None:
         rows = list(group.rows)
         try:
-            tokens = group.advance(self._model.module, ahead=self._ahead)
+            drawn = self._steps.advance(group, self._model.module, self._running)
         except COMPUTE_ERRORS as error:
             self._groups.all.remove(group)
             for row in rows:
                 self._running.fail(row, _reason(error))
             return
         self._pulse += 1
-        for row, token in zip(rows, tokens, strict=True):
-            if token is not None:
-                self._give_out(group, row, token)
+        for row, tokens in zip(rows, drawn, strict=True):
+            self._give_out(group, row, tokens)
 
-    def _give_out(self, group: Group, row: Row, token: Token) -> None:
-        if row.problem or not token.is_finite:
+    def _give_out(self, group: Group, row: Row, drawn: list[Token]) -> None:
+        tokens = [] if row.problem else [token for token in drawn if token.is_finite]
+        if tokens:
+            asked = tokens if row.alternatives is not None else ()
+            details = tuple(token.logprobs(row.alternatives or 0) for token in asked)
+            if group.rows == [row]:
+                group.forced = self._running.take_forced(row, drawn=len(tokens))
+                row.produced += len(group.forced)
+            ids = (*(token.id for token in tokens), *group.forced)
+            self._running.give_out(row, ids, details)
+        if len(tokens) < len(drawn):
             self._running.fail(row, row.problem or NOT_FINITE)
-            return
-        details = (token.logprobs(row.alternatives),) if row.alternatives is not None else ()
-        if group.rows == [row]:
-            group.forced = self._running.take_forced(row)
-            row.produced += len(group.forced)
-        self._running.give_out(row, (token.id, *group.forced), details)
 
     # --- prompts
 
@@ -180,12 +183,8 @@ class MlxEngine:
 
     def _comes_soon(self, new: Row, length: int) -> bool:
         """Return whether an older prompt is being computed and will serve ``length`` tokens."""
-        for other, shared in self._running.older_prompts(new):
-            if other.cache and shared >= length:
-                end = 0 if caches.can_trim(other.cache) else other.prompt_length - TAIL
-                if shared >= end:
-                    return True
-        return False
+        older = self._running.older_prompts(new)
+        return any(one.cache and shared >= max(length, _least_of(one)) for one, shared in older)
 
     def _advance(self, row: Row, count: int) -> None:
         """Compute ``count`` tokens of a prompt, the last ones not among them."""
@@ -229,7 +228,7 @@ class MlxEngine:
             row.done, row.cache = len(row.tokens), []
             self._running.report_progress(row)
             if token is not None:
-                self._give_out(group, row, token)
+                self._give_out(group, row, [token])
         for row in [row for row in rows if row in self._running]:
             kept = group.cache_of(row)
             if caches.can_trim(kept):
@@ -249,7 +248,7 @@ class MlxEngine:
         """Return how many pieces of work were computed; None on a GPU, on which a single one may
         take long, without a sign of it in this process.
         """
-        return None if self._ahead else self._pulse
+        return None if self._steps.ahead else self._pulse
 
     def trim(self) -> None:
         """Forget the kept prefixes, and free the buffers that MLX keeps for later."""
@@ -280,6 +279,11 @@ class MlxEngine:
         self._groups.all.clear()
         self._store = None
         self._model.close()
+
+
+def _least_of(row: Row) -> int:
+    """Return how many tokens of a prompt another must share to take its cache over."""
+    return 0 if caches.can_trim(row.cache) else row.prompt_length - TAIL
 
 
 def _reason(error: Exception) -> str:

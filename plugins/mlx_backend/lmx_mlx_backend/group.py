@@ -30,6 +30,9 @@ from lmx_mlx_backend.sampler import (
     logprobs,
 )
 
+MOST_SHIFTS = 16
+"""Steps in which rows kept unequal numbers of drafts, before the batch is packed again."""
+
 Detail = tuple[mx.array, mx.array, mx.array]
 """Log-probabilities of one row that are being computed: the token's, ids, theirs."""
 
@@ -207,6 +210,7 @@ class Group:
     counts: mx.array | None = None
     forced: list[int] = field(factory=list, init=False)
     table: Table = field(init=False)
+    _shifts: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.table = Table.of([row.sampling for row in self.rows])
@@ -216,14 +220,23 @@ class Group:
         """Whether the tokens of one step must be read before the next ones are chosen."""
         return any(row.mask is not None or row.processors for row in self.rows)
 
-    def advance(self, model: Callable[..., mx.array], *, ahead: bool) -> list[Token | None]:
-        """Compute a step, and return the tokens that can be read now; None for none of a row.
+    @property
+    def is_ahead(self) -> bool:
+        """Whether tokens were chosen that are not given out yet."""
+        return any(self.chosen.is_new)
+
+    def advance(self, model: Callable[..., mx.array], *, ahead: bool) -> list[list[Token]]:
+        """Compute a step, and return the tokens of each row that can be read now.
 
         A row that is alone with its mask does not run ahead, so that it can go on with all the
         tokens that the mask forces at once.
 
         :param ahead: return those of the step before, while this one goes on.
         """
+        tokens = self._advance(model, ahead=ahead)
+        return [[token] if token is not None else [] for token in tokens]
+
+    def _advance(self, model: Callable[..., mx.array], *, ahead: bool) -> list[Token | None]:
         before = self.chosen
         ahead = ahead and not (self._needs_tokens and len(self.rows) == 1)
         if any(before.is_new) and not ahead:
@@ -252,6 +265,66 @@ class Group:
             row.done += tokens.shape[1]
         self.forced = []
         return logits
+
+    def check_drafts(self, model: Callable[..., mx.array]) -> list[list[Token]]:
+        """Compute a step with the drafts of all rows, and return what each row draws: the drafts
+        that are right, and one more. What was computed for the others is taken back.
+
+        Every token was given out, and none is forced. A place after a wrong draft is not drawn, so
+        masks and penalties see what they would see without drafts.
+        """
+        width = max(len(row.drafts) for row in self.rows)
+        pieces = [[row.tokens[-1], *row.drafts] for row in self.rows]
+        tokens = mx.array([piece + [0] * (width + 1 - len(piece)) for piece in pieces])
+        logits = model(tokens, cache=self.cache)
+        mx.async_eval(logits)
+        drawn: list[list[Token]] = [[] for _ in self.rows]
+        left = list(range(len(self.rows)))
+        while left:
+            place = len(drawn[left[0]])
+            self._count(left, tokens[mx.array(left), place])
+            for row, token in zip(left, self._draw(left, logits[:, place]), strict=True):
+                drawn[row].append(token)
+            left = [
+                row
+                for row in left
+                if drawn[row][-1].is_finite
+                and self.rows[row].may_go_on([token.id for token in drawn[row]])
+            ]
+        self._keep([len(found) for found in drawn], width + 1)
+        last = [found[-1] for found in drawn]
+        ids, is_finite = (
+            mx.array([one.id for one in last]),
+            mx.array([one.is_finite for one in last]),
+        )
+        self.chosen = Chosen(ids, is_finite, [None] * len(last), [False] * len(last))
+        return drawn
+
+    def _draw(self, places: list[int], logits: mx.array) -> list[Token]:
+        """Return the next tokens of some rows, from the logits of all."""
+        rows, table, counts = self.rows, self.table, self.counts
+        if len(places) < len(rows):
+            picked = mx.array(places)
+            rows, logits = [rows[place] for place in places], logits[picked]
+            table = Table.of([row.sampling for row in rows])
+            counts = counts[picked] if counts is not None else None
+        tokens = read_tokens(rows, choose_next(rows, table, logits, counts))
+        return [token for token in tokens if token is not None]
+
+    def _count(self, places: list[int], tokens: mx.array) -> None:
+        """Let penalties count a token more of some rows."""
+        if self.counts is not None:
+            self.counts = self.counts.at[mx.array(places), tokens].add(1)
+
+    def _keep(self, kept: list[int], computed: int) -> None:
+        """Keep so many of the tokens that were computed of each row."""
+        caches.cut(self.cache, [computed - count for count in kept])
+        for row, count in zip(self.rows, kept, strict=True):
+            row.done += count
+        self._shifts += len(set(kept)) > 1
+        if self._shifts >= MOST_SHIFTS:  # padding that all rows have by now is taken off
+            self._shifts = 0
+            caches.select(self.cache, list(range(len(self.rows))))
 
     def absorb(self, other: Group) -> None:
         """Take in the rows of another group."""

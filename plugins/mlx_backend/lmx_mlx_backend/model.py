@@ -27,6 +27,12 @@ COMPUTE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, 
                   NameError, RuntimeError, TypeError, ValueError)  # fmt: skip
 """What MLX and a model's own code raise when they cannot compute something."""
 
+FEW_ROWS = 8
+"""A token with its drafts."""
+
+WARM_UP_S = 1.0
+"""What took less is measured twice: the first time a device makes its programs."""
+
 PATIENCE_S = 60.0
 """A small model may take this long to be imported and built, and as long to compute a few rows."""
 
@@ -42,14 +48,16 @@ class Model:
     :param vocabulary: width of the logits.
     :param can_batch: whether its caches can be those of several sequences.
     :param can_keep: whether they can be copied and measured.
-    :param row_s: what a row of a prompt takes, in seconds.
+    :param can_draft: whether tokens that were computed in vain can be taken back.
+    :param steps_s: what computing so many rows takes, in seconds.
     """
 
     module: Any
     vocabulary: int
     can_batch: bool
     can_keep: bool
-    row_s: float
+    can_draft: bool
+    steps_s: dict[int, float]
 
     @classmethod
     def open(
@@ -79,12 +87,18 @@ class Model:
             with step(0.9, "computing a few tokens"):
                 vocabulary = _try_out(module)
                 can_batch, can_keep = _works(module, check_batch), _works(module, _copy)
-                row_s = _warm_up(module)
+                can_draft = caches.can_draft(caches.new(module))
+                steps_s = _warm_up(module)
         except SystemExit as error:
             raise ModelUnusableError(f"{origin}it tried to end the process") from error
         except Exception as error:  # whatever a plugin's code may raise
             raise ModelUnusableError(f"{origin}{_first_line(error)}") from error
-        return cls(module, vocabulary, can_batch, can_keep, row_s)
+        return cls(module, vocabulary, can_batch, can_keep, can_draft, steps_s)
+
+    @property
+    def row_s(self) -> float:
+        """What a row of a prompt takes, in seconds."""
+        return self.steps_s[LEAST_ROWS] / LEAST_ROWS
 
     def close(self) -> None:
         """Free the weights."""
@@ -137,11 +151,18 @@ def _try_out(module: Any) -> int:
     return int(logits.shape[-1])
 
 
-def _warm_up(module: Any) -> float:
-    """Compute a piece of a prompt and return what a row of it took, in seconds."""
-    started_s = time.perf_counter()
-    mx.eval(module(mx.array([[0] * LEAST_ROWS]), cache=caches.new(module)))
-    return (time.perf_counter() - started_s) / LEAST_ROWS
+def _warm_up(module: Any) -> dict[int, float]:
+    """Compute a token, a few, and a piece of a prompt; return what each took, in seconds."""
+
+    def measure(rows: int) -> float:
+        started_s = time.perf_counter()
+        mx.eval(module(mx.array([[0] * rows]), cache=caches.new(module)))
+        return time.perf_counter() - started_s
+
+    times = {rows: measure(rows) for rows in (LEAST_ROWS, 1, FEW_ROWS)}
+    if sum(times.values()) > WARM_UP_S:
+        return times
+    return {rows: min(seconds, measure(rows)) for rows, seconds in times.items()}
 
 
 def _works(module: Any, attempt: Callable[[Any], None]) -> bool:

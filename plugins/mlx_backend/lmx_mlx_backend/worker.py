@@ -5,12 +5,15 @@ from __future__ import annotations
 import mlx.core as mx
 
 from lmx_kernel.engine import Engine, ProgressCallback
+from lmx_kernel.engine.drafting import Drafting
+from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.types import EngineLimits, EngineSpec
 from lmx_mlx_backend.engine import MlxEngine
 from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
+from lmx_mlx_backend.group_steps import GroupSteps
 from lmx_mlx_backend.groups import Groups
 from lmx_mlx_backend.model import Model
 from lmx_mlx_backend.plain_json import plain_json
@@ -58,7 +61,12 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
             // (PADDING_COST * max(footprint.token_bytes, 1)),
             spare_cells=options.cache_tokens // PADDING_SHARE,
         ),
-        ahead=on_gpu,
+        steps=GroupSteps(
+            ahead=on_gpu,
+            drafting=Drafting(StepCosts(model.steps_s), is_padded=True)
+            if model.can_draft
+            else None,
+        ),
         layout=layout,
         identity=identity_of(folder.architecture, layout) if layout is not None else "",
     )

@@ -30,7 +30,7 @@ class TestMlxEngine(
 
         def opener(context: int = 512, parallel: int = 4, cache: int = 2048) -> Engine:
             engine = open_model(context=context, parallel=parallel, cache=cache).engine
-            engine._ahead = request.param
+            engine._steps.ahead = request.param
             return engine
 
         return opener

@@ -29,7 +29,7 @@ def open_model(open_model, request: pytest.FixtureRequest):
 
     def opener(*args, **more):
         driver = open_model(*args, **more)
-        driver.engine._ahead = request.param
+        driver.engine._steps.ahead = request.param
         return driver
 
     return opener

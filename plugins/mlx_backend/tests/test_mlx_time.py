@@ -29,7 +29,7 @@ def test_the_pulse_changes_within_a_step(driver, wrap_module) -> None:
 
 
 def test_a_gpu_cannot_be_asked(driver) -> None:
-    driver.engine._ahead = True
+    driver.engine._steps.ahead = True
     assert driver.engine.pulse() is None
 
 

@@ -29,7 +29,7 @@ def message(index: int, given: ChatMessage) -> Message:
         )
     return Message(
         role=given.role,
-        parts=tuple(_parts(f"{path}.content", given.content)),
+        parts=tuple(parts(f"{path}.content", given.content)),
         tool_calls=tuple(_calls(f"{path}.tool_calls", given.tool_calls or ())),
         tool_call_id=given.tool_call_id,
         name=given.name,
@@ -37,7 +37,13 @@ def message(index: int, given: ChatMessage) -> Message:
     )
 
 
-def _parts(path: str, content: str | list[ContentPart] | None) -> Iterator[TextPart]:
+def parts(path: str, content: str | list[ContentPart] | None) -> Iterator[TextPart]:
+    """Yield the texts of ``content``.
+
+    :param path: of the field, for errors.
+    :raises InvalidRequestError: naming the part that is wrong.
+    :raises UnsupportedFieldError: naming the part that is no text.
+    """
     if isinstance(content, str):
         yield TextPart(content)
         return

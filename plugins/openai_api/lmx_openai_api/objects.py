@@ -17,9 +17,15 @@ class PromptDetails(TypedDict):
 
 
 class AnswerDetails(TypedDict):
-    """``reasoning_tokens``: how many tokens of the answer were reasoning."""
+    """What the tokens of an answer were.
+
+    :ivar accepted_prediction_tokens: came sooner, since they were guessed right.
+    :ivar rejected_prediction_tokens: were guessed wrong, and are not in the answer.
+    """
 
     reasoning_tokens: int
+    accepted_prediction_tokens: int
+    rejected_prediction_tokens: int
 
 
 class UsageObject(TypedDict):

@@ -18,9 +18,16 @@ from lmx_kernel.types import (
     TextPrompt,
     TokenPrompt,
 )
-from lmx_openai_api.messages import message
+from lmx_openai_api.messages import message, parts
 from lmx_openai_api.response_format import constraint
-from lmx_openai_api.schema import ChatBody, CompletionBody, EmbeddingBody, GenerationBody, Stop
+from lmx_openai_api.schema import (
+    ChatBody,
+    CompletionBody,
+    EmbeddingBody,
+    GenerationBody,
+    Prediction,
+    Stop,
+)
 from lmx_openai_api.tools import tool, tool_choice
 
 MAX_PROMPTS = 32
@@ -57,7 +64,14 @@ def chat_request(body: ChatBody) -> GenerationRequest:
         reasoning_tokens=_reasoning_tokens(body),
         priority=priority_of(body.service_tier),
         logits_processors=_processors(body),
+        prediction=_prediction(body.prediction),
     )
+
+
+def _prediction(given: Prediction | None) -> str:
+    if given is None:
+        return ""
+    return "".join(part.text for part in parts("prediction.content", given.content))
 
 
 def completion_requests(body: CompletionBody) -> list[GenerationRequest]:

@@ -19,6 +19,10 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
 TEXT = {"type": "text", "text": "x"}
 
 
+def text_part(text):
+    return {"type": "text", "text": text}
+
+
 def message(**fields):
     return {"messages": [{"role": "user", "content": "x", **fields}]}
 
@@ -140,6 +144,14 @@ CHAT_PROBLEMS = [
     ({"reasoning": {"max_tokens": -2}}, "reasoning.max_tokens"),
     ({"reasoning": "low"}, "reasoning"),
     ({"chat_template_kwargs": deep(128)}, "chat_template_kwargs"),
+    ({"prediction": {}}, "prediction.type"),
+    ({"prediction": {"type": "file", "content": "x"}}, "prediction.type"),
+    ({"prediction": {"type": "content"}}, "prediction.content"),
+    ({"prediction": {"type": "content", "content": 5}}, "prediction.content"),
+    (
+        {"prediction": {"type": "content", "content": [{"type": "text"}]}},
+        "prediction.content[0].text",
+    ),
     (message(tool_calls=[call()]), "messages[0].tool_calls"),
     (message(role="assistant", tool_calls=[{}]), "messages[0].tool_calls[0].id"),
     (
@@ -161,7 +173,6 @@ CHAT_UNSUPPORTED = [
     ({"json_schema": {}}, "json_schema"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"audio": {"voice": "x"}}, "audio"),
-    ({"prediction": {}}, "prediction"),
     ({"web_search_options": {}}, "web_search_options"),
     (message(role="function"), "messages[0].role"),
     (
@@ -281,6 +292,14 @@ def test_reasoning_may_be_asked_for_in_one_object(reasoning, options, budget):
     body = parse(json.dumps(CHAT | {"reasoning": reasoning}).encode(), ChatBody)
     made = chat_request(body)
     assert (made.prompt.options, made.reasoning_tokens) == (options, budget)
+
+
+@pytest.mark.parametrize("content", ["a\nb", [text_part("a\n"), text_part("b")]])
+def test_an_answer_may_be_predicted(content):
+    prediction = {"type": "content", "content": content}
+    body = parse(json.dumps(CHAT | {"prediction": prediction}).encode(), ChatBody)
+    assert chat_request(body).prediction == "a\nb"
+    assert chat_request(parse(json.dumps(CHAT).encode(), ChatBody)).prediction == ""
 
 
 @pytest.mark.parametrize("name", ["model", "messages"])

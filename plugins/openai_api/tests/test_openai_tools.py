@@ -79,7 +79,7 @@ async def test_calls_and_thoughts_of_a_whole_answer(api):
             {"id": "call_0b", "type": "function", "function": {"name": "now", "arguments": "{}"}},
         ],
     }
-    assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 2
 
 
 async def test_an_answer_without_calls_or_thoughts_has_no_keys_for_them(api):

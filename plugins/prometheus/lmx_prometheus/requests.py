@@ -30,6 +30,12 @@ class Requests:
             "lmx_cached_tokens", "Tokens of prompts that were in the prefix cache."
         )
         self._generated = counter("lmx_generated_tokens", "Tokens of answers.")
+        self._drafts = counter(
+            "lmx_draft_tokens", "Guessed tokens that were computed beside those that were due."
+        )
+        self._accepted = counter(
+            "lmx_accepted_draft_tokens", "Guessed tokens that were right: they came without a step."
+        )
         self._queue = histogram(
             "lmx_queue_time_seconds", "From the arrival of a request to its start.", WAIT_BUCKETS_S
         )
@@ -55,6 +61,8 @@ class Requests:
         self._prompt.labels(model).inc(usage.prompt_tokens)
         self._cached.labels(model).inc(usage.cached_tokens)
         self._generated.labels(model).inc(usage.completion_tokens)
+        self._drafts.labels(model).inc(usage.draft_tokens)
+        self._accepted.labels(model).inc(usage.accepted_draft_tokens)
         self._queue.labels(model).observe(usage.queue_s)
         if usage.first_token_s is not None:
             self._first.labels(model).observe(usage.first_token_s)

@@ -11,6 +11,8 @@ from lmx_kernel.types import Usage
 USAGE = Usage(
     prompt_tokens=7,
     cached_tokens=4,
+    draft_tokens=5,
+    accepted_draft_tokens=3,
     completion_tokens=5,
     queue_s=0.25,
     first_token_s=1.0,
@@ -38,6 +40,8 @@ def test_times_are_those_of_the_request(page_after):
     assert page.value("lmx_time_per_output_token_seconds_bucket", model="a", le="0.25") == 0
     assert page.value("lmx_time_per_output_token_seconds_bucket", model="a", le="0.5") == 1
     assert page.value("lmx_cached_tokens_total", model="a") == 4
+    assert page.value("lmx_draft_tokens_total", model="a") == 5
+    assert page.value("lmx_accepted_draft_tokens_total", model="a") == 3
 
 
 def test_a_request_that_never_began_has_no_token_times(page_after):
