@@ -139,7 +139,7 @@ async def test_nothing_is_stored_where_that_is_switched_off(tmp_path):
 @pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.full)])
 async def test_whatever_is_done_to_the_files_no_text_changes(tmp_path, count):
     dice = random.Random(count)
-    prompts = [BEGIN[: 400 + 64 * n] + f"end {n}" for n in range(5)]
+    prompts = [(2 * BEGIN)[: 400 + 250 * n] + f"end {n}" for n in range(5)]
     expected = [right(prompt) for prompt in prompts]
     async with running_kernel(tmp_path, {"m": SCRIPT}) as stage:
         for round_ in range(count // 5):
