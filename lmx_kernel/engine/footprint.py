@@ -22,6 +22,13 @@ STATE_NUMBER_BYTES = 4
 """Recurrent layers keep their states in float32."""
 
 
+QUEUE_BYTES = 32 << 20
+"""States that wait to be written to disk; while there are as many no further ones are taken."""
+
+BATCH_BYTES = 16 << 20
+"""Of states that are read from disk before the engine takes them over."""
+
+
 @frozen(kw_only=True)
 class TransformerShape:
     """What the header of a model says of its size. A field that it does not name is 0.

@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 
+from lmx_kernel.engine.footprint import QUEUE_BYTES
 from lmx_kernel.prefixes.store import PrefixStore
-
-QUEUE_BYTES = 64 << 20
-"""States that wait to be written; while there are as many no further ones are taken."""
 
 
 class StateWriter:

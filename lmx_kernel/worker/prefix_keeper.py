@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from attrs import asdict, define, field, frozen
 
+from lmx_kernel.engine.footprint import BATCH_BYTES
 from lmx_kernel.engine.protocol import STATE_TOKENS, PortableStates, Sequence, Step
 from lmx_kernel.engine.running import NOT_FINITE
 from lmx_kernel.prefixes.keys import extend_keys, first_key
@@ -21,9 +22,6 @@ from lmx_kernel.prefixes.writer import StateWriter
 
 LEAST_BLOCKS = 4
 """Fewer are neither written nor read: to compute them costs little."""
-
-BATCH_BYTES = 16 << 20
-"""Of states that are read before the engine takes them over."""
 
 READ_BYTES_S = 500e6
 """How much is read and taken over in a second, until that was measured."""
@@ -231,14 +229,16 @@ class PrefixKeeper:
         """Deliver the states of the next blocks that make a batch; none if the first is missing."""
         began_s = time.perf_counter()
         states: list[bytearray] = []
-        for index, key in blocks:
-            state = self._store.read(index, key)
-            if state is None:
-                break
-            states.append(state)
-            if sum(map(len, states)) >= BATCH_BYTES:
-                break
-        self._deliver(Fetched(states, time.perf_counter() - began_s))
+        try:
+            for index, key in blocks:
+                state = self._store.read(index, key)
+                if state is None:
+                    break
+                states.append(state)
+                if sum(map(len, states)) >= BATCH_BYTES:
+                    break
+        finally:  # a sequence waits for it
+            self._deliver(Fetched(states, time.perf_counter() - began_s))
 
     def _import(self, fetch: _Fetch, fetched: Fetched) -> bool:
         began_s = time.perf_counter()

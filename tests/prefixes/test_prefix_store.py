@@ -175,7 +175,10 @@ while True:
 """
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.003, 0.011])
+@pytest.mark.parametrize(
+    "delay_s",
+    [0.003, 0.011, *(pytest.param(n / 2500, marks=pytest.mark.full) for n in range(50))],
+)
 def test_a_writer_that_is_killed_leaves_whole_files_only(opener, tmp_path, warnings, delay_s):
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path / "prefixes")], stdout=subprocess.PIPE

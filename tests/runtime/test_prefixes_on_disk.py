@@ -10,6 +10,7 @@ import zlib
 
 import pytest
 from attrs import evolve
+from structlog.testing import capture_logs
 
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.prefixes import folder
@@ -138,7 +139,7 @@ async def test_nothing_is_stored_where_that_is_switched_off(tmp_path):
 @pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.full)])
 async def test_whatever_is_done_to_the_files_no_text_changes(tmp_path, count):
     dice = random.Random(count)
-    prompts = [BEGIN[: 400 + 64 * n] + f"end {n}" for n in range(5)]
+    prompts = [(2 * BEGIN)[: 400 + 250 * n] + f"end {n}" for n in range(5)]
     expected = [right(prompt) for prompt in prompts]
     async with running_kernel(tmp_path, {"m": SCRIPT}) as stage:
         for round_ in range(count // 5):
@@ -148,6 +149,21 @@ async def test_whatever_is_done_to_the_files_no_text_changes(tmp_path, count):
             await stage.kernel.unload("m")
             for entry in dice.sample([one for one in stored(tmp_path) if one.index > 4], 5):
                 damage(dice, entry.path)
+
+
+async def test_a_damaged_file_is_logged_once_and_the_rest_is_computed(tmp_path):
+    async with running_kernel(tmp_path, {"m": SCRIPT}) as stage:
+        await answer(stage, BEGIN)
+        await stage.kernel.unload("m")
+        (third,) = (entry for entry in stored(tmp_path) if entry.index == 5)
+        third.path.write_bytes(b"not a state")
+        with capture_logs() as lines:
+            assert await answer(stage, BEGIN) == (right(BEGIN), 5 * STATE_TOKENS)
+            await stage.kernel.unload("m")
+        (line,) = (line for line in lines if line["event"] == "worker_warned")
+        assert line["model"] == "m"
+        assert third.path.name in line["warning"]
+        assert await answer(stage, BEGIN) == (right(BEGIN), (len(BEGIN) - 1) // 64 * 64)
 
 
 def damage(dice, path):

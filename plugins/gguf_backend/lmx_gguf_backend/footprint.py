@@ -7,7 +7,14 @@ SmolLM2-135M with caches of 2,000 to 32,000 tokens; the tests hold it within 15 
 from __future__ import annotations
 
 from lmx_gguf_backend.model_file import ModelFile
-from lmx_kernel.engine.footprint import PREFIX_SHARE, ROWS, TransformerShape, whole_cells
+from lmx_kernel.engine.footprint import (
+    BATCH_BYTES,
+    PREFIX_SHARE,
+    QUEUE_BYTES,
+    ROWS,
+    TransformerShape,
+    whole_cells,
+)
 from lmx_kernel.types import LoadOptions, MemoryEstimate
 
 ENCODER_ROWS = 256
@@ -26,6 +33,9 @@ VOCABULARY_BYTES = 350
 
 PROCESS_BYTES = 64 << 20
 """An interpreter with numpy and the library."""
+
+DISK_BYTES = QUEUE_BYTES + BATCH_BYTES
+"""States on their way to the disk and back."""
 
 CACHE_BYTES = {"f16": 2.0, "q8_0": 1.0625}
 """Of one number in the cache, by its type."""
@@ -90,7 +100,7 @@ def parked_bytes(shape: TransformerShape, options: LoadOptions, cache_type: str)
 
 def process_bytes(shape: TransformerShape) -> int:
     """Return what a worker takes beside the library's buffers."""
-    return shape.process_bytes(PROCESS_BYTES, VOCABULARY_BYTES)
+    return shape.process_bytes(PROCESS_BYTES + DISK_BYTES, VOCABULARY_BYTES)
 
 
 def shape_of(model: ModelFile) -> TransformerShape:

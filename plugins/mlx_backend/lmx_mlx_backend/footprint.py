@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from lmx_kernel.engine.footprint import CELLS_STEP, PREFIX_SHARE, ROWS, TransformerShape
+from lmx_kernel.engine.footprint import (
+    BATCH_BYTES,
+    CELLS_STEP,
+    PREFIX_SHARE,
+    QUEUE_BYTES,
+    ROWS,
+    TransformerShape,
+)
 from lmx_kernel.types import LoadOptions, MemoryEstimate
 from lmx_mlx_backend.folder import ModelFolder
 
@@ -21,6 +28,9 @@ VOCABULARY_BYTES = 1200
 
 PROCESS_BYTES = 320 << 20
 """An interpreter with MLX, mlx-lm and what that imports."""
+
+DISK_BYTES = QUEUE_BYTES + BATCH_BYTES
+"""States on their way to the disk and back."""
 
 
 @frozen
@@ -55,7 +65,7 @@ class Footprint:
             + shape.activations_bytes(8, 3, self.number_bytes)
             + scores * self.number_bytes
             + 4 * shape.logits_bytes(self.options.parallel + 32)
-            + shape.process_bytes(PROCESS_BYTES, VOCABULARY_BYTES),
+            + shape.process_bytes(PROCESS_BYTES + DISK_BYTES, VOCABULARY_BYTES),
         )
 
     @property
