@@ -1,0 +1,124 @@
+"""What drafts gain in one engine: text that is copied, four such streams, and free prose.
+
+usage: python bench/drafts.py [gguf|mlx ...]      (default: both, on the demo model)
+
+Each row compares the same requests with and without drafts, in turns, in one engine.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from attrs import define
+from common import head, median, row
+from masks import engine
+
+from lmx_kernel.engine import Sequence
+from lmx_kernel.engine.drafts import CopySource
+from lmx_kernel.types import Sampling
+
+TOKENS, ROUNDS = 160, 3
+STORY = "Tell me a long story about a lighthouse keeper and the sea."
+FILE = '''def total_price(items, taxes):
+    total = 0
+    for item in items:
+        price = item.price * item.count
+        for tax in taxes:
+            if tax.applies_to(item):
+                price = price + price * tax.rate
+        total = total + price
+    return round(total, 2)
+
+
+def print_bill(customer, items, taxes):
+    print("Bill for", customer.name)
+    for item in items:
+        print(item.name, item.count, "x", item.price)
+    print("Total:", total_price(items, taxes))
+'''
+EDIT = f"```python\n{FILE}```\n\nThe same file with sum_of_bill for total_price:\n\n```python\n"
+GOALS = {
+    ("mlx", "one"): ">= 2.5 x",
+    ("mlx", "four"): ">= 1.5 x",
+    ("gguf", "one"): ">= 1.15 x",
+    ("gguf", "four"): "",
+}
+
+
+@define
+class Run:
+    """One run of some sequences."""
+
+    texts: list[list[int]]
+    tokens_s: float
+    drafted: int = 0
+    accepted: int = 0
+
+
+def run(engine: Any, prompts: list[list[int]], sampling: Sampling, *, drafts: bool) -> Run:
+    """Decode all prompts at once; the time counts from the first tokens on."""
+    texts: dict[int, list[int]] = {}
+    drafted = accepted = 0
+    for tokens in prompts:
+        key = next(KEYS)
+        texts[key] = []
+        source = CopySource(tokens) if drafts else None
+        engine.add(Sequence(id=key, tokens=tokens, produced=0, sampling=sampling, drafts=source))
+    while not all(texts.values()):
+        for output in engine.step().outputs:
+            texts[output.id] += output.tokens
+    began, before = time.perf_counter(), sum(map(len, texts.values()))
+    while min(map(len, texts.values())) < TOKENS:
+        for output in engine.step().outputs:
+            texts[output.id] += output.tokens
+            drafted, accepted = drafted + output.drafted, accepted + output.accepted
+    took_s, after = time.perf_counter() - began, sum(map(len, texts.values()))
+    for key in texts:
+        engine.remove(key)
+    found = [text[:TOKENS] for text in texts.values()]
+    return Run(found, (after - before) / took_s, drafted, accepted)
+
+
+def compare(engine: Any, prompts: list[list[int]], sampling: Sampling) -> str:
+    """Return the speed with drafts over that without, and what else is to be known of it."""
+    run(engine, prompts, sampling, drafts=True)
+    pairs = [
+        (run(engine, prompts, sampling, drafts=False), run(engine, prompts, sampling, drafts=True))
+        for _ in range(ROUNDS)
+    ]
+    plain, with_drafts = pairs[-1]
+    same = sum(a == b for a, b in zip(plain.texts, with_drafts.texts, strict=True))
+    ratio = median([drafted.tokens_s / plain.tokens_s for plain, drafted in pairs])
+    share = with_drafts.accepted / max(with_drafts.drafted, 1)
+    return (
+        f"{plain.tokens_s:.0f} -> {with_drafts.tokens_s:.0f} tokens/s = {ratio:.2f} x, "
+        f"{with_drafts.drafted} drafts, {share:.0%} right, {same} of {len(prompts)} texts equal"
+    )
+
+
+def measure(name: str, engine: Any) -> None:
+    bias = dict.fromkeys(engine.tokenizer.end_ids, -100.0)
+    greedy = Sampling(temperature=0, seed=1, logit_bias=bias)
+    warm = Sampling(temperature=0.8, seed=1, logit_bias=bias)
+
+    def encode(text: str) -> list[int]:
+        return engine.tokenizer.encode(text, add_special=True, parse_special=True)
+
+    edits = [encode(EDIT.replace("Bill", word)) for word in ("Bill", "Note", "List", "Page")]
+    story = encode(f"<|im_start|>user\n{STORY}<|im_end|>\n<|im_start|>assistant\n")
+    row("a file with one name changed, one stream", compare(engine, edits[:1], greedy), GOALS[name, "one"])
+    row("four such streams", compare(engine, edits, greedy), GOALS[name, "four"])
+    row("free prose at temperature 0.8", compare(engine, [story], warm), ">= 0.97 x")
+
+
+KEYS: Iterator[int] = count()
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ["gguf", "mlx"]:
+        with engine(name) as opened:
+            head(f"Drafts, {name} (SmolLM2-135M)")
+            measure(name, opened)
