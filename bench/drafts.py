@@ -23,7 +23,7 @@ from lmx_kernel.types import Sampling
 
 TOKENS, ROUNDS = 160, 3
 STORY = "Tell me a long story about a lighthouse keeper and the sea."
-FILE = '''def total_price(items, taxes):
+FILE = """def total_price(items, taxes):
     total = 0
     for item in items:
         price = item.price * item.count
@@ -39,7 +39,7 @@ def print_bill(customer, items, taxes):
     for item in items:
         print(item.name, item.count, "x", item.price)
     print("Total:", total_price(items, taxes))
-'''
+"""
 EDIT = f"```python\n{FILE}```\n\nThe same file with sum_of_bill for total_price:\n\n```python\n"
 GOALS = {
     ("mlx", "one"): ">= 2.5 x",
@@ -110,7 +110,11 @@ def measure(name: str, engine: Any) -> None:
 
     edits = [encode(EDIT.replace("Bill", word)) for word in ("Bill", "Note", "List", "Page")]
     story = encode(f"<|im_start|>user\n{STORY}<|im_end|>\n<|im_start|>assistant\n")
-    row("a file with one name changed, one stream", compare(engine, edits[:1], greedy), GOALS[name, "one"])
+    row(
+        "a file with one name changed, one stream",
+        compare(engine, edits[:1], greedy),
+        GOALS[name, "one"],
+    )
     row("four such streams", compare(engine, edits, greedy), GOALS[name, "four"])
     row("free prose at temperature 0.8", compare(engine, [story], warm), ">= 0.97 x")
 

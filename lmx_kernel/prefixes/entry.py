@@ -19,6 +19,10 @@ from attrs import frozen
 MAGIC = b"LMXSTATE"
 VERSION = 1
 MAX_MODEL_BYTES = 1024
+MAX_STATE_BYTES = 1 << 30
+"""Many times what a block of the largest models takes: no header makes a reader take more memory.
+"""
+
 _HEADER = struct.Struct("<8sHHI16sQI")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
@@ -132,6 +136,8 @@ def _read_header(file: int) -> EntryHeader:
     (expected,) = _CHECKSUM.unpack_from(head, _HEADER.size)
     if zlib.crc32(head[: _HEADER.size] + name) != expected:
         raise DamagedEntryError("the checksum of its header is wrong")
+    if state_bytes > MAX_STATE_BYTES:
+        raise DamagedEntryError("it is larger than any state")
     if os.fstat(file).st_size != HEADER_BYTES + name_bytes + state_bytes:
         raise DamagedEntryError("its length is wrong")
     return EntryHeader(name.decode(errors="replace"), index, key, state_bytes, checksum)

@@ -57,12 +57,18 @@ class StateWriter:
 
     def _write(self, index: int, key: bytes, state: memoryview) -> None:
         began_s = time.monotonic()
-        if self._store.write(index, key, state):
-            self.written_bytes += state.nbytes
-            self.write_s += time.monotonic() - began_s
-        with self._lock:
-            self._waiting_bytes -= state.nbytes
+        try:
+            if self._store.write(index, key, state):
+                self.written_bytes += state.nbytes
+                self.write_s += time.monotonic() - began_s
+        finally:
+            with self._lock:
+                self._waiting_bytes -= state.nbytes
 
     def _run(self) -> None:
         while True:
-            self._queue.get()()
+            job = self._queue.get()
+            try:
+                job()
+            except Exception as error:  # noqa: BLE001 - the next job may succeed
+                self._store.warn(f"prefixes on disk: {type(error).__name__}: {error}")

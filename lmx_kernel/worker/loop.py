@@ -16,7 +16,6 @@ from attrs import define, evolve
 from lmx_kernel.engine.drafts import COPY, CopySource, DraftSource
 from lmx_kernel.engine.protocol import (
     Engine,
-    HasPortableStates,
     LongSteps,
     Output,
     Sequence,
@@ -32,7 +31,8 @@ from lmx_kernel.types import ChatPrompt, PromptProgress, TextDelta
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.embedder import Embedder
-from lmx_kernel.worker.prefix_keeper import Fetched, PrefixKeeper
+from lmx_kernel.worker.prefix_guard import PrefixGuard
+from lmx_kernel.worker.prefix_keeper import Fetched
 from lmx_kernel.worker.preparer import ChatChoice, Prepared, Preparer
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
@@ -80,9 +80,7 @@ class Loop:
         self._observed_at = 0.0
         self._inbox: SimpleQueue[Work] = SimpleQueue()
         self._fetching: dict[int, _Running] = {}
-        self._keeper: PrefixKeeper | None = None
-        if store is not None and isinstance(engine, HasPortableStates) and engine.states:
-            self._keeper = PrefixKeeper(engine.states, store, self._inbox.put)
+        self._prefixes = PrefixGuard(engine, store, self._inbox.put)
 
     def prepare(self, message: wire.Prepare) -> None:
         """Have a request tokenised and checked; the kernel is told how that went."""
@@ -102,8 +100,7 @@ class Loop:
 
     def close(self) -> None:
         """Write what is still to be stored on disk; the process is about to end."""
-        if self._keeper is not None:
-            self._keeper.close()
+        self._prefixes.close()
 
     def run(self) -> None:
         """Serve for ever: the process ends with its channel, not here."""
@@ -118,8 +115,7 @@ class Loop:
             self._take(self._inbox.get())
         if self._running:
             step = self._engine.step()
-            if self._keeper is not None:
-                self._keeper.stepped(step)
+            self._prefixes.stepped(step)
             self._channel.send(wire.Stepped(self._routed(step)))
             self._observe()
         if self._embedder.is_busy:
@@ -136,8 +132,7 @@ class Loop:
         if now - self._observed_at >= (OBSERVE_S if self._is_busy else OBSERVE_IDLE_S):
             self._observed_at = now
             stats = self._engine.stats()
-            if self._keeper is not None:
-                stats = evolve(stats, details={**stats.details, **self._keeper.figures()})
+            stats = evolve(stats, details={**stats.details, **self._prefixes.figures()})
             self._channel.send(wire.Observed(stats))
 
     def _take(self, message: Work) -> None:
@@ -182,17 +177,16 @@ class Loop:
             processors=prepared.processors,
             drafts=self._drafts(prepared),
         )
-        if self._keeper is not None and self._keeper.begin(sequence):
+        if self._prefixes.begin(sequence):
             self._fetching[sequence.id] = run
         else:
             self._add(sequence, run)
 
     def _take_fetched(self, message: Fetched) -> None:
-        assert self._keeper is not None
-        for sequence in self._keeper.take(message):
+        for sequence in self._prefixes.take(message):
             run = self._fetching.pop(sequence.id, None)
             if run is None:  # its request was dropped
-                self._keeper.end(sequence.id)
+                self._prefixes.end(sequence.id)
             else:
                 self._add(sequence, run)
 
@@ -200,8 +194,7 @@ class Loop:
         try:
             self._engine.add(sequence)
         except LmxError as error:
-            if self._keeper is not None:
-                self._keeper.end(sequence.id)
+            self._prefixes.end(sequence.id)
             self._send_one(run, wire.Failed(run.candidate, error.message))
             return
         self._running[sequence.id] = run
@@ -236,8 +229,7 @@ class Loop:
             del self._fetching[sequence_id]
 
     def _forget(self, sequence_id: int) -> None:
-        if self._keeper is not None:
-            self._keeper.end(sequence_id)
+        self._prefixes.end(sequence_id)
         self._engine.remove(sequence_id)
         del self._running[sequence_id]
 

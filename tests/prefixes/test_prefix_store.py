@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+import zlib
 
 import pytest
 
@@ -98,6 +99,15 @@ def replace_by_next_version(path):
     path.write_bytes(data[:8] + (entry.VERSION + 1).to_bytes(2, "little") + data[10:])
 
 
+def replace_by_huge(path):
+    """Put a file there whose header is right, of more bytes than there is memory."""
+    data, size = path.read_bytes(), 1 << 40
+    head = entry._HEADER.pack(entry.MAGIC, entry.VERSION, len(MODEL), 0, KEY, size, 0)
+    name = data[entry.HEADER_BYTES : entry.HEADER_BYTES + len(MODEL)]
+    path.write_bytes(head + entry._CHECKSUM.pack(zlib.crc32(head + name)) + name)
+    os.truncate(path, entry.HEADER_BYTES + len(MODEL) + size)
+
+
 DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
     "foreign": lambda path: path.write_bytes(b"\x89PNG" * 100),
@@ -106,6 +116,7 @@ DAMAGES = {
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "of a later version": replace_by_next_version,
     "of another key": lambda path: entry.write_entry(path, MODEL, 0, b"o" * 16, STATE),
+    "huge": replace_by_huge,
     "a symbolic link": replace_by_link,
     "a pipe": replace_by_pipe,
     **{

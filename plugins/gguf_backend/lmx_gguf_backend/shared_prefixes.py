@@ -7,6 +7,7 @@ context holds.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from contextlib import suppress
 
 from attrs import define
 
@@ -123,12 +124,13 @@ class SharedPrefixes:
         new = self.store.keep(tokens, space, self.rows)
         if new is None or new.slot is None:
             return new is None
+        is_whole = False
         try:
-            is_whole = self._fill(new, source, start, states)
-        except ValueError:  # a state of other tokens
-            is_whole = False
-        for kept in self.store.redundant(tokens, space) if is_whole else [new]:
-            self._forget(kept)
+            with suppress(ValueError):  # a state of other tokens
+                is_whole = self._fill(new, source, start, states)
+        finally:
+            for kept in self.store.redundant(tokens, space) if is_whole else [new]:
+                self._forget(kept)
         return is_whole
 
     def _source(

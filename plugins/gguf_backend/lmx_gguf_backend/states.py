@@ -62,14 +62,17 @@ class GgufStates:
         return next((running for running in self._running if running.id == sequence_id), None)
 
 
-def identity_of(settings: GgufSettings) -> str:
+def identity_of(settings: GgufSettings, cells: int) -> str:
     """Return what the numbers of a state depend on beside the model's file.
 
-    Threads and rows change the last bits of what is computed, and no more than they do in memory.
+    Some models (LongRoPE) rotate by other factors in a longer context. Threads and rows change the
+    last bits of what is computed, and no more than they do in memory.
+
+    :param cells: of the context.
     """
     device = f"gpu {settings.gpu_layers}" if has_gpu() else "cpu"
     flash = "flash attention" if settings.flash_attention else "plain attention"
-    return f"{FORMAT} llama.cpp {llama.__version__} {settings.cache_type} {flash} {device}"
+    return f"{FORMAT} llama.cpp {llama.__version__} {settings.cache_type} {flash} {device} {cells}"
 
 
 def can_export(prefixes: SharedPrefixes | None) -> bool:

@@ -94,7 +94,7 @@ def _open_continuing(
         threads=Threads(settings.threads or usable_cores(), adapts=not has_gpu()),
         prefixes=prefixes,
         drafting=Drafting(costs, output_rows(context.parallel)) if model.can_share else None,
-        identity=identity_of(settings) if can_export(prefixes) else "",
+        identity=identity_of(settings, context.cells) if can_export(prefixes) else "",
     )
 
 

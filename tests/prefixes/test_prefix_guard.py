@@ -1,0 +1,130 @@
+"""Whatever goes wrong with the store on disk, sequences are computed, and one warning says why."""
+
+from __future__ import annotations
+
+import threading
+from queue import SimpleQueue
+from types import SimpleNamespace
+
+import pytest
+
+from lmx_kernel.engine import STATE_TOKENS, Progress, Sequence, Step
+from lmx_kernel.prefixes.store import PrefixStore
+from lmx_kernel.types import Sampling
+from lmx_kernel.worker import prefix_guard
+from lmx_kernel.worker.prefix_guard import Overdue, PrefixGuard
+
+BLOCKS = 6
+TOKENS = [number % 200 for number in range(BLOCKS * STATE_TOKENS + 1)]
+SEQUENCES = [
+    Sequence(id=number, tokens=TOKENS, produced=0, sampling=Sampling(seed=1)) for number in range(3)
+]
+COMPUTED = Step(progress=(Progress(0, len(TOKENS), len(TOKENS), 0),))
+
+
+class States:
+    """The states of an engine; a method that is ``broken`` raises."""
+
+    identity = "test"
+    prompt_token_s = 1.0
+
+    def __init__(self, broken=""):
+        self.broken = broken
+
+    def _done(self, method, value):
+        if method == self.broken:
+            raise RuntimeError(f"{method} is broken")
+        return value
+
+    def computed(self, sequence_id):
+        return self._done("computed", len(TOKENS))
+
+    def export_block(self, sequence_id, start):
+        return self._done("export_block", memoryview(bytes(100)))
+
+    def held(self, tokens, cache_space):
+        return self._done("held", 0)
+
+    def import_blocks(self, tokens, cache_space, start, states):
+        return self._done("import_blocks", True)
+
+
+class Stage:
+    """A guard whose engine has ``states``."""
+
+    def __init__(self, tmp_path, states):
+        self.warnings = []
+        self.delivered = SimpleQueue()
+        self.store = PrefixStore.open(
+            tmp_path / "prefixes",
+            "m",
+            b"i" * 16,
+            limit_bytes=1 << 20,
+            ttl_s=0,
+            warn=self.warnings.append,
+        )
+        self.guard = PrefixGuard(engine_with(states), self.store, self.delivered.put)
+
+    def begin_all(self):
+        """Begin all sequences; return those that need not wait, once nobody waits any more."""
+        ready = [one for one in SEQUENCES if not self.guard.begin(one)]
+        while len(ready) < len(SEQUENCES):
+            ready += self.guard.take(self.delivered.get(timeout=30))
+        return ready
+
+
+def engine_with(states):
+    attributes = ("tokenizer", "limits", "add", "step", "remove", "embed", "trim", "stats", "close")
+    return SimpleNamespace(**dict.fromkeys(attributes), states=states)
+
+
+@pytest.fixture
+def open_stage(tmp_path):
+    """Return a function that makes a stage, with all blocks on disk."""
+    writer = Stage(tmp_path, States())
+    assert not writer.guard.begin(SEQUENCES[0])
+    writer.guard.stepped(COMPUTED)
+    writer.guard.close()
+    return lambda states: Stage(tmp_path, states)
+
+
+def test_sequences_wait_for_what_is_on_disk(open_stage):
+    stage = open_stage(States())
+    assert len(stage.begin_all()) == len(SEQUENCES)
+    assert stage.guard.figures()["prefix_read_bytes"] > 0
+    assert stage.warnings == []
+
+
+@pytest.mark.parametrize("broken", ["held", "import_blocks", "computed", "export_block"])
+def test_after_an_error_all_is_computed(open_stage, broken):
+    stage = open_stage(States(broken))
+    if broken == "export_block":
+        stage.store.remove([*enumerate(stage.store._sizes)])
+        stage.store._sizes.clear()
+    assert len(stage.begin_all()) == len(SEQUENCES)
+    stage.guard.stepped(COMPUTED)
+    stage.guard.end(0)
+    (warning,) = stage.warnings
+    assert f"{broken} is broken" in warning
+    assert len(stage.begin_all()) == len(SEQUENCES)
+    assert stage.guard.figures() == {}
+
+
+def test_a_disk_that_does_not_answer_holds_nobody_up(open_stage, monkeypatch):
+    monkeypatch.setattr(prefix_guard, "WAIT_S", 0.05)
+    stage, goes_on = open_stage(States()), threading.Event()
+    read = PrefixStore.read
+    monkeypatch.setattr(PrefixStore, "read", lambda *args: goes_on.wait(30) and read(*args))
+    assert len(stage.begin_all()) == len(SEQUENCES)
+    (warning,) = stage.warnings
+    assert "nothing was read" in warning
+    goes_on.set()
+    assert stage.guard.take(stage.delivered.get(timeout=30)) == []
+
+
+def test_a_wait_that_ended_meanwhile_is_not_overdue(open_stage):
+    stage = open_stage(States())
+    assert stage.guard.begin(SEQUENCES[0])
+    assert stage.guard.take(Overdue()) == []
+    assert stage.guard.take(stage.delivered.get(timeout=30)) == [SEQUENCES[0]]
+    assert stage.warnings == []
