@@ -1,8 +1,10 @@
 """For backends, sources of models and routers: what the files of models say."""
 
 from lmx_kernel.engine.footprint import (
+    BATCH_BYTES,
     CELLS_STEP,
     PREFIX_SHARE,
+    QUEUE_BYTES,
     ROWS,
     TransformerShape,
     whole_cells,
@@ -28,8 +30,10 @@ from lmx_kernel.routing.decide import (
 )
 
 __all__ = [
+    "BATCH_BYTES",
     "CELLS_STEP",
     "PREFIX_SHARE",
+    "QUEUE_BYTES",
     "ROWS",
     "Damaged",
     "HeaderBackend",
