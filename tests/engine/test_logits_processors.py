@@ -28,10 +28,28 @@ def example(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(EXAMPLE)]))
 
 
-async def text_of(stage, model, **processors):
+async def answer_of(stage, model, **processors):
+    """Return the text of an answer, and how many drafts were computed for it."""
     request = ask(model, max_tokens=12, logits_processors=processors)
     with await stage.kernel.generate(request) as answer:
-        return "".join([one.text async for one in answer if isinstance(one, TextDelta)])
+        text = "".join([one.text async for one in answer if isinstance(one, TextDelta)])
+        return text, answer.usage().draft_tokens
+
+
+async def text_of(stage, model, **processors):
+    return (await answer_of(stage, model, **processors))[0]
+
+
+async def test_a_request_with_processors_gets_no_drafts(tmp_path):
+    """What a processor sees are tokens that were given out."""
+    model = FakeModel(says="abcabcabcabc", checks_drafts=True)
+    async with running_kernel(tmp_path, {"m": model}) as stage:
+        text, drafts = await answer_of(stage, "m")
+        assert text == "abcabcabcabc"
+        assert drafts
+        text, drafts = await answer_of(stage, "m", no_repeat_ngram={"size": 3})
+        assert text.startswith("abcab\0")
+        assert not drafts
 
 
 async def test_a_request_names_a_processor_and_a_crash_changes_nothing(tmp_path):
