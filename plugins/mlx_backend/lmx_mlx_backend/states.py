@@ -48,7 +48,7 @@ class BlockLayout:
     @classmethod
     def of(cls, module: Any) -> BlockLayout | None:
         """Return the layout for a model; None unless all its layers attend to all tokens before."""
-        cache = prompted(module, 1)
+        cache = prompted(module, [0])
         if not all(type(layer) is KVCache for layer in cache):
             return None
         arrays = [array for layer in cache for array in (layer.keys, layer.values)]

@@ -35,7 +35,7 @@ def exported(driver, number: int) -> list[bytearray]:
 def test_another_engine_goes_on_with_the_states_of_the_first(open_model, ahead) -> None:
     """Exported while it decodes in a batch of rows of other lengths, which are padded."""
     one, other, plain = open_model(), open_model(), open_model()
-    one.engine._ahead = other.engine._ahead = ahead
+    one.engine._steps.ahead = other.engine._steps.ahead = ahead
     assert isinstance(one.engine, HasPortableStates)
     expected = plain.answer(PROMPT, 24)
     one.add(1, tokens_of(5, 360))
