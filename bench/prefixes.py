@@ -24,6 +24,7 @@ from lmx_kernel.testing.harness import running_daemon
 GGUF = Path("~/.lmx/models/smollm2-135m-instruct").expanduser()
 MODEL = "smollm2-135m-instruct"
 BEGIN = "".join(f"Item {number} of the list is here. " for number in range(118))  # 1,200 tokens
+ROUNDS = 3
 PARTS = ("first", "session", "bytes", "gap")
 
 
@@ -122,7 +123,7 @@ async def first(home: Path, models: Path) -> None:
         answers.setdefault(number, []).append(answer)
         print(f"  {name} {number}: {found['first_s']:.3f} s, {found['cached']} cached", flush=True)
 
-    for number in range(3):
+    for number in range(ROUNDS):
         await note("computed", number)
         await note("in memory", number)
         for name, loss in (
