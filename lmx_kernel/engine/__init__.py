@@ -5,6 +5,8 @@
 - :mod:`~lmx_kernel.engine.running`: which sequences run, and what a step reports of them;
 - :mod:`~lmx_kernel.engine.sampling`: what all samplers agree on, and a sampler in numpy,
   :mod:`~lmx_kernel.engine.numpy_sampler` (the extra ``lmx-kernel[engine]``);
+- :mod:`~lmx_kernel.engine.drafting`: how many guessed tokens a step computes, from
+  :mod:`~lmx_kernel.engine.drafts`;
 - :mod:`~lmx_kernel.engine.footprint`: the memory that a transformer takes, from its shape;
 - :mod:`lmx_kernel.models.headers`: a backend that reads the headers of model files once;
 - :mod:`lmx_kernel.testing.engine_checks`: tests for any engine.
@@ -15,6 +17,7 @@ Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon
 from lmx_kernel.engine.protocol import (
     Engine,
     EngineStats,
+    ExactDrafts,
     LongSteps,
     Output,
     Progress,
@@ -30,6 +33,7 @@ from lmx_kernel.engine.protocol import (
 __all__ = [
     "Engine",
     "EngineStats",
+    "ExactDrafts",
     "LongSteps",
     "Output",
     "Progress",

@@ -104,7 +104,7 @@ class EffectiveSettings:
             chat_template=_template(card, values),
             chat_format=values["format"].value or "",
             constraints=self._backends.settings_of(CONSTRAINT_SECTION),
-            drafts=tuple(values["drafts"].value),
+            drafts=values["drafts"].value,
         )
 
     # --- names ---

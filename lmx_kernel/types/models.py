@@ -183,7 +183,8 @@ class EngineSpec:
     :param chat_format: the name of the chat format; "" for the one that fits the template.
     :param constraints: the section ``constraints`` of the config, for the plugin that constrains
         answers; empty where no plugin has one.
-    :param drafts: the names of the sources of drafts; empty for no drafts.
+    :param drafts: the names of the sources of drafts; empty for no drafts, None where the owner
+        leaves it to the engine.
     """
 
     card: ModelCard
@@ -194,7 +195,7 @@ class EngineSpec:
     chat_template: str = ""
     chat_format: str = ""
     constraints: dict[str, Any] = field(factory=dict)
-    drafts: tuple[str, ...] = ()
+    drafts: tuple[str, ...] | None = None
 
 
 @frozen(kw_only=True)

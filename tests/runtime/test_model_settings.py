@@ -82,7 +82,7 @@ LOADING = [  # key, of [models] or LMX, of the table, of the API, of the load
     ("cache_tokens", 16384, 4000, 3000, None),
     ("autoload", False, True, False, None),
     ("hidden", False, True, False, None),
-    ("drafts", ("copy",), (), ("copy",), None),
+    ("drafts", None, (), ("copy",), None),
     ("max_tokens", None, 40, 30, None),
     ("max_tokens_limit", None, 400, 300, None),
     ("stop", (), ("A",), ("B",), None),
