@@ -1,10 +1,10 @@
 """What drafts gain in one engine: text that is copied, four such streams, and free prose.
 
-usage: THREADS=1 OPENBLAS_NUM_THREADS=1 python bench/drafts.py [gguf|mlx ...]      (default: both, on the demo model)
+usage: THREADS=1 OPENBLAS_NUM_THREADS=1 python bench/drafts.py [gguf|mlx ...]
 
-Each row compares the same requests with and without drafts, in turns, in one engine. So small a
-model does not copy, so the copies are dictated by masks; what is computed is the same. Times are CPU times of one
-thread, which hold on a busy machine too.
+Each row compares the same requests with and without drafts, in turns, in one engine on the demo
+model. So small a model does not copy, so the copies are dictated by masks; what is computed is the
+same. Times are CPU times of one thread, which hold on a busy machine too.
 """
 
 from __future__ import annotations
