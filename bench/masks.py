@@ -1,6 +1,6 @@
 """What masks cost: engines alone, with and without a grammar that allows the same text.
 
-usage: python bench/masks.py [gguf] [mlx]
+usage: [THREADS=1] python bench/masks.py [gguf] [mlx]      (threads of llama.cpp)
 
 The grammar is JSON with long free strings, so nearly every token needs a mask of nearly the whole
 vocabulary; a row with it and a row without take turns in one engine, and each keeps its best.
@@ -72,9 +72,10 @@ def engine(name: str) -> Iterator[Any]:
         names = tuple(file.name for file in place.iterdir())
         card = backend.identify(Location("model", place, names))[0]
         module = __import__(f"lmx_{name}_backend.worker", fromlist=["worker"])
-        settings = {"device": "cpu"} if name == "mlx" else {}
+        threads = int(os.environ.get("THREADS", "0"))
+        settings = {"device": "cpu"} if name == "mlx" else {"threads": threads}
         spec = EngineSpec(card=card, options=OPTIONS, settings=settings)
-        opened = module.lmx_open_engine(spec, lambda share: None)
+        opened = module.lmx_open_engine(spec, lambda *_: None)
         yield opened
         opened.close()
 

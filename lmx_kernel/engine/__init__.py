@@ -6,6 +6,8 @@
 - :mod:`~lmx_kernel.engine.sampling`: what all samplers agree on, and a sampler in numpy,
   :mod:`~lmx_kernel.engine.numpy_sampler` (the extra ``lmx-kernel[engine]``);
 - :mod:`~lmx_kernel.engine.logits`: applies the logits processors of plugins;
+- :mod:`~lmx_kernel.engine.drafting`: how many guessed tokens a step computes, from
+  :mod:`~lmx_kernel.engine.drafts`;
 - :mod:`~lmx_kernel.engine.footprint`: the memory that a transformer takes, from its shape;
 - :mod:`lmx_kernel.models.headers`: a backend that reads the headers of model files once;
 - :mod:`lmx_kernel.testing.conformance.engine`: tests for any engine.
@@ -17,6 +19,7 @@ from lmx_kernel.engine.protocol import (
     STATE_TOKENS,
     Engine,
     EngineStats,
+    ExactDrafts,
     HasPortableStates,
     LogitsKind,
     LogitsProcessor,
@@ -37,6 +40,7 @@ __all__ = [
     "STATE_TOKENS",
     "Engine",
     "EngineStats",
+    "ExactDrafts",
     "HasPortableStates",
     "LogitsKind",
     "LogitsProcessor",

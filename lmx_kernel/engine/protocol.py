@@ -281,6 +281,18 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class ExactDrafts(Protocol):
+    """An engine that says whether its texts are the same with drafts, near-ties included."""
+
+    @property
+    def exact_drafts(self) -> bool:
+        """Whether a token is the same however many are computed in its step. Then sequences get
+        drafts where the owner of the model has said nothing about them.
+        """
+        ...
+
+
+@runtime_checkable
 class LongSteps(Protocol):
     """An engine that says from within a long call that it computes, or it may be taken for hung.
 

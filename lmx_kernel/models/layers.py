@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from lmx_kernel.engine.drafts import COPY
 from lmx_kernel.models.maker_sampling import OFF
 from lmx_kernel.models.model_table import REST_FIELD, RequestValues
 from lmx_kernel.types import LoadOptions, ModelCard, Sampling, SettingValue
@@ -26,7 +25,7 @@ UNSET: dict[str, Any] = {
     "chat_template": None,
     "format": None,
     "hidden": False,
-    "drafts": (COPY,),
+    "drafts": None,
     "max_tokens": None,
     "max_tokens_limit": None,
     "stop": (),

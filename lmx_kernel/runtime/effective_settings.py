@@ -108,7 +108,7 @@ class EffectiveSettings:
             chat_format=values["format"].value or "",
             constraints=self._backends.settings_of(CONSTRAINT_SECTION),
             prefix_store=self._prefix_store(),
-            drafts=tuple(values["drafts"].value),
+            drafts=values["drafts"].value,
         )
 
     # --- names ---

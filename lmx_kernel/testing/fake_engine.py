@@ -167,7 +167,11 @@ class FakeStates:
 
 
 class FakeEngine:
-    """Implements :class:`lmx_kernel.engine.Engine` and ``LongSteps`` by the script."""
+    """Implements :class:`lmx_kernel.engine.Engine`, ``LongSteps`` and ``ExactDrafts`` by the
+    script.
+    """
+
+    exact_drafts = True
 
     def __init__(self, script: FakeModel, spec: EngineSpec, memory: bytearray) -> None:
         poison = script.poison if script.poison_in == "prepare" else ""

@@ -212,7 +212,8 @@ class EngineSpec:
     :param constraints: the section ``constraints`` of the config, for the plugin that constrains
         answers; empty where no plugin has one.
     :param prefix_store: None keeps nothing on disk.
-    :param drafts: the names of the sources of drafts; empty for no drafts.
+    :param drafts: the names of the sources of drafts; empty for no drafts, None where the owner
+        leaves it to the engine.
     """
 
     card: ModelCard
@@ -224,7 +225,7 @@ class EngineSpec:
     chat_format: str = ""
     constraints: dict[str, Any] = field(factory=dict)
     prefix_store: PrefixStoreOptions | None = None
-    drafts: tuple[str, ...] = ()
+    drafts: tuple[str, ...] | None = None
 
 
 @frozen(kw_only=True)

