@@ -264,19 +264,11 @@ class MlxEngine:
 
     def stats(self) -> EngineStats:
         """Return current figures."""
-        store = self._store or PrefixCache(0)
-        active_bytes, cached_bytes = mx.get_active_memory(), mx.get_cache_memory()
+        memory = _memory(self._store or PrefixCache(0))
         return EngineStats(
             cache_tokens_used=sum(row.done for row in self._running),
-            memory_bytes=active_bytes + cached_bytes,
-            details={
-                "batches": len(self._groups.all),
-                "kept_prefixes": len(store),
-                "kept_bytes": store.size_bytes,
-                "active_bytes": active_bytes,
-                "cached_bytes": cached_bytes,
-                "peak_bytes": mx.get_peak_memory(),
-            },
+            memory_bytes=memory["active_bytes"] + memory["cached_bytes"],
+            details={"batches": len(self._groups.all), **memory},
         )
 
     def close(self) -> None:
@@ -290,6 +282,17 @@ class MlxEngine:
 def _least_of(row: Row) -> int:
     """Return how many tokens of a prompt another must share to take its cache over."""
     return 0 if caches.can_trim(row.cache) else row.prompt_length - TAIL
+
+
+def _memory(store: PrefixCache) -> dict[str, int]:
+    """Return what MLX and the kept prefixes take."""
+    return {
+        "kept_prefixes": len(store),
+        "kept_bytes": store.size_bytes,
+        "active_bytes": mx.get_active_memory(),
+        "cached_bytes": mx.get_cache_memory(),
+        "peak_bytes": mx.get_peak_memory(),
+    }
 
 
 def _reason(error: Exception) -> str:
