@@ -33,7 +33,8 @@ class Stream:
 class Client:
     """One keep-alive connection, so that the client costs as little as it can."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str = "") -> None:
+        self._key = f"authorization: Bearer {token}\r\n" if token else ""
         host, _, port = url.removeprefix("http://").partition(":")
         self._address = host, int(port)
         self._reader: asyncio.StreamReader | None = None
@@ -68,7 +69,8 @@ class Client:
     async def _send(self, method: str, path: str, body: bytes) -> None:
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(*self._address)
-        head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+        head += f"{self._key}\r\n"
         self._writer.write(head.encode() + body)
 
     async def _read_sized(self) -> bytes:

@@ -6,6 +6,7 @@ in which a request meets them; ``docs/design.md`` describes the path step by ste
 
 The contract with plugins, at the root, for both processes:
 
+    api/                what plugins may import, and the version of it
     types/              requests, answers and models as data
     errors.py           the errors that users see: code, HTTP status, whether a retry can help
     events.py           what happens in the kernel, for logs, statistics and plugins
@@ -46,6 +47,7 @@ A worker:
 For tests, of LMX and of plugin authors:
 
     testing/            fake models and an engine that serves them, kernels and daemons in process
+    testing/conformance/  what every plugin of a kind must do, as classes that its tests derive from
 """
 
 from importlib.metadata import version

@@ -154,6 +154,14 @@ class InsufficientMemoryError(LmxError):
     status = 422
 
 
+class RateLimitedError(LmxError):
+    """The key has had its tokens of this minute."""
+
+    code = "rate_limited"
+    status = 429
+    retryable = True
+
+
 class QueueFullError(LmxError):
     """Too many requests are waiting already."""
 
@@ -215,6 +223,8 @@ def from_code(
     param: str | None = None,
     figures: Mapping[str, int] | None = None,
 ) -> LmxError:
-    """Return the error that a worker reported by its code; unknown codes are internal errors."""
-    known = {cls.code: cls for cls in _family(LmxError) if cls is not LmxError}
+    """Return the error that a worker or a daemon reported by its code; unknown codes are internal
+    errors. A class that has the code from its base is not meant: it may want other arguments.
+    """
+    known = {cls.code: cls for cls in _family(LmxError) if "code" in vars(cls)}
     return known.get(code, InternalError)(message, param=param, figures=figures)

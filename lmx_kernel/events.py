@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from attrs import field, frozen
 
-from lmx_kernel.types import Usage
+from lmx_kernel.types import Route, Usage
 
 
 @frozen(kw_only=True)
@@ -67,12 +67,20 @@ class WorkerCrashed:
 
 @frozen(kw_only=True)
 class RequestFinished:
-    """A request ended: ``outcome`` is ``ok``, ``cancelled`` or an error's code."""
+    """A request ended: ``outcome`` is ``ok``, ``cancelled`` or an error's code.
+
+    ``key`` is the name of the API key that it came with, "" for none. ``caller`` is who took turns
+    with others in the queue: the key, or without one the HTTP request; "" for LMX's own requests.
+    ``route`` says what was asked for, and which router decided.
+    """
 
     id: str
     model: str
     outcome: str
     usage: Usage
+    key: str = ""
+    caller: str = ""
+    route: Route | None = None
 
 
 @frozen(kw_only=True)

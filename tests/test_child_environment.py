@@ -23,7 +23,12 @@ SECRETS = [
 ]
 OTHERS = ["HF_HOME", "HF_TOKEN_PATH", "TOKENIZERS_PARALLELISM", "KEYBOARD", "KEY_FILE"]
 # These run in the terminal of the owner, with the owner's own environment.
-COMMANDS = {"lmx_kernel/cli/install.py", "plugins/service/lmx_service/supervisor.py"}
+COMMANDS = {
+    "lmx_kernel/cli/plugin_packages.py",
+    "lmx_kernel/plugins/package_check.py",
+    "plugins/lmstudio_api/lmx_lmstudio_api/lms/daemon.py",
+    "plugins/service/lmx_service/supervisor.py",
+}
 
 
 @pytest.fixture

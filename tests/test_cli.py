@@ -15,6 +15,18 @@ from lmx_kernel.hookspecs import hookimpl
 class Surface:
     name, prefix, scope = "sound", "/sound", "sound"
 
+    def routes(self):
+        return []
+
+    def operations(self):
+        return []
+
+    def render_error(self, error):
+        return {}
+
+    def example(self, url, model):
+        return ""
+
 def app(name):
     made = App(name=name)
     made.default(lambda: print("by a plugin"))
@@ -94,3 +106,11 @@ def test_a_key_is_good_for_what_surfaces_ask_for(lmx):
     refused = lmx("key", "add", "other", "--scope", "sound", "--scope", "admin")
     assert refused.returncode == 1
     assert refused.stderr == "no scope is called 'admin'; there are: sound\n"
+
+
+@pytest.mark.usefixtures("extended")
+def test_a_slip_is_answered_with_the_command_that_was_meant(lmx):
+    for _ in range(2):  # also once it is known which plugin has which command
+        slip = lmx("dctor")
+        assert slip.returncode == 2
+        assert "doctor" in slip.stdout + slip.stderr

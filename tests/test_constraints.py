@@ -213,12 +213,12 @@ async def check_schemas(kernel, model, seeds, temperature, together):
 
 @pytest.mark.timeout(300)
 async def test_answers_fit_their_schemas(tmp_path, model):
-    """Alone and eight at once, likeliest and drawn."""
+    """Alone and four at once, likeliest and drawn."""
     name, folder = model
     async with serving(tmp_path, folder) as (kernel, _):
         finished = await check_schemas(kernel, name, range(1), temperature=0, together=1)
-        finished += await check_schemas(kernel, name, range(1, 9), temperature=1, together=8)
-        assert finished >= 7
+        finished += await check_schemas(kernel, name, range(1, 5), temperature=1, together=4)
+        assert finished >= 4
 
 
 @pytest.mark.full

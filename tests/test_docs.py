@@ -115,4 +115,4 @@ def test_the_readme_and_the_page_of_lms_name_every_command(page, tmp_path, monke
     own, of_plugins = {"lmx serve", "lmx key add"}, {"lmx route", "lmx pull", "lmx service install"}
     assert own | of_plugins <= names
     for name in names:
-        assert re.search(rf"`{name}( [A-Z]+)?`", text), name
+        assert re.search(rf"`{name}( [A-Z]+)*`", text), name

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
+from contextlib import asynccontextmanager
 
 import httpx2 as httpx
 import psutil
@@ -23,7 +25,16 @@ from lmx_kernel.testing.harness import (
     write_config,
     write_fake_models,
 )
-from lmx_kernel.types import Admitted, LoadOverrides, PromptProgress, TextDelta
+from lmx_kernel.types import (
+    Admitted,
+    LoadOverrides,
+    Priority,
+    PromptProgress,
+    Terms,
+    TextDelta,
+)
+
+LOW, HIGH = 0, 2  # numbers of callers
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +48,34 @@ def counts(*few_and_full):
     return pytest.mark.parametrize("count", [few, pytest.param(full, marks=pytest.mark.full)])
 
 
-async def generate(kernel, model, text, tokens, candidates=1):
+def caller(number):
+    """Return the fields of a request of one of six callers, two of each priority."""
+    priority = [*Priority][number % 3]
+    name, terms = f"{priority} {number % 2}", Terms(priority=priority)
+    return {"caller": name, "priority": priority, "terms": terms}
+
+
+async def generate(kernel, model, text, tokens, **fields):
     """Let a model answer, and check that no token is lost or doubled."""
-    request = ask(model, text, max_tokens=tokens, candidates=candidates)
-    await read(await kernel.generate(request))
+    await read(await kernel.generate(ask(model, text, max_tokens=tokens, **fields)))
+
+
+@asynccontextmanager
+async def flood(kernel, models, text):
+    """Keep requests of high priority open, two for each of these models."""
+
+    async def repeat(model, number):
+        for again in itertools.count(1):
+            await generate(kernel, model, f"{text} {number} {again}", 20, **caller(HIGH))
+
+    tasks = [asyncio.ensure_future(repeat(model, n)) for model in models for n in range(2)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(one, asyncio.CancelledError) for one in ended), "none of them failed"
 
 
 async def read(answer):
@@ -133,12 +168,15 @@ async def test_5_readers_that_leave_at_any_time_free_everything(tmp_path, count)
 @counts(100, 1000)
 @pytest.mark.timeout(600)
 async def test_24_overload_is_refused_at_once_and_leaves_an_empty_queue(tmp_path, count):
-    config = "[models]\nparallel = 4\n[queue]\nmax_waiting = 16"
+    config = "[models]\nparallel = 4\n[queue]\nmax_waiting = 16\nmin_run_s = 0"
     me = psutil.Process()
     async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=500)}, config) as stage:
         await generate(stage.kernel, "m", "warm", 1)
         before = me.memory_info().rss
-        requests = (generate(stage.kernel, "m", str(number), 20) for number in range(count))
+        requests = (
+            generate(stage.kernel, "m", str(number), 20, **caller(number))
+            for number in range(count)
+        )
         results = await asyncio.gather(*requests, return_exceptions=True)
         refused = [error for error in results if isinstance(error, errors.QueueFullError)]
         assert 0 < len(refused) < count
@@ -155,10 +193,39 @@ async def test_22_models_that_take_turns_starve_nobody(tmp_path, count):
     async with running_kernel(tmp_path, scripts, "[memory]\nbudget_bytes = 1300") as stage:
         for round_ in range(count):
             await asyncio.gather(
-                *(generate(stage.kernel, f"m{n % 5}", f"{round_} {n}", 3) for n in range(20))
+                *(
+                    generate(stage.kernel, f"m{n % 5}", f"{round_} {n}", 3, **caller(n))
+                    for n in range(20)
+                )
             )
         # Each round asks for five models at once; two fit: none needs more than a load a round.
         assert len(stage.seen(ModelLoaded)) <= 5 * count
+
+
+async def test_22_a_low_request_has_its_turn_while_high_ones_swap_models(tmp_path):
+    scripts = {name: FakeModel(memory_bytes=600, tokens_per_s=500) for name in "abz"}
+    config = "[memory]\nbudget_bytes = 700\n[models]\nturn_s = 0.2\n[queue]\nraise_after_s = 0.2\n"
+    async with running_kernel(tmp_path, scripts, config) as stage, flood(stage.kernel, "ab", "x"):
+        before = len(await stage.until(ModelLoaded, 2))
+        async with asyncio.timeout(60):  # it would wait for as long as the flood goes on
+            await generate(stage.kernel, "z", "low", 20, **caller(LOW))
+        assert len(stage.seen(ModelLoaded)) - before <= 6, "two turns until it counts as high"
+
+
+async def test_24_low_requests_end_whole_under_a_flood_of_high_ones(tmp_path):
+    config = (
+        "[models]\nparallel = 2\n[queue]\nraise_after_s = 0.2\nmin_run_s = 0\nmax_wait_s = 30\n"
+    )
+    async with running_kernel(tmp_path, {"m": FakeModel(tokens_per_s=200)}, config) as stage:
+        requests = [ask("m", f"low {n}", max_tokens=60, **caller(LOW)) for n in range(4)]
+        answers = [await stage.kernel.generate(request) for request in requests]
+        assert isinstance(await answers[0].next(), Admitted)
+        assert isinstance(await answers[0].next(), PromptProgress)
+        async with flood(stage.kernel, "m", "high"), asyncio.timeout(60):
+            await asyncio.gather(*map(read, answers))
+        preemptions = [answer.resume.preemptions for answer in answers]
+        assert 1 <= max(preemptions) <= 3
+        assert stage.instance("m").requests.is_idle
 
 
 @counts(60, 1000)
@@ -167,7 +234,10 @@ async def test_23_whatever_is_loaded_and_unloaded_no_answer_is_broken(tmp_path, 
     """Loads, unloads, evictions, times to live and requests, at random and all at once."""
     dice = random.Random(23)
     scripts = {name: FakeModel(memory_bytes=600, tokens_per_s=1000) for name in "abcd"}
-    config = "[memory]\nbudget_bytes = 1300\n[models]\nttl_s = 0.1\nturn_s = 0.2\n"
+    config = (
+        "[memory]\nbudget_bytes = 1300\n[models]\nttl_s = 0.1\nturn_s = 0.2\nparallel = 2\n"
+        "[queue]\nmin_run_s = 0\n"
+    )
     allowed = (errors.UnavailableError, errors.InsufficientMemoryError, errors.ConflictError)
 
     async def step(kernel):
@@ -181,7 +251,8 @@ async def test_23_whatever_is_loaded_and_unloaded_no_answer_is_broken(tmp_path, 
             case 1:
                 await kernel.unload(model)
             case _:
-                await generate(kernel, model, str(dice.random()), dice.randrange(1, 40))
+                who = caller(dice.randrange(6))
+                await generate(kernel, model, str(dice.random()), dice.randrange(1, 40), **who)
 
     async with running_kernel(tmp_path, scripts, config) as stage:
         house = asyncio.ensure_future(stage.assembly.lifecycle.run_maintenance())

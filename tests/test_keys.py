@@ -13,9 +13,11 @@ from types import SimpleNamespace
 import httpx2 as httpx
 import pytest
 import structlog
+from attrs import evolve
 
 from lmx_kernel.access import keys as module
 from lmx_kernel.access.keys import KeyFile, Keyring, KeysDamagedError, KeysNotSavedError
+from lmx_kernel.cli import keys as cli_keys
 from lmx_kernel.cli import main
 from lmx_kernel.config import Settings, disk_sync
 from lmx_kernel.config.private_file import write_private
@@ -24,6 +26,7 @@ from lmx_kernel.errors import InvalidRequestError, NotFoundError
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
+from lmx_kernel.types import Priority, Terms
 
 ADMIN = """
 from lmx_kernel.hookspecs import hookimpl
@@ -35,6 +38,7 @@ class Resource:
 class Admin:
     name, prefix, scope = "admin", "/admin", "admin"
     def routes(self): return [("/admin/things", Resource())]
+    def operations(self): return []
     def render_error(self, error): return {"admin": error.code}
     def example(self, url, model): return ""
 
@@ -111,6 +115,50 @@ def test_revoking(file):
         file.revoke("bot")
 
 
+def test_terms_are_kept_and_changed_one_by_one(file):
+    file.add("bot", ("inference",), Terms(weight=2, priority=Priority.HIGH))
+    file.change("bot", lambda terms: evolve(terms, max_running=3))
+    (key,) = file.read()
+    assert key.terms == Terms(weight=2, priority=Priority.HIGH, max_running=3)
+    with pytest.raises(NotFoundError):
+        file.change("nobody", lambda terms: terms)
+
+
+def test_a_file_from_before_keys_had_terms_is_read(file):
+    token = file.add("bot", ("inference",))
+    old = [
+        {k: v for k, v in one.items() if k != "terms"} for one in json.loads(file.path.read_text())
+    ]
+    file.path.write_text(json.dumps(old))
+    assert Keyring(file).find(token).terms == Terms()
+
+
+def test_the_commands_set_and_list_terms(tmp_path):
+    made = lmx(tmp_path, "key", "add", "bot", "--weight", "2", "--tokens-per-minute", "9")
+    assert made.returncode == 0, made.stderr
+    changed = lmx(tmp_path, "key", "set", "bot", "--priority", "high", "--tokens-per-minute", "0")
+    assert "high priority, weight 2" in changed.stdout
+    assert KeyFile(tmp_path).read()[0].terms == Terms(weight=2, priority=Priority.HIGH)
+    refused = lmx(tmp_path, "key", "set", "bot", "--weight", "0")
+    assert refused.returncode
+    assert "'weight' must be >=" in refused.stderr
+    listed = lmx(tmp_path, "key", "list", COLUMNS="200").stdout
+    assert "high priority, weight 2" in listed
+    assert "?" in listed, "no daemon tells the usage"
+
+
+def test_the_list_has_what_each_key_has_used(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LMX_HOME", str(tmp_path))
+    for name in ("bot", "idle"):
+        KeyFile(tmp_path).add(name, ("inference",))
+    used = {"name": "bot", "open": 1, "requests": 7, "prompt_tokens": 30, "completion_tokens": 12}
+    daemon = SimpleNamespace(get=lambda path: {"/admin/status": {"keys": [used]}}[path])
+    monkeypatch.setattr(cli_keys.Client, "find", lambda: daemon)
+    cli_keys.list_keys()
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[-2:] for row in rows if row[0] in ("bot", "idle")] == [["7", "42"], ["0", "0"]]
+
+
 async def test_keys_made_at_once_are_all_kept(tmp_path):
     adds = [asyncio.to_thread(KeyFile(tmp_path).add, f"bot{n}", ("admin",)) for n in range(20)]
     tokens = await asyncio.gather(*adds)
@@ -123,6 +171,8 @@ DAMAGE = {
     "cut": b'[{"name":"bot","scopes":["inf',
     "not UTF-8": b'[{"name":"\xff"}]',
     "another shape": b'{"bot":"admin"}',
+    "a weight of nothing": b"""[{"name":"bot","scopes":["admin"],"digest":"x",
+        "created":"2026-01-01T00:00:00Z","terms":{"weight":0}}]""",
     "no digest": b'[{"name":"bot","scopes":["admin"],"created":"2026-01-01T00:00:00Z"}]',
 }
 

@@ -1,4 +1,4 @@
-"""Every listing of docs/plugins.md is put into files and run, as an author would."""
+"""Every listing of docs/plugins.md is that of a template, or is put into files and run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from lmx_kernel.plugins.scaffold import KINDS, render
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
 SECTIONS = {
     title: dict(re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", body, re.S))
     for title, body in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
-    if "```python" in body
+    if "```python\n# " in body
 }
 INI = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
 
@@ -57,8 +59,20 @@ def test_the_listings_of_a_section_pass_their_own_check(tmp_path, title):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_the_other_listings_are_those_of_the_templates(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from plugin_listings import LISTING, with_listings
+
+    assert with_listings(PAGE) == PAGE, "run scripts/plugin_listings.py"
+    assert {match[2] for match in LISTING.finditer(PAGE)} == set(KINDS)
+    named = [name for files in SECTIONS.values() for name in files if name.endswith(".py")]
+    templates = [one for one in LISTING.finditer(PAGE) if one[4].endswith(".py")]
+    assert PAGE.count("\n```python\n") == len(named) + len(templates)
+
+
 def test_every_kind_of_plugin_has_a_section_that_is_run():
     run = "".join(text for files in SECTIONS.values() for text in files.values())
+    run += "".join(text for kind in KINDS for text in render(kind, "x").values())
     for name in re.findall(r"^\| `(lmx_\w+)\(", PAGE, re.M):
-        optional = {"lmx_lifespan", "lmx_findings", "lmx_measure_memory"}
+        optional = {"lmx_lifespan", "lmx_findings", "lmx_measure_memory", "lmx_requires"}
         assert name in run or name in optional, name

@@ -193,9 +193,15 @@ async def test_damaged_files_are_never_listed_nor_loaded(config, tmp_path, model
         assert status["memory_reserved_bytes"] == 0
 
 
-async def test_a_model_takes_what_was_estimated_at_most(config):
-    """Eight long prompts side by side fill the cache that the estimate counted."""
-    config.write_text(config.read_text() + "[models]\ncontext_length = 2048\nparallel = 8\n")
+@pytest.mark.parametrize(
+    ("context", "parallel", "repeats"),
+    [(256, 4, 78), pytest.param(2048, 8, 150, marks=pytest.mark.full)],
+)
+async def test_a_model_takes_what_was_estimated_at_most(config, context, parallel, repeats):
+    """Long prompts side by side fill the cache that the estimate counted."""
+    cache = max(2 * context, parallel * 256)
+    sizes = f"context_length = {context}\nparallel = {parallel}\ncache_tokens = {cache}\n"
+    config.write_text(f"{config.read_text()}[models]\n{sizes}")
     assembly = assemble(boot(config))
     await assembly.catalogue.refresh()
     try:
@@ -203,13 +209,13 @@ async def test_a_model_takes_what_was_estimated_at_most(config):
         reserved = (await kernel.load(MODEL, LoadOverrides())).memory_bytes
 
         async def ask(number):
-            prompt = TextPrompt(f"{number} " + "and so on " * 150)
-            request = GenerationRequest(model=MODEL, prompt=prompt, max_tokens=16)
+            prompt = TextPrompt(f"{number} " + "and so on " * repeats)
+            request = GenerationRequest(model=MODEL, prompt=prompt, max_tokens=8)
             with await kernel.generate(request) as answer:
                 async for _ in answer:
                     pass
 
-        await asyncio.gather(*map(ask, range(8)))
+        await asyncio.gather(*map(ask, range(parallel)))
         await assembly.guard.look()
         [model] = kernel.status().models
         assert model.memory_bytes == reserved

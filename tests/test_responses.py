@@ -144,8 +144,9 @@ async def test_a_response_in_the_background_survives_the_daemon(tmp_path: Path):
             async with http.stream("POST", "/v1/responses", json=body) as answer:
                 async for piece in answer.aiter_text():
                     text += piece
-                    if "output_text.delta" in text:
+                    if daemon.process.returncode is None and "output_text.delta" in text:
                         daemon.process.kill()
+                        await daemon.process.wait()
     seen = frames_of(text)
     path, last = f"/v1/responses/{seen[0]['response']['id']}", seen[-1]["sequence_number"]
     async with (

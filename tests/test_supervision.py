@@ -90,7 +90,7 @@ async def test_each_task_of_the_daemon_comes_back(tmp_path, supervisor, name):
         work = background(running.assembly.kernel._booted, running.assembly)
         assert set(work) == {
             *("rescan", "maintenance", "autoload", "memory guard"),
-            "stored answers",
+            *("stored answers", "late plugins"),
         }
         begun = asyncio.Queue()
 

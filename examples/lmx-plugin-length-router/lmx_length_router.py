@@ -6,11 +6,18 @@ from collections.abc import Iterable, Sequence
 
 from attrs import define, field, frozen, validators
 
-from lmx_kernel.config import LIVE, Settings
-from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import Router, RoutingContext, SettingsSection
-from lmx_kernel.routing.decide import estimate_tokens
-from lmx_kernel.types import Decision, GenerationRequest, ModelCard
+from lmx_kernel.api import (
+    LIVE,
+    Decision,
+    GenerationRequest,
+    ModelCard,
+    Router,
+    RoutingContext,
+    Settings,
+    SettingsSection,
+    hookimpl,
+)
+from lmx_kernel.api.models import estimate_tokens
 
 
 @frozen(kw_only=True)

@@ -17,9 +17,9 @@ from lmx_kernel.access.keys import Keyring, weakness
 from lmx_kernel.errors import ForbiddenError, LmxError, UnauthorizedError
 from lmx_kernel.interfaces import NO_KEY, ApiSurface, HttpRequest
 
-# Returns the name of the request's key, "" where none is needed; raises LmxError to refuse it.
+# Returns the request with its key and the terms of that; raises LmxError to refuse it.
 # Fails closed: if it raises anything else, the request is refused as well.
-Authorize = Callable[[HttpRequest], str]
+Authorize = Callable[[HttpRequest], HttpRequest]
 
 UNDECLARED_SCOPE = "admin"  # for surfaces that declare none
 ADMIN_PATHS = frozenset({"/health/status"})  # of no surface; shows processes and all models
@@ -100,8 +100,8 @@ class Door:
         self._ask_plugins = ask_plugins
         self._wrong_keys = WrongKeys()
 
-    def admit(self, request: HttpRequest) -> str:
-        """Return the name of the request's key, "" where none is needed.
+    def admit(self, request: HttpRequest) -> HttpRequest:
+        """Return the request with its key and the terms of that; with none where none is needed.
 
         :raises UnauthorizedError: no key.
         :raises WrongKeyError: an unknown one.
@@ -118,10 +118,10 @@ class Door:
                 raise WrongKeyError(self._wrong_keys.note(request.client))
             raise UnauthorizedError("a valid API key is required: send it as a bearer token")
         if key is not None:
-            request = attrs.evolve(request, key=key.name)
+            request = attrs.evolve(request, key=key.name, terms=key.terms)
         if (refusal := self._ask_plugins(request)) is not None:
             raise refusal
-        return request.key
+        return request
 
     def _scope(self, request: HttpRequest) -> str:
         if (surface := self._answering(request.path, request.headers)) is not None:

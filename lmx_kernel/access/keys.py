@@ -7,19 +7,20 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import structlog
-from attrs import field, frozen
+from attrs import evolve, field, frozen, validate
 from filelock import FileLock
 
 from lmx_kernel.config.file_state import file_state
 from lmx_kernel.config.private_file import write_private
 from lmx_kernel.errors import InvalidRequestError, LmxError, NotFoundError
+from lmx_kernel.types import DEFAULT_TERMS, Terms
 
 FILE, LOCK = "keys.json", "keys.lock"
 EVERY_SCOPE = "*"
@@ -49,12 +50,14 @@ class Key:
 
     :ivar digest: SHA-256 of the token, in hex. Tokens are long and random, so there is nothing to
         guess that a slow hash would protect.
+    :ivar terms: on which its requests are served.
     """
 
     name: str
     scopes: tuple[str, ...]
     digest: str = field(repr=False)
     created: datetime
+    terms: Terms = DEFAULT_TERMS
 
     def may(self, scope: str) -> bool:
         """Return whether this is good for ``scope``; "" stands for any key."""
@@ -73,7 +76,10 @@ class KeyFile:
         :raises KeysDamagedError: cannot be read, or is not what was written.
         """
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=tuple[Key, ...])
+            keys = msgspec.json.decode(self.path.read_bytes(), type=tuple[Key, ...])
+            for key in keys:
+                validate(key.terms)  # which the decoder does not
+            return keys
         except FileNotFoundError:
             return ()
         except (OSError, ValueError) as error:
@@ -82,7 +88,7 @@ class KeyFile:
                 f"{FILE} is damaged, and no key in it counts ({why}): repair or delete it"
             ) from error
 
-    def add(self, name: str, scopes: tuple[str, ...]) -> str:
+    def add(self, name: str, scopes: tuple[str, ...], terms: Terms = DEFAULT_TERMS) -> str:
         """Make a key and return its token, which is told only here.
 
         :raises InvalidRequestError: the name is taken, or cannot be one.
@@ -99,8 +105,24 @@ class KeyFile:
             keys = self.read()
             if any(key.name == name for key in keys):
                 raise InvalidRequestError(f"there is a key {name} already: revoke it first")
-            self._write((*keys, make_key(name, scopes, token)))
+            self._write((*keys, make_key(name, scopes, token, terms)))
         return token
+
+    def change(self, name: str, change: Callable[[Terms], Terms]) -> Key:
+        """Change the terms of a key, and return it.
+
+        :param change: returns the new terms.
+        :raises NotFoundError: there is none of that name.
+        :raises KeysDamagedError: as :meth:`read`.
+        :raises KeysNotSavedError: as :meth:`add`.
+        """
+        with self._changing():
+            keys = {key.name: key for key in self.read()}
+            if name not in keys:
+                raise NotFoundError(f"there is no key {name}")
+            keys[name] = evolve(keys[name], terms=change(keys[name].terms))
+            self._write(tuple(keys.values()))
+        return keys[name]
 
     def revoke(self, name: str) -> tuple[Key, ...]:
         """Forget a key, and return those that are left.
@@ -186,9 +208,10 @@ class Keyring:
             _log.info("keys_changed", names=[key.name for key in self._from_file])
 
 
-def make_key(name: str, scopes: tuple[str, ...], token: str) -> Key:
+def make_key(name: str, scopes: tuple[str, ...], token: str, terms: Terms = DEFAULT_TERMS) -> Key:
     """Return the key of a token."""
-    return Key(name=name, scopes=scopes, digest=_digest(token), created=datetime.now(UTC))
+    created = datetime.now(UTC)
+    return Key(name=name, scopes=scopes, digest=_digest(token), created=created, terms=terms)
 
 
 def weakness(token: str) -> str:

@@ -11,11 +11,11 @@ from urllib.parse import quote, urlencode
 import msgspec
 from attrs import frozen
 
+from lmx_kernel.cli.light_config import light_settings
 from lmx_kernel.config import Settings
 from lmx_kernel.daemon.run_file import Address, find_daemon
 from lmx_kernel.errors import InternalError, LmxError, UnavailableError, from_code
 from lmx_kernel.http.tls import TlsFileError
-from lmx_kernel.kernel.boot import boot
 
 TIMEOUT_S = 30.0
 
@@ -32,7 +32,7 @@ class Client:
 
         :raises ConfigError: the config is wrong.
         """
-        return cls.of(boot(config).settings)
+        return cls.of(light_settings(config))
 
     @classmethod
     def of(cls, settings: Settings) -> Client:

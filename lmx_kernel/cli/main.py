@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 from cyclopts import App, CommandCollisionError
 
-from lmx_kernel import __version__
-from lmx_kernel.cli import config, doctor, keys, models, plugins, serve
 from lmx_kernel.cli.terminal import print_error
 from lmx_kernel.config import ConfigError
 from lmx_kernel.daemon.exit_status import ExitStatus
 from lmx_kernel.errors import LmxError
-from lmx_kernel.kernel.boot import boot
-from lmx_kernel.plugins.manager import RequiredPluginError, commands_of
+from lmx_kernel.plugins.settings import RequiredPluginError
 
-# Modules with the hook `lmx_commands`. Their commands need neither plugins nor a good config.
-BUILTIN = (config, doctor, keys, models, plugins, serve)
+BUILTIN = {
+    "config": ("config",),
+    "doctor": ("doctor",),
+    "install": ("plugin_packages",),
+    "key": ("keys",),
+    "ls": ("models",),
+    "plugin": ("plugins", "plugin_packages", "plugin_new"),
+    "plugins": ("plugins",),
+    "ps": ("models",),
+    "serve": ("serve",),
+}
+"""The modules of this package that a command of the kernel's own is in: only these are imported,
+and no plugin is loaded.
+"""
+
 HELP = ("--help", "-h")
 
 
@@ -47,23 +58,46 @@ def command_line(arguments: Sequence[str]) -> App:
     the arguments begin with one of the kernel's own.
 
     :raises ConfigError: only a plugin can offer the command, and the config is wrong.
-    :raises RequiredPluginError: the same, and a plugin that the config requires is not active.
     """
     app = App(
         name="lmx",
         help="A private LLM inference server that runs without a human.",
-        version=__version__,
+        version=_version,
     )
-    _add(app, commands_of(BUILTIN))
     word = arguments[0] if arguments else HELP[0]
-    if word in HELP or word not in set(app):
-        try:
-            _add(app, boot().plugins.commands())
-        except (ConfigError, RequiredPluginError):
-            if word not in HELP:
-                raise
-            print_error("The commands of plugins are missing: `lmx config check` says why.")
+    if word in BUILTIN:
+        _add(app, _own_commands(BUILTIN[word]))
+        return app
+    own = {name for names in BUILTIN.values() for name in names}
+    if word in HELP:
+        _add(app, _own_commands(own))
+    if word != "--version":
+        _add_commands_of_plugins(app, word)
+        if word not in (*HELP, *app):  # a slip: the message suggests what there is
+            _add(app, _own_commands(own))
     return app
+
+
+def _version() -> str:
+    from lmx_kernel import __version__  # noqa: PLC0415 - read from metadata, seldom needed
+
+    return __version__
+
+
+def _own_commands(modules: Iterable[str]) -> Iterable[App]:
+    for name in sorted(modules):
+        yield from importlib.import_module(f"lmx_kernel.cli.{name}").lmx_commands()
+
+
+def _add_commands_of_plugins(app: App, word: str) -> None:
+    from lmx_kernel.cli.plugin_commands import commands_for  # noqa: PLC0415 - loads plugins
+
+    try:
+        _add(app, commands_for("" if word in HELP else word))
+    except ConfigError:
+        if word not in HELP:
+            raise
+        print_error("The commands of plugins are missing: `lmx config check` says why.")
 
 
 def _add(app: App, commands: Iterable[App]) -> None:

@@ -3,41 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from cyclopts import App
 from rich.table import Table
 
 from lmx_kernel.cli.client import Client
 from lmx_kernel.cli.terminal import AsJson, ConfigPath, command, console, print_json
-from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.kernel.boot import boot
+from lmx_kernel.errors import LmxError
 from lmx_kernel.memory.sizes import format_bytes
+
+if TYPE_CHECKING:
+    from lmx_kernel.types import ModelCard
 
 
 def ls(config: ConfigPath = None, as_json: AsJson = False) -> None:
     """List the models on disk."""
-    from lmx_kernel.kernel.assembly import scan  # noqa: PLC0415 - takes long, seldom needed
-
-    cards = scan(boot(config)).cards
     if as_json:
-        print_json(cards)
+        print_json(_scan(config))
         return
     table = Table(
         "model", "size", "format", "quantization", "context", "backend", "status", box=None
     )
-    for card in cards:
+    for one in _models(config):
         table.add_row(
-            card.id,
-            format_bytes(card.size_bytes),
-            card.format,
-            card.quantization or "-",
-            str(card.context_length),
-            card.backend,
-            card.problem or (f"ok, but {card.warning}" if card.warning else "ok"),
+            one["id"],
+            format_bytes(one["size_bytes"]),
+            one["format"],
+            one["quantization"] or "-",
+            str(one["context_length"]),
+            one["backend"],
+            one["problem"] or (f"ok, but {one['warning']}" if one["warning"] else "ok"),
         )
     console.print(
         table if table.row_count else "No models found. `lmx doctor` says where I looked."
     )
+
+
+def _models(config: Path | None) -> list[Any]:
+    """Return the models that the daemon lists; without one, what is on disk."""
+    try:
+        found: list[Any] = Client.find(config).get("/admin/models", fit="false")["models"]
+    except LmxError:
+        found = msgspec.json.decode(msgspec.json.encode(_scan(config), enc_hook=str))
+    return found
+
+
+def _scan(config: Path | None) -> list[ModelCard]:
+    from lmx_kernel.kernel.assembly import scan  # noqa: PLC0415 - takes long
+    from lmx_kernel.kernel.boot import boot  # noqa: PLC0415 - takes long
+
+    return scan(boot(config)).cards
 
 
 def ps(config: ConfigPath = None, as_json: AsJson = False) -> None:
@@ -59,7 +77,6 @@ def ps(config: ConfigPath = None, as_json: AsJson = False) -> None:
     console.print(table if table.row_count else "Nothing was asked for yet.")
 
 
-@hookimpl
 def lmx_commands() -> Iterable[App]:
     """``lmx ls`` and ``lmx ps``."""
     return [command(ls), command(ps)]

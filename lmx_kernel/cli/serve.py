@@ -10,7 +10,6 @@ from cyclopts import App, Parameter
 
 from lmx_kernel.cli.terminal import ConfigPath, command
 from lmx_kernel.daemon.exit_status import ExitStatus
-from lmx_kernel.hookspecs import hookimpl
 
 Supervised = Annotated[
     bool,
@@ -30,7 +29,6 @@ def serve(config: ConfigPath = None, supervised: Supervised = False) -> None:
     sys.exit(0 if supervised and status == ExitStatus.CONFIG else status)
 
 
-@hookimpl
 def lmx_commands() -> Iterable[App]:
     """``lmx serve``."""
     return [command(serve)]

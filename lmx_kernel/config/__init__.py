@@ -23,10 +23,10 @@ from typing import Any, TypeVar
 import attrs
 from cattrs.errors import CattrsError
 
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.config.service_variables import service_variables
 from lmx_kernel.config.strict import STRICT, Fault, entries_field, find_faults, unknown
 from lmx_kernel.config.toml_lines import Key, key_lines, nearest_line, statement_ends
-from lmx_kernel.interfaces import SettingsSection
 
 T = TypeVar("T")
 

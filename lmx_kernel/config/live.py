@@ -10,9 +10,9 @@ from cattrs import unstructure
 from cattrs.errors import CattrsError
 
 from lmx_kernel.config import Settings, is_live
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.config.strict import STRICT, entries_field, find_faults, unknown
 from lmx_kernel.errors import InvalidRequestError
-from lmx_kernel.interfaces import SettingsSection
 
 MASK = "***"
 Values = dict[str, dict[str, Any]]

@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from lmx_kernel.config import Settings
+from lmx_kernel.daemon.connections import adopt_late
 from lmx_kernel.errors import LmxError
 from lmx_kernel.kernel.assembly import Assembly
 from lmx_kernel.kernel.boot import Booted
@@ -29,6 +30,7 @@ def background(booted: Booted, assembly: Assembly) -> dict[str, Callable[[], Awa
         "rescan": partial(rescan, assembly.catalogue, settings),
         "maintenance": assembly.lifecycle.run_maintenance,
         "stored answers": assembly.kernel.stored_answers.run,
+        "late plugins": partial(adopt_late, booted, assembly),
         "autoload": partial(autoload, assembly, settings, booted.verdict),
     }
     if settings.get(MemorySettings).guard:

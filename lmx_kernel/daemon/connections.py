@@ -8,20 +8,24 @@ from functools import partial
 
 import structlog
 
+from lmx_kernel.daemon.lifespans import Lifespans
 from lmx_kernel.daemon.supervision import TaskSupervisor
-from lmx_kernel.errors import ConflictError
-from lmx_kernel.http.app import RouteClashError, build_app
+from lmx_kernel.events import Sampled
+from lmx_kernel.http.app import SurfaceError, build_app
 from lmx_kernel.http.health import Health
 from lmx_kernel.http.shell import Shell
+from lmx_kernel.interfaces import ApiSurface, Monitor
 from lmx_kernel.kernel.assembly import Assembly
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.observe.monitors import watch
+from lmx_kernel.plugins.timeouts import in_thread
 
 log = structlog.get_logger(__name__)
 
 
 class Connections:
-    """Asks the plugins and hands on what they return.
+    """Asks the plugins and hands on what they return. A plugin whose objects cannot be used is
+    taken out, and all the others are served.
 
     :param stack: what is to be ended when the daemon stops is entered there.
     """
@@ -36,58 +40,92 @@ class Connections:
         stack: AsyncExitStack,
     ) -> None:
         self._booted = booted
+        self._plugins = booted.plugins
         self._assembly = assembly
         self._shell = shell
         self._health = health
         self._supervisor = supervisor
-        self._stack = stack
-        self._monitors: set[str] = set()
+        self._lifespans = Lifespans(self._lifespan_failed)
+        stack.push_async_callback(self._lifespans.close_all)
+        self._monitors: dict[str, Monitor] = {}
         assembly.extensions.follow(self._reconnect)
 
     def connect_surfaces(self) -> None:
-        """Serve the dialects there are now.
-
-        :raises RouteClashError: two of them want the same path; what was served still is.
-        """
-        surfaces = self._booted.plugins.api_surfaces(self._assembly.kernel)
-        self._shell.app = build_app(surfaces, self._health)
-        self._assembly.surfaces.replace(surfaces)
+        """Serve the dialects there are now. Blocks while the plugins are asked."""
+        self._serve(self._plugins.api_surfaces(self._assembly.kernel))
 
     async def connect(self) -> None:
-        """Use whatever else there is now."""
-        plugins, assembly = self._booted.plugins, self._assembly
-        await self._enter_lifespans()
-        await assembly.jobs.open(plugins.job_kinds(assembly.kernel))
-        self._watch_monitors()
+        """Use whatever there is now. A plugin may turn out to be of no use meanwhile; then what it
+        offered before is taken back.
+        """
+        plugins, assembly, kernel = self._plugins, self._assembly, self._assembly.kernel
+        while True:
+            before = plugins.revision
+            self._serve(await in_thread(plugins.api_surfaces, kernel))
+            await self._lifespans.keep_only(self._in_use())
+            await self._lifespans.open(await in_thread(plugins.lifespans, kernel))
+            await assembly.jobs.open(await in_thread(plugins.job_kinds, kernel))
+            await self._watch_monitors()
+            if plugins.revision == before:
+                return
 
     async def _reconnect(self) -> None:
-        """Use whatever there is now, dialects and devices too: plugins came or went.
-
-        :raises ConflictError: two dialects want the same path.
-        """
-        try:
-            self.connect_surfaces()
-        except RouteClashError as error:
-            raise ConflictError(str(error)) from error
+        """Use whatever there is now, devices too: plugins came or went."""
         await self.connect()
-        await asyncio.to_thread(self._assembly.backends.probe_devices)
+        await in_thread(self._assembly.backends.probe_devices)
 
-    async def _enter_lifespans(self) -> None:
-        for context in self._booted.plugins.lifespans(self._assembly.kernel):
+    def _serve(self, surfaces: list[ApiSurface]) -> None:
+        """Serve these dialects, but for those that cannot be."""
+        while True:
             try:
-                await self._stack.enter_async_context(context)
-            # A plugin's: it may fail in any way, and the daemon goes on without it.
-            except (Exception, SystemExit):
-                log.exception("lifespan_failed")
+                self._shell.app = build_app(surfaces, self._health)
+                break
+            except SurfaceError as error:
+                self._plugins.fail_owner("lmx_api_surfaces", error.surface, error)
+                owner = partial(self._plugins.owner_of, "lmx_api_surfaces")
+                surfaces = [one for one in surfaces if owner(one.name) is not None]
+        self._assembly.surfaces.replace(surfaces)
 
-    def _watch_monitors(self) -> None:
-        monitors = {m.name: m for m in self._booted.plugins.monitors(self._booted.settings)}
-        self._supervisor.stop(*map(_task_name, self._monitors - monitors.keys()))
-        for name in monitors.keys() - self._monitors:
-            work = partial(watch, monitors[name], self._assembly.bus.publish)
+    def _in_use(self) -> set[str]:
+        return {status.name for status in self._plugins.statuses if status.is_in_use}
+
+    def _lifespan_failed(self, plugin: str, error: BaseException) -> None:
+        """Take out a plugin; its context may have failed long after the others were opened."""
+        self._plugins.fail(plugin, error)
+        self._supervisor.start("failed lifespan", self._assembly.extensions.reconnect)
+
+    async def _watch_monitors(self) -> None:
+        settings = self._booted.settings
+        monitors = {m.name: m for m in await in_thread(self._plugins.monitors, settings)}
+        gone = {name for name, one in self._monitors.items() if monitors.get(name) is not one}
+        self._supervisor.stop(*map(_task_name, gone))
+        for name in gone:  # its last figures are no longer true
+            self._assembly.bus.publish(Sampled(monitor=name, values={}))
+        for name in (monitors.keys() - self._monitors.keys()) | (gone & monitors.keys()):
+            work = partial(
+                watch, monitors[name], self._assembly.bus.publish, self._plugins.watch, self._mute
+            )
             self._supervisor.start(_task_name(name), work)
-        self._monitors = set(monitors)
+        self._monitors = monitors
+
+    def _mute(self, monitor: str, reason: str) -> None:
+        if (owner := self._plugins.owner_of("lmx_monitors", monitor)) is not None:
+            self._plugins.calls.mute(owner, reason)
 
 
 def _task_name(monitor: str) -> str:
     return f"monitor {monitor}"
+
+
+async def adopt_late(booted: Booted, assembly: Assembly) -> None:
+    """Use plugins that did not answer in time at the start, as soon as they do."""
+    loop, names = asyncio.get_running_loop(), asyncio.Queue[str]()
+    changes = booted.plugins.changes
+    changes.be_patient()
+
+    def tell(name: str) -> None:
+        loop.call_soon_threadsafe(names.put_nowait, name)
+
+    changes.call_when_late(tell)
+    while True:
+        await assembly.extensions.retry(await names.get())

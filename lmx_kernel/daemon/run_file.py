@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import psutil
-import structlog
 from attrs import field, frozen
 
 from lmx_kernel.config import Settings
@@ -23,7 +22,6 @@ from lmx_kernel.http.tls import TlsFileError, pinned_context
 
 FILE = Path("run", "daemon.json")
 ANSWER_S = 2.0
-_log = structlog.get_logger(__name__)
 
 
 @frozen(kw_only=True)
@@ -141,7 +139,9 @@ def published(home: Path, running: Running) -> Iterator[None]:
     try:
         write_private(home / FILE, msgspec.json.encode(running, enc_hook=str))
     except OSError as error:
-        _log.warning("run_file_failed", reason=error.strerror)
+        import structlog  # noqa: PLC0415 - commands, which write no log, start faster without it
+
+        structlog.get_logger(__name__).warning("run_file_failed", reason=error.strerror)
     try:
         yield
     finally:

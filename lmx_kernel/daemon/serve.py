@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, AsyncExitStack
+from functools import partial
 
 import attrs
 import structlog
@@ -29,9 +30,12 @@ from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
+from lmx_kernel.interfaces import ApiSurface, HttpRequest
 from lmx_kernel.kernel.assembly import Assembly, assemble
 from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.safe_mode import CrashLoopGuard
+from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.timeouts import in_thread
 
 NAME = "LMX"
 SAFE_MODE = "Safe mode, since the last starts ended badly: no third-party plugins, no auto-load."
@@ -51,7 +55,6 @@ async def serve(
 
     :param on_ready: called once it serves and has said so.
     :param needs_liveness: nobody else ends this process if its event loop is stuck.
-    :raises RouteClashError: two dialects want the same path.
     :raises ListenError: as :meth:`HttpServer.bind`.
     """
     assembly = assemble(booted)
@@ -78,7 +81,7 @@ async def serve(
         await stop.wait()
         await _begin_drain(assembly, supervisor, tasks)
         await _first(server.drain(settings.drain_s), now.wait())
-        await _end(server, assembly)
+        await _end(server, assembly, booted.plugins)
 
 
 async def _start_background(
@@ -87,7 +90,7 @@ async def _start_background(
     """Find devices and models, start what runs beside the server, and return what of it may load
     models.
     """
-    await asyncio.to_thread(assembly.backends.probe_devices)
+    await in_thread(assembly.backends.probe_devices)
     await assembly.catalogue.refresh()
     tasks = background(booted, assembly)
     for name, work in {"service watchdog": feed_watchdog, **tasks}.items():
@@ -105,13 +108,14 @@ async def _begin_drain(
     await assembly.kernel.stored_answers.suspend()
 
 
-async def _end(server: HttpServer, assembly: Assembly) -> None:
-    """Cut off what still runs, with an error for each client."""
+async def _end(server: HttpServer, assembly: Assembly, plugins: Plugins) -> None:
+    """Cut off what still runs, with an error for each client, and end the plugins."""
     await assembly.lifecycle.close(UnavailableError("the server is stopping", retry_after_s=5))
     await server.drain(LAST_WORDS_S)
     await server.stop()
     await assembly.jobs.close()
     await assembly.kernel.stored_answers.close()
+    await in_thread(plugins.changes.close)
 
 
 def _published(booted: Booted, keys: Keyring, server: HttpServer) -> AbstractContextManager[None]:
@@ -143,7 +147,28 @@ def _health(assembly: Assembly, supervisor: TaskSupervisor) -> Health:
 def _shell(booted: Booted, surfaces: SurfaceTable, keys: Keyring, health: Health) -> Shell:
     settings = booted.settings.get(ServerSettings)
     door = Door(settings.is_local, keys, surfaces.answering, booted.plugins.authorize)
-    return Shell(build_app((), health), settings, ErrorRenderer(surfaces), door.admit)
+    renderer = ErrorRenderer(surfaces)
+    on_fault = partial(_note_fault, booted.plugins, surfaces)
+    return Shell(build_app((), health), settings, renderer, door.admit, on_fault)
+
+
+def _note_fault(
+    plugins: Plugins, surfaces: SurfaceTable, request: HttpRequest, error: Exception
+) -> None:
+    """Record an error in the code of a dialect with the plugin that it belongs to."""
+    surface = surfaces.answering(request.path, request.headers)
+    owner = surface and plugins.owner_of("lmx_api_surfaces", surface.name)
+    if owner:
+        plugins.calls.note_error(owner, f"{request.method} {request.path[:100]}", error)
+
+
+def _example(surface: ApiSurface, url: str, model: str) -> str:
+    try:
+        return str(surface.example(url, model) or "")
+    # A plugin's: it may fail in any way, and its example is left out.
+    except (Exception, SystemExit):
+        log.exception("example_failed", surface=surface.name)
+        return ""
 
 
 def _catch_signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -186,7 +211,7 @@ def _announce(booted: Booted, assembly: Assembly, server: HttpServer) -> None:
     surfaces = assembly.kernel.surfaces
     if not surfaces:
         lines.append("No API plugin is active: only /health answers.")
-    lines += filter(None, (surface.example(url, models[0]) for surface in surfaces if models))
+    lines += filter(None, (_example(surface, url, models[0]) for surface in surfaces if models))
     print("\n".join(lines), flush=True)  # noqa: T201 - for whoever started the daemon
     ports = ", ".join(str(one.port) for one in server.addresses)
     notify("READY=1", f"STATUS=serves on port {ports}")

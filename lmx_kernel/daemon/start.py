@@ -22,19 +22,19 @@ from lmx_kernel.daemon.retry_pause import next_pause_s
 from lmx_kernel.daemon.run_file import answers, local_urls, read
 from lmx_kernel.daemon.sd_notify import is_journal, notify, watchdog_s
 from lmx_kernel.daemon.serve import NAME, serve
-from lmx_kernel.http.app import RouteClashError
 from lmx_kernel.http.connection_limits import files_wanted
 from lmx_kernel.http.port import AddressNotReadyError, ListenError, PortInUseError, greeting_at
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.kernel.boot import boot
 from lmx_kernel.kernel.safe_mode import CrashLoopGuard
 from lmx_kernel.observe.log import empty_full_output
-from lmx_kernel.plugins.manager import RequiredPluginError, RequiredPluginLateError
+from lmx_kernel.plugins.settings import RequiredPluginError, RequiredPluginLateError
 from lmx_kernel.processes.thread_stacks import set_thread_stacks
 
 MAX_OUTPUT_BYTES = 1024 * 1024  # of a supervisor's file, at the start
+PLUGIN_PATIENCE_S = 0.25  # for third parties, once LMX's own are loaded; late ones are used later
 NOT_YET = (AddressNotReadyError, ConfigMissingError, RequiredPluginLateError)
-REFUSALS = (ConfigError, RequiredPluginError, RouteClashError, ListenError)
+REFUSALS = (ConfigError, RequiredPluginError, ListenError)
 
 
 def run(
@@ -78,7 +78,13 @@ def _attempt(
             except HomeInUseError as error:
                 return _beside_another(home, config, error)
             quiet = is_supervised or is_journal(sys.stderr.fileno())
-            booted = boot(config, guard.begin(), log_to_file=True, is_supervised=quiet)
+            booted = boot(
+                config,
+                guard.begin(),
+                log_to_file=True,
+                is_supervised=quiet,
+                patience_s=PLUGIN_PATIENCE_S,
+            )
             keys = check_server(booted)
             server = booted.settings.get(ServerSettings)
             raise_file_limit(files_wanted(server.max_connections))

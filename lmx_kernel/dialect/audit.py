@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import structlog
 from falcon.asgi import Request
@@ -13,10 +13,18 @@ from lmx_kernel.errors import InternalError, LmxError
 log = structlog.get_logger("lmx.audit")
 
 
-@contextmanager
-def audited(req: Request, action: str, target: str) -> Iterator[None]:
+def audited(req: Request, action: str, target: str) -> AbstractContextManager[None]:
     """Write a line when the block ends, with how it ended: ``ok``, an error's code, or
     ``client_left`` for one who did not wait for the end.
+    """
+    return audited_for(req.scope["state"]["key"], action, target)
+
+
+@contextmanager
+def audited_for(key: str, action: str, target: str) -> Iterator[None]:
+    """Write a line as :func:`audited` does, for what did not come by HTTP.
+
+    :param key: the name of the client's API key; "" for none.
     """
     outcome = "client_left"
     try:
@@ -29,5 +37,4 @@ def audited(req: Request, action: str, target: str) -> Iterator[None]:
         outcome = InternalError.code
         raise
     finally:
-        key = req.scope["state"]["key"]
         log.info("audit", action=action, target=target[:256], key=key, outcome=outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, get_origin, get_type_hints
 
+import attrs
 import msgspec
 from msgspec import Meta, Raw
 
@@ -49,8 +50,30 @@ def check_supported(body: Any, path: str = "") -> None:
             continue
         where = f"{path}{name}"
         if other_path:
-            raise InvalidRequestError(f"{where}: belongs to a body of {other_path}", param=where)
+            raise _misplaced_error(where, other_path)
         raise UnsupportedFieldError(f"{where}: not supported yet", param=where)
+
+
+def find_misplaced(data: bytes, cls: Any) -> InvalidRequestError | None:
+    """Return what is wrong with a body that is no ``cls``, if it has a field of another dialect.
+
+    :param data: JSON.
+    :param cls: any type; only attrs classes have such fields.
+    """
+    if not attrs.has(cls):
+        return None
+    try:
+        body = msgspec.json.decode(data, type=dict[str, Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    for name, (_, other_path) in _refused_fields(cls).items():
+        if other_path and bytes(body.get(name, b"null")).strip() != b"null":
+            return _misplaced_error(name, other_path)
+    return None
+
+
+def _misplaced_error(field: str, path: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{field}: belongs to a body of {path}", param=field)
 
 
 @cache

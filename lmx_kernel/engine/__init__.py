@@ -7,9 +7,10 @@
   :mod:`~lmx_kernel.engine.numpy_sampler` (the extra ``lmx-kernel[engine]``);
 - :mod:`~lmx_kernel.engine.drafting`: how many guessed tokens a step computes, from
   :mod:`~lmx_kernel.engine.drafts`;
+- :mod:`~lmx_kernel.engine.logits`: applies the logits processors of plugins;
 - :mod:`~lmx_kernel.engine.footprint`: the memory that a transformer takes, from its shape;
 - :mod:`lmx_kernel.models.headers`: a backend that reads the headers of model files once;
-- :mod:`lmx_kernel.testing.engine_checks`: tests for any engine.
+- :mod:`lmx_kernel.testing.conformance.engine`: tests for any engine.
 
 Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon has no numpy.
 """
@@ -18,6 +19,8 @@ from lmx_kernel.engine.protocol import (
     Engine,
     EngineStats,
     ExactDrafts,
+    LogitsKind,
+    LogitsProcessor,
     LongSteps,
     Output,
     Progress,
@@ -34,6 +37,8 @@ __all__ = [
     "Engine",
     "EngineStats",
     "ExactDrafts",
+    "LogitsKind",
+    "LogitsProcessor",
     "LongSteps",
     "Output",
     "Progress",

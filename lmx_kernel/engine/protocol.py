@@ -7,6 +7,7 @@ All methods are called from one thread, the worker's main thread, except those o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol, runtime_checkable
 
@@ -92,6 +93,33 @@ class TokenMask(Protocol):
         ...
 
 
+class LogitsProcessor(Protocol):
+    """Changes the logits that a token is sampled from. It keeps no state between calls, so that an
+    answer that is resumed, or computed beside others, goes on as it would have.
+    """
+
+    def adjust(self, row: Any, tokens: Seq[int]) -> None:
+        """Change ``row`` in place; called before every draw.
+
+        :param row: a numpy array of float32, the logits of the vocabulary: before bias, penalties
+            and all other sampling. ``-inf`` bars a token. Log-probabilities do not show it.
+        :param tokens: what comes before: the prompt and the answer so far. Not to be changed.
+        """
+        ...
+
+
+class LogitsKind(Protocol):
+    """What an entry point of the group ``lmx.logits`` names."""
+
+    def __call__(self, options: Mapping[str, Any], tokenizer: Tokenizer) -> LogitsProcessor:
+        """Return the processor of one request, for all its candidates.
+
+        :param options: what the request says beside the processor's name.
+        :raises ValueError: an option is wrong, as is a TypeError; the client reads why.
+        """
+        ...
+
+
 @frozen(kw_only=True)
 class Sequence:
     """One sequence that the engine continues until it is removed.
@@ -106,6 +134,8 @@ class Sequence:
     :param cache_space: what is computed for one sequence may serve another one of the same space,
         and no others: neither when it is kept, nor while it runs, nor in :class:`Progress`.
     :param drafts: what its next tokens may be; None for no drafts. An engine may ignore it.
+    :param processors: change its logits, in this order, before anything else does; by name. See
+        :func:`lmx_kernel.engine.logits.apply_processors`.
     """
 
     id: int
@@ -116,6 +146,7 @@ class Sequence:
     mask: TokenMask | None = None
     cache_space: str = ""
     drafts: DraftSource | None = None
+    processors: Mapping[str, LogitsProcessor] = field(factory=dict)
 
 
 @frozen

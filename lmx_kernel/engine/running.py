@@ -12,7 +12,7 @@ what it holds for a sequence, and leaves the decisions to a :class:`RunningSet`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from typing import Generic, TypeVar
 
@@ -20,6 +20,7 @@ from attrs import define, field
 
 from lmx_kernel.engine.drafter import FIRST_SHARE, Drafter
 from lmx_kernel.engine.protocol import (
+    LogitsProcessor,
     Output,
     Progress,
     Sequence,
@@ -57,7 +58,9 @@ class RunningSequence:
 
     @drafter.default
     def _make_drafter(self) -> Drafter | None:
-        return Drafter(self.request.drafts) if self.request.drafts is not None else None
+        """Processors of logits see the text token by token, so there are no drafts beside them."""
+        source = self.request.drafts if not self.request.processors else None
+        return Drafter(source) if source is not None else None
 
     @tokens.default
     def _copy_tokens(self) -> list[int]:
@@ -82,6 +85,11 @@ class RunningSequence:
     def cache_space(self) -> str:
         """Whose sequences it may share computed tokens with."""
         return self.request.cache_space
+
+    @property
+    def processors(self) -> Mapping[str, LogitsProcessor]:
+        """What changes its logits before each draw, by name."""
+        return self.request.processors
 
     @property
     def alternatives(self) -> int | None:

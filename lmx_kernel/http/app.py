@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn, TypeVar
 
 import falcon
 import falcon.asgi
@@ -15,14 +15,26 @@ from lmx_kernel.http.exceptions import FalconError
 from lmx_kernel.http.header_switch import header_switch
 from lmx_kernel.http.health import Health
 from lmx_kernel.http.websocket_handshake import WebSocketOnly
-from lmx_kernel.http.websockets import OwnedRoute, websocket_routes
-from lmx_kernel.interfaces import ApiSurface, HeaderRouted
+from lmx_kernel.http.websockets import OwnedRoute
+from lmx_kernel.interfaces import ApiSurface, HeaderRouted, WebSocketRoute, WebSocketRouted
 
 _FIELD_NAME = re.compile(r"{\w+")
+_Route = TypeVar("_Route")
 
 
-class RouteClashError(ValueError):
-    """Two surfaces want the same path."""
+class SurfaceError(ValueError):
+    """A surface cannot be served.
+
+    :ivar surface: its name.
+    """
+
+    def __init__(self, surface: str, message: str) -> None:
+        super().__init__(message)
+        self.surface = surface
+
+
+class RouteClashError(SurfaceError):
+    """Two surfaces want the same path; ``surface`` is the one that came second."""
 
 
 class HeadRouter(CompiledRouter):
@@ -52,29 +64,32 @@ class SurfacesApp(falcon.asgi.App[Any, Any]):
 def build_app(surfaces: Iterable[ApiSurface], health: Health) -> SurfacesApp:
     """Return the app that serves ``surfaces``. It raises all errors: :class:`Shell` renders them.
 
+    :param surfaces: of two that want the same path, the first has it.
     :raises RouteClashError: names both surfaces.
+    :raises SurfaceError: the routes of one cannot be served.
     """
     app = SurfacesApp()
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, _raise)
     app.add_error_handler(falcon.HTTPError, _raise_out_of_falcon)
     routes = [("health", path, resource) for path, resource in health.resources().items()]
-    surfaces = sorted(surfaces, key=lambda surface: surface.name)
+    surfaces = tuple(surfaces)
     for surface in surfaces:
-        routes += [(surface.name, template, resource) for template, resource in surface.routes()]
+        routes += [(surface.name, *route) for route in _asked(surface, "routes", _pair)]
     _check_prefixes(surfaces)
     by_header = _header_routes(surfaces)
     owners: dict[str, str] = {}
     for name, template, resource in routes:
         shape = _shape(template)
         if shape in owners:
-            raise RouteClashError(f"{template} is a path of both {owners[shape]} and {name}.")
+            text = f"{template} is a path of both {owners[shape]} and {name}."
+            raise RouteClashError(name, text)
         owners[shape] = name
         shared = by_header.pop(shape, None)
         served = resource if shared is None else header_switch(resource, shared.resources)
         _add(app, name, template, served, owners)
     for shape, shared in by_header.items():
-        owners[shape] = ", ".join(shared.names.values())
+        owners[shape] = next(iter(shared.names.values()))
         _add(app, owners[shape], shared.template, header_switch(None, shared.resources), owners)
     _add_websockets(app, surfaces, owners)
     return app
@@ -84,16 +99,26 @@ def _add_websockets(
     app: SurfacesApp, surfaces: Iterable[ApiSurface], owners: dict[str, str]
 ) -> None:
     plain = frozenset(owners)
-    for path, owned in websocket_routes(surfaces):
+    for path, owned in _websocket_routes(surfaces):
         if "{" in path:
-            raise RouteClashError(f"{path} of {owned.surface}: a websocket's path has no fields.")
+            raise SurfaceError(
+                owned.surface, f"{path} of {owned.surface}: a websocket's path has no fields."
+            )
         shape = _shape(path)
         owner = owners.setdefault(shape, owned.surface)
         if owner != owned.surface or shape in app.websockets:
-            raise RouteClashError(f"{path} is a path of both {owner} and {owned.surface}.")
+            text = f"{path} is a path of both {owner} and {owned.surface}."
+            raise RouteClashError(owned.surface, text)
         app.websockets[shape] = owned
         if shape not in plain:
             _add(app, owned.surface, path, WebSocketOnly(), owners)
+
+
+def _websocket_routes(surfaces: Iterable[ApiSurface]) -> Iterator[tuple[str, OwnedRoute]]:
+    for surface in surfaces:
+        if isinstance(surface, WebSocketRouted):
+            for path, route in _asked(surface, "websocket_routes", _with_path):
+                yield path, OwnedRoute(surface.name, route)
 
 
 @define
@@ -121,8 +146,29 @@ def _check_prefixes(surfaces: Iterable[ApiSurface]) -> None:
         prefix = surface.prefix.rstrip("/")
         if prefix in owners:
             both = f"{owners[prefix]} and {surface.name}"
-            raise RouteClashError(f"{surface.prefix} is the prefix of both {both}.")
+            raise RouteClashError(surface.name, f"{surface.prefix} is the prefix of both {both}.")
         owners[prefix] = surface.name
+
+
+def _asked(surface: ApiSurface, method: str, read: Callable[[Any], _Route]) -> list[_Route]:
+    """Return what a method of a surface yields, each as ``read`` takes it.
+
+    :raises SurfaceError: it fails, or yields something else.
+    """
+    try:
+        return [read(route) for route in getattr(surface, method)()]
+    # A plugin's: it may fail in any way.
+    except Exception as error:
+        raise SurfaceError(surface.name, f"{method}() of {surface.name}: {error}") from error
+
+
+def _with_path(route: Any) -> tuple[str, WebSocketRoute]:
+    return route.path, route
+
+
+def _pair(route: Any) -> tuple[str, object]:
+    template, resource = route
+    return template, resource
 
 
 def _shape(template: str) -> str:
@@ -140,11 +186,11 @@ def _header_routes(surfaces: Iterable[ApiSurface]) -> dict[str, _Shared]:
         if not isinstance(surface, HeaderRouted):
             continue
         name, header = surface.name, surface.header
-        for template, resource in surface.header_routes():
+        for template, resource in _asked(surface, "header_routes", _pair):
             shared = found.setdefault(_shape(template), _Shared(template))
             if header in shared.names:
                 both = f"{shared.names[header]} and {name}"
-                raise RouteClashError(f"{template} with {header} is a path of both {both}.")
+                raise RouteClashError(name, f"{template} with {header} is a path of both {both}.")
             shared.resources[header], shared.names[header] = resource, name
     return found
 
@@ -158,10 +204,15 @@ def _add(
 ) -> None:
     try:
         app.add_route(template, resource)
+    except TypeError as exc:
+        raise SurfaceError(name, f"{template} of {name} cannot be served: {exc}") from exc
     except ValueError as exc:
         static, _, _ = template.partition("{")
         others = sorted({owner for shape, owner in owners.items() if shape.startswith(static)})
-        raise RouteClashError(f"{template} of {name} clashes ({', '.join(others)}): {exc}") from exc
+        if others == [name]:
+            raise SurfaceError(name, f"{template} of {name} cannot be served: {exc}") from exc
+        text = f"{template} of {name} clashes ({', '.join(others)}): {exc}"
+        raise RouteClashError(name, text) from exc
 
 
 async def _raise(_req: Any, _resp: Any, error: Exception, _params: Any) -> NoReturn:

@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from lmx_kernel.access.keys import LOCAL
 from lmx_kernel.interfaces import Answer, HttpRequest
-from lmx_kernel.types import GenerationRequest, Route
+from lmx_kernel.types import ANONYMOUS, GenerationRequest, Route, Terms
 
 
 @define
@@ -40,8 +40,9 @@ def caller() -> HttpRequest | None:
 
 
 def with_caller(request: GenerationRequest, *, share_prefixes: bool) -> GenerationRequest:
-    """Return ``request`` with the caller and the cache space that the HTTP request being served
-    gives it; unchanged where there is none, for work that the kernel or a plugin does itself.
+    """Return ``request`` with the caller, its terms and the cache space that the HTTP request being
+    served gives it; with its own where there is none, for work that the kernel or a plugin does
+    itself. The priority is at most that of the terms.
 
     The local key counts as none: without further keys its owner is one of those who need no key.
 
@@ -49,13 +50,17 @@ def with_caller(request: GenerationRequest, *, share_prefixes: bool) -> Generati
     """
     context = current.get()
     if context is None:
-        return request
+        return _bounded(request, request.terms)
     key = "" if context.request.key == LOCAL else context.request.key
     return evolve(
-        request,
-        caller=key or f"#{context.number}",  # the name of a key cannot begin with #
+        _bounded(request, context.request.terms),
+        caller=key or f"{ANONYMOUS}{context.number}",  # no name of a key begins like that
         cache_space="" if share_prefixes else key,
     )
+
+
+def _bounded(request: GenerationRequest, terms: Terms) -> GenerationRequest:
+    return evolve(request, terms=terms, priority=terms.grant(request.priority))
 
 
 @contextmanager

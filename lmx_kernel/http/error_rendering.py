@@ -67,7 +67,7 @@ class ErrorRenderer:
         if (surface := self._surfaces.answering(path, request_headers)) is not None:
             try:
                 return surface.render_error(error)
-            except Exception:  # noqa: BLE001  a plugin's: the client gets the default shape
+            except (Exception, SystemExit):  # noqa: BLE001  a plugin's: the client gets the default shape
                 _log.exception("render_error failed", surface=surface.name)
         return default_error_body(error)
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import attrs
 from attrs import frozen
 
 from lmx_kernel.http.access_line import AccessLine
@@ -83,11 +82,13 @@ class Exchange:
         found: Upgrade | None = self._scope.get("extensions", {}).get(UPGRADE)
         return found
 
-    def note_key(self, key: str) -> None:
-        """Note the name of the key that the request came with; "" for none."""
-        if key:
-            self._scope["state"]["key"] = key
-            self.context.request = attrs.evolve(self.request, key=key)
+    def note_key(self, request: HttpRequest) -> None:
+        """Note the key that the request came with, and its terms.
+
+        :param request: the request with these.
+        """
+        self._scope["state"]["key"] = request.key
+        self.context.request = request
 
     def note_error(self, code: str) -> None:
         """Note the code of an error for the log."""
@@ -101,7 +102,10 @@ class Exchange:
         body = await self.body.read()
         self._request_event = {"type": "http.request", "body": body, "more_body": False}
         del body  # or it would live as long as the answer
-        await self._watch.run(app(self._scope, self._app_receive, self._app_send))
+        try:
+            await self._watch.run(app(self._scope, self._app_receive, self._app_send))
+        except SystemExit as error:  # a plugin's; it would end the daemon
+            raise RuntimeError(f"the handler called sys.exit({error.code!r})") from error
         if not self.response.is_complete:
             raise RuntimeError("the handler ended without a complete answer")
 

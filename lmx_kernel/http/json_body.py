@@ -9,6 +9,7 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
+from lmx_kernel.dialect.refused import find_misplaced
 from lmx_kernel.errors import InvalidRequestError
 
 T = TypeVar("T")
@@ -35,14 +36,16 @@ async def read_body(req: Request, cls: type[T]) -> T:
 def parse(data: bytes, cls: type[T]) -> T:
     """Return ``data`` as a ``cls``.
 
-    :raises InvalidRequestError: it is not; ``param`` names the field where there is one.
+    :raises InvalidRequestError: it is not; ``param`` names the field where there is one. A body of
+        another dialect is told where it belongs, rather than what it lacks.
     """
+    data = data.removeprefix(_BOM)
     if data.count(b"{") + data.count(b"[") > MAX_OPENERS or data.count(b",") > MAX_COMMAS:
         raise InvalidRequestError("the body has too many parts: braces, brackets or commas")
     try:
-        return msgspec.json.decode(data.removeprefix(_BOM), type=cls)
+        return msgspec.json.decode(data, type=cls)
     except msgspec.ValidationError as error:
-        raise wrong_field(str(error)) from None
+        raise find_misplaced(data, cls) or wrong_field(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"the body is not valid JSON: {error}") from None
     except RecursionError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import sleep
+from collections.abc import Callable
 
 import structlog
 
 from lmx_kernel.access.door import Authorize, WrongKeyError
 from lmx_kernel.errors import (
     ForbiddenError,
+    InternalError,
     InvalidRequestError,
     LmxError,
     NotFoundError,
@@ -43,6 +45,7 @@ class Shell:
     :param app: gets each request with its whole body; its websockets are served beside it.
     :param authorize: called for every request but those to the open health paths; if it raises, the
         request is refused.
+    :param on_fault: called with the request and what a surface raised that is no refusal.
     :ivar is_draining: refuse new requests.
     """
 
@@ -52,12 +55,14 @@ class Shell:
         settings: ServerSettings,
         renderer: ErrorRenderer,
         authorize: Authorize,
+        on_fault: Callable[[HttpRequest, Exception], None] = lambda _request, _error: None,
     ) -> None:
         self._app = app
         self._bodies = BodyBudget(settings)
-        self._websockets = WebSockets(self._bodies, self._admit_key)
+        self._websockets = WebSockets(self._bodies, self._admitted)
         self._authorize = authorize
         self._origins = Origins(settings)
+        self._on_fault = on_fault
         self.renderer = renderer
         self.is_draining = False
 
@@ -127,10 +132,11 @@ class Shell:
         request = exchange.request
         if request.path in OPEN_PATHS and request.method in ("GET", "HEAD"):
             return
-        exchange.note_key(await self._admit_key(request))
+        exchange.note_key(await self._admitted(request))
 
-    async def _admit_key(self, request: HttpRequest) -> str:
-        """Return the name of a request's key. The answer to a wrong key is held back.
+    async def _admitted(self, request: HttpRequest) -> HttpRequest:
+        """Return a request with its key and the terms of that. The answer to a wrong key is held
+        back.
 
         :raises LmxError: it may not have its path.
         """
@@ -149,6 +155,8 @@ class Shell:
         exchange.body.release()
         fault = to_lmx_error(exc, exchange.id)
         exchange.note_error(fault.error.code)
+        if isinstance(fault.error, InternalError) and not isinstance(exc, LmxError):
+            self._on_fault(exchange.request, exc)
         if exchange.response.has_started:
             exchange.cut()
             return

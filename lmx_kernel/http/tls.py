@@ -6,15 +6,13 @@ import re
 import ssl
 from contextlib import suppress
 from pathlib import Path
-
-import structlog
+from typing import Any
 
 from lmx_kernel.config.file_state import file_state
 
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME of OpenSSL; the ssl module does not name it
 HANDSHAKE_TURNS = 4  # more than any version of TLS takes
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_log = structlog.get_logger("lmx.http")
 
 
 class TlsFileError(Exception):
@@ -53,9 +51,9 @@ class ServerCertificate:
             try:
                 self._context = _server_context(*self._files)
             except TlsFileError as error:
-                _log.error("certificate_not_renewed", key=error.key, reason=str(error))
+                _log().error("certificate_not_renewed", key=error.key, reason=str(error))
             else:
-                _log.info("certificate_renewed", file=str(self._files[0]))
+                _log().info("certificate_renewed", file=str(self._files[0]))
         return self._context
 
     def expires_at(self) -> float:
@@ -124,3 +122,9 @@ def _read(key: str, file: Path) -> str:
         may_come = isinstance(error, FileNotFoundError) and not file.parent.exists()
         why = f"{file} cannot be read: {error.strerror}"
         raise TlsFileError(key, why, may_come=may_come) from error
+
+
+def _log() -> Any:
+    import structlog  # noqa: PLC0415 - commands, which write no log, start faster without it
+
+    return structlog.get_logger("lmx.http")

@@ -28,7 +28,7 @@ from lmx_kernel.interfaces import (
 
 NO_KEY = "a valid API key is required"
 
-Authorise = Callable[[HttpRequest], Awaitable[str]]
+Authorise = Callable[[HttpRequest], Awaitable[HttpRequest]]
 
 
 class LiveWebSocket(WebSocket):
@@ -82,11 +82,15 @@ class LiveWebSocket(WebSocket):
         self._has_tried = True
         headers = {**self.request.headers, "authorization": f"Bearer {token}"}
         credentials = evolve(self.request, headers=headers)
-        self._exchange.note_key(await self._authorise(credentials))
+        admitted = await self._authorise(credentials)
+        self._exchange.note_key(_with_key(self.request, admitted))
         self._credentials = credentials
         self._deadline.clear()
         self._connection.limit(self._settings.max_body_bytes)
         self._is_authorised = True
+
+    async def check_path(self, path: str) -> None:
+        await self._authorise(evolve(self._credentials, path=path))
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self._messages()
@@ -162,8 +166,8 @@ class LiveWebSocket(WebSocket):
             raise UnauthorizedError(NO_KEY)
         if self._going is not None:
             raise UnavailableError(f"{self._going}.".capitalize(), retry_after_s=5)
-        key = await self._authorise(self._credentials)
-        call.context.request = evolve(call.context.request, key=key)
+        admitted = await self._authorise(self._credentials)
+        call.context.request = _with_key(call.context.request, admitted)
 
     def _count_used(self, change_bytes: int) -> None:
         if change_bytes:
@@ -180,3 +184,7 @@ class LiveWebSocket(WebSocket):
 
     def _refuse(self, *_: Any) -> None:
         self._connection.close(REFUSED, NO_KEY, UnauthorizedError.code)
+
+
+def _with_key(request: HttpRequest, admitted: HttpRequest) -> HttpRequest:
+    return evolve(request, key=admitted.key, terms=admitted.terms)

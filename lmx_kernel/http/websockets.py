@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import structlog
@@ -18,11 +18,9 @@ from lmx_kernel.http.websocket_handshake import answer_handshake
 from lmx_kernel.interfaces import (
     GOING_AWAY,
     REFUSED,
-    ApiSurface,
     WebSocketClosedError,
     WebSocketHandler,
     WebSocketRoute,
-    WebSocketRouted,
 )
 
 INTERNAL = 1011  # close code: RFC 6455, 7.4.1
@@ -41,16 +39,6 @@ class OwnedRoute:
 
 
 OwnedRoutes = Mapping[str, OwnedRoute]
-
-
-def websocket_routes(surfaces: Iterable[ApiSurface]) -> list[tuple[str, OwnedRoute]]:
-    """Return the websocket routes of all surfaces with their paths."""
-    return [
-        (route.path, OwnedRoute(surface.name, route))
-        for surface in surfaces
-        if isinstance(surface, WebSocketRouted)
-        for route in surface.websocket_routes()
-    ]
 
 
 class WebSockets:

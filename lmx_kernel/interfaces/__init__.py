@@ -2,7 +2,8 @@
 interface of the kernel that plugins call (:class:`Kernel`).
 """
 
-from lmx_kernel.interfaces.answer import Answer
+from lmx_kernel.config.section import SettingsSection
+from lmx_kernel.interfaces.answer import Answer, AnswerHook, AnswerObserver, Transform
 from lmx_kernel.interfaces.backend import (
     Backend,
     ModelSource,
@@ -21,13 +22,23 @@ from lmx_kernel.interfaces.kernel import (
     Jobs,
     Kernel,
 )
+from lmx_kernel.interfaces.metric import (
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    Metrics,
+    MetricSeries,
+)
 from lmx_kernel.interfaces.model_settings import ModelSettingsStore, ModelSettingsView
 from lmx_kernel.interfaces.plugin import (
     Finding,
+    HookCall,
+    HookTimes,
+    Log,
     Monitor,
     PluginState,
     PluginStatus,
-    SettingsSection,
 )
 from lmx_kernel.interfaces.route_query import RouteQuery
 from lmx_kernel.interfaces.router import (
@@ -37,6 +48,7 @@ from lmx_kernel.interfaces.router import (
 )
 from lmx_kernel.interfaces.status import (
     KernelStatus,
+    KeyStatus,
     ModelFigures,
     ModelStatus,
 )
@@ -67,10 +79,17 @@ __all__ = [
     "PENDING",
     "REFUSED",
     "Answer",
+    "AnswerHook",
+    "AnswerObserver",
     "ApiSurface",
     "Backend",
+    "Counter",
     "Finding",
+    "Gauge",
     "HeaderRouted",
+    "Histogram",
+    "HookCall",
+    "HookTimes",
     "HttpRequest",
     "Job",
     "JobError",
@@ -79,6 +98,11 @@ __all__ = [
     "Jobs",
     "Kernel",
     "KernelStatus",
+    "KeyStatus",
+    "Log",
+    "Metric",
+    "MetricSeries",
+    "Metrics",
     "ModelFigures",
     "ModelSettingsStore",
     "ModelSettingsView",
@@ -97,6 +121,7 @@ __all__ = [
     "SettingsSection",
     "StoredAnswer",
     "StoredAnswers",
+    "Transform",
     "WebSocket",
     "WebSocketClosedError",
     "WebSocketHandler",

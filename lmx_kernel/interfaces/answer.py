@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from lmx_kernel.types import Event, Usage
+from lmx_kernel.types import Event, GenerationRequest, Usage
 
 
 class Answer(ABC):
@@ -57,3 +58,27 @@ class Answer(ABC):
     @abstractmethod
     def close(self) -> None:
         """Cancel what still runs. Has no effect after the end."""
+
+
+class AnswerObserver(Protocol):
+    """Sees the events of one answer, in order, in a thread of its plugin. One that is too slow
+    misses some. One plugin's observers that raise three times in a row are not called any more.
+    """
+
+    def see(self, event: Event) -> None:
+        """Take an event that the client gets too."""
+        ...
+
+    def end(self, outcome: str, usage: Usage) -> None:
+        """Take the end.
+
+        :param outcome: ``ok``, ``cancelled`` or an error's code.
+        """
+        ...
+
+
+AnswerHook = Callable[[GenerationRequest, str, str], AnswerObserver | None]
+"""Returns what observes an answer: to this request, by this model, of this id; None for nothing."""
+
+Transform = Callable[[GenerationRequest], object]
+"""Returns the request to use instead of one, or None for the same; raises LmxError to refuse it."""

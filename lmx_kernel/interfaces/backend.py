@@ -21,7 +21,8 @@ class Backend(Protocol):
     def identify(self, location: Location) -> Iterable[ModelCard]:
         """Return the cards of the models at ``location``, from metadata alone.
 
-        Called in a thread. Damaged files give a card with a ``problem``, never an exception.
+        Called in threads, for several locations at once. Damaged files give a card with a
+        ``problem``, never an exception.
         """
         ...
 
@@ -63,7 +64,10 @@ class ModelSource(Protocol):
     name: str
 
     def locations(self) -> Iterable[Location]:
-        """Return the folders that may hold models. Called in a thread; missing folders are fine."""
+        """Return the folders that may hold models. Called in a thread of its own; missing folders
+        are fine. A source that names no further folder for a second is not waited for: its models
+        are hidden until it has named all.
+        """
         ...
 
     def delete(self, card: ModelCard) -> None:

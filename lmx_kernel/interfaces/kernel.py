@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeVar
 from lmx_kernel.events import Observer
 from lmx_kernel.interfaces.answer import Answer
 from lmx_kernel.interfaces.job import Job, JobKind
+from lmx_kernel.interfaces.metric import Metric
 from lmx_kernel.interfaces.model_settings import ModelSettingsStore
-from lmx_kernel.interfaces.plugin import PluginStatus
+from lmx_kernel.interfaces.plugin import HookCall, PluginStatus
 from lmx_kernel.interfaces.status import KernelStatus, ModelStatus
 from lmx_kernel.interfaces.stored_answer import StoredAnswers
 from lmx_kernel.interfaces.surface import ApiSurface, HttpRequest
@@ -20,6 +21,7 @@ from lmx_kernel.types import (
     DeletedModel,
     EmbeddingInput,
     Embeddings,
+    EncodedPrompt,
     GenerationRequest,
     LoadOverrides,
     ModelCard,
@@ -159,6 +161,14 @@ class Kernel(Protocol):
         """
         ...
 
+    async def encode(self, request: GenerationRequest) -> EncodedPrompt:
+        """Return the prompt of ``request`` as the model would read it, which may be longer than the
+        context; the model is loaded if necessary. Cancelling the call cancels the request.
+
+        :raises LmxError: as :meth:`generate`.
+        """
+        ...
+
     async def explain(self, request: GenerationRequest, caller: HttpRequest | None = None) -> Route:
         """Return where a request would go now, and why; nothing is generated and nothing is loaded.
 
@@ -265,11 +275,16 @@ class Kernel(Protocol):
         """Return every plugin and its state."""
         ...
 
-    async def rescan_plugins(self) -> list[PluginStatus]:
-        """Load plugins that were installed since, and retry those that failed.
+    def metrics(self) -> list[Metric]:
+        """Return the metrics of all plugins as they stand."""
+        ...
 
-        :returns: those that are active now and were not before.
-        :raises ConflictError: one of them cannot be connected; all are disabled again.
+    async def rescan_plugins(self) -> list[PluginStatus]:
+        """Look at what is installed: load new plugins and new versions of others, retry those that
+        failed, and take those out that are gone. What cannot be taken out now runs on; its status
+        says why.
+
+        :returns: those that are active now and were not before, or in another version.
         """
         ...
 
@@ -278,6 +293,22 @@ class Kernel(Protocol):
 
         :raises NotFoundError: it is not installed.
         :raises ConflictError: it cannot be loaded or connected.
+        """
+        ...
+
+    async def reload_plugin(self, name: str) -> None:
+        """Import a plugin anew and use that, whether or not it has changed. What runs in the old
+        one ends there.
+
+        :raises NotFoundError: it is not installed.
+        :raises ConflictError: it cannot be taken out now, or not be loaded, with the reason.
+        """
+        ...
+
+    def plugin_calls(self, name: str) -> list[HookCall]:
+        """Return the last calls of a plugin, the oldest first.
+
+        :raises NotFoundError: it is not installed.
         """
         ...
 
@@ -293,6 +324,12 @@ class Kernel(Protocol):
 
     def status(self) -> KernelStatus:
         """Return the state of everything that runs."""
+        ...
+
+    def model_statuses(self) -> list[ModelStatus]:
+        """Return the state of each model that was requested since the start, without what costs
+        time to find out about the machine.
+        """
         ...
 
     def listen(self, listener: Observer) -> AbstractContextManager[None]:

@@ -62,7 +62,7 @@ class Router(Protocol):
         """Return a decision, or None to leave it to the next router.
 
         Pure and fast: it is called on the event loop, for every request. A router that raises is
-        skipped for this request.
+        skipped for this request, as is one that returns anything else.
 
         :param models: every model on disk, those that cannot be loaded included.
         """

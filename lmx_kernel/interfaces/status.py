@@ -64,6 +64,22 @@ class ModelStatus:
 
 
 @frozen(kw_only=True)
+class KeyStatus:
+    """What an API key has used since the daemon's start.
+
+    :ivar open: requests that have not ended.
+    :ivar requests: all that were queued.
+    :ivar prompt_tokens: those that were computed; cached ones do not count.
+    """
+
+    name: str
+    open: int
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@frozen(kw_only=True)
 class KernelStatus:
     """The state of the daemon.
 
@@ -73,6 +89,7 @@ class KernelStatus:
     :ivar disk_free_bytes: where LMX keeps its own files.
     :ivar stored_answers: how many answers are kept for later requests.
     :ivar background_answers: how many of them are computed at the moment.
+    :ivar keys: those that were used.
     """
 
     version: str
@@ -89,3 +106,4 @@ class KernelStatus:
     disk_free_bytes: int
     stored_answers: int = 0
     background_answers: int = 0
+    keys: tuple[KeyStatus, ...] = ()

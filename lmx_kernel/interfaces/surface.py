@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from attrs import frozen
 
 from lmx_kernel.errors import LmxError
+from lmx_kernel.types import DEFAULT_TERMS, Terms
 
 NO_KEY = "no key"
 
@@ -18,6 +19,7 @@ class HttpRequest:
 
     :ivar client: the address of the client.
     :ivar key: the name of its API key, ``config`` for the config's; "" for none.
+    :ivar terms: on which the key's requests are served.
     """
 
     method: str
@@ -25,6 +27,7 @@ class HttpRequest:
     headers: Mapping[str, str]
     client: str
     key: str = ""
+    terms: Terms = DEFAULT_TERMS
 
 
 @frozen(kw_only=True)

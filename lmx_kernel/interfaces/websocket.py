@@ -47,6 +47,15 @@ class WebSocket(Protocol):
         """
         ...
 
+    async def check_path(self, path: str) -> None:
+        """Check that the client may use another path too, for what needs another scope.
+
+        :param path: of a surface.
+        :raises ForbiddenError: its key lacks the scope of that path.
+        :raises LmxError: as :meth:`authorise`.
+        """
+        ...
+
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Yield messages as :meth:`receive` does, until the socket is closed."""
         ...

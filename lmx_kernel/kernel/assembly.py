@@ -50,7 +50,7 @@ def scan(booted: Booted) -> Catalogue:
     plugins, settings = booted.plugins, booted.settings
     backends = Backends(partial(plugins.backends, settings), booted.sections, settings)
     effective = EffectiveSettings(settings, backends, SavedSettings(saved_file(settings.home)))
-    catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all, effective)
+    catalogue = _make_catalogue(booted, backends, effective)
     catalogue.scan()
     return catalogue
 
@@ -66,17 +66,18 @@ def assemble(booted: Booted) -> Assembly:
     """Build everything except the HTTP server. Needs a running event loop."""
     settings, plugins = booted.settings, booted.plugins
     statistics = Statistics()
-    bus = Bus(plugins.observers(), log_event, statistics.on_event)
+    bus = Bus(plugins.observers(), log_event, statistics.on_event, calls=plugins.calls)
     backends = make_backends(booted)
     saved = SavedSettings(saved_file(settings.home))
     effective = EffectiveSettings(settings, backends, saved)
-    catalogue = Catalogue(partial(plugins.model_sources, settings), backends.all, effective)
+    catalogue = _make_catalogue(booted, backends, effective)
     ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.devices), free_bytes)
     lifecycle = Lifecycle(settings, ledger, backends, effective, saved, bus.publish)
     guard = _make_guard(settings, lifecycle, bus)
     jobs = Jobs(settings.home / JOBS_FILE, bus.publish, catalogue.refresh)
+    level, watch = (lambda: guard.level.value), plugins.watch
     placement = Placement(
-        settings, catalogue, lifecycle, effective, statistics, lambda: guard.level.value, caller
+        settings, catalogue, lifecycle, effective, statistics, level, caller, watch
     )
     bus.add_listener(placement.on_event)
     extensions = Extensions(booted, catalogue, lifecycle, placement, bus)
@@ -101,6 +102,11 @@ def assemble(booted: Booted) -> Assembly:
         extensions=extensions,
         surfaces=surfaces,
     )
+
+
+def _make_catalogue(booted: Booted, backends: Backends, effective: EffectiveSettings) -> Catalogue:
+    sources = partial(booted.plugins.model_sources, booted.settings)
+    return Catalogue(sources, backends.all, effective, booted.plugins.watch)
 
 
 def _make_guard(settings: Settings, lifecycle: Lifecycle, bus: Bus) -> Guard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,23 +13,25 @@ from attrs import frozen
 from lmx_kernel.config import (
     ConfigError,
     Document,
+    Problem,
     Settings,
     config_error,
     read_config,
     refuse,
     structure,
 )
+from lmx_kernel.config.strict import unknown
 from lmx_kernel.config.toml_lines import Key
 from lmx_kernel.http.settings import ServerSettings
-from lmx_kernel.interfaces import PluginState, SettingsSection
+from lmx_kernel.interfaces import SettingsSection
 from lmx_kernel.kernel.model_table_checks import faults_of_tables, is_foreign
 from lmx_kernel.kernel.safe_mode import NORMAL, BootVerdict
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.model_table import ModelTables
 from lmx_kernel.observe.log import LogSettings, configure
-from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.routing.decide import RoutingSettings
 from lmx_kernel.runtime.settings import ModelSettings, QueueSettings
 from lmx_kernel.stored.settings import StoredAnswerSettings
@@ -46,6 +48,7 @@ KERNEL_SECTIONS = (
     SettingsSection("stored_answers", StoredAnswerSettings),
 )
 FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in ("log", "plugins"))
+RESERVED = frozenset(section.name for section in KERNEL_SECTIONS)
 log = structlog.get_logger(__name__)
 
 
@@ -70,15 +73,18 @@ class Booted:
         :returns: the keys whose new values need a restart, such as ``server.port``.
         :raises ConfigError: with every problem; nothing changed.
         """
-        self.sections[:] = [*KERNEL_SECTIONS, *self.plugins.settings_sections()]
+        self.sections[:] = [*KERNEL_SECTIONS, *self.plugins.settings_sections(RESERVED)]
         document = self.read()
-        ignored = _ignored(document, self.plugins, self.verdict)
-        fresh = structure(document, self.sections, ignored=ignored)
+        fresh = structure(document, self.sections, ignored=document.tables)
         _check_tables(document, fresh, self.plugins, self.sections)
         waiting = []
         for section in self.sections:
             waiting += self.settings.adopt(section, fresh.get(section.cls))
         return waiting
+
+    def unknown_sections(self) -> list[Problem]:
+        """Return the sections of the config that belong to nothing that is installed."""
+        return list(_unknown_sections(self.read(), self.plugins, self.sections))
 
     def refuse(self, key: Key, why: str, kind: type[ConfigError] = ConfigError) -> ConfigError:
         """Return the error for a value of the config that cannot be used, with its place there.
@@ -94,15 +100,18 @@ def boot(
     *,
     log_to_file: bool = False,
     is_supervised: bool = False,
+    patience_s: float | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Booted:
     """Read the config, load the plugins, and structure the sections of both.
 
-    A plugin's section has the plugin's name. Sections of plugins that are not active are ignored,
-    so that disabling one needs no other change.
+    A plugin's section has the plugin's name. A section that belongs to no active plugin is ignored,
+    so that disabling or uninstalling one needs no other change; one that belongs to none that is
+    installed is warned of.
 
     :param config: the file; None for the one in LMX's own folder.
-    :param verdict: how to start; in safe mode unknown sections are ignored.
+    :param verdict: how to start.
+    :param patience_s: see :class:`~lmx_kernel.plugins.manager.Plugins`.
     :param log_to_file: also log to LMX's own folder, if the config allows it.
     :param is_supervised: a supervisor keeps standard error; of what goes to the file, only warnings
         go there too.
@@ -116,11 +125,13 @@ def boot(
     configure(first.get(LogSettings), home, is_supervised=is_supervised)
     for variable in document.ignored_variables:
         log.warning("variable_ignored", variable=variable, reason="set by Kubernetes")
-    plugins = Plugins(first.get(PluginSettings), safe_mode=verdict.safe_mode)
+    plugins = Plugins(first.get(PluginSettings), safe_mode=verdict.safe_mode, patience_s=patience_s)
     plugins.check_required()
-    sections = [*KERNEL_SECTIONS, *plugins.settings_sections()]
-    ignored = _ignored(document, plugins, verdict)
-    settings = structure(document, sections, ignored=ignored)
+    sections = [*KERNEL_SECTIONS, *plugins.settings_sections(RESERVED)]
+    for problem in _unknown_sections(document, plugins, sections):
+        log.warning("section_ignored", problem=str(problem))
+    settings = structure(document, sections, ignored=document.tables)
+    plugins.contexts.use(settings)
     _check_tables(document, settings, plugins, sections)
     return Booted(settings, plugins, sections, read, verdict)
 
@@ -138,7 +149,7 @@ def _check_tables(
         return
     backends = Backends(partial(plugins.backends, settings), sections, settings)
     faults = list(faults_of_tables(tables, backends))
-    is_complete = all(status.state is PluginState.ACTIVE for status in plugins.statuses)
+    is_complete = all(status.is_in_use for status in plugins.statuses)
     foreign = [] if is_complete else [fault for fault in faults if is_foreign(fault)]
     for problem in config_error(document, foreign).problems:
         log.warning("model_setting_ignored", problem=str(problem))
@@ -146,8 +157,15 @@ def _check_tables(
         raise config_error(document, [fault for fault in faults if fault not in foreign])
 
 
-def _ignored(document: Document, plugins: Plugins, verdict: BootVerdict) -> Collection[str]:
-    """Return the sections that may belong to no active plugin."""
-    if verdict.safe_mode:
-        return document.tables
-    return {status.name for status in plugins.statuses if status.state is not PluginState.ACTIVE}
+def _unknown_sections(
+    document: Document, plugins: Plugins, sections: list[SettingsSection]
+) -> Iterator[Problem]:
+    """Yield the sections that are of no plugin, also of none that is disabled or failed."""
+    known = {section.name for section in sections}
+    installed = {status.name for status in plugins.statuses}
+    faults = [
+        ((name,), f"{unknown('section', name, known)}; it is ignored")
+        for name in document.tables
+        if name not in known and name not in installed
+    ]
+    yield from config_error(document, faults).problems

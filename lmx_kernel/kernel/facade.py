@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from array import array
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,11 @@ from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import (
     ApiSurface,
+    HookCall,
     HttpRequest,
     Kernel,
     KernelStatus,
+    Metric,
     ModelStatus,
     PluginStatus,
 )
@@ -38,6 +39,7 @@ from lmx_kernel.models.real_files import real_files
 from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import LogSettings, set_level
 from lmx_kernel.observe.statistics import Statistics
+from lmx_kernel.plugins.timeouts import in_thread
 from lmx_kernel.routing.placement import Placement
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.instance import State
@@ -50,6 +52,7 @@ from lmx_kernel.types import (
     EmbeddingInput,
     EmbeddingPrompt,
     Embeddings,
+    EncodedPrompt,
     GenerationRequest,
     LoadOverrides,
     ModelCard,
@@ -146,6 +149,9 @@ class KernelFacade(Kernel):
     def plugins(self) -> list[PluginStatus]:
         return self._booted.plugins.statuses
 
+    def metrics(self) -> list[Metric]:
+        return self._booted.plugins.contexts.metrics()
+
     def models(self) -> list[ModelCard]:
         return self._catalogue.cards
 
@@ -175,10 +181,12 @@ class KernelFacade(Kernel):
         )
 
     async def count_tokens(self, request: GenerationRequest) -> int:
-        self._check_running()
-        with await self._submit(evolve(request, max_tokens=0)) as answer:
-            await answer.next()
-        return answer.prompt_tokens or 0
+        return (await self._counted(request)).prompt_tokens or 0
+
+    async def encode(self, request: GenerationRequest) -> EncodedPrompt:
+        answer = await self._counted(evolve(request, returns_prompt=True))
+        assert answer.prompt is not None
+        return answer.prompt
 
     async def explain(self, request: GenerationRequest, caller: HttpRequest | None = None) -> Route:
         return await self._placement.explain(
@@ -205,6 +213,9 @@ class KernelFacade(Kernel):
     def keep(self, model: str, ttl_s: float | None) -> None:
         self._lifecycle.keep(model, ttl_s)
 
+    async def rescan(self) -> None:
+        await self._catalogue.refresh()
+
     async def delete(self, name: str) -> DeletedModel:
         return await self._catalogue.delete(name, self._check_unloaded)
 
@@ -225,7 +236,7 @@ class KernelFacade(Kernel):
 
     async def reload_config(self) -> list[str]:
         try:
-            waiting = await asyncio.to_thread(self._booted.reload)
+            waiting = await in_thread(self._booted.reload)
         except ConfigError as error:
             raise InvalidRequestError(error.one_line()) from error
         self._put_in_force()
@@ -239,15 +250,19 @@ class KernelFacade(Kernel):
     async def enable_plugin(self, name: str) -> None:
         await self._extensions.enable(name)
 
+    async def reload_plugin(self, name: str) -> None:
+        await self._extensions.reload(name)
+
+    def plugin_calls(self, name: str) -> list[HookCall]:
+        self._booted.plugins.check_known(name)
+        return self._booted.plugins.calls.recent(name)
+
     async def disable_plugin(self, name: str) -> None:
         await self._extensions.disable(name)
 
-    # --- models on disk ---
-
-    async def rescan(self) -> None:
-        await self._catalogue.refresh()
-
-    # --- state ---
+    def model_statuses(self) -> list[ModelStatus]:
+        instances = self._lifecycle.instances.values()
+        return [model_status(instance, self._statistics) for instance in instances]
 
     def listen(self, listener: Observer) -> AbstractContextManager[None]:
         return self._bus.listen(listener)
@@ -295,15 +310,26 @@ class KernelFacade(Kernel):
                     f"{card.id} has files of {instance.model}, which is loaded; unload that first"
                 )
 
+    async def _counted(self, request: GenerationRequest) -> LiveAnswer:
+        self._check_running()
+        with await self._submit(evolve(request, max_tokens=0)) as answer:
+            await answer.next()
+        return answer
+
     async def _submit(self, request: GenerationRequest) -> LiveAnswer:
         share_prefixes = self._settings.get(ServerSettings).share_prefixes
-        request = with_caller(request, share_prefixes=share_prefixes)
+        hooks = self._extensions.requests
+        request = await hooks.transform(with_caller(request, share_prefixes=share_prefixes))
 
         def take(card: ModelCard, name: str) -> LiveAnswer:
             _check_capable(card, request)
-            return self._lifecycle.submit(card, self._model_settings.complete(request, card, name))
+            complete = self._model_settings.complete(request, card, name)
+            answer = self._lifecycle.submit(card, complete)
+            hooks.watch(complete, answer)
+            return answer
 
         answer, route = await self._placement.place(request, take)
+        answer.route = route
         note_answer(answer, route)
         return answer
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lmx_kernel import __version__
-from lmx_kernel.interfaces import KernelStatus, ModelStatus
+from lmx_kernel.interfaces import KernelStatus, KeyStatus, ModelStatus
 from lmx_kernel.memory.machine import machine_bytes
 from lmx_kernel.observe.statistics import Statistics
 from lmx_kernel.routing.wait import expected_wait_s
 from lmx_kernel.runtime.instance import Instance
 from lmx_kernel.runtime.lifecycle import Lifecycle
+from lmx_kernel.runtime.shares import Shares
 from lmx_kernel.runtime.tenure import stays_s
+from lmx_kernel.types import ANONYMOUS
 
 
 def kernel_status(lifecycle: Lifecycle, statistics: Statistics, **others: Any) -> KernelStatus:
@@ -31,8 +34,21 @@ def kernel_status(lifecycle: Lifecycle, statistics: Statistics, **others: Any) -
         memory_reserved_bytes=ledger.reserved_bytes,
         memory_available_bytes=ledger.available_bytes,
         memory_observed_bytes=sum(instance.observed_bytes for instance in instances),
+        keys=tuple(_key_status(lifecycle.shares)),
         **others,
     )
+
+
+def _key_status(shares: Shares) -> Iterator[KeyStatus]:
+    for name, account in shares.accounts.items():
+        if name and not name.startswith(ANONYMOUS):
+            yield KeyStatus(
+                name=name,
+                open=sum(account.open.values()),
+                requests=account.requests,
+                prompt_tokens=account.prompt_tokens,
+                completion_tokens=account.completion_tokens,
+            )
 
 
 def model_status(instance: Instance, statistics: Statistics) -> ModelStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -15,8 +16,10 @@ from lmx_kernel.config import Settings
 from lmx_kernel.config.strict import STRICT, Fault, find_faults, unknown
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.interfaces import Backend, SettingsSection
+from lmx_kernel.plugins.timeouts import call_all
 from lmx_kernel.types import DeviceMemory
 
+DEVICE_S = 10.0  # a backend that does not know its device's memory by then has none
 log = structlog.get_logger(__name__)
 
 
@@ -37,14 +40,18 @@ class Backends:
 
     def probe_devices(self) -> None:
         """Ask each backend for the memory of its device. Slow: call it in a thread."""
+        calls = {
+            backend.name: partial(backend.device_memory, self.settings_of(backend.name))
+            for backend in self.all()
+        }
         found = []
-        for backend in self.all():
-            try:
-                found.append(backend.device_memory(self.settings_of(backend.name)))
+        for name, device in call_all(calls, DEVICE_S).items():
             # Backends are code of plugins: they may fail in any way, and the others still count.
-            except (Exception, SystemExit):
-                log.exception("device_unknown", backend=backend.name)
-        self.devices = tuple(device for device in found if device is not None)
+            if isinstance(device, BaseException):
+                log.error("device_unknown", backend=name, exc_info=device)
+            elif isinstance(device, DeviceMemory):
+                found.append(device)
+        self.devices = tuple(found)
 
     def get(self, name: str) -> Backend:
         """Return a backend.

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-import structlog
-from attrs import evolve, frozen
-
 from lmx_kernel.errors import ModelNotFoundError, NotFoundError
 from lmx_kernel.interfaces import Backend, ModelSource
 from lmx_kernel.models.names import Names, folded
 from lmx_kernel.models.real_files import real_files
-from lmx_kernel.types import DeletedModel, Location, ModelCard, ModelName
+from lmx_kernel.models.source_scans import FoundModel, SourceScans
+from lmx_kernel.plugins.calls import Watch, unwatched
+from lmx_kernel.plugins.timeouts import in_thread
+from lmx_kernel.types import DeletedModel, ModelCard, ModelName
 
 LOOK_S = 5.0
 """How long a request for an unknown model waits for a scan; a slow disk takes minutes for one."""
@@ -24,7 +24,6 @@ LOOK_S = 5.0
 MAX_LISTED = 50
 MAX_SCAN_SHARE = 0.1  # the share of the time that scans may take, however often one is requested
 _INSTANCE = re.compile(r":[1-9][0-9]?$")
-log = structlog.get_logger(__name__)
 
 
 class Preferences(Protocol):
@@ -49,18 +48,9 @@ class NoPreferences:
         return None
 
 
-@frozen
-class _Found:
-    """A model, and where it was found."""
-
-    card: ModelCard
-    source: ModelSource
-    location: Location
-
-
 class Catalogue:
-    """The models in all sources, as the backends recognise them. Scanned in a thread; reading it
-    does not wait for a scan.
+    """The models in all sources, as the backends recognise them. Scanned in threads; reading it
+    does not wait for a scan. A source that hangs has no models until it answers.
 
     Every scan asks the backends about every location; they remember what is slow to read (see
     :class:`~lmx_kernel.models.headers.HeaderBackend`).
@@ -68,6 +58,7 @@ class Catalogue:
     :param sources: returns the current sources.
     :param backends: returns the current backends.
     :param preferences: of the owner; call :meth:`rearrange` when they have changed.
+    :param watch: records the calls of sources.
     """
 
     def __init__(
@@ -75,13 +66,15 @@ class Catalogue:
         sources: Callable[[], Sequence[ModelSource]],
         backends: Callable[[], Sequence[Backend]],
         preferences: Preferences | None = None,
+        watch: Watch = unwatched,
     ) -> None:
+        self._scans = SourceScans(backends, watch, self.scan)
         self._preferences = preferences or NoPreferences()
         self._sources = sources
         self._backends = backends
         self._cards: dict[str, ModelCard] = {}
         self._names = Names(())
-        self._found: tuple[_Found, ...] = ()
+        self._found: tuple[FoundModel, ...] = ()
         self._next_scan_at = 0.0  # monotonic; 0 before the first scan
         self._pending_scan: asyncio.Task[None] | None = None
         self._disk_lock = asyncio.Lock()  # held while models are scanned or deleted
@@ -104,11 +97,7 @@ class Catalogue:
     def scan(self) -> None:
         """Scan the disk now. Slow: call it in a thread."""
         begun = time.monotonic()
-        self._set_found(
-            _Found(card, source, location)
-            for source, location in self._locations()
-            for card in self._identify(location)
-        )
+        self._set_found(self._scans.scan(self._sources()))
         ended = time.monotonic()
         self._next_scan_at = ended + (ended - begun) / MAX_SCAN_SHARE
 
@@ -160,14 +149,14 @@ class Catalogue:
         async with self._disk_lock:  # or a running scan would list the model again
             card = self.find(name)
             found = next(one for one in self._found if one.card == card)
-            sharing = await asyncio.to_thread(self._sharing_ids, card)
+            sharing = await in_thread(self._sharing_ids, card)
             check(card)
             self._set_found(one for one in self._found if one.card.id not in sharing)
             try:
-                await asyncio.to_thread(found.source.delete, card)
+                await in_thread(found.source.delete, card)
             finally:
-                await asyncio.to_thread(self.scan)
-            return DeletedModel(card=card, left=await asyncio.to_thread(self._left, found))
+                await in_thread(self.scan)
+            return DeletedModel(card=card, left=await in_thread(self._left, found))
 
     async def find_fresh(self, name: str, backend: str | None = None) -> ModelCard:
         """Like :meth:`find`, but scan the disk again before a model is reported as missing or
@@ -205,9 +194,9 @@ class Catalogue:
         await asyncio.sleep(self._next_scan_at - time.monotonic())
         async with self._disk_lock:
             self._pending_scan = None
-            await asyncio.to_thread(self.scan)
+            await in_thread(self.scan)
 
-    def _set_found(self, found: Iterable[_Found]) -> None:
+    def _set_found(self, found: Iterable[FoundModel]) -> None:
         self._found = tuple(found)
         self.rearrange()
 
@@ -223,56 +212,12 @@ class Catalogue:
         files = real_files(card)
         return {one.card.id for one in self._found if files & real_files(one.card)} | {card.id}
 
-    def _left(self, deleted: _Found) -> tuple[str, ...]:
+    def _left(self, deleted: FoundModel) -> tuple[str, ...]:
         """Return which files of a deleted model's location are there and are no model's."""
         folder = deleted.location.folder
         models = {file for one in self._found for file in one.card.files}
         files = (folder / name for name in deleted.location.files)
         return tuple(file.name for file in files if file not in models and file.exists())
-
-    def _locations(self) -> Iterable[tuple[ModelSource, Location]]:
-        """Yield each location once, in the first source that has it: two paths may be one folder,
-        by a link or on a disk that does not tell upper from lower case.
-        """
-        seen: set[object] = set()
-        for source in self._sources():
-            try:
-                for location in source.locations():
-                    place = _place(location)
-                    if place not in seen:
-                        seen.add(place)
-                        yield source, location
-            # Sources are code of plugins: they may fail in any way, and the others still count.
-            except (Exception, SystemExit):
-                log.exception("model_source_failed", source=source.name)
-
-    def _identify(self, location: Location) -> Iterable[ModelCard]:
-        for backend in self._backends():
-            try:
-                yield from (_also_named(card, location) for card in backend.identify(location))
-            # Backends are code of plugins: they may fail in any way, and the others still count.
-            except (Exception, SystemExit):
-                log.exception("identify_failed", backend=backend.name, model=location.name)
-
-
-def _also_named(card: ModelCard, location: Location) -> ModelCard:
-    """Return a card with the aliases of its location: ``alias`` for ``name``, and ``alias@label``
-    for ``name@label``.
-    """
-    own = (card.id, *card.aliases)
-    ends = [name.removeprefix(location.name) for name in own if name.startswith(location.name)]
-    ends = [end for end in ends if end == "" or end.startswith("@")]
-    further = [f"{alias}{end}" for alias in location.aliases for end in ends]
-    return evolve(card, aliases=(*card.aliases, *further)) if further else card
-
-
-def _place(location: Location) -> object:
-    """Return what is equal for two paths to the same files."""
-    try:
-        status = location.folder.stat()
-    except OSError:
-        return location
-    return status.st_dev, status.st_ino, location.files
 
 
 def _by_id(cards: Iterable[ModelCard]) -> dict[str, ModelCard]:

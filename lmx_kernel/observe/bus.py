@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import structlog
-
 from lmx_kernel.events import KernelEvent, Observer
-
-MAX_BACKLOG = 1024
-MAX_FAILURES = 3
-log = structlog.get_logger(__name__)
+from lmx_kernel.observe.subscriber import Subscriber
+from lmx_kernel.plugins.calls import Calls
 
 
 class Bus:
@@ -22,10 +16,17 @@ class Bus:
 
     :param observers: the observers of plugins, with the plugin's name.
     :param listeners: the kernel's own; called on the event loop.
+    :param calls: where the calls of observers are recorded.
     """
 
-    def __init__(self, observers: Iterable[tuple[str, Observer]], *listeners: Observer) -> None:
-        self._subscribers: dict[str, _Subscriber] = {}
+    def __init__(
+        self,
+        observers: Iterable[tuple[str, Observer]],
+        *listeners: Observer,
+        calls: Calls | None = None,
+    ) -> None:
+        self._calls = calls or Calls()
+        self._subscribers: dict[str, Subscriber[KernelEvent]] = {}
         self._listeners = list(listeners)
         self.use_observers(observers)
 
@@ -38,10 +39,15 @@ class Bus:
 
     def use_observers(self, observers: Iterable[tuple[str, Observer]]) -> None:
         """Deliver events to these observers from now on, and to no others."""
-        self._subscribers = {
-            name: self._subscribers.get(name) or _Subscriber(name, observer)
-            for name, observer in observers
-        }
+        before, after = self._subscribers, dict[str, Subscriber[KernelEvent]]()
+        for name, observer in observers:
+            known = before.get(name)
+            is_same = known is not None and known.call == observer
+            after[name] = known if known and is_same else self._subscriber(name, observer)
+        self._subscribers = after
+        for name, subscriber in before.items():
+            if after.get(name) is not subscriber:
+                subscriber.stop()
 
     def add_listener(self, listener: Observer) -> None:
         """Call ``listener`` for every event on the event loop, from now on."""
@@ -56,34 +62,5 @@ class Bus:
         finally:
             self._listeners.remove(listener)
 
-
-class _Subscriber:
-    """The queue and thread of one observer. Overflow is dropped; an observer that fails three times
-    in a row is muted.
-    """
-
-    def __init__(self, name: str, observer: Observer) -> None:
-        self._name = name
-        self._observer = observer
-        self._backlog: queue.Queue[KernelEvent] = queue.Queue(MAX_BACKLOG)
-        threading.Thread(target=self._run, name=f"events to {name}", daemon=True).start()
-
-    def put(self, event: KernelEvent) -> None:
-        try:
-            self._backlog.put_nowait(event)
-        except queue.Full:
-            log.warning("event_dropped", plugin=self._name, event_type=type(event).__name__)
-
-    def _run(self) -> None:
-        failures = 0
-        while failures < MAX_FAILURES:
-            event = self._backlog.get()
-            try:
-                self._observer(event)
-            # Observers may fail in any way; the others and the kernel continue.
-            except (Exception, SystemExit):
-                failures += 1
-                log.exception("observer_failed", plugin=self._name)
-            else:
-                failures = 0
-        log.error("observer_muted", plugin=self._name)
+    def _subscriber(self, name: str, observer: Observer) -> Subscriber[KernelEvent]:
+        return Subscriber(name, "lmx_event", observer, self._calls)

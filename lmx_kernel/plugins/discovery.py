@@ -5,36 +5,21 @@ from __future__ import annotations
 import importlib
 import site
 import sysconfig
-from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import EntryPoint, distributions
+from collections.abc import Callable, Collection, Iterable
+from importlib.metadata import Distribution, EntryPoint, distributions
 
-from attrs import define, evolve, field, frozen, validators
+from attrs import define, evolve
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.interfaces import PluginState, PluginStatus
+from lmx_kernel.plugins.api_version import api_problem
 from lmx_kernel.plugins.entry_points import entry_points
+from lmx_kernel.plugins.installed import KERNEL, Installed, kernel_problem
+from lmx_kernel.plugins.settings import PluginSettings
 
-KERNEL = "lmx-kernel"  # the distribution; its extra `all` lists LMX's own plugins
-
-
-@frozen(kw_only=True)
-class PluginSettings:
-    """Section ``[plugins]``.
-
-    :ivar discover: look for installed plugins at all.
-    :ivar disabled: names of plugins that are not even imported.
-    :ivar required: names of plugins without which the daemon must not start.
-    :ivar modules: further plugin modules to load by import path, such as one under development.
-    :ivar timeout_s: a plugin whose import or registration takes longer than this is disabled.
-    """
-
-    discover: bool = True
-    disabled: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
-    timeout_s: float = field(default=10.0, validator=validators.gt(0))
+Rank = tuple[int, float, str]
 
 
 @define
@@ -42,11 +27,23 @@ class Found:
     """A plugin that was found; it may be loaded if its state is active.
 
     :ivar module: its import path.
+    :ivar rank: of two that clash, the one with the lower rank is kept: LMX's own, then the one
+        whose package was installed first, then the first by name; those of ``plugins.modules`` are
+        the last, in their order there.
+    :ivar package: None for one of ``plugins.modules``.
     """
 
     status: PluginStatus
     module: str
     load: Callable[[], object]
+    rank: Rank
+    package: Distribution | None = None
+    installed: Installed | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of LMX's own plugins."""
+        return self.rank[0] == 0
 
 
 def refresh_import_paths() -> None:
@@ -57,49 +54,69 @@ def refresh_import_paths() -> None:
 
 
 def discover(settings: PluginSettings) -> list[Found]:
-    """Return the plugins that are installed or listed in the config, ordered by name."""
-    entries: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(GROUP) if settings.discover else ():
-        entries.setdefault(entry.name, []).append(entry)
-    found = [_from_entries(name, entries[name], settings) for name in sorted(entries)]
-    return found + [_from_module(path) for path in settings.modules]
+    """Return the plugins that are installed or listed in the config, by rank."""
+    own = bundled()
+    entries = entry_points(GROUP) if settings.discover else ()
+    ranked = sorted((_rank(entry, own), entry) for entry in entries)
+    first: dict[str, EntryPoint] = {}
+    found = []
+    for rank, entry in ranked:
+        holder = first.setdefault(entry.name, entry)
+        found.append(_from_entry(entry, holder, rank, settings))
+    return found + [_from_module(path, place) for place, path in enumerate(settings.modules)]
 
 
-def _from_entries(name: str, entries: Sequence[EntryPoint], settings: PluginSettings) -> Found:
-    entry = entries[0]
+def _rank(entry: EntryPoint, own: Collection[str]) -> Rank:
+    if entry.dist is None:
+        return (2, 0.0, entry.name)
+    if canonicalize_name(entry.dist.name) in own:
+        return (0, 0.0, entry.name)
+    return (1, Installed.of(entry.dist).at, entry.name)
+
+
+def _from_entry(
+    entry: EntryPoint, holder: EntryPoint, rank: Rank, settings: PluginSettings
+) -> Found:
+    """Return the plugin of an entry point.
+
+    :param holder: the first entry point of that name, which is kept.
+    """
+    package, name = entry.dist, entry.name
     state, reason = PluginState.ACTIVE, ""
-    if name in settings.disabled:
+    if entry is not holder:
+        state, reason = PluginState.FAILED, f"its name is that of {_origin(holder)}; uninstall one"
+        name = f"{name} of {package.name if package else 'unknown'}"
+    elif name in settings.disabled:
         state, reason = PluginState.DISABLED, "disabled by the config"
-    elif len(entries) > 1:
-        names = " and ".join(sorted(_origin(entry) for entry in entries))
-        state, reason = PluginState.FAILED, f"both {names} are called {name}; uninstall one"
+    elif package and (problem := kernel_problem(package) or api_problem(package)):
+        state, reason = PluginState.FAILED, problem
     status = PluginStatus(
         name=name,
-        distribution=entry.dist.name if entry.dist else "unknown",
-        version=entry.dist.version if entry.dist else "unknown",
+        distribution=package.name if package else "unknown",
+        version=package.version if package else "unknown",
         state=state,
         reason=reason,
     )
-    return Found(status, entry.module, entry.load)
+    installed = Installed.of(package) if package else None
+    return Found(status, entry.module, entry.load, rank, package, installed)
 
 
 def _origin(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
 
 
-def _from_module(path: str) -> Found:
+def _from_module(path: str, place: int) -> Found:
     status = PluginStatus(name=path, distribution=path, version="module", state=PluginState.ACTIVE)
-    return Found(status, path, lambda: importlib.import_module(path))
+    return Found(status, path, lambda: importlib.import_module(path), (3, place, path))
 
 
 def without_third_parties(found: Iterable[Found], settings: PluginSettings) -> list[Found]:
     """Return ``found`` with every plugin disabled that is neither LMX's own nor required."""
-    kept = _bundled()
     reason = "safe mode: it may be why the daemon kept dying"
 
     def disable_if_foreign(plugin: Found) -> Found:
         status = plugin.status
-        is_kept = canonicalize_name(status.distribution) in kept or status.name in settings.required
+        is_kept = plugin.is_own or status.name in settings.required
         if is_kept or status.state is not PluginState.ACTIVE:
             return plugin
         return evolve(plugin, status=evolve(status, state=PluginState.DISABLED, reason=reason))
@@ -107,7 +124,7 @@ def without_third_parties(found: Iterable[Found], settings: PluginSettings) -> l
     return [disable_if_foreign(plugin) for plugin in found]
 
 
-def _bundled() -> set[str]:
+def bundled() -> set[str]:
     """Return the distributions whose plugins are LMX's own: those in its extra `all`."""
     # All of them: metadata left by a build in the working folder may hide the installed one.
     texts = [text for one in distributions(name=KERNEL) for text in one.requires or ()]

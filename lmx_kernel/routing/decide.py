@@ -15,6 +15,7 @@ from lmx_kernel.errors import (
     UnavailableError,
 )
 from lmx_kernel.interfaces import ModelState, Router, RoutingContext
+from lmx_kernel.plugins.calls import Watch, unwatched
 from lmx_kernel.types import (
     ChatPrompt,
     Decision,
@@ -56,18 +57,34 @@ def decide(
     request: GenerationRequest,
     models: Sequence[ModelCard],
     context: RoutingContext,
+    watch: Watch = unwatched,
 ) -> tuple[str, Decision] | None:
     """Return the first decision, with the name of its router; None if no router decides."""
     for router in routers:
         try:
-            decision = router.route(request, models, context)
+            with watch("lmx_routers", router.name, "route"):
+                decision = _checked(router.route(request, models, context))
         # Routers are code of plugins: they may fail in any way, and the next one is asked.
-        except Exception:
+        except (Exception, SystemExit):
             log.exception("router_failed", router=router.name)
             continue
         if decision is not None:
             return router.name, decision
     return None
+
+
+def _checked(decision: object) -> Decision | None:
+    """Return what a router returned.
+
+    :raises TypeError: it is no decision.
+    """
+    if decision is None:
+        return None
+    if not isinstance(decision, Decision) or not all(
+        isinstance(name, str) for name in decision.models
+    ):
+        raise TypeError(f"route() returned {decision!r}, and not a Decision with names of models")
+    return decision
 
 
 def check(card: ModelCard, state: ModelState, prompt_tokens: int, max_wait_s: float) -> None:

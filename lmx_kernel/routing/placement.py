@@ -25,6 +25,7 @@ from lmx_kernel.memory.sizes import format_bytes
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.models.layers import Values
 from lmx_kernel.observe.statistics import Statistics
+from lmx_kernel.plugins.calls import Watch, unwatched
 from lmx_kernel.routing.decide import (
     REFUSE,
     RoutingSettings,
@@ -59,6 +60,7 @@ class Placement:
 
     :param pressure: asks how scarce memory is.
     :param caller: returns the HTTP request that is being served.
+    :param watch: records the calls of routers.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Placement:
         statistics: Statistics,
         pressure: Callable[[], str],
         caller: Callable[[], HttpRequest | None],
+        watch: Watch = unwatched,
     ) -> None:
+        self._watch = watch
         self._routers: Sequence[Router] = ()
         self._settings = settings
         self._catalogue = catalogue
@@ -151,7 +155,7 @@ class Placement:
     ) -> tuple[str, Decision]:
         routers = arrange(self._routers, self._settings.get(RoutingSettings))
         cards = self._catalogue.cards
-        found = routers and decide(routers, request, cards, self._context(caller))
+        found = routers and decide(routers, request, cards, self._context(caller), self._watch)
         return found or ("", Decision((request.model,), "asked for by name", strict=True))
 
     async def _try(

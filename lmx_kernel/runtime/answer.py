@@ -11,15 +11,18 @@ from enum import Enum, auto
 from attrs import define, field
 
 from lmx_kernel.errors import LmxError
-from lmx_kernel.interfaces import Answer
+from lmx_kernel.events import RequestFinished
+from lmx_kernel.interfaces import Answer, AnswerObserver
 from lmx_kernel.runtime.event_buffer import EventBuffer
 from lmx_kernel.runtime.stopwatch import Stopwatch
 from lmx_kernel.types import (
     Admitted,
+    EncodedPrompt,
     Event,
     Finished,
     GenerationRequest,
     PromptProgress,
+    Route,
     TextDelta,
     Usage,
 )
@@ -47,7 +50,10 @@ class Phase(Enum):
 
 @define(eq=False)
 class Candidate:
-    """One of an answer's candidates: all its tokens are kept, so that it can be resumed."""
+    """One of an answer's candidates: all its tokens are kept, so that it can be resumed.
+
+    :ivar started_s: when it was last started, in monotonic seconds.
+    """
 
     answer: LiveAnswer
     index: int
@@ -57,6 +63,7 @@ class Candidate:
     reasoning_tokens: int = 0
     draft_tokens: int = 0
     accepted_draft_tokens: int = 0
+    started_s: float = 0.0
 
 
 @define(eq=False)
@@ -66,6 +73,7 @@ class ResumeState:
     :ivar number: grows in the order in which the requests of one dispatcher came.
     :ivar wire_id: what the worker calls the request; another one after it was parked.
     :ivar crashes: of workers in which nothing else was in flight.
+    :ivar preemptions: how many times it was put out for a request of higher priority.
     """
 
     candidates: list[Candidate]
@@ -73,6 +81,7 @@ class ResumeState:
     wire_id: int
     phase: Phase = Phase.UNCHECKED
     crashes: int = 0
+    preemptions: int = 0
 
     @property
     def unfinished(self) -> list[Candidate]:
@@ -109,6 +118,8 @@ class LiveAnswer(Answer):
     :param deadline: cancelled when the request starts or ends.
     :ivar resume: the dispatcher's own.
     :ivar prompt_tokens: of its prompt; None before a worker counted them.
+    :ivar prompt: what the model would read, once a worker returned it.
+    :ivar route: how it came to its model; None until that is decided.
     """
 
     def __init__(
@@ -126,6 +137,8 @@ class LiveAnswer(Answer):
         self.id = uuid.uuid4().hex
         self.outcome: str | None = None
         self.prompt_tokens: int | None = None
+        self.prompt: EncodedPrompt | None = None
+        self.route: Route | None = None
         seed = request.sampling.seed
         base = secrets.randbelow(MAX_SEED) if seed is None else seed
         candidates = [
@@ -139,6 +152,7 @@ class LiveAnswer(Answer):
         self._buffer = EventBuffer()
         self._stopwatch = Stopwatch()
         self._cached_tokens: int | None = None
+        self._observers: list[AnswerObserver] = []
 
     # --- reading ---
 
@@ -183,7 +197,16 @@ class LiveAnswer(Answer):
         if self.resume.phase is Phase.PARKED and self._buffer.is_drained:
             self._on_drained(self)
 
+    def observe(self, observer: AnswerObserver) -> None:
+        """Tell ``observer`` of all that follows; it must return at once."""
+        self._observers.append(observer)
+
     # --- writing ---
+
+    @property
+    def created_s(self) -> float:
+        """When the request came, in monotonic seconds."""
+        return self._stopwatch.created
 
     @property
     def is_count(self) -> bool:
@@ -195,12 +218,12 @@ class LiveAnswer(Answer):
         """Whether the reader is so far behind that the answer should pause."""
         return self._buffer.is_full
 
-    def admit(self, prompt_tokens: int) -> None:
+    def admit(self, prompt_tokens: int, prompt: EncodedPrompt | None = None) -> None:
         """Note that the request passed its checks; the reader learns it the first time only."""
         self.resume.phase = Phase.PREPARED
         if self.prompt_tokens is None:
-            self.prompt_tokens = prompt_tokens
-            self._buffer.push(Admitted(prompt_tokens))
+            self.prompt_tokens, self.prompt = prompt_tokens, prompt
+            self._push(Admitted(prompt_tokens))
 
     def start(self) -> None:
         """Note that a candidate left the queue."""
@@ -219,7 +242,7 @@ class LiveAnswer(Answer):
             candidate.finished, candidate.reasoning_tokens = True, event.reasoning_tokens
         elif isinstance(event, PromptProgress) and self._cached_tokens is None:
             self._cached_tokens = event.cached
-        self._buffer.push(event)
+        self._push(event)
 
     def end(self, outcome: str, error: LmxError | None = None) -> None:
         """End the events; the reader gets what is buffered, then the error or the end."""
@@ -228,6 +251,25 @@ class LiveAnswer(Answer):
         self._stopwatch.end()
         self._disarm()
         self._buffer.close(error)
+        for observer in self._observers:
+            observer.end(outcome, self.usage())
+
+    def report(self, outcome: str) -> RequestFinished:
+        """Return the event that tells others how it ended."""
+        return RequestFinished(
+            id=self.id,
+            model=self.model,
+            outcome=outcome,
+            usage=self.usage(),
+            key=self.request.key,
+            caller=self.request.caller,
+            route=self.route,
+        )
+
+    def _push(self, event: Event) -> None:
+        self._buffer.push(event)
+        for observer in self._observers:
+            observer.see(event)
 
     def _disarm(self) -> None:
         if self._deadline is not None:

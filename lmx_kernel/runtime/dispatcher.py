@@ -11,53 +11,28 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
-
-from attrs import frozen
 
 from lmx_kernel import errors, events
 from lmx_kernel.config import Settings
-from lmx_kernel.runtime.admission import plan_admissions
-from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
+from lmx_kernel.runtime.admission import claim_of
+from lmx_kernel.runtime.answer import LiveAnswer, Phase
+from lmx_kernel.runtime.attached_worker import AttachedWorker, Send
 from lmx_kernel.runtime.request_queue import RequestQueue
 from lmx_kernel.runtime.settings import QueueSettings
+from lmx_kernel.runtime.shares import Shares
+from lmx_kernel.runtime.starts import Starts
 from lmx_kernel.runtime.suspects import Suspects, Verdict
 from lmx_kernel.types import EngineLimits, Finished, GenerationRequest, TextDelta
 from lmx_kernel.worker import messages as wire
 
-
-class Send(Protocol):
-    """Sends a message to the worker; see :meth:`WorkerProcess.send`."""
-
-    def __call__(self, message: wire.Message, *, later: bool = False) -> None: ...
-
-
 Given = wire.Given
 
 
-@frozen
-class _Worker:
-    send: Send
-    limits: EngineLimits
-
-    def prepare(self, answer: LiveAnswer) -> None:
-        answer.resume.phase = Phase.PREPARING
-        self.send(wire.Prepare(answer.resume.wire_id, answer.request))
-
-    def start(self, candidate: Candidate) -> None:
-        candidate.answer.start()
-        wire_id, tokens = candidate.answer.resume.wire_id, tuple(candidate.tokens)
-        self.send(wire.Start(wire_id, candidate.index, candidate.seed, tokens))
-
-    def drop(self, answer: LiveAnswer) -> None:
-        """Have the worker forget a request; at once if it is at work on it."""
-        self.send(wire.Drop(answer.resume.wire_id), later=not answer.resume.unfinished)
-
-
 class Dispatcher:
-    """Queues requests and runs them; callers take turns.
+    """Queues requests and runs them; callers share the model.
 
     :param wake: called when something waits and no worker is attached.
+    :param shares: what callers were served by all models.
     :param on_quiet: called when all that was queued before :meth:`end_turn` has finished; maybe
         more than once.
     :ivar last_used: monotonic seconds of the last request's begin or end.
@@ -70,6 +45,7 @@ class Dispatcher:
         publish: Callable[[events.KernelEvent], None],
         wake: Callable[[], None],
         on_quiet: Callable[[], None],
+        shares: Shares,
     ) -> None:
         self.last_used = time.monotonic()
         self._model = model
@@ -77,12 +53,15 @@ class Dispatcher:
         self._publish = publish
         self._wake = wake
         self._on_quiet = on_quiet
+        self._shares = shares
         self._numbers = itertools.count(1)
         self._queue = RequestQueue()
         self._suspects = Suspects()
         self._turn_end: int | None = None  # requests of this number or a later one do not start
         self._hold = ""
-        self._worker: _Worker | None = None
+        self._worker: AttachedWorker | None = None
+        parts = self._queue, self._suspects, shares, settings, self._numbers
+        self._starts = Starts(*parts, prepare=self._prepare, look_again=self._pump)
 
     # --- requests ---
 
@@ -102,6 +81,12 @@ class Dispatcher:
         return self._worker.limits.max_sequences if self._worker else None
 
     @property
+    def claim(self) -> tuple[int, float]:
+        """What decides when the model is loaded; see :func:`claim_of`."""
+        heads, accounts = self._queue.waiting.heads, self._shares.accounts
+        return claim_of(heads, accounts, time.monotonic(), self._queue_settings.raise_after_s)
+
+    @property
     def is_idle(self) -> bool:
         """Whether there is no request, not even a parked one."""
         return not self._queue.answers
@@ -110,12 +95,11 @@ class Dispatcher:
         """Queue a request.
 
         :raises QueueFullError: too many wait already.
+        :raises RateLimitedError: its caller has had its tokens of this minute.
         """
-        settings, waiting = self._queue_settings, self.waiting
-        if waiting >= settings.max_waiting:
-            raise errors.QueueFullError(
-                f"{waiting} requests wait for {self._model} already", retry_after_s=5
-            )
+        settings = self._queue_settings
+        self._queue.check_room(request, self._model, settings.max_waiting)
+        self._shares.enter(request)
         number, loop = next(self._numbers), asyncio.get_running_loop()
         answer = LiveAnswer(
             request,
@@ -158,7 +142,7 @@ class Dispatcher:
 
     def attach(self, send: Send, limits: EngineLimits) -> None:
         """Run on this worker from now on."""
-        self._worker = _Worker(send, limits)
+        self._worker = AttachedWorker(send, limits)
         self._prepare(self._queue.answers.values())
         self._pump()
 
@@ -190,7 +174,7 @@ class Dispatcher:
             self._try_next_group()
         elif isinstance(message, wire.Prepared):
             if answer := answers.get(message.id):
-                answer.admit(message.prompt_tokens)
+                answer.admit(message.prompt_tokens, message.prompt)
                 self._finish(answer, "ok") if answer.is_count else self._pump()
         elif isinstance(message, wire.Refused) and (answer := answers.get(message.id)):
             self._fail(answer, message.error)
@@ -220,6 +204,7 @@ class Dispatcher:
                 answer.resume.count_drafts(event.candidate, event.drafted, event.accepted)
             else:
                 answer.receive(event)
+                self._shares.charge(answer, event)
                 if isinstance(event, Finished):
                     self._queue.running.remove(answer.resume.candidates[event.candidate])
                     self._pump() if answer.resume.unfinished else self._finish(answer, "ok")
@@ -231,14 +216,14 @@ class Dispatcher:
         self, answer: LiveAnswer, outcome: str, error: errors.LmxError | None = None
     ) -> None:
         self._queue.remove(answer)
+        self._shares.leave(answer.request)
         self._suspects.remove(answer, has_worked=outcome == "ok" and not answer.is_count)
         if self._worker is not None:
             self._worker.drop(answer)
         answer.end(outcome, error)
         self.last_used = time.monotonic()
         if not answer.is_count:
-            facts = {"id": answer.id, "model": self._model, "outcome": outcome}
-            self._publish(events.RequestFinished(**facts, usage=answer.usage()))
+            self._publish(answer.report(outcome))
         self._pump()
 
     def _fail(self, answer: LiveAnswer, error: errors.LmxError) -> None:
@@ -265,24 +250,12 @@ class Dispatcher:
         if self._worker is None:
             return
         if not self._hold:
-            self._admit(self._worker)
+            self._starts.admit(self._worker, self._turn_end)
             self._try_next_group()
         if self._turn_end is None or self._queue.running:
             return
         if self._hold or not self._queue.has_waiting(self._turn_end):
             self._on_quiet()
-
-    def _admit(self, worker: _Worker) -> None:
-        if self._queue.waiting:
-            admissible = self._queue.admissible(self._turn_end)
-            for candidate in plan_admissions(
-                filter(self._suspects.may_start, admissible),
-                self._queue.running,
-                worker.limits,
-                self._queue_settings.expected_tokens,
-            ):
-                self._queue.start(candidate)
-                worker.start(candidate)
 
     def _start_alone(self) -> None:
         """Start a request that has the engine to itself without waiting for its checks: it fits if
@@ -290,8 +263,7 @@ class Dispatcher:
         """
         alone, is_open = self._queue.alone, self._turn_end is None and not self._hold
         if self._worker and alone and is_open and self._suspects.may_start(alone):
-            self._queue.start(alone)
-            self._worker.start(alone)
+            self._starts.start(self._worker, alone)
 
     def _try_next_group(self) -> None:
         """Once the suspects that run are cleared, put them back and let the next ones run."""
@@ -299,10 +271,9 @@ class Dispatcher:
             self._suspects.advance()
             for answer in reversed(self._queue.running_requests):
                 if not self._suspects.may_run(answer):
-                    self._worker.drop(answer)
-                    self._queue.put_back(answer, next(self._numbers))
+                    self._starts.put_back(self._worker, answer)
             self._prepare(self._queue.answers.values())
-            self._admit(self._worker)
+            self._starts.admit(self._worker, self._turn_end)
 
 
 def _wait_error(answer: LiveAnswer, max_wait_s: float, hold: str) -> errors.UnavailableError:

@@ -17,6 +17,7 @@ from lmx_kernel.engine.protocol import EngineStats
 from lmx_kernel.runtime import tenure
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.dispatcher import Dispatcher
+from lmx_kernel.runtime.shares import Shares
 from lmx_kernel.runtime.supervisor import Supervisor
 from lmx_kernel.types import EngineSpec, GenerationRequest, ModelCard
 
@@ -41,6 +42,7 @@ class InstanceServices:
     :param reserve: checks the model's files and holds its memory (in bytes) while the context is
         open; waits for room, and raises LmxError where there can be none.
     :param env: the environment that the backend wants for its worker; called in a thread.
+    :param shares: what callers were served by all models.
     """
 
     settings: Settings
@@ -48,6 +50,7 @@ class InstanceServices:
     reserve: Callable[[Instance], AbstractAsyncContextManager[int]]
     env: Callable[[EngineSpec], Mapping[str, str]]
     publish: Callable[[events.KernelEvent], None]
+    shares: Shares
 
 
 @frozen
@@ -81,15 +84,16 @@ class Instance:
     def __init__(self, spec: EngineSpec, services: InstanceServices) -> None:
         self.spec = spec
         self.model = spec.card.id
+        settings, publish, shares = services.settings, services.publish, services.shares
         self.requests = Dispatcher(
-            self.model, services.settings, services.publish, self.begin, self._stop_worker
+            self.model, settings, publish, self.begin, self._stop_worker, shares
         )
         self.memory_bytes = 0
         self.ttl_s: float | None = None
         self.kept: tenure.Kept | None = None
         self.pinned = False
         self._services = services
-        self._worker = Supervisor(self.requests, services.settings, services.publish, services.env)
+        self._worker = Supervisor(self.requests, settings, publish, services.env)
         self._life: asyncio.Task[None] | None = None
         self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ending: Ending | None = None

@@ -12,6 +12,7 @@ from lmx_kernel.config import Settings
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.saved_settings import SavedSettings
+from lmx_kernel.plugins.timeouts import in_thread
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.instance import Ending, Instance, InstanceServices, State
@@ -19,6 +20,7 @@ from lmx_kernel.runtime.measure import measure_memory
 from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
 from lmx_kernel.runtime.room_line import RoomLine
 from lmx_kernel.runtime.settings import ModelSettings
+from lmx_kernel.runtime.shares import Shares
 from lmx_kernel.runtime.tenure import Kept
 from lmx_kernel.types import (
     Admission,
@@ -50,6 +52,7 @@ class Lifecycle:
     ) -> None:
         self.instances: dict[str, Instance] = {}
         self.ledger = ledger
+        self.shares = Shares()
         self._settings = settings
         self._backends = backends
         self._effective = effective
@@ -64,6 +67,7 @@ class Lifecycle:
             reserve=self._reserve,
             env=self._env,
             publish=publish,
+            shares=self.shares,
         )
 
     # --- requests ---
@@ -223,10 +227,9 @@ class Lifecycle:
     def _instance(self, card: ModelCard) -> Instance:
         if card.problem:
             raise errors.ModelUnusableError(f"{card.id} cannot be used: {card.problem}")
-        instance = self.instances.get(card.id)
-        if instance is None:
-            instance = Instance(self._overridden_spec(card), self._services)
-            self.instances[card.id] = instance
+        if (instance := self.instances.get(card.id)) is None:
+            spec = self._overridden_spec(card)
+            instance = self.instances[card.id] = Instance(spec, self._services)
         if instance.state is State.ABSENT:
             instance.spec = self._overridden_spec(card)
             self._apply_settings(instance)
@@ -272,13 +275,13 @@ class Lifecycle:
 
     async def _needed_bytes(self, spec: EngineSpec) -> int:
         backend = self._backends.get(spec.card.backend)
-        await asyncio.to_thread(backend.verify, spec.card)
+        await in_thread(backend.verify, spec.card)
         estimate = await self._estimate(spec)
         if estimate.total_bytes <= self.ledger.available_bytes * CLOSE_CALL:
             return estimate.total_bytes
-        exact = await measure_memory(spec, await asyncio.to_thread(self._env, spec))
+        exact = await measure_memory(spec, await in_thread(self._env, spec))
         return estimate.total_bytes if exact is None else exact
 
     async def _estimate(self, spec: EngineSpec) -> MemoryEstimate:
         backend = self._backends.get(spec.card.backend)
-        return await asyncio.to_thread(backend.estimate, spec.card, spec.options, spec.settings)
+        return await in_thread(backend.estimate, spec.card, spec.options, spec.settings)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-
+from lmx_kernel.errors import QueueFullError
 from lmx_kernel.runtime.answer import Candidate, LiveAnswer, Phase
+from lmx_kernel.runtime.waiting import WaitingLines
+from lmx_kernel.types import GenerationRequest
 
 
 class RequestQueue:
     """Holds the answers that have not ended; knows of no worker.
 
     :ivar answers: all of them by their wire ids, parked ones as well.
-    :ivar waiting: the candidates that wait, the next one first.
+    :ivar waiting: the candidates that wait.
     :ivar running: the candidates that the engine works on, in the order of their starts.
     """
 
     def __init__(self) -> None:
         self.answers: dict[int, LiveAnswer] = {}
-        self.waiting: deque[Candidate] = deque()
+        self.waiting = WaitingLines()
         self.running: list[Candidate] = []
 
     @property
@@ -39,19 +39,24 @@ class RequestQueue:
     @property
     def alone(self) -> Candidate | None:
         """The candidate that waits, if it is the only one and none runs."""
-        return self.waiting[0] if len(self.waiting) == 1 and not self.running else None
+        return None if self.running else self.waiting.only
 
-    def admissible(self, before: int | None) -> Iterable[Candidate]:
-        """Return the candidates that may start, the next one first.
+    def check_room(self, request: GenerationRequest, model: str, max_waiting: int) -> None:
+        """Check that one more request may wait.
 
-        :param before: only those of requests whose number is smaller; None is any.
+        :param max_waiting: of all callers, whose priority is not lower: a queue that is full of
+            requests of lower priority refuses nobody above them.
+        :raises QueueFullError: too many wait already.
         """
-        return (
-            candidate
-            for candidate in self.waiting
-            if candidate.answer.resume.phase is Phase.PREPARED
-            and (before is None or candidate.answer.resume.number < before)
-        )
+        rank, most = request.priority.rank, request.terms.max_waiting
+        waits = {one.answer for one in self.waiting if one.answer.request.priority.rank >= rank}
+        if (waiting := len(waits)) >= max_waiting:
+            raise QueueFullError(f"{waiting} requests wait for {model} already", retry_after_s=5)
+        if most is not None and len(self.waiting.of_caller(request.caller)) >= most:
+            raise QueueFullError(
+                f"{most} requests of {request.caller} wait for {model} already, and no more may",
+                retry_after_s=5,
+            )
 
     def has_waiting(self, before: int) -> bool:
         """Whether a request whose number is smaller than ``before`` waits."""
@@ -60,14 +65,14 @@ class RequestQueue:
     def add(self, answer: LiveAnswer) -> None:
         """Append a new request."""
         self.answers[answer.resume.wire_id] = answer
-        self.waiting.extend(answer.resume.candidates)
+        self.waiting.append(answer.resume.candidates)
 
     def remove(self, answer: LiveAnswer) -> None:
         """Take out a request, wherever it is."""
         del self.answers[answer.resume.wire_id]
         if answer.resume.unfinished:  # else none of its candidates is left in here
             self.running = [other for other in self.running if other.answer is not answer]
-            self.waiting = deque(other for other in self.waiting if other.answer is not answer)
+            self.waiting.remove_all(answer)
 
     def start(self, candidate: Candidate) -> None:
         """Move a candidate from the queue to those that run."""
@@ -75,19 +80,19 @@ class RequestQueue:
         self.running.append(candidate)
 
     def preempt(self, candidate: Candidate) -> None:
-        """Move a candidate that ran to the head of the queue."""
+        """Move a candidate that ran to the head of its line."""
         self.running.remove(candidate)
-        self.waiting.appendleft(candidate)
+        self.waiting.put_first([candidate])
 
     def lose_worker(self) -> None:
-        """Move all that ran to the head of the queue, in its order, to be prepared anew."""
-        self.waiting.extendleft(reversed(self.running))
+        """Move all that ran to the heads of their lines, in their order, to be prepared anew."""
+        self.waiting.put_first(self.running)
         self.running = []
         for answer in self.answers.values():
             answer.resume.lose_worker()
 
     def put_back(self, answer: LiveAnswer, wire_id: int) -> None:
-        """Take a request off the worker and put it to the head of the queue."""
+        """Take a request off the worker and put it to the head of its line."""
         self.park(answer, wire_id)
         self.unpark(answer)
 
@@ -98,6 +103,6 @@ class RequestQueue:
         self.answers[wire_id] = answer
 
     def unpark(self, answer: LiveAnswer) -> None:
-        """Put a parked request to the head of the queue, to be prepared anew."""
+        """Put a parked request to the head of its line, to be prepared anew."""
         answer.resume.phase = Phase.UNCHECKED
-        self.waiting.extendleft(reversed(answer.resume.unfinished))
+        self.waiting.put_first(answer.resume.unfinished)

@@ -13,7 +13,9 @@ PlanRoom = Callable[[Instance, Claim], Room | Refusal]
 
 
 class RoomLine:
-    """Makes room for one model after the other, in the order in which they came.
+    """Makes room for one model after the other: next is the one whose requests are next by priority
+    and by what their callers were served (:func:`~.admission.claim_of`), of several the one that
+    came first. The first in line stays the first.
 
     Only the first in line unloads others. What that frees is set aside for it, so that it gets on
     however many smaller models come meanwhile; all else that is free is for whoever it is enough
@@ -46,15 +48,23 @@ class RoomLine:
                     await self._changed.wait()
                 room = self._require_room(instance, needed_bytes)
         finally:
-            if self._waiting[0] is instance:
-                self._freed_bytes = 0
+            was_first = self._waiting[0] is instance
             self._waiting.remove(instance)
+            if was_first:
+                self._freed_bytes = 0
+                self._choose_first()
             self.look_again()
 
     def look_again(self) -> None:
         """Let those in line see whether there is room for them now."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _choose_first(self) -> None:
+        if self._waiting:
+            first = min(self._waiting, key=lambda instance: instance.requests.claim)
+            self._waiting.remove(first)
+            self._waiting.insert(0, first)
 
     def _require_room(self, instance: Instance, needed_bytes: int) -> Room:
         room = self._plan(instance, Claim(needed_bytes))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.config.days import DAYS, Day
+from lmx_kernel.runtime.admission import AdmissionRules, MayStart
+from lmx_kernel.runtime.preemption import PreemptionRules
+from lmx_kernel.runtime.shares import Account
+from lmx_kernel.types import EngineLimits
 
 
 @frozen(kw_only=True)
@@ -68,12 +74,43 @@ class ModelSettings:
 class QueueSettings:
     """Section ``[queue]``: what happens to requests that cannot run at once.
 
-    :ivar max_waiting: requests that may wait for one model; more are refused at once.
+    :ivar max_waiting: requests that may wait for one model; more are refused at once, unless their
+        priority is higher.
     :ivar max_wait_s: a request that has not begun after this long is refused.
     :ivar expected_tokens: room in the cache that an answer of unknown length is admitted with.
         Should it need more and there is none, the youngest answer is paused until there is.
+    :ivar raise_after_s: a request that waits for so long counts as one of the next higher priority,
+        one at a time, and after twice as long of the one after that: it starts late, but it does.
+    :ivar max_preemptions: a request that runs is put out at most so many times for one of higher
+        priority; it goes on later where it was.
+    :ivar min_run_s: it runs at least so long before it is put out again.
     """
 
     max_waiting: int = field(default=256, validator=validators.ge(0), metadata=LIVE)
     max_wait_s: float = field(default=300.0, validator=validators.gt(0), metadata=LIVE)
     expected_tokens: int = field(default=512, validator=validators.ge(1), metadata=LIVE)
+    raise_after_s: float = field(default=60.0, validator=validators.ge(0), metadata=LIVE)
+    max_preemptions: int = field(default=3, validator=validators.ge(0), metadata=LIVE)
+    min_run_s: float = field(default=2.0, validator=validators.ge(0), metadata=LIVE)
+
+    @property
+    def preemption(self) -> PreemptionRules:
+        """How far a running request is protected from those of higher priority."""
+        return PreemptionRules(max_preemptions=self.max_preemptions, min_run_s=self.min_run_s)
+
+    def admission(
+        self,
+        limits: EngineLimits,
+        accounts: Mapping[str, Account],
+        may_start: MayStart | None,
+        now_s: float,
+    ) -> AdmissionRules:
+        """Return what decides who starts at ``now_s``; see :class:`AdmissionRules`."""
+        return AdmissionRules(
+            limits=limits,
+            expected_tokens=self.expected_tokens,
+            accounts=accounts,
+            may_start=may_start,
+            now_s=now_s,
+            raise_after_s=self.raise_after_s,
+        )

@@ -10,7 +10,7 @@ cleared. So a request is only given up after a crash at which it was alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
@@ -50,6 +50,11 @@ class Suspects:
     def may_run(self, answer: LiveAnswer) -> bool:
         """Whether a request may be in flight now."""
         return not self._groups or answer in self._groups[0]
+
+    @property
+    def choice(self) -> Callable[[Candidate], bool] | None:
+        """:meth:`may_start`; None where every candidate may."""
+        return self.may_start if self._groups else None
 
     def may_start(self, candidate: Candidate) -> bool:
         """Whether a candidate may run now, beside others of whom that is true."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmx_kernel import errors, events
 from lmx_kernel.engine.protocol import EngineStats
+from lmx_kernel.plugins.timeouts import in_thread
 from lmx_kernel.runtime.process import WorkerProcess
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.runtime.silence import Silence
@@ -87,7 +88,7 @@ class WorkerRun:
         :raises WorkerLostError: the worker died, or loads no further.
         """
         began = time.monotonic()
-        variables = await asyncio.to_thread(env, self.spec)
+        variables = await in_thread(env, self.spec)
         self._process = await WorkerProcess.start(variables, self._receive)
         self.send(wire.Open(self.spec))
         await self._watch(self._opened, stop, self._settings.load_timeout_s)

@@ -107,7 +107,7 @@ class Background:
             with noting_no_answers():  # it outlives the HTTP request
                 run.live = live = await self._generate(request)
             answer = evolve(answer, model=live.model)
-            request = evolve(request, model=live.model)
+            request = _as_begun(request, live)
             await self._disk.do(partial(AnswerFile.insert, answer=answer, request=request))
         except BaseException:
             self._runs.pop(answer.id, None)
@@ -297,6 +297,21 @@ class Background:
             problem=problem,
         )
         await self._disk.do(end)
+
+
+def _as_begun(request: GenerationRequest, live: LiveAnswer) -> GenerationRequest:
+    """Return a request as it is to go on: on the model that it has begun on, and for its caller,
+    who is not there when the next daemon goes on.
+    """
+    begun = live.request
+    return evolve(
+        request,
+        model=live.model,
+        caller=begun.caller,
+        cache_space=begun.cache_space,
+        terms=begun.terms,
+        priority=begun.priority,
+    )
 
 
 def _growing_pauses() -> Iterator[float]:

@@ -23,9 +23,14 @@ from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate
 
 @frozen(kw_only=True)
 class FakeSettings:
-    """Section ``[fake]``: ``folder`` holds the scripts."""
+    """Section ``[fake]``.
+
+    :ivar folder: holds the scripts.
+    :ivar others: holds models of other backends, each in a folder of its own.
+    """
 
     folder: Path | None = None
+    others: Path | None = None
 
 
 @hookimpl
@@ -40,21 +45,24 @@ def lmx_backends() -> Iterable[Backend]:
 
 @hookimpl
 def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
-    folder = settings.get(FakeSettings).folder
-    return [FakeSource(folder)] if folder else []
+    own = settings.get(FakeSettings)
+    return [FakeSource(own.folder, own.others)] if own.folder else []
 
 
 class FakeSource:
-    """One folder of scripts."""
+    """One folder of scripts, and one of folders with models of other backends."""
 
     name = "fake"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, others: Path | None = None) -> None:
         self._folder = folder
+        self._others = others
 
     def locations(self) -> Iterable[Location]:
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             yield Location(path.name.removesuffix(SUFFIX), self._folder, (path.name,))
+        for folder in sorted(self._others.iterdir()) if self._others else ():
+            yield Location(folder.name, folder, tuple(path.name for path in folder.iterdir()))
 
     def delete(self, card: ModelCard) -> None:
         card.path.unlink()
@@ -102,7 +110,13 @@ class FakeBackend:
             size_bytes=path.stat().st_size,
             files=(path,),
             context_length=script.context_length,
-            capabilities=frozenset({"embedding"} if script.embeds else ()),
+            capabilities=_capabilities(script),
             sampling=maker_sampling(script.sampling),
             problem=problem,
         )
+
+
+def _capabilities(script: FakeModel) -> frozenset[str]:
+    if script.embeds:
+        return frozenset({"embedding"})
+    return frozenset() if script.template is not None else frozenset({"completion"})

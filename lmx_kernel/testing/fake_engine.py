@@ -17,6 +17,7 @@ from pathlib import Path
 from attrs import define, field
 
 from lmx_kernel.engine.drafting import Drafting
+from lmx_kernel.engine.logits import apply_processors
 from lmx_kernel.engine.protocol import (
     EngineStats,
     ProgressCallback,
@@ -80,7 +81,7 @@ class FakeTokenizer:
     end_ids = frozenset({END})
     template_texts: dict[str, str] = {}  # noqa: RUF012 - constant
 
-    def __init__(self, chat_template: str = TEMPLATE, poison: str = "") -> None:
+    def __init__(self, chat_template: str | None = TEMPLATE, poison: str = "") -> None:
         self.chat_template = chat_template
         self._poison = poison
 
@@ -132,7 +133,9 @@ class FakeEngine:
 
     def __init__(self, script: FakeModel, spec: EngineSpec, memory: bytearray) -> None:
         poison = script.poison if script.poison_in == "prepare" else ""
-        self.tokenizer = FakeTokenizer(script.template or TEMPLATE, poison)
+        self.tokenizer = FakeTokenizer(
+            TEMPLATE if script.template == "" else script.template, poison
+        )
         self.limits = EngineLimits(
             context_length=spec.options.context_length,
             max_sequences=spec.options.parallel,
@@ -237,6 +240,11 @@ class FakeEngine:
             if made == SOUR_AT and _has_text(run.request.tokens, self._script.sour):
                 break
             token = self._next(run, made)
+            if run.processors:
+                token, problem = _adjusted(run, token)
+                if problem:
+                    self._running.fail(run, problem)
+                    return
             if run.mask is not None:
                 token = _closest(token, run.mask)
                 run.mask.accept((token,))
@@ -280,6 +288,16 @@ def _has_text(tokens: Seq[int], text: str) -> bool:
 
 def _text(tokens: Seq[int]) -> str:
     return bytes(token for token in tokens if token < BYTES).decode(errors="replace")
+
+
+def _adjusted(run: _Run, token: int) -> tuple[int, str]:
+    """Return what logits processors make of a token, and why the sequence fails, if it does."""
+    import numpy as np  # noqa: PLC0415 - few tests need it
+
+    row = np.zeros(VOCABULARY, np.float32)
+    row[token] = 1
+    problem = apply_processors(run.processors, row, run.tokens)
+    return int(row.argmax()), problem
 
 
 def _closest(token: int, mask: TokenMask) -> int:

@@ -19,7 +19,7 @@ class FakeModel:
     :ivar tokens_per_s: decode steps a second; 0 is as fast as possible.
     :ivar prefill_tokens_per_s: prompt tokens a second; 0 is as fast as possible.
     :ivar answer_tokens: tokens until it ends by itself; 0 is never.
-    :ivar template: its chat template; "" for one that writes roles and contents.
+    :ivar template: its chat template; "" for one that writes roles and contents, None for none.
     :ivar says: it answers with this text, a token a byte, instead of counting.
     :ivar replies: pairs of a text and what it answers to a prompt that has it; where a prompt has
         several of these texts, the one that stands last in it counts.
@@ -50,7 +50,7 @@ class FakeModel:
     tokens_per_s: float = 0.0
     prefill_tokens_per_s: float = 0.0
     answer_tokens: int = 0
-    template: str = ""
+    template: str | None = ""
     says: str = ""
     replies: tuple[tuple[str, str], ...] = ()
     load_s: float = 0.0

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field
 from websockets.asyncio.client import connect
@@ -21,22 +21,27 @@ from lmx_kernel.http.server import HttpServer
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
-from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.interfaces import ApiSurface, HttpRequest
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.types import (
+    DEFAULT_TERMS,
+    ChatPrompt,
     EmbeddingInput,
     Embeddings,
+    EncodedPrompt,
     Finished,
     GenerationRequest,
     Logprobs,
     ModelCard,
     ModelName,
     PromptProgress,
+    Terms,
     TextDelta,
     TokenLogprob,
 )
 
 MODEL = "acme/Tiny-1B"
+S = TypeVar("S")
 Play = Callable[[LiveAnswer], None]
 """Writes an answer, or as much of it as the test wants to be there."""
 
@@ -82,11 +87,15 @@ class StubKernel:
     :ivar asked: set when a request came.
     :ivar closed: set when a running answer was closed.
     :ivar embedded: the inputs that were last embedded.
+    :ivar key: the name of the key that requests come with.
+    :ivar terms: those of the key.
     :ivar counted: the requests of which the tokens were counted.
     """
 
     play: Play = hello
     refusal: LmxError | None = None
+    key: str = ""
+    terms: Terms = DEFAULT_TERMS
     answers: list[LiveAnswer] = field(factory=list)
     embedded: list[EmbeddingInput] = field(factory=list)
     counted: list[GenerationRequest] = field(factory=list)
@@ -97,6 +106,13 @@ class StubKernel:
     )
 
     @property
+    def caller(self) -> HttpRequest:
+        """As which surfaces see their client."""
+        return HttpRequest(
+            method="POST", path="/", headers={}, client="", key=self.key, terms=self.terms
+        )
+
+    @property
     def request(self) -> GenerationRequest:
         """The first request that came."""
         return self.answers[0].request
@@ -105,6 +121,10 @@ class StubKernel:
     def model_settings(self) -> StubKernel:
         """Itself: it has names."""
         return self
+
+    def settings(self, cls: type[S]) -> S:
+        """Return a section of the config with its defaults."""
+        return cls()
 
     def names(self) -> list[ModelName]:
         """Return the names of the models that can be used."""
@@ -154,6 +174,19 @@ class StubKernel:
         self.counted.append(request)
         return 7
 
+    async def encode(self, request: GenerationRequest) -> EncodedPrompt:
+        """Return three tokens and the text of all messages, and keep what was asked."""
+        if self.refusal:
+            raise self.refusal
+        self.counted.append(request)
+        prompt = request.prompt
+        texts = [one.text for one in prompt.messages] if isinstance(prompt, ChatPrompt) else []
+        return EncodedPrompt("".join(texts), (1, 2, 3))
+
+    def model_statuses(self) -> list[Any]:
+        """Return the models of ``status``, which a test's kernel may have."""
+        return list(self.status().models)  # type: ignore[attr-defined]
+
     def _close(self, answer: LiveAnswer) -> None:
         answer.end("cancelled")
         self.closed.set()
@@ -166,7 +199,7 @@ def make_health() -> Health:
 
 @asynccontextmanager
 async def serving(
-    *surfaces: ApiSurface, authorize: Authorize = lambda _request: "", **settings: Any
+    *surfaces: ApiSurface, authorize: Authorize = lambda request: request, **settings: Any
 ) -> AsyncIterator[str]:
     """Serve dialects on a free port; gives the URL.
 

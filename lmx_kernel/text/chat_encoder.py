@@ -38,6 +38,13 @@ class ChatEncoder:
             tokens += self._continued(piece)
         return tokens if self._begins(tokens) else self._begin + tokens
 
+    def text(self, prompt: ChatPrompt) -> str:
+        """Return the text of a conversation, ready for the assistant's turn.
+
+        :raises InvalidRequestError: as :meth:`ChatTemplate.render`.
+        """
+        return "".join(self._pieces(prompt))
+
     def _pieces(self, prompt: ChatPrompt) -> list[str]:
         """Return the pieces of the prompt's text that are to be encoded one by one."""
         if not self._controls.may_occur(prompt):

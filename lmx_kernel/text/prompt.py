@@ -80,6 +80,19 @@ class PromptEncoder:
             )
         return tokens
 
+    def text(self, request: GenerationRequest) -> str:
+        """Return the text of a prompt that :meth:`encode` takes, as the model reads it.
+
+        :raises InvalidRequestError: as :meth:`encode`.
+        """
+        prompt = request.prompt
+        if isinstance(prompt, TextPrompt):
+            return prompt.text
+        if isinstance(prompt, ChatPrompt) and not isinstance(self._chat, str):
+            return self._chat.text(_presented(prompt, request))
+        pieces = (self._tokenizer.token_bytes[token] for token in self.encode(request))
+        return b"".join(pieces).decode(errors="replace")
+
     def encode_inputs(
         self, request: GenerationRequest, inputs: Sequence[EmbeddingInput]
     ) -> list[list[int]]:
@@ -132,14 +145,13 @@ class PromptEncoder:
     def _chat_tokens(self, prompt: ChatPrompt, request: GenerationRequest) -> list[int]:
         if isinstance(self._chat, str):
             raise InvalidRequestError(self._chat, param="messages")
-        presented = tuple(tool for tool in offered_tools(request) if not tool.hidden)
-        if len(presented) < len(prompt.tools):
-            prompt = evolve(prompt, tools=presented)
-        return self._chat.encode(prompt)
+        return self._chat.encode(_presented(prompt, request))
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, TextPrompt):
-            return self._tokenizer.encode(prompt.text, add_special=True, parse_special=False)
+            return self._tokenizer.encode(
+                prompt.text, add_special=not prompt.is_rendered, parse_special=prompt.is_rendered
+            )
         if isinstance(prompt, TokenPrompt):
             return list(prompt.tokens)
         raise InvalidRequestError("this model continues text; it embeds none", param="model")
@@ -151,6 +163,12 @@ class PromptEncoder:
                 raise InvalidRequestError(
                     f"token {token} is not in the vocabulary of {size} tokens", param=param
                 )
+
+
+def _presented(prompt: ChatPrompt, request: GenerationRequest) -> ChatPrompt:
+    """Return ``prompt`` with the tools that the template presents."""
+    presented = tuple(tool for tool in offered_tools(request) if not tool.hidden)
+    return evolve(prompt, tools=presented) if len(presented) < len(prompt.tools) else prompt
 
 
 def _param(prompt: Prompt) -> str:

@@ -8,6 +8,7 @@ from lmx_kernel.types.answers import (
     Admitted,
     Embedded,
     Embeddings,
+    EncodedPrompt,
     Event,
     Finished,
     Logprobs,
@@ -55,8 +56,11 @@ from lmx_kernel.types.routing import (
     Route,
     Skipped,
 )
+from lmx_kernel.types.shares import ANONYMOUS, DEFAULT_TERMS, Priority, Terms
 
 __all__ = [
+    "ANONYMOUS",
+    "DEFAULT_TERMS",
     "Admission",
     "Admitted",
     "ChatPrompt",
@@ -68,6 +72,7 @@ __all__ = [
     "EmbeddingInput",
     "EmbeddingPrompt",
     "Embeddings",
+    "EncodedPrompt",
     "EngineLimits",
     "EngineSpec",
     "Event",
@@ -81,6 +86,7 @@ __all__ = [
     "Message",
     "ModelCard",
     "ModelName",
+    "Priority",
     "Prompt",
     "PromptProgress",
     "ReasoningDelta",
@@ -89,6 +95,7 @@ __all__ = [
     "SamplingRequest",
     "SettingValue",
     "Skipped",
+    "Terms",
     "TextDelta",
     "TextPart",
     "TextPrompt",

@@ -117,6 +117,14 @@ Event = (
 )
 
 
+@frozen
+class EncodedPrompt:
+    """A prompt as a model reads it: the text that its chat template writes, and the tokens."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
 @frozen(kw_only=True)
 class Usage:
     """The tokens and times of an answer. Tokens of all candidates are counted, the prompt once.

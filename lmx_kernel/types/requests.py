@@ -6,6 +6,8 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
+from lmx_kernel.types.shares import DEFAULT_TERMS, Priority, Terms
+
 
 @frozen
 class TextPart:
@@ -105,9 +107,14 @@ class ChatPrompt:
 
 @frozen
 class TextPrompt:
-    """Text that is continued as it is."""
+    """Text that is continued as it is.
+
+    :param is_rendered: it is what a chat template wrote: the texts of control tokens in it are read
+        as these tokens, and no begin token is put before it.
+    """
 
     text: str
+    is_rendered: bool = False
 
 
 @frozen
@@ -209,13 +216,21 @@ class GenerationRequest:
         for the limit of the model's settings, or none.
     :param prediction: what the answer will probably be, to make it come sooner; it changes nothing
         else. "" where nobody knows.
+    :param logits_processors: plugins that change the logits of each token, by name in the group
+        ``lmx.logits``, with their options; in this order.
     :param said: the tokens that the only candidate has said already, before a restart of the
         daemon, say: it goes on after them, and only what follows is in the answer's events. The
         same seed must be given for the same text.
+    :param returns_prompt: the worker returns the prompt as the model would read it; only where it
+        is just counted.
     :param caller: callers take turns in a model's queue. The kernel sets it for what comes by HTTP:
         to the name of the API key, or without one to a name of the HTTP request.
     :param cache_space: what was computed for a prompt serves only requests of the same space. The
         kernel sets it for what comes by HTTP: to the name of the API key, or "" without one.
+    :param terms: those of the caller. The kernel sets them for what comes by HTTP: to those of the
+        API key.
+    :param priority: the highest that the client asks for. The kernel lowers it to that of the
+        terms.
     """
 
     model: str
@@ -231,9 +246,18 @@ class GenerationRequest:
     constraint: Constraint | None = None
     reasoning_tokens: int | None = None
     prediction: str = ""
+    logits_processors: dict[str, dict[str, Any]] = field(factory=dict)
     said: tuple[int, ...] = ()
+    returns_prompt: bool = False
     caller: str = ""
     cache_space: str = ""
+    terms: Terms = DEFAULT_TERMS
+    priority: Priority = Priority.HIGH
+
+    @property
+    def key(self) -> str:
+        """The name of the API key that it came with; "" for none. No key's name begins with #."""
+        return "" if self.caller.startswith("#") else self.caller
 
     def context_length(self, most: int) -> int:
         """Return the tokens that the prompt and one answer may have together.

@@ -47,7 +47,7 @@ def main() -> None:
 
 def _serve(channel: Channel, spec: EngineSpec) -> None:
     try:
-        chat = ChatChoice(spec.chat_template, spec.chat_format)
+        chat = ChatChoice(spec.chat_template, spec.chat_format, spec.card.architecture)
         chat.check()
         loop = Loop(_open(channel, spec), channel, spec.constraints, chat, spec.drafts)
     except LmxError as error:
@@ -85,8 +85,13 @@ def _engine_module(spec: EngineSpec) -> object:
         return importlib.import_module(spec.engine_module)
     name = spec.card.backend
     entries = entry_points(WORKER_GROUP, name)
-    if len(entries) != 1:
-        raise ModelUnusableError(f"{len(entries)} plugins offer an engine for backend {name}")
+    if not entries:
+        raise ModelUnusableError(
+            f"no installed package has an engine for the backend {name}; is its plugin gone?"
+        )
+    if len(entries) > 1:
+        names = " and ".join(sorted(one.dist.name for one in entries if one.dist))
+        raise ModelUnusableError(f"{names} both have an engine for the backend {name}")
     return entries[0].load()
 
 

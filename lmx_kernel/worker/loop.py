@@ -158,6 +158,7 @@ class Loop:
             mask=mask,
             cache_space=prepared.request.cache_space,
             drafts=self._drafts(prepared),
+            processors=prepared.processors,
         )
         try:
             self._engine.add(sequence)

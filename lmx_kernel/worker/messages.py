@@ -16,7 +16,7 @@ from cattrs.strategies import configure_tagged_union
 
 from lmx_kernel.engine.protocol import EngineStats
 from lmx_kernel.errors import LmxError, from_code
-from lmx_kernel.types import EngineLimits, EngineSpec, Event, GenerationRequest
+from lmx_kernel.types import EncodedPrompt, EngineLimits, EngineSpec, Event, GenerationRequest
 from lmx_kernel.types.plain_data import make_converter
 
 # --- kernel to worker ----------------------------------------------------------------------------
@@ -106,10 +106,14 @@ class LoadRefused:
 
 @frozen
 class Prepared:
-    """A request passed every check."""
+    """A request passed every check.
+
+    :param prompt: what the model would read, where the request asked for it.
+    """
 
     id: int
     prompt_tokens: int
+    prompt: EncodedPrompt | None = None
 
 
 @frozen

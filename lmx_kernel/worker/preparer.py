@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from lmx_kernel.engine.protocol import Engine
+from lmx_kernel.engine.protocol import Engine, LogitsProcessor, Tokenizer
 from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError, ModelUnusableError
 from lmx_kernel.text.constraints.lookup import find_engine
 from lmx_kernel.text.constraints.protocol import (
@@ -19,11 +19,13 @@ from lmx_kernel.text.constraints.protocol import (
     is_constrained,
 )
 from lmx_kernel.text.formats.protocol import Format, PlainFormat, find_format
+from lmx_kernel.text.lent_templates import lent_template
 from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.text.template import ChatTemplate
-from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest
+from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, EncodedPrompt, GenerationRequest
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
+from lmx_kernel.worker.logits import make_processors
 
 THREADS = 2
 """For each of the two kinds of requests."""
@@ -42,6 +44,7 @@ class Prepared:
     :param format: what its answers are written in.
     :param constraints: what they may be; None for any text.
     :param prediction: tokens that an answer will probably have.
+    :param processors: what changes their logits, by name.
     """
 
     request: GenerationRequest
@@ -51,6 +54,7 @@ class Prepared:
     format: Format = field(factory=PlainFormat)
     constraints: ConstraintPlan | None = None
     prediction: list[int] = field(factory=list)
+    processors: dict[str, LogitsProcessor] = field(factory=dict)
 
     @property
     def size(self) -> int:
@@ -60,14 +64,22 @@ class Prepared:
 
 @frozen
 class ChatChoice:
-    """What the owner of a model chose for its conversations.
+    """What is known of a model's conversations beside its files: what its owner chose.
 
     :param template: Jinja source; "" for the model's own.
     :param format: the name of a chat format; "" for the one that fits the template.
+    :param architecture: of the model; a plugin may have a template for it, if the model has none.
     """
 
     template: str = ""
     format: str = ""
+    architecture: str = ""
+
+    def template_for(self, tokenizer: Tokenizer) -> str:
+        """Return the template to use instead of the model's own; "" for its own."""
+        if self.template or tokenizer.chat_template:
+            return self.template
+        return lent_template(self.architecture)
 
     def check(self) -> None:
         """Compile the template.
@@ -95,9 +107,9 @@ class Preparer:
         chat: ChatChoice,
     ) -> None:
         self._tokenizer = engine.tokenizer
-        template = chat.template or engine.tokenizer.chat_template
-        self._format = find_format(template, chat.format)
-        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format, chat.template)
+        template = chat.template_for(engine.tokenizer)
+        self._format = find_format(template or engine.tokenizer.chat_template, chat.format)
+        self._encoder = PromptEncoder(engine.tokenizer, engine.limits, self._format, template)
         self._constraints: ConstraintEngine | None = None
         self._constraint_settings = constraint_settings
         self._lookup = threading.Lock()
@@ -130,6 +142,7 @@ class Preparer:
     def _prepare(self, message: wire.Prepare) -> Prepared | None:
         try:
             prepared = self._checked(message.request)
+            prompt = self._returned_prompt(prepared)
         except LmxError as error:
             self._refuse(message.id, error)
         # Templates and formats are other people's code; one request must not cost all of them.
@@ -137,7 +150,7 @@ class Preparer:
             traceback.print_exc()
             self._refuse(message.id, InternalError("the request could not be prepared"))
         else:
-            self._channel.send(wire.Prepared(message.id, prepared.size))
+            self._channel.send(wire.Prepared(message.id, prepared.size, prompt))
             return prepared
         return None
 
@@ -160,11 +173,17 @@ class Preparer:
             format=self._format if isinstance(request.prompt, ChatPrompt) else PlainFormat(),
             constraints=self._constrain(request, prompt_end),
             prediction=self._predicted(request),
+            processors=make_processors(request.logits_processors, self._tokenizer),
         )
 
     def _predicted(self, request: GenerationRequest) -> list[int]:
         text = request.prediction
         return self._tokenizer.encode(text, add_special=False, parse_special=False) if text else []
+
+    def _returned_prompt(self, prepared: Prepared) -> EncodedPrompt | None:
+        if not prepared.request.returns_prompt:
+            return None
+        return EncodedPrompt(self._encoder.text(prepared.request), tuple(prepared.tokens))
 
     def _constrain(self, request: GenerationRequest, prompt_end: str) -> ConstraintPlan | None:
         """Return what answers may be; the plugin for it is loaded by the first request that asks.

@@ -45,6 +45,8 @@ SCRIPTS: dict[str, dict[str, Any]] = {
     "counter": {"answer_tokens": 8},
     "talker": {"says": "Hello there."},
     "caller": {"says": f"A moment.{_CALL}"},
+    "asker": {"says": f"A moment.{_CALL}", "replies": [["sunny in", "It is sunny."]]},
+    "vectors": {"embeds": True},
     "thinker": {"says": "<think>Who is it?</think>Hello!"},
     "short": {"answer_tokens": 8, "context_length": 64},
     "endless": {"tokens_per_s": 50},
@@ -53,7 +55,7 @@ SCRIPTS: dict[str, dict[str, Any]] = {
     "slow": {"load_s": 3.0, "answer_tokens": 8},
     "broken": {"load_error": "its file is damaged"},
 }
-_COLD = {"deadly", "slow", "broken"}
+_COLD = {"deadly", "slow", "broken", "asker", "vectors"}
 CONFIG = """
 [plugins]
 modules = ["lmx_kernel.testing.fake"]
@@ -71,6 +73,8 @@ autoload = {autoload}
 [queue]
 max_waiting = 1
 [openai_api]
+heartbeat_s = 1.0
+[lmstudio_api]
 heartbeat_s = 1.0
 """
 

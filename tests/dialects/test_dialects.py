@@ -10,7 +10,8 @@ from asking import DIALECTS, Ask, Said, Turn, say
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
-PLUGINS = ("lmx_openai_api.plugin", "lmx_anthropic_api.plugin", "lmx_responses_api.plugin")
+DIALECT_PLUGINS = ("openai", "anthropic", "responses", "ollama", "lmstudio")
+PLUGINS = tuple(f"lmx_{name}_api.plugin" for name in DIALECT_PLUGINS)
 CITY = {
     "type": "object",
     "properties": {"city": {"type": "string"}},
@@ -132,15 +133,44 @@ async def test_the_model_reads_the_same_conversation(url):
     }
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "belongs"),
-    [
-        ("/v1/responses", {"messages": []}, "/v1/chat/completions"),
-        ("/v1/messages", {"input": "Hi", "max_tokens": 1, "messages": []}, "/v1/responses"),
-    ],
-)
-async def test_a_body_of_another_dialect_is_told_where_it_belongs(url, path, body, belongs):
+TURNS = [{"role": "user", "content": "Hi"}]
+BODIES = {
+    "/v1/chat/completions": {"messages": TURNS, "max_completion_tokens": 1},
+    "/v1/completions": {"prompt": "Hi", "max_tokens": 1},
+    "/v1/responses": {"input": "Hi", "max_output_tokens": 1},
+    "/v1/messages": {"messages": TURNS, "system": "Hi", "max_tokens": 1},
+}
+PATHS = (*BODIES, "/v1/embeddings", "/api/chat", "/api/generate", "/api/v1/chat")
+SHARED = {  # bodies that a path can take, if it ignores what it does not know
+    ("/v1/embeddings", "/v1/responses"),
+    ("/api/chat", "/v1/chat/completions"),
+    ("/api/chat", "/v1/messages"),
+    ("/api/generate", "/v1/completions"),
+    ("/api/v1/chat", "/v1/responses"),
+}
+ANOTHER_BELONGS = {  # of two dialects whose bodies look alike, the first is named
+    ("/v1/completions", "/v1/messages"): "/v1/chat/completions",
+    ("/v1/embeddings", "/v1/messages"): "/v1/chat/completions",
+    ("/v1/responses", "/v1/messages"): "/v1/chat/completions",
+    ("/api/v1/chat", "/v1/messages"): "/v1/chat/completions",
+    ("/api/chat", "/v1/completions"): "/api/generate",
+    ("/api/generate", "/v1/chat/completions"): "/api/chat",
+    ("/api/generate", "/v1/messages"): "/api/chat",
+}
+UNTOLD = {  # it is only told what it lacks
+    ("/v1/responses", "/v1/completions"),  # which has a `prompt` of its own
+    ("/api/v1/chat", "/v1/completions"),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_body_of_another_dialect_is_told_where_it_belongs(url, path):
     async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
-        answer = await http.post(path, json={"model": "counter", **body})
-    assert answer.status_code == 400
-    assert belongs in answer.text
+        for belongs, body in BODIES.items():
+            if path == belongs or (path, belongs) in SHARED:
+                continue
+            answer = await http.post(path, json={"model": "counter", **body})
+            assert answer.status_code == 400
+            told = ANOTHER_BELONGS.get((path, belongs), belongs)
+            is_told = f"belongs to a body of {told}" in answer.text
+            assert is_told or (path, belongs) in UNTOLD, (belongs, answer.text)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmx_kernel.testing.draft_checks import DraftChecks
+from lmx_kernel.testing.conformance.drafts import DraftChecks
 from lmx_kernel.testing.fake_engine import VOCABULARY, lmx_open_engine
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import write_fake_models

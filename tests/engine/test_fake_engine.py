@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from lmx_kernel.testing.engine_checks import EngineChecks
-from lmx_kernel.testing.engine_feature_checks import LongStepChecks, MaskChecks, PrefixChecks
+from lmx_kernel.testing.conformance.engine import EngineChecks
+from lmx_kernel.testing.conformance.engine_features import LongStepChecks, MaskChecks, PrefixChecks
+from lmx_kernel.testing.conformance.logits import LogitsChecks
 from lmx_kernel.testing.fake_engine import VOCABULARY, lmx_open_engine
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import write_fake_models
 from lmx_kernel.types import EngineSpec, LoadOptions, ModelCard
 
 
-class TestFakeEngine(EngineChecks, PrefixChecks, MaskChecks, LongStepChecks):
+class TestFakeEngine(EngineChecks, PrefixChecks, MaskChecks, LogitsChecks, LongStepChecks):
     vocabulary = VOCABULARY
 
     @pytest.fixture

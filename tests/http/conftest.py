@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import falcon
 import httpx2
 import pytest
@@ -298,7 +299,7 @@ class Running:
     def authorize(self, request):
         if self.refusal is not None:
             raise self.refusal
-        return self.door.admit(request) if self.door else self.key
+        return self.door.admit(request) if self.door else attrs.evolve(request, key=self.key)
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_the_key_of_the_config_has_every_scope(tmp_path, headers, is_let_in):
     door, _ = make_door(tmp_path, "k\xe9y")
     for path in ("/api", "/api/admin", "/nowhere"):
         if is_let_in:
-            assert door.admit(request(path, **headers)) == "config"
+            assert door.admit(request(path, **headers)).key == "config"
         else:
             with pytest.raises(UnauthorizedError):
                 door.admit(request(path, **headers))
@@ -172,11 +172,11 @@ def test_the_key_of_the_config_has_every_scope(tmp_path, headers, is_let_in):
 
 def test_the_local_token_opens_everything_but_is_not_a_key_that_somebody_set(tmp_path):
     door, keyring = make_door(tmp_path)
-    assert door.admit(request("/api/admin")) == ""
+    assert door.admit(request("/api/admin")).key == ""
     KeyFile(tmp_path).add("bot", ("inference",))
     door, keyring = make_door(tmp_path)
     local = {"authorization": f"Bearer {keyring.local_token}"}
-    assert door.admit(request("/api/admin", **local)) == "local"
+    assert door.admit(request("/api/admin", **local)).key == "local"
     with pytest.raises(UnauthorizedError):
         door.admit(request("/api/admin"))
 
@@ -194,7 +194,7 @@ def test_a_surface_that_names_no_scope_needs_admin(tmp_path):
     file = KeyFile(tmp_path)
     bot, boss = file.add("bot", ("inference",)), file.add("boss", ("admin",))
     door = Door(True, Keyring(file), SurfaceTable([Silent()]).answering, lambda _request: None)
-    assert door.admit(request("/silent/x", x_api_key=boss)) == "boss"
+    assert door.admit(request("/silent/x", x_api_key=boss)).key == "boss"
     with pytest.raises(ForbiddenError):
         door.admit(request("/silent/x", x_api_key=bot))
 
@@ -296,7 +296,7 @@ def test_a_right_key_is_never_held_back(tmp_path):
     for _ in range(40):
         with pytest.raises(WrongKeyError) as caught:
             door.admit(request(x_api_key="wrong"))
-        assert door.admit(request(x_api_key="right")) == "config"
+        assert door.admit(request(x_api_key="right")).key == "config"
     assert caught.value.pause_s == guesses.LONGEST_PAUSE_S
 
 

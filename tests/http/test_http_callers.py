@@ -24,7 +24,7 @@ from lmx_kernel.http.shell import Shell
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import RunningKernel, ask, running_kernel
-from lmx_kernel.types import PromptProgress
+from lmx_kernel.types import Priority, PromptProgress, Terms
 
 SHARING = FakeModel(shares_prefixes=True)
 SECRET = "the code of the safe is 4821, and nobody else must learn of it"
@@ -140,6 +140,24 @@ async def test_an_answer_that_is_resumed_after_a_crash_keeps_its_space(tmp_path)
 
 
 # --- turns in the queue
+
+
+async def test_a_key_is_served_on_its_terms_and_its_usage_is_told(tmp_path):
+    async with site(tmp_path, FakeModel(), "ann", "bob") as at:
+        terms = Terms(priority=Priority.LOW, tokens_per_minute=10)
+        KeyFile(tmp_path).change("ann", lambda _: terms)
+        await at.complete("bob")
+        usage = await at.complete("ann", max_tokens=20)
+        request = {"model": "m", "prompt": SECRET}
+        headers = {"authorization": f"Bearer {at.keys['ann']}"}
+        refused = await at.http.post("/v1/completions", json=request, headers=headers)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["error"]["code"] == "rate_limited"
+        ann, bob = sorted(at.stage.kernel.status().keys, key=lambda key: key.name)
+        assert (ann.name, ann.open, bob.requests) == ("ann", 0, 1)
+        assert bob.prompt_tokens == usage["prompt_tokens"]
+        assert bob.completion_tokens == 3
 
 
 @pytest.mark.parametrize("keys", [("ann", "bob"), ("", "")])

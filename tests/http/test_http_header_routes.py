@@ -109,6 +109,6 @@ def test_a_key_needs_the_scope_of_who_answers(tmp_path):
     headers = {"authorization": f"Bearer {key}"}
     path = "/v1/other/a/more"
     asked = HttpRequest(method="GET", path=path, headers=headers, client="")
-    assert door.admit(asked) == "bot"
+    assert door.admit(asked).key == "bot"
     with pytest.raises(ForbiddenError, match="scope admin"):
         door.admit(attrs.evolve(asked, headers={**headers, "x-third": "1"}))

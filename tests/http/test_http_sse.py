@@ -160,7 +160,8 @@ def dialect():
 @pytest.fixture
 async def http(dialect, health):
     settings, renderer = ServerSettings(port=0), ErrorRenderer(SurfaceTable([dialect]))
-    server = HttpServer(settings, Shell(build_app([dialect], health), settings, renderer, str))
+    app = build_app([dialect], health)
+    server = HttpServer(settings, Shell(app, settings, renderer, lambda request: request))
     await server.start()
     url = f"http://127.0.0.1:{server.port}/toy"
     async with httpx2.AsyncClient(base_url=url, timeout=10) as client:

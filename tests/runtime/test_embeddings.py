@@ -17,6 +17,7 @@ from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
 from lmx_kernel.types import (
     EmbeddingPrompt,
+    EncodedPrompt,
     GenerationRequest,
     LoadOverrides,
     TextPrompt,
@@ -206,6 +207,23 @@ async def test_prompts_are_counted_without_an_answer(tmp_path):
         assert stage.instance("m").requests.is_idle
         assert stage.instance("m").stats is None  # the engine never ran
         assert not stage.seen(RequestFinished)  # nothing was computed
+
+
+async def test_a_prompt_is_returned_as_the_model_would_read_it(tmp_path):
+    async with running_kernel(tmp_path, {"m": FakeModel(context_length=64), "e": EMBEDS}) as stage:
+        long = "x" * 100
+        chat = await stage.kernel.encode(ask("m", long))
+        assert chat.text == f"user: {long}\nassistant:"
+        assert bytes(chat.tokens).decode() == chat.text
+        for model in ("m", "e"):
+            prompt = TextPrompt("four", is_rendered=True)
+            text = await stage.kernel.encode(GenerationRequest(model=model, prompt=prompt))
+            assert (text.text, bytes(text.tokens)) == ("four", b"four")
+        tokens = GenerationRequest(model="m", prompt=TokenPrompt((104, 105)))
+        assert await stage.kernel.encode(tokens) == EncodedPrompt("hi", (104, 105))
+        with pytest.raises(errors.InvalidRequestError, match="prompt is empty"):
+            await stage.kernel.encode(GenerationRequest(model="m", prompt=TextPrompt("")))
+        assert not stage.seen(RequestFinished)
 
 
 async def test_counting_goes_on_beside_answers_and_after_a_crash(tmp_path):

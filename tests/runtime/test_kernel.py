@@ -114,6 +114,8 @@ async def test_an_engine_s_figures_are_told(tmp_path):
         def look():
             [model] = stage.kernel.status().models
             assert model.engine.cache_tokens_used > len("user: hello")
+            [same] = stage.kernel.model_statuses()
+            assert (same.id, same.running, same.engine) == (model.id, 1, model.engine)
 
         await generate(stage.kernel, "m", max_tokens=10, on_token=once(look))
 

@@ -13,7 +13,7 @@ from lmx_kernel.kernel.safe_mode import BootVerdict
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel, write_fake_models
-from lmx_kernel.types import LoadOverrides
+from lmx_kernel.types import LoadOverrides, Priority, Terms
 
 ROOMY = "[memory]\nbudget_bytes = 1300\n"
 HALF = FakeModel(memory_bytes=600)
@@ -22,6 +22,12 @@ MOST = FakeModel(memory_bytes=1000)
 
 async def answer(kernel, model, tokens=2):
     with await kernel.generate(ask(model, max_tokens=tokens)) as answer:
+        async for _ in answer:
+            pass
+
+
+async def read(answer):
+    with answer:
         async for _ in answer:
             pass
 
@@ -388,6 +394,32 @@ async def test_a_large_model_gets_its_turn_however_many_small_ones_come(tmp_path
         small = [asyncio.ensure_future(answer(stage.kernel, name)) for name in ("a", "c")]
         await asyncio.gather(large, *streams, *small)
         assert [event.model for event in stage.seen(ModelLoaded)][2] == "large"
+
+
+@pytest.mark.parametrize(
+    ("third", "fourth"),
+    [
+        ({"caller": "ann"}, {"terms": Terms(priority=Priority.HIGH)}),
+        ({"terms": Terms(priority=Priority.LOW)}, {"caller": "ann"}),
+        ({"caller": "ann"}, {"caller": "bob"}),
+    ],
+)
+async def test_models_that_wait_for_room_are_loaded_in_the_order_of_shares(tmp_path, third, fourth):
+    """Ann was served by the first model already; who unloads another now stays the first."""
+    scripts = {"a": FakeModel(memory_bytes=1000, tokens_per_s=50), "b": MOST, "c": MOST, "d": MOST}
+    async with running_kernel(tmp_path, scripts, f"{ROOMY}[models]\nturn_s = 60") as stage:
+        line = stage.assembly.lifecycle._line._waiting
+        with await stage.kernel.generate(ask("a", caller="ann")) as running:
+            for _ in range(4):
+                await running.next()
+            waiting = []
+            for number, fields in enumerate(({"caller": "ann"}, third, fourth), 1):
+                request = ask("abcd"[number], max_tokens=2, **fields)
+                waiting.append(asyncio.ensure_future(read(await stage.kernel.generate(request))))
+                while len(line) < number:
+                    await asyncio.sleep(0.001)
+        await asyncio.gather(*waiting)
+        assert [event.model for event in stage.seen(ModelLoaded)] == [*"abdc"]
 
 
 async def test_a_pin_ends_with_the_unload(tmp_path):

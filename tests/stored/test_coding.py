@@ -17,7 +17,7 @@ from lmx_kernel.stored.coding import (
     unpack_request,
     unpack_usage,
 )
-from lmx_kernel.types import Event, GenerationRequest, Prompt, Usage
+from lmx_kernel.types import Event, GenerationRequest, Priority, Prompt, Usage
 
 numbers = count(1)
 
@@ -39,6 +39,8 @@ def example(kind):
         return tuple(example(part) for part in inner if part is not Ellipsis for _ in range(2))
     if origin is dict:
         return {example(inner[0]): example(inner[1])}
+    if kind is Priority:
+        return Priority.LOW
     if kind is typing.Any:
         return {"type": ["object", None, True, 1.5], "é": next(numbers)}
     return {

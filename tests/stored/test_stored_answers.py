@@ -24,7 +24,8 @@ from lmx_kernel.errors import (
     UnavailableError,
 )
 from lmx_kernel.events import RequestFinished
-from lmx_kernel.interfaces import StoredAnswer
+from lmx_kernel.http.context import RequestContext, current
+from lmx_kernel.interfaces import HttpRequest, StoredAnswer
 from lmx_kernel.stored import background
 from lmx_kernel.stored.file import AnswerFile
 from lmx_kernel.testing.fake_model import FakeModel
@@ -33,7 +34,9 @@ from lmx_kernel.types import (
     Admitted,
     EmbeddingPrompt,
     Finished,
+    Priority,
     SamplingRequest,
+    Terms,
     TextDelta,
     TextPrompt,
     Usage,
@@ -401,6 +404,21 @@ async def test_an_answer_that_gets_on_is_never_given_up(tmp_path):
             await go_on(store)
             assert [await reading.next() for _ in range(3)]
             await crash(store)
+
+
+async def test_an_answer_goes_on_on_the_terms_of_the_key_that_began_it(tmp_path):
+    terms = Terms(priority=Priority.LOW, weight=2)
+    asking = HttpRequest(method="POST", path="/", headers={}, client="", key="ann", terms=terms)
+    async with storing(tmp_path, {"m": FakeModel(load_s=60)}) as (_, store):
+        token = current.set(RequestContext(asking))
+        await store.start(answer(), ask("m"))
+        current.reset(token)
+    async with storing(tmp_path, SLOW) as (_, store):
+        await go_on(store)
+        await until_said(store)
+        (live,) = (run.live.request for run in store._background._runs.values())
+        assert (live.caller, live.cache_space) == ("ann", "ann")
+        assert (live.terms, live.priority) == (terms, Priority.LOW)
 
 
 async def test_stops_are_no_crashes(tmp_path):

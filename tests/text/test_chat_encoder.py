@@ -10,8 +10,18 @@ from attrs import define
 
 from lmx_kernel.text.chat_encoder import ChatEncoder
 from lmx_kernel.text.formats import PlainFormat, find_format
+from lmx_kernel.text.prompt import PromptEncoder
 from lmx_kernel.text.template import ChatTemplate
-from lmx_kernel.types import ChatPrompt, Message, TextPart, Tool, ToolCall
+from lmx_kernel.types import (
+    ChatPrompt,
+    EngineLimits,
+    GenerationRequest,
+    Message,
+    TextPart,
+    TextPrompt,
+    Tool,
+    ToolCall,
+)
 
 CONTROLS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|im_|im_end|>")
 BOS, EOS, START, END, THINK, THOUGHT = range(256, 262)
@@ -154,3 +164,18 @@ def test_a_text_that_looks_like_a_begin_token_is_none():
     tokens = encode(ChatPrompt((say("user", "<s>hi"),)), "{{ messages[0].content }}", begins=True)
     assert tokens[:2] == [BOS, ord("<")]
     assert text_of(tokens) == "<s><s>hi"
+
+
+def test_what_the_template_wrote_is_read_as_the_template_meant_it():
+    limits = EngineLimits(context_length=1000, max_sequences=1, cache_tokens=1000)
+    encoder = PromptEncoder(Vocabulary(begins=True), limits)
+    chat = GenerationRequest(model="m", prompt=ChatPrompt((HI, say("user", EVIL))))
+    text = encoder.text(chat)
+    assert text == f"<|im_start|>user \nhi<|im_end|><|im_start|>user \n{EVIL}<|im_end|>"
+    plain = GenerationRequest(model="m", prompt=ChatPrompt((HI,)))
+    rendered = TextPrompt(encoder.text(plain), is_rendered=True)
+    read = encoder.encode(GenerationRequest(model="m", prompt=rendered))
+    assert [BOS, *read] == encoder.encode(plain)
+    assert controls(read) == TURN
+    continued = GenerationRequest(model="m", prompt=TextPrompt(encoder.text(plain)))
+    assert controls(encoder.encode(continued)) == [BOS]

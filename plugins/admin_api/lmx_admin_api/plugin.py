@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lmx_admin_api.benchmark import Benchmarks
 from lmx_admin_api.settings import AdminSettings
-from lmx_admin_api.surface import AdminSurface
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import ApiSurface, JobKind, Kernel, SettingsSection
 
@@ -24,12 +22,16 @@ def lmx_settings() -> Iterable[SettingsSection]:
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> Iterable[ApiSurface]:
     """The routes below ``/admin``."""
+    from lmx_admin_api.surface import AdminSurface  # noqa: PLC0415 - commands serve nothing
+
     return [AdminSurface(kernel, kernel.settings(AdminSettings))]
 
 
 @hookimpl
 def lmx_job_kinds(kernel: Kernel) -> Iterable[JobKind]:
     """The kind ``benchmark``."""
+    from lmx_admin_api.benchmark import Benchmarks  # noqa: PLC0415 - as above
+
     return [Benchmarks(kernel)]
 
 

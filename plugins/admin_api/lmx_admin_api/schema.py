@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from lmx_kernel.interfaces import Job, KernelStatus, ModelStatus, PluginStatus
+from lmx_kernel.interfaces import HookCall, Job, KernelStatus, ModelStatus, PluginStatus
 from lmx_kernel.types import Admission, LoadOverrides, Route
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -248,6 +248,14 @@ class PluginList:
     """Plugins, and why one is not active if it is not."""
 
     plugins: tuple[PluginStatus, ...]
+
+
+@frozen(kw_only=True)
+class PluginDetail:
+    """A plugin, and its last calls, the oldest first."""
+
+    plugin: PluginStatus
+    calls: tuple[HookCall, ...]
 
 
 @frozen(kw_only=True)

@@ -29,7 +29,7 @@ from lmx_admin_api.routes.models import (
     RescanModels,
     Unload,
 )
-from lmx_admin_api.routes.plugins import Plugins, RescanPlugins, SwitchPlugin
+from lmx_admin_api.routes.plugins import ChangePlugin, OnePlugin, Plugins, RescanPlugins
 from lmx_admin_api.routes.route import ExplainRoute
 from lmx_admin_api.routes.status import StatusPage
 from lmx_admin_api.schema import (
@@ -51,6 +51,7 @@ from lmx_admin_api.schema import (
     ModelList,
     ModelsQuery,
     ModelState,
+    PluginDetail,
     PluginList,
     StartBody,
     Status,
@@ -117,8 +118,10 @@ class AdminSurface:
             ("/admin/config/reload", ReloadConfig(kernel)),
             ("/admin/plugins", Plugins(kernel)),
             ("/admin/plugins/rescan", RescanPlugins(kernel)),
-            ("/admin/plugins/{name}/enable", SwitchPlugin(kernel, "enable")),
-            ("/admin/plugins/{name}/disable", SwitchPlugin(kernel, "disable")),
+            ("/admin/plugins/{name}", OnePlugin(kernel)),
+            ("/admin/plugins/{name}/enable", ChangePlugin(kernel, "enable")),
+            ("/admin/plugins/{name}/disable", ChangePlugin(kernel, "disable")),
+            ("/admin/plugins/{name}/reload", ChangePlugin(kernel, "reload")),
             ("/admin/logs", Logs(kernel)),
         ]
 
@@ -218,7 +221,11 @@ def _on_the_daemon() -> Iterable[Operation]:
     )
     yield _post("/admin/config/reload", "Read the config file again", ConfigView)
     yield _get("/admin/plugins", "List the plugins", PluginList)
-    yield _post("/admin/plugins/rescan", "Use what was installed since", PluginList)
+    yield _get("/admin/plugins/{name}", "Show a plugin, and its last calls", PluginDetail)
+    yield _post(
+        "/admin/plugins/rescan", "Use what was installed since, without what is gone", PluginList
+    )
+    yield _post("/admin/plugins/{name}/reload", "Import a plugin anew, and use that", PluginStatus)
     yield _post("/admin/plugins/{name}/enable", "Use a plugin", PluginStatus)
     yield _post(
         "/admin/plugins/{name}/disable", "Stop using a plugin until the next start", PluginStatus

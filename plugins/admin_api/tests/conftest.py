@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from lmx_admin_api.benchmark import Benchmarks
 from lmx_admin_api.settings import AdminSettings
 from lmx_admin_api.surface import AdminSurface
@@ -58,9 +58,10 @@ class Api:
     async def delete(self, path: str) -> httpx2.Response:
         return await self.http.delete(f"/admin/{path}")
 
-    async def answer(self, model: str, text: str = "hello", tokens: int = 3) -> None:
+    async def answer(self, model: str, text: str = "hello", tokens: int = 3, key: str = "") -> None:
         """Let a model answer."""
-        with await self.stage.kernel.generate(ask(model, text, max_tokens=tokens)) as answer:
+        request = ask(model, text, max_tokens=tokens, caller=key)
+        with await self.stage.kernel.generate(request) as answer:
             async for _ in answer:
                 pass
 
@@ -102,7 +103,7 @@ def serve(home: Path):
                 build_app([surface], health),
                 server_settings,
                 ErrorRenderer(SurfaceTable([surface])),
-                lambda request: request.headers.get("x-api-key", ""),
+                lambda request: evolve(request, key=request.headers.get("x-api-key", "")),
             )
             server = HttpServer(server_settings, shell)
             await server.start()

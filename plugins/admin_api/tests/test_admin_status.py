@@ -30,10 +30,13 @@ async def test_it_says_what_runs_and_what_there_is_room_for(serve):
 
 async def test_it_has_figures_of_requests(serve):
     async with serve({"m": FakeModel(memory_bytes=1000)}) as api:
-        for _ in range(3):
-            await api.answer("m", tokens=5)
+        for key in ("bot", "bot", ""):
+            await api.answer("m", tokens=5, key=key)
         await api.until(lambda: len(api.stage.seen(RequestFinished)) == 3)
-        (model,) = (await status_of(api))["models"]
+        status = await status_of(api)
+        (model,), (bot,) = status["models"], status["keys"]
+        assert bot.pop("prompt_tokens") > 0
+        assert bot == {"name": "bot", "open": 0, "requests": 2, "completion_tokens": 10}
         figures = model["figures"]
         assert (model["id"], model["state"], model["memory_bytes"]) == ("m", "ready", 1000)
         assert (figures["requests"], figures["completion_tokens"], figures["loads"]) == (3, 15, 1)

@@ -158,6 +158,7 @@ class ForeignFields:
     """Fields of other dialects' bodies, to tell a client that has the wrong path."""
 
     input: Annotated[Raw, misplaced("/v1/responses")] = ABSENT
+    max_output_tokens: Annotated[Raw, misplaced("/v1/responses")] = ABSENT
     prompt: Annotated[Raw, misplaced("/v1/completions")] = ABSENT
     max_completion_tokens: Annotated[Raw, misplaced("/v1/chat/completions")] = ABSENT
     response_format: Annotated[Raw, misplaced("/v1/chat/completions")] = ABSENT

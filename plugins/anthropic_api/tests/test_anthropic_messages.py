@@ -352,10 +352,3 @@ async def test_counting_takes_the_same_prompt_without_a_limit(api, kernel):
     )
     assert counted.input_tokens == 7
     assert kernel.counted[0].prompt == await api.prompt(**fields)
-
-
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"model": '])
-async def test_what_is_no_body(api, body):
-    answer = await api.post("messages", body)
-    assert answer.status_code == 400
-    assert answer.json()["type"] == "error"

@@ -2,9 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
-from importlib.metadata import entry_points
 
 import msgspec
 import pytest
@@ -14,18 +11,12 @@ from lmx_anthropic_api.schema import CountBody, MessagesBody
 from lmx_anthropic_api.settings import AnthropicSettings
 from lmx_anthropic_api.surface import AnthropicSurface
 
-from lmx_kernel.hookspecs import GROUP
 from lmx_kernel.interfaces import HeaderRouted
 
 
 class Kernel:
     def settings(self, cls):
         return cls(heartbeat_s=3)
-
-
-def test_the_entry_point_leads_to_the_hooks():
-    (entry,) = entry_points(group=GROUP, name="anthropic_api")
-    assert entry.load() is plugin
 
 
 def test_the_section_of_the_config():
@@ -43,12 +34,6 @@ def test_the_surface():
     assert documented == {path for path, _ in (*surface.routes(), *surface.header_routes())}
     with_header = {one.path for one in surface.operations() if one.header == surface.header}
     assert with_header == {path for path, _ in surface.header_routes()}
-
-
-def test_importing_it_imports_no_engine():
-    code = "import sys, lmx_anthropic_api.plugin; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"numpy", "llama_cpp", "mlx", "anthropic"} & set(done.stdout.split())
 
 
 def test_the_example_is_a_line_for_the_shell():

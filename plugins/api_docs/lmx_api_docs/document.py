@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import structlog
 
 from lmx_api_docs.operation import FIELD, SECURITY, merge, plain_path, render
 from lmx_api_docs.schemas import REF, Schema, describe, describe_examples, prose
@@ -12,6 +14,7 @@ from lmx_kernel import __version__
 from lmx_kernel.errors import InternalError, InvalidRequestError, LmxError
 from lmx_kernel.interfaces import ApiSurface, Operation
 
+log = structlog.get_logger(__name__)
 _PARTS = ("body", "query", "result", "accepted", "event")
 _KEY = {
     "type": "http",
@@ -35,7 +38,25 @@ _HEADERS = {
 
 
 def build(surfaces: Iterable[ApiSurface]) -> dict[str, Any]:
-    """Return the document of ``surfaces``."""
+    """Return the document of ``surfaces``. One that cannot be described is left out, and the
+    document says so.
+    """
+    surfaces = list(surfaces)
+    try:
+        return _build(surfaces, {})
+    # The surfaces are code of plugins: each may fail in any way.
+    except Exception:  # noqa: BLE001 - it is logged below, with the surface that it is of
+        left_out = {}
+        for surface in surfaces:
+            try:
+                _build([surface], {})
+            except Exception as error:
+                log.exception("surface_not_described", surface=surface.name)
+                left_out[surface.name] = f"{type(error).__name__}: {error}"
+        return _build([one for one in surfaces if one.name not in left_out], left_out)
+
+
+def _build(surfaces: Iterable[ApiSurface], left_out: Mapping[str, str]) -> dict[str, Any]:
     surfaces = sorted(surfaces, key=lambda surface: surface.name)
     operations = [(surface, one) for surface in surfaces for one in surface.operations()]
     operations.sort(key=lambda pair: bool(pair[1].header))  # a path's owner comes first
@@ -53,7 +74,7 @@ def build(surfaces: Iterable[ApiSurface]) -> dict[str, Any]:
         "info": {
             "title": "LMX",
             "version": __version__,
-            "description": "Every API that this server speaks.",
+            "description": _description(left_out),
         },
         "tags": [{"name": each.name, "description": prose(each.__doc__)} for each in surfaces],
         "paths": paths,
@@ -64,6 +85,12 @@ def build(surfaces: Iterable[ApiSurface]) -> dict[str, Any]:
             "securitySchemes": {SECURITY: _KEY},
         },
     }
+
+
+def _description(left_out: Mapping[str, str]) -> str:
+    lines = ["Every API that this server speaks."]
+    lines += [f"Left out: `{name}`, since it failed ({why})." for name, why in left_out.items()]
+    return "\n\n".join(lines)
 
 
 def _describe(

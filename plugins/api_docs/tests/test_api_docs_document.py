@@ -244,3 +244,26 @@ def test_the_daemon_does_not_load_what_it_only_sends():
         check=True,
     )
     assert done.stdout == "False\n"
+
+
+def test_a_surface_that_cannot_be_described_is_left_out_and_named():
+    class Broken:
+        name, prefix, scope = "broken", "/broken", ""
+
+        def operations(self):
+            raise RuntimeError("forgot them")
+
+        def render_error(self, error):
+            return {}
+
+    class Fine(Broken):
+        name, prefix = "fine", "/fine"
+
+        def operations(self):
+            return [Operation(method="GET", path="/fine", summary="All is well", result=str)]
+
+    document = build([Broken(), Fine()])
+    assert list(document["paths"]) == ["/fine"]
+    assert (
+        "`broken`, since it failed (RuntimeError: forgot them)" in document["info"]["description"]
+    )

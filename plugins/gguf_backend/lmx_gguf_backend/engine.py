@@ -19,6 +19,7 @@ from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
 from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer, TokenLogprobs
 from lmx_kernel.engine.drafting import Drafting
+from lmx_kernel.engine.logits import apply_processors
 from lmx_kernel.engine.numpy_sampler import Logits, Sampler, logprobs, mask_words, read_masks
 from lmx_kernel.engine.running import NOT_FINITE, RunningSet
 from lmx_kernel.engine.step_costs import StepCosts
@@ -174,11 +175,12 @@ class GgufEngine:
         """Draw the tokens of a sequence: one, and one more after each draft that is right."""
         tokens: list[int] = []
         details: list[TokenLogprobs] = []
+        problem = ""
         for logits in rows:
-            # the place of the maximum is also that of the first NaN
-            if not np.isfinite(logits[logits.argmax()]):
-                break
             raw = None if running.alternatives is None else logits.copy()
+            problem = _adjust(running, logits)
+            if problem:
+                break
             token = running.sampler.choose(logits, self._allowed(running))
             if raw is not None:
                 details.append(logprobs(raw, token, running.alternatives or 0))
@@ -188,7 +190,7 @@ class GgufEngine:
             if not running.may_go_on(tokens):
                 break
         if not tokens:
-            self._running.fail(running, NOT_FINITE)
+            self._running.fail(running, problem)
             return
         running.done += len(tokens) - 1
         if len(tokens) < len(rows) and not self._context.drop(running.slot, running.done):
@@ -275,6 +277,16 @@ class GgufEngine:
         self._running.clear()
         self._context.close()
         self._model.close()
+
+
+def _adjust(running: SlotSequence, logits: Logits) -> str:
+    """Let processors change the logits of a sequence; return why nothing can be drawn, or ""."""
+    # the place of the maximum is also that of the first NaN
+    if not np.isfinite(logits[logits.argmax()]):
+        return NOT_FINITE
+    if not running.processors:
+        return ""
+    return apply_processors(running.processors, logits, running.tokens)
 
 
 def warm_up(context: Context) -> tuple[PrefillBudget, StepCosts]:

@@ -16,10 +16,6 @@ from lmx_gguf_backend.backend import GgufBackend
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard
 
-pytest.register_assert_rewrite(
-    "lmx_kernel.testing.engine_checks", "lmx_kernel.testing.engine_feature_checks"
-)
-
 os.environ.update(GgufBackend().worker_env({}))
 
 DEMO = Path.home() / ".lmx/models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"

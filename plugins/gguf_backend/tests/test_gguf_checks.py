@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 
 from lmx_kernel.engine import Engine
-from lmx_kernel.testing.driver import Driver
-from lmx_kernel.testing.engine_checks import EngineChecks, OpenEngine
-from lmx_kernel.testing.engine_feature_checks import (
+from lmx_kernel.testing.conformance.engine import EngineChecks, OpenEngine
+from lmx_kernel.testing.conformance.engine_features import (
     LongStepChecks,
     MaskChecks,
     PrefixChecks,
     SamplingChecks,
 )
+from lmx_kernel.testing.conformance.logits import LogitsChecks
+from lmx_kernel.testing.driver import Driver
 
 
-class TestGgufEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LongStepChecks):
+class TestGgufEngine(
+    EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LogitsChecks, LongStepChecks
+):
     is_exact = False
 
     @pytest.fixture

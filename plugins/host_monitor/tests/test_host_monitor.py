@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import entry_points
 
 import psutil
 import pytest
-from lmx_host_monitor import plugin
 from lmx_host_monitor.monitor import HostMonitor
 from lmx_host_monitor.settings import HostMonitorSettings
 
-from lmx_kernel.events import Sampled
-from lmx_kernel.hookspecs import GROUP
-from lmx_kernel.observe.monitors import watch
-from lmx_kernel.plugins.discovery import PluginSettings
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 
 Times = namedtuple("Times", "user system idle iowait guest")
 
@@ -26,11 +20,6 @@ Times = namedtuple("Times", "user system idle iowait guest")
 @pytest.fixture
 def monitor(tmp_path):
     return HostMonitor(5, tmp_path)
-
-
-def test_the_entry_point_leads_to_the_hooks():
-    (entry,) = entry_points(group=GROUP, name="host_monitor")
-    assert entry.load() is plugin
 
 
 def test_the_interval_comes_from_the_config(tmp_path):
@@ -108,12 +97,3 @@ def test_figures_that_a_system_has_no_name_for_are_left_out(monkeypatch, tmp_pat
     figures = HostMonitor(5, tmp_path).sample()
     assert figures["daemon_memory_bytes"] > 0
     assert not {"memory_available_bytes", "memory_used_bytes", "daemon_open_files"} & set(figures)
-
-
-async def test_the_kernel_publishes_what_it_samples(monitor):
-    told: asyncio.Queue[Sampled] = asyncio.Queue()
-    task = asyncio.create_task(watch(monitor, told.put_nowait))
-    event = await told.get()
-    task.cancel()
-    assert event.monitor == "host"
-    assert event.values.keys() == monitor.sample().keys()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -13,7 +13,7 @@ from lmx_hub.names import check_repo, check_revision
 from lmx_hub.place import Place
 from lmx_hub.reference import parse_reference
 from lmx_hub.settings import HubSettings
-from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.errors import InvalidRequestError, LmxError
 from lmx_kernel.interfaces import Report
 from lmx_kernel.jobs.child import run_child
 from lmx_kernel.models.labels import as_label
@@ -50,15 +50,20 @@ class Downloads:
 
     The result says which ``files`` came, how many ``bytes`` they have, and in which folder
     (``model``) they lie; and which ``quantization`` it is, of which ``quantizations``.
+
+    :param count: called at the end of each, with ``ok`` or an error's code, and the bytes.
     """
 
     name = "download"
     unit = "bytes"
     spec = DownloadSpec
 
-    def __init__(self, settings: HubSettings) -> None:
+    def __init__(
+        self, settings: HubSettings, count: Callable[[str, int], None] = lambda *_: None
+    ) -> None:
         self.parallel = settings.parallel
         self._settings = settings
+        self._count = count
 
     def key(self, spec: DownloadSpec) -> str:
         """Return ``repo@revision:quantization``, and the files where they are named.
@@ -91,7 +96,15 @@ class Downloads:
         }
         token = settings.token or next(filter(None, map(os.environ.get, VARIABLES)), "")
         secrets = {"HF_TOKEN": token} if token else {}
-        return await run_child("lmx_hub.fetch:fetch", order, report, env=QUIET, secrets=secrets)
+        try:
+            result = await run_child(
+                "lmx_hub.fetch:fetch", order, report, env=QUIET, secrets=secrets
+            )
+        except LmxError as error:
+            self._count(error.code, 0)
+            raise
+        self._count("ok", result["bytes"])
+        return result
 
     async def discard(self, spec: DownloadSpec) -> None:
         """Remove what has come of a download that will not go on."""

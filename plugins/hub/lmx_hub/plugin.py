@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lmx_hub.kind import Downloads
 from lmx_hub.settings import HubSettings
-from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.hookspecs import Context, hookimpl
 from lmx_kernel.interfaces import JobKind, Kernel, SettingsSection
 
 if TYPE_CHECKING:
@@ -21,9 +21,16 @@ def lmx_settings() -> Iterable[SettingsSection]:
 
 
 @hookimpl
-def lmx_job_kinds(kernel: Kernel) -> Iterable[JobKind]:
+def lmx_job_kinds(kernel: Kernel, context: Context) -> Iterable[JobKind]:
     """Return the kind ``download``."""
-    return [Downloads(kernel.settings(HubSettings))]
+    downloads = context.metrics.counter("downloads", "Downloads that ended.", ["outcome"])
+    size_bytes = context.metrics.counter("downloaded_bytes", "Size of the models that came.")
+
+    def count(outcome: str, received_bytes: int) -> None:
+        downloads.add(outcome=outcome)
+        size_bytes.add(received_bytes)
+
+    return [Downloads(kernel.settings(HubSettings), count)]
 
 
 @hookimpl

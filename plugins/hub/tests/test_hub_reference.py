@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+from lmx_hub import plugin
 from lmx_hub.kind import Downloads, DownloadSpec
 from lmx_hub.reference import Reference, parse_reference
 from lmx_hub.settings import HubSettings
 
-from lmx_kernel.errors import InvalidRequestError
+from lmx_kernel.errors import InvalidRequestError, NotFoundError
+from lmx_kernel.plugins.metrics import PluginMetrics
 
 PAGE = "https://huggingface.co/org/name"
 
@@ -114,3 +118,21 @@ async def test_a_pasted_file_comes_with_its_parts(hub, root, listed):
     spec = DownloadSpec(f"{hub.url}/org/name/blob/main/{parts[1]}")
     await Downloads(settings).run(spec, lambda *_: None)
     assert listed() == {"org/name/Q4_0": {name.rpartition("/")[2] for name in parts}}
+
+
+async def test_downloads_are_counted_by_how_they_ended(hub, root):
+    hub.put("org/name", {"x-Q4_0.gguf": b"x" * 99})
+    settings = HubSettings(folder=root, endpoint=hub.url, reserve_bytes=0, wait_s=0)
+    metrics = PluginMetrics("hub")
+    (kind,) = plugin.lmx_job_kinds(
+        SimpleNamespace(settings=lambda cls: settings), SimpleNamespace(metrics=metrics)
+    )
+    await kind.run(DownloadSpec("org/name"), lambda *_: None)
+    with pytest.raises(NotFoundError):
+        await kind.run(DownloadSpec("org/none"), lambda *_: None)
+    ended, size_bytes = metrics.read()
+    assert {one.labels: one.value for one in ended.series} == {
+        ("ok",): 1,
+        ("not_found",): 1,
+    }
+    assert [one.value for one in size_bytes.series] == [99]

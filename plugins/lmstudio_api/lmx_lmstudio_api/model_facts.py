@@ -23,7 +23,7 @@ _SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:\d+x)?\d+(?:\.\d+)?[BM](?![A-Za-z0-9])"
 
 def statuses(kernel: Kernel) -> Mapping[str, ModelStatus]:
     """Return the status of each model that was asked for, by id."""
-    return {status.id: status for status in kernel.status().models}
+    return {status.id: status for status in kernel.model_statuses()}
 
 
 def state_of(status: ModelStatus | None) -> Loaded:

@@ -1,7 +1,7 @@
 """Models and loaded models as LM Studio's SDKs and its command line describe them.
 
-The fields are those that the SDKs require (lmstudio-python 1.5, @lmstudio/sdk 1.5 and 2.0); what
-they take for optional is left out where it has no value, since they take no null.
+All fields that any SDK requires are there; clients drop a frame that lacks one, and wait forever.
+A field that they take for optional is left out where it has no value, since they take no null.
 """
 
 from __future__ import annotations
@@ -64,3 +64,12 @@ def instance_info(card: ModelCard, status: ModelStatus | None, name: str) -> dic
         "ttlMs": None if ttl_s is None else round(ttl_s * 1000),
         "lastUsedTime": None,
     }
+
+
+def load_config(card: ModelCard, status: ModelStatus | None) -> dict[str, Any]:
+    """Return how a model is loaded."""
+    length = status.context_length if status else card.context_length
+    fields = [{"key": f"{kind_of(card)}.load.contextLength", "value": length}]
+    if status is not None and kind_of(card) == LLM:
+        fields.append({"key": "llm.load.numParallelSessions", "value": status.parallel})
+    return {"fields": fields}

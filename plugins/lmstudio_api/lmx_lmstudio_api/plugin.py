@@ -13,6 +13,7 @@ from lmx_lmstudio_api.greeting import Greeting
 from lmx_lmstudio_api.settings import LMStudioSettings
 from lmx_lmstudio_api.v0.surface import LMStudioV0
 from lmx_lmstudio_api.v1.surface import surfaces
+from lmx_lmstudio_api.websocket.surface import LMStudioWebSockets
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -42,6 +43,11 @@ def lmx_commands() -> Iterable[App]:
 
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
-    """The routes below ``/api/v0`` and ``/api/v1``, and the greeting."""
+    """The routes of both versions, the greeting, and the websockets of LM Studio's SDKs."""
     settings = kernel.settings(LMStudioSettings)
-    return [Greeting(), LMStudioV0(kernel, settings), *surfaces(kernel, settings)]
+    return [
+        Greeting(),
+        LMStudioV0(kernel, settings),
+        *surfaces(kernel, settings),
+        LMStudioWebSockets(kernel, settings),
+    ]

@@ -74,10 +74,16 @@ async def test_one_model(api):
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "model_unusable")
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
-async def test_an_unknown_model_is_told_with_the_models_there_are(api, path):
-    fields = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi"}
-    answer = await api.post(f"/api/v0/{path}", **{**fields, "model": "nobody"})
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("completions", {"prompt": "Hi"}),
+        ("embeddings", {"input": "Hi"}),
+    ],
+)
+async def test_an_unknown_model_is_told_with_the_models_there_are(api, path, fields):
+    answer = await api.post(f"/api/v0/{path}", **fields, model="nobody")
     assert answer.status_code == 404
     error = answer.json()["error"]
     assert error.pop("message") == (
@@ -129,11 +135,16 @@ async def test_why_an_answer_ended(api, kernel, play, limit, reason):
     assert last["stats"]["stop_reason"] == reason
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "completions"])
-async def test_a_stream_has_the_figures_in_the_chunk_that_ends_it(api, path):
-    hi = [{"role": "user", "content": "Hi"}]
-    fields = {"messages": hi, "prompt": "Hi", "n": 2, "stream": True}
-    answer = await api.post(f"/api/v0/{path}", **fields, stream_options={"include_usage": True})
+@pytest.mark.parametrize(
+    ("path", "prompt"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("completions", {"prompt": "Hi"}),
+    ],
+)
+async def test_a_stream_has_the_figures_in_the_chunk_that_ends_it(api, path, prompt):
+    fields = {"n": 2, "stream": True, "stream_options": {"include_usage": True}}
+    answer = await api.post(f"/api/v0/{path}", **prompt, **fields)
     *before, last, usage = chunks(answer.text)
     assert all(chunk["choices"] for chunk in before)
     assert not any("stats" in chunk for chunk in before)

@@ -113,7 +113,7 @@ class MlxEngine:
             self._give_out(group, row, tokens)
 
     def _give_out(self, group: Group, row: Row, drawn: list[Token]) -> None:
-        tokens = [token for token in drawn if token.is_finite]
+        tokens = [token for token in drawn if token.is_finite and not row.problem]
         if tokens:
             asked = tokens if row.alternatives is not None else ()
             details = tuple(token.logprobs(row.alternatives or 0) for token in asked)
@@ -123,7 +123,7 @@ class MlxEngine:
             ids = (*(token.id for token in tokens), *group.forced)
             self._running.give_out(row, ids, details)
         if len(tokens) < len(drawn):
-            self._running.fail(row, NOT_FINITE)
+            self._running.fail(row, row.problem or NOT_FINITE)
 
     # --- prompts
 

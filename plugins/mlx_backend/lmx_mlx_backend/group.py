@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
+import numpy as np
 from attrs import define, field, frozen
 
 from lmx_kernel.engine import TokenLogprobs
+from lmx_kernel.engine.logits import apply_processors
 from lmx_kernel.engine.running import RunningSequence
 from lmx_kernel.engine.sampling import has_penalties, uniform
 from lmx_mlx_backend import caches
@@ -41,9 +43,11 @@ class Row(RunningSequence):
 
     :param cache: while it is in prefill.
     :ivar produced: tokens of the answer that are chosen, given out or not.
+    :ivar problem: why it cannot go on; "" if it can.
     """
 
     cache: Cache = field(factory=list)
+    problem: str = field(default="", init=False)
     produced: int = field(init=False)
 
     @produced.default
@@ -126,13 +130,21 @@ class Chosen:
 
 
 def choose_next(
-    rows: Sequence[Row], table: Table, logits: mx.array, counts: mx.array | None
+    rows: Sequence[Row],
+    table: Table,
+    logits: mx.array,
+    counts: mx.array | None,
+    before: Sequence[Token | None] = (),
 ) -> Chosen:
-    """Start choosing a token for each row from ``logits`` of shape (rows, vocabulary)."""
+    """Start choosing a token for each row from ``logits`` of shape (rows, vocabulary).
+
+    :param before: the tokens that were read and not given out yet, if any were.
+    """
     logits = logits.astype(mx.float32)
     masks = [row.mask for row in rows]
     allowed = Allowed.of(masks, logits.shape[-1]) if any(masks) else None
-    tokens = choose(logits, table, [row.draw() for row in rows], counts, allowed)
+    processed = _processed(rows, logits, before) if any(row.processors for row in rows) else logits
+    tokens = choose(processed, table, [row.draw() for row in rows], counts, allowed)
     for row in rows:
         row.produced += 1
     chosen = Chosen(
@@ -143,6 +155,19 @@ def choose_next(
     )
     chosen.start()
     return chosen
+
+
+def _processed(rows: Sequence[Row], logits: mx.array, before: Sequence[Token | None]) -> mx.array:
+    """Return ``logits`` as the processors of their rows change them."""
+    places = [place for place, row in enumerate(rows) if row.processors]
+    values = np.array(logits[mx.array(places)])
+    for place, mine in zip(places, values, strict=True):
+        row, last = rows[place], before[place] if before else None
+        tokens = row.tokens if last is None else [*row.tokens, last.id]
+        row.problem = apply_processors(row.processors, mine, tokens)
+    changed = mx.array(logits)
+    changed[mx.array(places)] = mx.array(values)
+    return changed
 
 
 def read_tokens(rows: Sequence[Row], chosen: Chosen) -> list[Token | None]:
@@ -191,8 +216,9 @@ class Group:
         self.table = Table.of([row.sampling for row in self.rows])
 
     @property
-    def _is_masked(self) -> bool:
-        return any(row.mask is not None for row in self.rows)
+    def _needs_tokens(self) -> bool:
+        """Whether the tokens of one step must be read before the next ones are chosen."""
+        return any(row.mask is not None or row.processors for row in self.rows)
 
     @property
     def is_ahead(self) -> bool:
@@ -212,16 +238,16 @@ class Group:
 
     def _advance(self, model: Callable[..., mx.array], *, ahead: bool) -> list[Token | None]:
         before = self.chosen
-        ahead = ahead and not (self._is_masked and len(self.rows) == 1)
+        ahead = ahead and not (self._needs_tokens and len(self.rows) == 1)
         if any(before.is_new) and not ahead:
             self.chosen = before.given_out()
             return read_tokens(self.rows, before)
         logits = self._compute(model)
         tokens = None
-        if ahead and self._is_masked:
+        if ahead and self._needs_tokens:
             mx.async_eval(logits)  # goes on while the masks are made
             tokens = read_tokens(self.rows, before)
-        self.chosen = choose_next(self.rows, self.table, logits, self.counts)
+        self.chosen = choose_next(self.rows, self.table, logits, self.counts, tokens or ())
         if ahead:
             return read_tokens(self.rows, before) if tokens is None else tokens
         now, self.chosen = self.chosen, self.chosen.given_out()

@@ -19,7 +19,7 @@ from lmx_kernel.engine import ProgressCallback
 from lmx_kernel.errors import ModelUnusableError
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.architectures import distribution, find_plugin
-from lmx_mlx_backend.batch_check import check_batch, prompted
+from lmx_mlx_backend.batch_check import check_batch, prompt_of, prompted
 from lmx_mlx_backend.deadline import deadline
 from lmx_mlx_backend.prefill_budget import LEAST_ROWS
 
@@ -69,12 +69,12 @@ class Model:
         """
         plugin = find_plugin(architecture)
         origin = f"plugin {distribution(plugin)}: " if plugin is not None else ""
-        patience_s = PATIENCE_S + _weights_bytes(folder) / SLOW_BYTES_S
+        weights_s = _weights_bytes(folder) / SLOW_BYTES_S
 
         @contextmanager
         def step(share: float, work: str) -> Iterator[None]:
             progress(share, f"{origin}{work}")
-            with deadline(patience_s, work):
+            with deadline(PATIENCE_S + weights_s, work):
                 yield
 
         try:
@@ -175,7 +175,7 @@ def _works(module: Any, attempt: Callable[[Any], None]) -> bool:
 
 def _copy(module: Any) -> None:
     """Let a cache be copied, measured and trimmed."""
-    cache = caches.copy(prompted(module, 3))
+    cache = caches.copy(prompted(module, prompt_of(3)))
     if caches.can_trim(cache):
         caches.trim(cache, 1)
     mx.eval(caches.arrays(cache))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +11,6 @@ import pytest
 
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.types import EngineSpec, LoadOptions, Location, ModelCard
-
-pytest.register_assert_rewrite(
-    "lmx_kernel.testing.engine_checks", "lmx_kernel.testing.engine_feature_checks"
-)
 
 VOCABULARY = 300
 
@@ -44,50 +39,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
        "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": False,
        "rope_theta": 10000.0, "full_attn_idxs": [1]},
 }  # fmt: skip
-TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
-
-
 # --- folders
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write a byte-level tokenizer: a token for each byte after the control tokens."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = ["<s>", "<|im_end|>", *letters]
-    tokenizer = Tokenizer(models.BPE(vocab={n: i for i, n in enumerate(names)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
-    tokenizer.add_special_tokens([AddedToken("<|im_end|>", special=True)])
-    tokenizer.add_tokens([AddedToken("<tool>", special=False)])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 0)]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    texts = {"bos_token": "<s>", "eos_token": {"content": "<|im_end|>"}, "chat_template": TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(texts))
-
-
 def write_model(folder: Path, config: dict[str, Any], *, scale: float = 0.15) -> Path:
-    """Write a model with random weights, and return its folder."""
-    import mlx.core as mx
-    from mlx.utils import tree_flatten
+    """Write a model of one of mlx-lm's architectures, and return its folder."""
+    from lmx_mlx_backend.testing import tiny_models
     from mlx_lm.utils import _get_classes
 
-    folder.mkdir(parents=True, exist_ok=True)
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
-    keys = iter(mx.random.split(mx.random.key(7), 1000))
-    weights = {
-        name: mx.random.normal(value.shape, key=next(keys)) * scale if value.ndim > 1 else value
-        for name, value in tree_flatten(model.parameters())
-    }
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
-    (folder / "config.json").write_text(json.dumps(config))
-    write_tokenizer(folder)
-    return folder
+    return tiny_models.write_model(folder, model, config, scale=scale)
 
 
 @pytest.fixture(scope="session")

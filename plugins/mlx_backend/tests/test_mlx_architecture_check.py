@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 from lmx_mlx_backend.testing import check_architecture
 
+from lmx_kernel.plugins.scaffold import render
+
 CONFIG = {"model_type": "tiny_lm", "hidden_size": 64}
 OFFSET = "cache.offset if cache is not None else 0"
 MASK = "create_attention_mask(x, caches[0])"
@@ -52,3 +54,28 @@ def test_the_example_passes(tiny) -> None:
 def test_what_breaks_a_promise_is_named(tiny, old: str, new: str, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
         check_architecture(tiny(old, new), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("self.memory[mx.array(rows)]", "self.memory[: len(rows)]"),
+        ("self.memory[mx.array(rows)]", "self.memory[mx.array(rows[::-1])]"),
+        ("self.memory[row : row + 1]", "self.memory[:1]"),
+        ("[self.memory, other.memory]", "[other.memory, self.memory]"),
+        ("[self.memory, other.memory]", "[self.memory, self.memory[: len(other.memory)]]"),
+        ("[cache.memory for cache in caches]", "[caches[0].memory for cache in caches]"),
+        ("[cache.memory for cache in caches]", "[cache.memory for cache in caches][::-1]"),
+        ("def filter", "def filtered"),
+        ("def extract", "def extracted"),
+        ("def extend", "def extended"),
+    ],
+)
+def test_a_cache_that_mixes_requests_is_found(monkeypatch, old: str, new: str) -> None:
+    source = render("architecture", "mine")["lmx_mine.py"]
+    assert old in source
+    module = ModuleType("lmx_mine")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(source.replace(old, new), module.__dict__)
+    with pytest.raises((AssertionError, AttributeError)):
+        check_architecture(module, {"model_type": "mine", "hidden_size": 32})

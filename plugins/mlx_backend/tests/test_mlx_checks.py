@@ -8,17 +8,20 @@ from collections.abc import Callable
 import pytest
 
 from lmx_kernel.engine import Engine
-from lmx_kernel.testing.driver import Driver
-from lmx_kernel.testing.engine_checks import EngineChecks, OpenEngine
-from lmx_kernel.testing.engine_feature_checks import (
+from lmx_kernel.testing.conformance.engine import EngineChecks, OpenEngine
+from lmx_kernel.testing.conformance.engine_features import (
     LongStepChecks,
     MaskChecks,
     PrefixChecks,
     SamplingChecks,
 )
+from lmx_kernel.testing.conformance.logits import LogitsChecks
+from lmx_kernel.testing.driver import Driver
 
 
-class TestMlxEngine(EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LongStepChecks):
+class TestMlxEngine(
+    EngineChecks, PrefixChecks, SamplingChecks, MaskChecks, LogitsChecks, LongStepChecks
+):
     @pytest.fixture(params=[False, True], ids=["cpu", "ahead"])
     def open_engine(
         self, open_model: Callable[..., Driver], request: pytest.FixtureRequest

@@ -361,10 +361,11 @@ def check_greedy(source: Path, folder: Path, place: Path, count: int = 32) -> No
     assert best == answers
 
 
-def test_smollm_says_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [8, pytest.param(32, marks=pytest.mark.full)])
+def test_smollm_says_the_same(tmp_path: Path, count: int) -> None:
     report = convert(DEMO, tmp_path / "out", number=Number.FLOAT32, is_plain=True)
     assert report.is_lossless
-    check_greedy(DEMO, tmp_path / "out", tmp_path / "f32.gguf")
+    check_greedy(DEMO, tmp_path / "out", tmp_path / "f32.gguf", count)
 
 
 @pytest.fixture(scope="session")

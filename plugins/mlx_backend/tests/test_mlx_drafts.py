@@ -7,7 +7,7 @@ import random
 import pytest
 
 from lmx_kernel.engine.drafts import CopySource
-from lmx_kernel.testing.draft_checks import DraftChecks, Foresight, FreeRows
+from lmx_kernel.testing.conformance.drafts import DraftChecks, Foresight, FreeRows
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.types import Sampling
 

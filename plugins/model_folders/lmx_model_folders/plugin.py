@@ -30,6 +30,8 @@ def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
         sources.append(HuggingFaceSource("hugging_face", hugging_face_cache(os.environ)))
     if chosen.lm_studio:
         sources.append(LMStudioSource("lm_studio"))
-    if chosen.paths:
-        sources.append(FolderSource("paths", chosen.paths, owned=chosen.may_delete))
+    # One for each, since one that hangs, on a dead network mount, has no models.
+    for path in dict.fromkeys(chosen.paths):
+        name = f"paths: {path}" if len(chosen.paths) > 1 else "paths"
+        sources.append(FolderSource(name, (path,), owned=chosen.may_delete))
     return sources

@@ -85,7 +85,7 @@ class Loader:
         await self.kernel.unload(model)
 
     def _status(self, model: str) -> ModelStatus | None:
-        return next((one for one in self.kernel.status().models if one.id == model), None)
+        return next((one for one in self.kernel.model_statuses() if one.id == model), None)
 
 
 def _seconds(text: str) -> float:

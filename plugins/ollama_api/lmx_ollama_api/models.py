@@ -55,7 +55,7 @@ class Running:
     async def on_get(self, req: Request, resp: Response) -> None:
         """List them."""
         now, models = time.time(), []
-        for status in self.kernel.status().models:
+        for status in self.kernel.model_statuses():
             if status.state in ("ready", "draining"):
                 with suppress(ModelNotFoundError):  # its files may be gone by now
                     models.append(running_model(self.kernel.find(status.id), status, now))
@@ -78,7 +78,7 @@ class Show:
 
     def _context_length(self, card: ModelCard) -> int:
         """Return the tokens that a request may use: of the load that is, or that would be."""
-        for status in self.kernel.status().models:
+        for status in self.kernel.model_statuses():
             if status.id == card.id and status.state == "ready":
                 return status.context_length
         wanted = self.kernel.model_settings.show(card.id).settings["context_length"].value

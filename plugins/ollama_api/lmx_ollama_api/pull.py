@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -11,18 +10,11 @@ from attrs import frozen
 from falcon.asgi import Request, Response
 
 from lmx_kernel.dialect.audit import audited
-from lmx_kernel.errors import (
-    ConflictError,
-    InvalidRequestError,
-    LmxError,
-    ModelNotFoundError,
-    UnavailableError,
-    from_code,
-)
-from lmx_kernel.events import JobChanged, KernelEvent, Stopping
+from lmx_kernel.dialect.job_watch import JobWatch, check_done
+from lmx_kernel.errors import InvalidRequestError, LmxError, ModelNotFoundError
 from lmx_kernel.http.json_body import read_body, send
 from lmx_kernel.http.sse import close_with_request, send_stream
-from lmx_kernel.interfaces import PENDING, Job, JobState, Kernel
+from lmx_kernel.interfaces import Job, Kernel
 from lmx_ollama_api.details import digest
 from lmx_ollama_api.lines import NDJSON, encode_line, error_line
 from lmx_ollama_api.names import LATEST, named, resolve, split_tag, strip_hub
@@ -61,7 +53,7 @@ class Pull:
             return
         while not await watch.next(None):
             pass
-        _check(watch.job)
+        check_done(watch.job)
         send(resp, SUCCESS)
 
     async def _start(self, name: str) -> Job | None:
@@ -91,47 +83,11 @@ class Pull:
             yield encode_line(_progress(watch.job))
             ended = await watch.next(self.settings.heartbeat_s)
         try:
-            _check(watch.job)
+            check_done(watch.job)
         except LmxError as error:
             yield error_line(error)
         else:
             yield encode_line(_progress(watch.job)) + encode_line(SUCCESS)
-
-
-class JobWatch:
-    """Follows a job.
-
-    :ivar job: as it was when it was last looked at.
-    """
-
-    def __init__(self, kernel: Kernel, job_id: str) -> None:
-        self.job = kernel.jobs.get(job_id)
-        self._kernel = kernel
-        self._changed = asyncio.Event()
-        self._listening = kernel.listen(self._note)
-        self._listening.__enter__()
-
-    def close(self) -> None:
-        """Follow it no more."""
-        self._listening.__exit__(None, None, None)
-
-    async def next(self, limit_s: float | None) -> bool:
-        """Wait until the job changes, for ``limit_s`` at most, and return whether it has ended, or
-        will not go on by itself.
-        """
-        if self.job.state in PENDING and not self._kernel.draining:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(limit_s):
-                    await self._changed.wait()
-            self._changed.clear()
-            self.job = self._kernel.jobs.get(self.job.id)
-        return self.job.state not in PENDING or self._kernel.draining
-
-    def _note(self, event: KernelEvent) -> None:
-        if isinstance(event, Stopping) or (
-            isinstance(event, JobChanged) and event.id == self.job.id
-        ):
-            self._changed.set()
 
 
 def _progress(job: Job) -> Progress:
@@ -143,17 +99,3 @@ def _progress(job: Job) -> Progress:
         "total": round(job.total),
         "completed": round(job.done),
     }
-
-
-def _check(job: Job) -> None:
-    """Return if the job succeeded.
-
-    :raises LmxError: it did not.
-    """
-    if job.state is JobState.DONE:
-        return
-    if job.error is not None:
-        raise from_code(job.error.code, job.error.message)
-    if job.state in PENDING:
-        raise UnavailableError("the server is stopping; the download goes on at its next start")
-    raise ConflictError(f"the download was {job.state}")

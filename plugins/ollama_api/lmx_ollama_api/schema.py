@@ -148,6 +148,7 @@ class ChatBody(GenerationBody):
     messages: Annotated[list[ChatMessage], Meta(max_length=4096)] | None = None
     tools: Annotated[list[ToolItem], Meta(max_length=1024)] | None = None
     prompt: Annotated[Raw, misplaced("/api/generate")] = ABSENT
+    input: Annotated[Raw, misplaced("/v1/responses")] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -169,6 +170,7 @@ class GenerateBody(GenerationBody):
     height: Annotated[Raw, refused(0)] = ABSENT
     steps: Annotated[Raw, refused(0)] = ABSENT
     messages: Annotated[Raw, misplaced("/api/chat")] = ABSENT
+    input: Annotated[Raw, misplaced("/v1/responses")] = ABSENT
 
 
 @frozen(kw_only=True)

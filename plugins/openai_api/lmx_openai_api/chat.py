@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from falcon.asgi import Request, Response
 
+from lmx_kernel.dialect.service_tier import granted_tier
 from lmx_kernel.http.json_body import read_body
 from lmx_openai_api.rendering_chat import ChatRendering
 from lmx_openai_api.requests import chat_request
@@ -20,5 +21,7 @@ class ChatCompletions:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Answer one conversation."""
         body = await read_body(req, ChatBody)
-        rendering = ChatRendering(bool(body.logprobs))
+        asked = body.service_tier
+        tier = None if asked is None else granted_tier(asked, self._responder.kernel.caller)
+        rendering = ChatRendering(bool(body.logprobs), tier)
         await self._responder.respond(resp, body, [chat_request(body)], rendering)

@@ -30,7 +30,7 @@ class Models:
         """List them."""
         names = self._kernel.model_settings.names()
         if self._settings.list_by_jit and not self._kernel.settings(ModelSettings).jit:
-            loaded = {one.id for one in self._kernel.status().models if one.state in _IN_MEMORY}
+            loaded = {one.id for one in self._kernel.model_statuses() if one.state in _IN_MEMORY}
             names = [one for one in names if one.card.id in loaded]
         send(resp, {"object": "list", "data": [_model(one.card, one.name) for one in names]})
 

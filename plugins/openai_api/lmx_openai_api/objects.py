@@ -157,9 +157,13 @@ class ChatChunkChoice(TypedDict):
 
 
 class ChatCompletion(Head):
-    """A complete answer to a conversation."""
+    """A complete answer to a conversation.
+
+    :ivar service_tier: what the request got, if it asked for one.
+    """
 
     object: Literal["chat.completion"]
+    service_tier: NotRequired[str]
     choices: list[ChatChoice]
     usage: UsageObject
 
@@ -168,6 +172,7 @@ class ChatChunk(Head):
     """A piece of an answer to a conversation. The last one may have a usage and no choices."""
 
     object: Literal["chat.completion.chunk"]
+    service_tier: NotRequired[str]
     choices: list[ChatChunkChoice]
     usage: NotRequired[UsageObject]
 

@@ -36,6 +36,11 @@ class Rendering(Protocol):
     kind: str
     chunk_kind: str
 
+    @property
+    def head(self) -> JsonObject:
+        """Fields of every object, beside those of all kinds."""
+        ...
+
     def opening(self, index: int) -> JsonObject | None:
         """Return the choice of a stream's first chunk, sent before any text is there."""
         ...
@@ -99,7 +104,7 @@ class Envelope:
             "model": self.model,
             "system_fingerprint": self.model,
         }
-        return {"object": kind, **head}
+        return {"object": kind, **head, **self.rendering.head}
 
 
 def usage_object(usage: Usage) -> UsageObject:

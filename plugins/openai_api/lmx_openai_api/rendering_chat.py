@@ -26,17 +26,26 @@ from lmx_openai_api.objects import (
     FunctionObject,
     Token,
 )
-from lmx_openai_api.rendering import NonText, finite
+from lmx_openai_api.rendering import JsonObject, NonText, finite
 
 
 @frozen
 class ChatRendering:
-    """``chat.completion`` and its chunks."""
+    """``chat.completion`` and its chunks.
+
+    :param service_tier: what the client got; None where it asked for none.
+    """
 
     with_logprobs: bool
+    service_tier: str | None = None
     id_prefix = "chatcmpl-"
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
+
+    @property
+    def head(self) -> JsonObject:
+        """Fields of every object."""
+        return {} if self.service_tier is None else {"service_tier": self.service_tier}
 
     def opening(self, index: int) -> ChatChunkChoice:
         """Return the choice with the role."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import ClassVar
 
 from attrs import define, field
 
 from lmx_kernel.dialect.collected import CollectedAnswer
 from lmx_kernel.types import Logprobs, TokenLogprob
 from lmx_openai_api.objects import CompletionChoice, CompletionLogprobs
-from lmx_openai_api.rendering import NonText, finite
+from lmx_openai_api.rendering import JsonObject, NonText, finite
 
 
 @define
@@ -38,6 +39,7 @@ class CompletionRendering:
 
     id_prefix = "cmpl-"
     kind = chunk_kind = "text_completion"
+    head: ClassVar[JsonObject] = {}
 
     def __init__(self, *, with_logprobs: bool, echoes: Sequence[str] = ()) -> None:
         self._with_logprobs = with_logprobs

@@ -8,6 +8,7 @@ from typing import Any
 from lmx_kernel.dialect.json_values import check_json
 from lmx_kernel.dialect.refused import check_supported
 from lmx_kernel.dialect.sampling import make_sampling
+from lmx_kernel.dialect.service_tier import priority_of
 from lmx_kernel.errors import InvalidRequestError, UnsupportedFieldError
 from lmx_kernel.types import (
     ChatPrompt,
@@ -62,6 +63,8 @@ def chat_request(body: ChatBody) -> GenerationRequest:
         constraint=constraint(body),
         reasoning_tokens=_reasoning_tokens(body),
         prediction=_prediction(body.prediction),
+        priority=priority_of(body.service_tier),
+        logits_processors=_processors(body),
     )
 
 
@@ -88,6 +91,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
             candidates=body.n or 1,
             logprobs=body.logprobs,
             constraint=constraint(body),
+            logits_processors=_processors(body),
         )
         for prompt in prompts
     ]
@@ -96,8 +100,9 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
 def embedding_request(body: EmbeddingBody) -> GenerationRequest:
     """Return what ``body`` asks for.
 
-    :raises InvalidRequestError: as :func:`inputs`.
+    :raises InvalidRequestError: as :func:`inputs`, or the body belongs to another path.
     """
+    check_supported(body)
     prompt = EmbeddingPrompt(tuple(inputs("input", body.input, MAX_EMBEDDED)))
     return GenerationRequest(model=body.model, prompt=prompt)
 
@@ -175,6 +180,12 @@ def _reasoning_tokens(body: ChatBody) -> int | None:
         if budget is not None:
             return None if budget == -1 else budget
     return 0 if _effort(body) == "none" else None
+
+
+def _processors(body: GenerationBody) -> dict[str, dict[str, Any]]:
+    given = body.logits_processors or {}
+    check_json("logits_processors", given)
+    return given
 
 
 def _sampling(body: GenerationBody) -> SamplingRequest:

@@ -32,6 +32,8 @@ from lmx_kernel.dialect.fields import (
 )
 from lmx_kernel.dialect.refused import ABSENT, misplaced, refused
 
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 # These are checked later, to say which one it is.
 PartType = Annotated[str, Meta(extra_json_schema={"enum": ["text", "refusal"]})]
@@ -171,6 +173,7 @@ class GenerationBody:
     :ivar guided_regex: a regular expression that the whole answer matches.
     :ivar guided_grammar: a grammar that the answer follows: Lark, as llguidance reads it.
     :ivar ttl: if this request loads the model, it is unloaded after so many seconds without one.
+    :ivar logits_processors: plugins of LMX that change the logits, by name, with their options.
     """
 
     model: ModelName
@@ -193,6 +196,7 @@ class GenerationBody:
     guided_regex: str | None = None
     guided_grammar: str | None = None
     ttl: Seconds | None = None
+    logits_processors: Annotated[dict[str, JsonObject], Meta(max_length=16)] | None = None
     guided_json: Annotated[Raw, refused()] = ABSENT
     guided_choice: Annotated[Raw, refused()] = ABSENT
     structured_outputs: Annotated[Raw, refused()] = ABSENT
@@ -241,6 +245,9 @@ class ChatBody(GenerationBody):
     :ivar reasoning_budget: so many tokens of reasoning at most; -1 for no limit.
     :ivar thinking_budget: another name of ``reasoning_budget``.
     :ivar reasoning: the same in one object, which may not contradict them.
+    :ivar service_tier: ``flex`` for low priority, ``auto`` and ``default`` for a normal one,
+        ``priority`` for a high one; at most that of the key, which is also what is asked for
+        without it.
     :ivar chat_template_kwargs: more names for the chat template, such as ``enable_thinking``.
     :ivar prediction: what the answer will mostly be: it changes nothing, but comes faster.
     """
@@ -256,6 +263,7 @@ class ChatBody(GenerationBody):
     reasoning_budget: TokenBudget | None = None
     thinking_budget: TokenBudget | None = None
     reasoning: ReasoningOptions | None = None
+    service_tier: str | None = None
     chat_template_kwargs: JsonObject | None = None
     prediction: Prediction | None = None
     continue_final_message: Annotated[Raw, refused(False)] = ABSENT
@@ -268,7 +276,12 @@ class ChatBody(GenerationBody):
     modalities: Annotated[Raw, refused([], ["text"])] = ABSENT
     audio: Annotated[Raw, refused()] = ABSENT
     web_search_options: Annotated[Raw, refused()] = ABSENT
-    system: Annotated[Raw, misplaced("/v1/messages")] = ABSENT
+    prompt: Annotated[Raw, misplaced(COMPLETIONS)] = ABSENT
+    input: Annotated[Raw, misplaced(RESPONSES)] = ABSENT
+    max_output_tokens: Annotated[Raw, misplaced(RESPONSES)] = ABSENT
+    previous_response_id: Annotated[Raw, misplaced(RESPONSES)] = ABSENT
+    system: Annotated[Raw, misplaced(MESSAGES)] = ABSENT
+    stop_sequences: Annotated[Raw, misplaced(MESSAGES)] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -283,6 +296,8 @@ class CompletionBody(GenerationBody):
     logprobs: TopLogprobs | None = None
     best_of: Annotated[int, Meta(ge=1, le=16)] | None = None
     suffix: Annotated[Raw, refused("")] = ABSENT
+    messages: Annotated[Raw, misplaced(CHAT)] = ABSENT
+    input: Annotated[Raw, misplaced(RESPONSES)] = ABSENT
 
 
 @frozen(kw_only=True)
@@ -299,3 +314,5 @@ class EmbeddingBody:
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1, le=INT32_MAX)] | None = None
     ttl: Seconds | None = None
+    messages: Annotated[Raw, misplaced(CHAT)] = ABSENT
+    prompt: Annotated[Raw, misplaced(COMPLETIONS)] = ABSENT

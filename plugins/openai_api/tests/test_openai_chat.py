@@ -12,7 +12,9 @@ from lmx_kernel.types import (
     Finished,
     Logprobs,
     Message,
+    Priority,
     SamplingRequest,
+    Terms,
     TextDelta,
     TextPart,
     TokenLogprob,
@@ -131,6 +133,7 @@ async def test_absent_and_null_are_the_same(api):
         " function_call modalities audio prediction web_search_options user parallel_tool_calls"
         " guided_regex guided_grammar guided_json guided_choice structured_outputs json_schema"
         " grammar reasoning_effort reasoning_budget thinking_budget chat_template_kwargs"
+        " logits_processors"
     )
     await api.chat()
     assert (await api.chat(**dict.fromkeys(names.split()))).status_code == 200
@@ -155,6 +158,7 @@ async def test_absent_and_null_are_the_same(api):
         ({"top_k": 0}, {"sampling": SamplingRequest(top_k=0)}),
         ({"repeat_penalty": 1.2}, {"sampling": SamplingRequest(repetition_penalty=1.2)}),
         ({"top_logprobs": 0}, {"logprobs": None}),
+        ({"logits_processors": {"a": {"x": [1]}}}, {"logits_processors": {"a": {"x": [1]}}}),
     ],
 )
 async def test_forms_of_parameters(api, fields, expected):
@@ -202,6 +206,31 @@ async def test_noise_is_ignored(api):
         never_heard_of={"deep": [{}]},
     )
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "key", "got"),
+    [
+        ("flex", "high", "flex"),
+        ("auto", "high", "default"),
+        ("default", "low", "flex"),
+        ("priority", "high", "priority"),
+        ("priority", "normal", "default"),
+        ("never heard of it", "high", "default"),
+    ],
+)
+async def test_a_service_tier_is_answered_with_what_it_got(api, asked, key, got):
+    api.kernel.terms = terms = Terms(priority=Priority(key))
+    answer = await api.chat(service_tier=asked)
+    assert answer.json()["service_tier"] == got
+    tiers = {"flex": "low", "default": "normal", "priority": "high"}
+    assert terms.grant(api.kernel.request.priority) == tiers[got]
+
+
+async def test_without_a_service_tier_a_request_gets_what_its_key_may_have(api):
+    answer = await api.chat()
+    assert "service_tier" not in answer.json()
+    assert api.kernel.request.priority is Priority.HIGH, "the kernel lowers it"
 
 
 async def test_values_that_ask_for_nothing_pass(api):

@@ -70,6 +70,12 @@ async def test_usage_adds_up_over_prompts(api, chunks):
     assert found[-1]["usage"] == usage
 
 
+async def test_logits_processors_are_named_with_their_options(api):
+    await api.complete(prompt=["a", "b"], logits_processors={"a": {}, "b": {"x": 1}})
+    asked = [answer.request.logits_processors for answer in api.kernel.answers]
+    assert asked == [{"a": {}, "b": {"x": 1}}] * 2
+
+
 async def test_a_stream_has_text_then_a_reason(api, chunks):
     found = chunks((await api.complete(stream=True)).text)
     choices = [chunk["choices"][0] for chunk in found]

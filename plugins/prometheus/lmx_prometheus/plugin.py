@@ -6,6 +6,7 @@ from lmx_kernel.events import KernelEvent
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import ApiSurface, Kernel
 from lmx_prometheus.metrics import Metrics
+from lmx_prometheus.plugin_metrics import PluginCollector
 from lmx_prometheus.status import StatusCollector
 from lmx_prometheus.surface import MetricsSurface
 
@@ -25,6 +26,7 @@ class Plugin:
     def lmx_api_surfaces(self, kernel: Kernel) -> list[ApiSurface]:
         """Return the surface that serves ``/metrics``."""
         self._metrics.registry.register(StatusCollector(kernel.status))
+        self._metrics.registry.register(PluginCollector(kernel.metrics))
         return [MetricsSurface(self._metrics.registry)]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from lmx_kernel.interfaces import KernelStatus, ModelStatus
+from lmx_kernel.interfaces import KernelStatus, KeyStatus, ModelStatus
 
 
 class StatusCollector(Collector):
@@ -19,11 +20,14 @@ class StatusCollector(Collector):
     def __init__(self, status: Callable[[], KernelStatus]) -> None:
         self._status = status
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return gauges of the kernel, and of every model that was requested since the start."""
+    def collect(self) -> Iterable[Metric]:
+        """Return what is known of the kernel, and of every model and every key that was used since
+        the start.
+        """
         status = self._status()
         yield from _kernel(status)
         yield from _models(status.models)
+        yield from _keys(status.keys)
 
 
 def _kernel(status: KernelStatus) -> Iterator[GaugeMetricFamily]:
@@ -76,3 +80,23 @@ def _models(models: Iterable[ModelStatus]) -> Iterator[GaugeMetricFamily]:
             for name, value in model.engine.details.items():
                 details.add_metric([model.id, name], value)
     yield from (state, running, waiting, reserved, observed, engine, cache, details)
+
+
+def _keys(keys: Iterable[KeyStatus]) -> Iterator[Metric]:
+    unfinished = GaugeMetricFamily(
+        "lmx_key_requests_open", "Requests of an API key that have not ended.", labels=["key"]
+    )
+    requests = CounterMetricFamily(
+        "lmx_key_requests", "Requests of an API key that were queued.", labels=["key"]
+    )
+    tokens = CounterMetricFamily(
+        "lmx_key_tokens",
+        "Prompt tokens that were computed for an API key, and tokens of its answers.",
+        labels=["key", "kind"],
+    )
+    for key in keys:
+        unfinished.add_metric([key.name], key.open)
+        requests.add_metric([key.name], key.requests)
+        tokens.add_metric([key.name, "prompt"], key.prompt_tokens)
+        tokens.add_metric([key.name, "completion"], key.completion_tokens)
+    yield from (unfinished, requests, tokens)

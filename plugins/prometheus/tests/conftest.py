@@ -21,8 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from lmx_kernel.engine import EngineStats
 from lmx_kernel.events import KernelEvent
 from lmx_kernel.hookspecs import GROUP
-from lmx_kernel.plugins.discovery import PluginSettings
+from lmx_kernel.interfaces import KeyStatus
 from lmx_kernel.plugins.manager import Plugins
+from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import FAKE, running_daemon, write_fake_models
 
@@ -104,6 +105,7 @@ def kernel() -> SimpleNamespace:
         ),
     )
     status = SimpleNamespace(
+        keys=(KeyStatus(name="bot", open=2, requests=5, prompt_tokens=30, completion_tokens=20),),
         uptime_s=9.5,
         models=models,
         safe_mode=True,
@@ -114,7 +116,7 @@ def kernel() -> SimpleNamespace:
         memory_observed_bytes=90,
         memory_pressure="soft",
     )
-    return SimpleNamespace(status=lambda: status)
+    return SimpleNamespace(status=lambda: status, metrics=list)
 
 
 @pytest.fixture

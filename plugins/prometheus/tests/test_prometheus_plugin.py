@@ -10,6 +10,7 @@ from lmx_prometheus import plugin
 
 from lmx_kernel.errors import UnauthorizedError
 from lmx_kernel.events import WorkerCrashed
+from lmx_kernel.plugins.metrics import PluginMetrics
 
 
 def test_the_entry_point_leads_to_the_hooks(load):
@@ -43,6 +44,25 @@ def test_the_status_is_that_of_the_scrape(load, page_of):
     assert page.value("lmx_engine_memory_bytes", model="a") == 80
     assert page.value("lmx_engine_cache_tokens", model="a") == 50
     assert page.value("lmx_engine_value", model="a", name="kept_prefixes") == 2
+    assert page.value("lmx_key_requests_open", key="bot") == 2
+    assert page.value("lmx_key_requests_total", key="bot") == 5
+    assert page.value("lmx_key_tokens_total", key="bot", kind="prompt") == 30
+    assert page.value("lmx_key_tokens_total", key="bot", kind="completion") == 20
+
+
+def test_metrics_of_other_plugins_are_shown(load, kernel, page_of):
+    metrics = PluginMetrics("hello.world")
+    metrics.counter("greetings", "Greetings.", ["how"]).add(2, how="loud")
+    metrics.gauge("guests", "Guests.").set(-1)
+    for value in (0.5, 3, 30):
+        metrics.histogram("stay_seconds", "Stays.", [1, 10]).observe(value)
+    kernel.metrics = metrics.read
+    page = page_of(load())
+    assert page.value("lmx_hello_world_greetings_total", how="loud") == 2
+    assert page.value("lmx_hello_world_guests") == -1
+    stay = "lmx_hello_world_stay_seconds"
+    assert [page.value(f"{stay}_bucket", le=le) for le in ("1.0", "10.0", "+Inf")] == [1, 2, 3]
+    assert (page.value(f"{stay}_count"), page.value(f"{stay}_sum")) == (3, 33.5)
 
 
 def test_the_module_has_nothing_else():

@@ -10,6 +10,7 @@ from falcon.asgi import Request, Response
 
 from lmx_kernel.dialect.owner import owner_of
 from lmx_kernel.dialect.recorded import RecordedAnswer
+from lmx_kernel.dialect.service_tier import granted_tier
 from lmx_kernel.http.json_body import read_body, send
 from lmx_kernel.http.sse import stream_answer
 from lmx_kernel.interfaces import Answer, Kernel, StoredAnswer
@@ -36,6 +37,8 @@ class Responses:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Make one: whole, as a stream, or in the background."""
         body = await read_body(req, ResponseBody)
+        tier = granted_tier(body.service_tier, self._kernel.caller)
+        body = evolve(body, service_tier=tier)  # what it gets is kept
         request = await self._requests.of(body, owner_of(self._kernel))
         if body.background:
             await self._start(resp, body, request)

@@ -9,6 +9,7 @@ import structlog
 from attrs import frozen
 
 from lmx_kernel.dialect.refused import check_supported
+from lmx_kernel.dialect.service_tier import priority_of
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.interfaces import Kernel
 from lmx_kernel.types import ChatPrompt, GenerationRequest
@@ -80,6 +81,7 @@ def generation_request(body: ResponseBody, items: Iterable[PlacedItem]) -> Gener
         parallel_tool_calls=body.parallel_tool_calls is not False and not chosen.is_named,
         constraint=constraint(body, chosen.written),
         reasoning_tokens=0 if effort == "none" else None,
+        priority=priority_of(body.service_tier),
     )
 
 

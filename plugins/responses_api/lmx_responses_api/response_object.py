@@ -102,7 +102,7 @@ class ResponseHead:
             "max_tool_calls": body.max_tool_calls,
             "store": body.is_kept,
             "background": bool(body.background),
-            "service_tier": "default",
+            "service_tier": body.service_tier or "default",
             "metadata": body.metadata or {},
             "safety_identifier": body.safety_identifier,
             "prompt_cache_key": body.prompt_cache_key,

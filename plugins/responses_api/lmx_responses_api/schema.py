@@ -28,6 +28,7 @@ from lmx_kernel.dialect.fields import (
 from lmx_kernel.dialect.refused import ABSENT, misplaced, refused
 
 CHAT = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
 ENCRYPTED = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
@@ -148,7 +149,8 @@ class ResponseBody:
     reasoning_effort: Annotated[Raw, misplaced(CHAT)] = ABSENT
     max_completion_tokens: Annotated[Raw, misplaced(CHAT)] = ABSENT
     max_tokens: Annotated[Raw, misplaced(CHAT)] = ABSENT
-    system: Annotated[Raw, misplaced("/v1/messages")] = ABSENT
+    system: Annotated[Raw, misplaced(MESSAGES)] = ABSENT
+    stop_sequences: Annotated[Raw, misplaced(MESSAGES)] = ABSENT
 
     @property
     def is_kept(self) -> bool:

@@ -50,7 +50,7 @@ async def shortened(kernel: Kernel, request: GenerationRequest) -> GenerationReq
 async def _context_length(kernel: Kernel, request: GenerationRequest) -> int:
     """Return the context of the model that answers, which counting has loaded."""
     route = await kernel.explain(request)
-    loaded = {model.id: model.context_length for model in kernel.status().models}
+    loaded = {model.id: model.context_length for model in kernel.model_statuses()}
     model = route.model or request.model
     return loaded[model] if model in loaded else kernel.find(model).context_length
 

@@ -17,7 +17,7 @@ from lmx_responses_api.settings import ResponsesSettings
 from lmx_responses_api.surface import ResponsesSurface
 
 from lmx_kernel.errors import ConflictError, LmxError, NotFoundError, from_code
-from lmx_kernel.interfaces import Answer, HttpRequest, StoredAnswer
+from lmx_kernel.interfaces import Answer, StoredAnswer
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.testing.stub_kernel import MODEL, StubKernel, make_logprob, serving
 from lmx_kernel.types import (
@@ -170,23 +170,17 @@ class MemoryAnswers:
 
 @define
 class ResponsesKernel(StubKernel):
-    """A stub that keeps answers, and has keys and contexts.
+    """A stub that keeps answers, and has contexts.
 
-    :ivar key: the name of the key that requests come with.
     :ivar tokens_per_message: what counting finds; 0 for the seven tokens of any prompt.
     """
 
-    key: str = ""
     context_length: int = 100
     tokens_per_message: int = 0
     stored_answers: MemoryAnswers = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.stored_answers = MemoryAnswers(self)
-
-    @property
-    def caller(self) -> HttpRequest:
-        return HttpRequest(method="POST", path="/", headers={}, client="", key=self.key)
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         counted = await StubKernel.count_tokens(self, request)

@@ -7,7 +7,7 @@ from lmx_responses_api.sealed import seal
 
 from lmx_kernel.errors import ContextOverflowError, QueueFullError
 from lmx_kernel.testing.stub_kernel import MODEL
-from lmx_kernel.types import Constraint, TextDelta
+from lmx_kernel.types import Constraint, Priority, TextDelta
 
 # Open Responses' ResponseResource: every one of these must be there.
 KEYS = {
@@ -223,6 +223,12 @@ async def test_what_has_no_effect_is_accepted(api):
     }
     response = await api.made(**more)
     assert (response["prompt_cache_key"], response["max_tool_calls"]) == ("thread", 3)
+
+
+async def test_a_service_tier_is_answered_with_what_it_got(api):
+    assert (await api.made(service_tier="priority"))["service_tier"] == "default"
+    assert (await api.made(service_tier="flex"))["service_tier"] == "flex"
+    assert api.kernel.answers[1].request.priority is Priority.LOW
 
 
 async def test_tokens_are_counted(api):

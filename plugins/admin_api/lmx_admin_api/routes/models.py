@@ -185,7 +185,7 @@ def _settings_of(path: str) -> str | None:
 
 
 def _statuses(kernel: Kernel) -> Mapping[str, ModelStatus]:
-    return {status.id: status for status in kernel.status().models}
+    return {status.id: status for status in kernel.model_statuses()}
 
 
 async def _describe(

@@ -10,7 +10,7 @@ from falcon.asgi import Request, Response
 from lmx_admin_api.schema import PluginVersion, Status
 from lmx_kernel.http.json_body import send
 from lmx_kernel.http.settings import ServerSettings
-from lmx_kernel.interfaces import Kernel, PluginState
+from lmx_kernel.interfaces import Kernel
 
 
 class StatusPage:
@@ -22,7 +22,7 @@ class StatusPage:
 
     async def on_get(self, _req: Request, resp: Response) -> None:
         """Tell all of it."""
-        active = [one for one in self._kernel.plugins() if one.state is PluginState.ACTIVE]
+        active = [one for one in self._kernel.plugins() if one.is_in_use]
         server = self._kernel.settings(ServerSettings)
         status = Status(
             **attrs.asdict(self._kernel.status(), recurse=False),

@@ -17,7 +17,7 @@ from lmx_kernel.dialect.fields import (
     TopK,
     TopP,
 )
-from lmx_kernel.dialect.refused import ABSENT, refused
+from lmx_kernel.dialect.refused import ABSENT, misplaced, refused
 from lmx_lmstudio_api.v1.model_schema import ContextLength
 
 # It is checked later, to say which one it is.
@@ -64,6 +64,7 @@ class StatefulChatBody:
     store: bool | None = None
     previous_response_id: Annotated[str, Meta(max_length=128)] | None = None
     integrations: Annotated[Raw, refused([])] = ABSENT
+    messages: Annotated[Raw, misplaced("/v1/chat/completions")] = ABSENT
 
     @property
     def is_kept(self) -> bool:

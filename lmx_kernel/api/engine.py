@@ -1,0 +1,73 @@
+"""For engines: the protocol, and what engines have in common. Only workers import it."""
+
+from lmx_kernel.engine import (
+    Engine,
+    EngineStats,
+    LogitsKind,
+    LogitsProcessor,
+    LongSteps,
+    Output,
+    Progress,
+    ProgressCallback,
+    Sequence,
+    Step,
+    StepBuilder,
+    Tokenizer,
+    TokenLogprobs,
+    TokenMask,
+)
+from lmx_kernel.engine.cores import (
+    usable_cores,
+)
+from lmx_kernel.engine.logits import (
+    NO_TOKEN,
+    apply_processors,
+)
+from lmx_kernel.engine.running import (
+    NOT_FINITE,
+    RunningSequence,
+    RunningSet,
+)
+from lmx_kernel.engine.sampling import (
+    COLD,
+    MOST_BIAS,
+    PROMPT_TAIL,
+    check_sampling,
+    has_penalties,
+    uniform,
+)
+from lmx_kernel.engine.sequences import (
+    check_sequence,
+    common,
+)
+
+__all__ = [
+    "COLD",
+    "MOST_BIAS",
+    "NOT_FINITE",
+    "NO_TOKEN",
+    "PROMPT_TAIL",
+    "Engine",
+    "EngineStats",
+    "LogitsKind",
+    "LogitsProcessor",
+    "LongSteps",
+    "Output",
+    "Progress",
+    "ProgressCallback",
+    "RunningSequence",
+    "RunningSet",
+    "Sequence",
+    "Step",
+    "StepBuilder",
+    "TokenLogprobs",
+    "TokenMask",
+    "Tokenizer",
+    "apply_processors",
+    "check_sampling",
+    "check_sequence",
+    "common",
+    "has_penalties",
+    "uniform",
+    "usable_cores",
+]

@@ -1,0 +1,8 @@
+"""The test modules import ``broken_plugins`` from this folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
