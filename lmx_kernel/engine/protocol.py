@@ -135,8 +135,8 @@ class Sequence:
         and no others: neither when it is kept, nor while it runs, nor in :class:`Progress`.
     :param processors: change its logits, in this order, before anything else does; by name. See
         :func:`lmx_kernel.engine.logits.apply_processors`.
-    :param drafts: what its next tokens may be; None for no drafts, as with processors. An engine
-        may ignore it.
+    :param drafts: what its next tokens may be; None for no drafts. An engine may ignore it, and
+        does beside processors, which see a text token by token.
     """
 
     id: int

@@ -58,7 +58,9 @@ class RunningSequence:
 
     @drafter.default
     def _make_drafter(self) -> Drafter | None:
-        return Drafter(self.request.drafts) if self.request.drafts is not None else None
+        """Processors of logits see the text token by token, so there are no drafts beside them."""
+        source = self.request.drafts if not self.request.processors else None
+        return Drafter(source) if source is not None else None
 
     @tokens.default
     def _copy_tokens(self) -> list[int]:

@@ -220,7 +220,7 @@ class Loop:
         sources = self._draft_sources
         if sources is None:  # the owner leaves it to the engine, and to the client
             sources = (COPY,) if _is_exact(self._engine) or prepared.prediction else ()
-        if COPY not in sources or prepared.processors:
+        if COPY not in sources:
             return None
         return CopySource(prepared.tokens, prepared.prediction)
 
