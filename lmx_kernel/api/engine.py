@@ -3,6 +3,7 @@
 from lmx_kernel.engine import (
     Engine,
     EngineStats,
+    ExactDrafts,
     LogitsKind,
     LogitsProcessor,
     LongSteps,
@@ -18,6 +19,12 @@ from lmx_kernel.engine import (
 )
 from lmx_kernel.engine.cores import (
     usable_cores,
+)
+from lmx_kernel.engine.drafting import (
+    Drafting,
+)
+from lmx_kernel.engine.drafts import (
+    DraftSource,
 )
 from lmx_kernel.engine.logits import (
     NO_TOKEN,
@@ -40,6 +47,9 @@ from lmx_kernel.engine.sequences import (
     check_sequence,
     common,
 )
+from lmx_kernel.engine.step_costs import (
+    StepCosts,
+)
 
 __all__ = [
     "COLD",
@@ -47,8 +57,11 @@ __all__ = [
     "NOT_FINITE",
     "NO_TOKEN",
     "PROMPT_TAIL",
+    "DraftSource",
+    "Drafting",
     "Engine",
     "EngineStats",
+    "ExactDrafts",
     "LogitsKind",
     "LogitsProcessor",
     "LongSteps",
@@ -60,6 +73,7 @@ __all__ = [
     "Sequence",
     "Step",
     "StepBuilder",
+    "StepCosts",
     "TokenLogprobs",
     "TokenMask",
     "Tokenizer",

@@ -20,7 +20,7 @@ from lmx_gguf_backend.threads import Threads
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer, TokenLogprobs
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.logits import apply_processors
-from lmx_kernel.engine.numpy_sampler import Logits, Sampler, logprobs, mask_words, read_masks
+from lmx_kernel.engine.numpy_sampler import Sampler, logprobs, mask_words, read_masks
 from lmx_kernel.engine.running import NOT_FINITE, RunningSet
 from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.errors import InvalidRequestError
@@ -171,7 +171,7 @@ class GgufEngine:
             if piece.outputs:
                 self._choose(running, list(islice(rows, piece.outputs)))
 
-    def _choose(self, running: SlotSequence, rows: Seq[Logits]) -> None:
+    def _choose(self, running: SlotSequence, rows: Seq[NDArray[np.float32]]) -> None:
         """Draw the tokens of a sequence: one, and one more after each draft that is right."""
         tokens: list[int] = []
         details: list[TokenLogprobs] = []
@@ -279,7 +279,7 @@ class GgufEngine:
         self._model.close()
 
 
-def _adjust(running: SlotSequence, logits: Logits) -> str:
+def _adjust(running: SlotSequence, logits: NDArray[np.float32]) -> str:
     """Let processors change the logits of a sequence; return why nothing can be drawn, or ""."""
     # the place of the maximum is also that of the first NaN
     if not np.isfinite(logits[logits.argmax()]):
