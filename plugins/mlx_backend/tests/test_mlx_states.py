@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lmx_kernel.engine import STATE_TOKENS, HasPortableStates
+from lmx_kernel.testing.conformance.drafts import Foresight, FreeRows
 from lmx_kernel.testing.harness import running_kernel
 from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
 
@@ -51,6 +52,26 @@ def test_another_engine_goes_on_with_the_states_of_the_first(open_model, ahead) 
     other.add(3, PROMPT)
     assert other.run(3, count=24) == [expected]
     assert other.cached(3) == len(WHOLE)
+
+
+def test_what_was_computed_for_wrong_drafts_is_in_no_state(open_model) -> None:
+    """Of rows of a batch that kept unequal numbers of drafts."""
+    one, other, plain = open_model(), open_model(), open_model()
+    one.engine._steps.drafting.costs = FreeRows()
+    prompts = [tokens_of(seed, 100 - 10 * seed) for seed in range(2)]
+    texts = [plain.answer(tokens, 130) for tokens in prompts]
+    for number, (tokens, text) in enumerate(zip(prompts, texts, strict=True)):
+        one.add(number, tokens, drafts=Foresight([*tokens, *text], number, errors=0.4))
+    while min(map(len, one.tokens.values())) < 100:
+        one.step()
+    outputs = [output for step in one.steps for output in step.outputs]
+    assert 0 < sum(one.accepted for one in outputs) < sum(one.drafted for one in outputs)
+    tokens = [*prompts[0], *texts[0][:100]]
+    states = [bytearray(one.engine.states.export_block(0, 64 * block)) for block in range(3)]
+    assert other.engine.states.import_blocks(tokens[:192], "", 0, states)
+    other.add(2, tokens)
+    assert other.run(2, count=24) == [texts[0][100:124]]
+    assert other.cached(2) == 192
 
 
 def test_what_does_not_fit_or_is_no_state_is_refused(open_model) -> None:
