@@ -10,6 +10,7 @@ import pytest
 
 from lmx_kernel.engine import STATE_TOKENS, Progress, Sequence, Step
 from lmx_kernel.prefixes.store import PrefixStore
+from lmx_kernel.prefixes.writer import StateWriter
 from lmx_kernel.types import Sampling
 from lmx_kernel.worker import prefix_guard
 from lmx_kernel.worker.prefix_guard import Overdue, PrefixGuard
@@ -120,6 +121,22 @@ def test_a_disk_that_does_not_answer_holds_nobody_up(open_stage, monkeypatch):
     assert "nothing was read" in warning
     goes_on.set()
     assert stage.guard.take(stage.delivered.get(timeout=30)) == []
+
+
+def test_an_error_in_one_write_leaves_the_next_ones(open_stage, monkeypatch):
+    def fail(*_):
+        raise ValueError("a defect")
+
+    stage = open_stage(States())
+    writer = StateWriter(stage.store)
+    with monkeypatch.context() as patched:
+        patched.setattr(PrefixStore, "write", fail)
+        writer.write(0, b"a" * 16, memoryview(b"state"))
+        writer.flush(30)
+    writer.write(0, b"b" * 16, memoryview(b"state"))
+    writer.flush(30)
+    assert stage.store.read(0, b"b" * 16) == b"state"
+    assert stage.warnings == ["prefixes on disk: ValueError: a defect"]
 
 
 def test_a_wait_that_ended_meanwhile_is_not_overdue(open_stage):

@@ -13,7 +13,10 @@ from lmx_gguf_backend.settings import GgufSettings
 from lmx_gguf_backend.states import identity_of
 
 from lmx_kernel.engine import STATE_TOKENS, HasPortableStates
+from lmx_kernel.testing.conformance.drafts import Foresight, FreeRows
+from lmx_kernel.testing.driver import GREEDY
 from lmx_kernel.testing.harness import running_kernel
+from lmx_kernel.testing.near_ties import is_near_tie
 from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
 
 BLOCKS = 5
@@ -57,6 +60,26 @@ def test_another_engine_goes_on_with_the_states_of_the_first(open_tiny, cache_ty
     assert other.cached(2) == len(whole)
     assert answer == plain.answer(PROMPT, 24)
     assert other.engine.states.held(PROMPT, "x") == 0
+
+
+def test_what_was_computed_for_wrong_drafts_is_in_no_state(open_tiny) -> None:
+    one, other, plain = (open_tiny() for _ in range(3))
+    one.engine._drafting.costs = FreeRows()
+    prompt = tokens_of(4, 100)
+    text = plain.answer(prompt, 130)
+    one.add(1, prompt, drafts=Foresight([*prompt, *text], 1, errors=0.4))
+    while len(one.tokens[1]) < 100:
+        one.step()
+    outputs = [output for step in one.steps for output in step.outputs]
+    assert 0 < sum(one.accepted for one in outputs) < sum(one.drafted for one in outputs)
+    tokens = [*prompt, *one.tokens[1][:100]]
+    states = [bytearray(one.engine.states.export_block(1, 64 * block)) for block in range(3)]
+    expected = plain.answer(tokens, 24)
+    assert other.engine.states.import_blocks(tokens[:192], "", 0, states)
+    other.add(2, tokens)
+    [found] = other.run(2, count=24)
+    assert other.cached(2) == 192
+    assert found == expected or is_near_tie(plain, tokens, (expected, found), GREEDY)
 
 
 def test_states_are_taken_over_on_top_of_what_was_parked(open_tiny) -> None:
