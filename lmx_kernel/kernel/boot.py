@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -51,6 +52,7 @@ KERNEL_SECTIONS = (
 )
 FIRST_SECTIONS = tuple(section for section in KERNEL_SECTIONS if section.name in ("log", "plugins"))
 RESERVED = frozenset(section.name for section in KERNEL_SECTIONS)
+MISSPELT_RATIO = 0.8
 log = structlog.get_logger(__name__)
 
 
@@ -77,7 +79,7 @@ class Booted:
         """
         self.sections[:] = [*KERNEL_SECTIONS, *self.plugins.settings_sections(RESERVED)]
         document = self.read()
-        fresh = structure(document, self.sections, ignored=document.tables)
+        fresh = structure(document, self.sections, ignored=_others(document, self.plugins))
         _check_tables(document, fresh, self.plugins, self.sections)
         waiting = []
         for section in self.sections:
@@ -109,7 +111,8 @@ def boot(
 
     A plugin's section has the plugin's name. A section that belongs to no active plugin is ignored,
     so that disabling or uninstalling one needs no other change; one that belongs to none that is
-    installed is warned of.
+    installed is warned of. A name that is nearly one of the kernel's own sections is an error: it
+    may hold what keeps the server closed.
 
     :param config: the file; None for the one in LMX's own folder.
     :param verdict: how to start.
@@ -132,7 +135,7 @@ def boot(
     sections = [*KERNEL_SECTIONS, *plugins.settings_sections(RESERVED)]
     for problem in _unknown_sections(document, plugins, sections):
         log.warning("section_ignored", problem=str(problem))
-    settings = structure(document, sections, ignored=document.tables)
+    settings = structure(document, sections, ignored=_others(document, plugins))
     plugins.contexts.use(settings)
     _check_tables(document, settings, plugins, sections)
     return Booted(settings, plugins, sections, read, verdict)
@@ -157,6 +160,17 @@ def _check_tables(
         log.warning("model_setting_ignored", problem=str(problem))
     if len(faults) > len(foreign):
         raise config_error(document, [fault for fault in faults if fault not in foreign])
+
+
+def _others(document: Document, plugins: Plugins) -> list[str]:
+    """Return the tables that may be sections of plugins."""
+    own = [section.name for section in KERNEL_SECTIONS]
+    installed = {status.name for status in plugins.statuses}
+    return [
+        name
+        for name in document.tables
+        if name in installed or not difflib.get_close_matches(name, own, 1, MISSPELT_RATIO)
+    ]
 
 
 def _unknown_sections(
