@@ -111,8 +111,7 @@ def boot(
 
     A plugin's section has the plugin's name. A section that belongs to no active plugin is ignored,
     so that disabling or uninstalling one needs no other change; one that belongs to none that is
-    installed is warned of. A name that is nearly one of the kernel's own sections is an error: it
-    may hold what keeps the server closed.
+    installed is warned of, and an error where its name is nearly one of the kernel's own.
 
     :param config: the file; None for the one in LMX's own folder.
     :param verdict: how to start.
@@ -163,7 +162,9 @@ def _check_tables(
 
 
 def _others(document: Document, plugins: Plugins) -> list[str]:
-    """Return the tables that may be sections of plugins."""
+    """Return the tables that may be sections of plugins: not those with a misspelt name of the
+    kernel's own, which may hold what keeps the server closed.
+    """
     own = [section.name for section in KERNEL_SECTIONS]
     installed = {status.name for status in plugins.statuses}
     return [
