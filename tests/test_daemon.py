@@ -105,7 +105,8 @@ async def start(booted):
     kernel = assemble(booted).kernel
     booted.plugins.api_surfaces(kernel)
     booted.plugins.monitors(booted.settings)
-    booted.plugins.commands()
+    booted.plugins.lifespans(kernel)
+    booted.plugins.job_kinds(kernel)
 
 booted = boot(Path(sys.argv[1]))
 asyncio.run(start(booted))

@@ -127,7 +127,9 @@ async def test_2_kills_at_random_times_leave_nothing_behind(tmp_path, count):
         for round_ in range(count):
             streams = [
                 asyncio.create_task(
-                    generate(stage.kernel, "m", "x" * dice.randrange(1500), 50, 1 + n % 2)
+                    generate(
+                        stage.kernel, "m", "x" * dice.randrange(1500), 50, candidates=1 + n % 2
+                    )
                 )
                 for n in range(4)
             ]

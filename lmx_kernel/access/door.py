@@ -5,15 +5,14 @@ plugins may refuse it as well.
 from __future__ import annotations
 
 import base64
-import ipaddress
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache
 
 import attrs
 
 from lmx_kernel.access.guesses import WrongKeys
 from lmx_kernel.access.keys import Keyring, weakness
+from lmx_kernel.access.loopback import is_loopback
 from lmx_kernel.errors import ForbiddenError, LmxError, UnauthorizedError
 from lmx_kernel.interfaces import NO_KEY, ApiSurface, HttpRequest
 
@@ -65,15 +64,6 @@ def check_bind(host: str, keys: Keyring, api_key: str = "") -> None:
         raise UnsafeBindError(
             "api_key", f"it is easily guessed ({why}), and {reach}: `lmx key add NAME` makes a key"
         )
-
-
-@lru_cache(maxsize=64)  # called for each request, mostly with the same few names
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can connect to ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Door:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from lmx_kernel.access.door import is_loopback
+from lmx_kernel.access.loopback import is_loopback
 from lmx_kernel.errors import ForbiddenError
 from lmx_kernel.http.settings import ServerSettings
 

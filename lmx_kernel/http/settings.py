@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
-from lmx_kernel.access.door import is_loopback
+from lmx_kernel.access.loopback import is_loopback
 from lmx_kernel.http.address import ListenAddress
 
 KIB = 1024

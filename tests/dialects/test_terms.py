@@ -75,7 +75,7 @@ async def post(tmp_path, monkeypatch):
         monkeypatch.setattr(stage.assembly.lifecycle, "submit", refuse)
         hooks = [import_module(name).lmx_api_surfaces for name in PLUGINS]
         table = SurfaceTable([surface for hook in hooks for surface in hook(stage.kernel)])
-        door = Door("127.0.0.1", Keyring(file), table.owner, lambda _: None)
+        door = Door(True, Keyring(file), table.answering, lambda _: None)
         settings = ServerSettings(port=0, drain_s=0)
         app = build_app(table.surfaces, make_health())
         server = HttpServer(settings, Shell(app, settings, ErrorRenderer(table), door.admit))

@@ -9,9 +9,10 @@ import httpx2
 import pytest
 
 from lmx_kernel.access import guesses
-from lmx_kernel.access.door import Door, UnsafeBindError, WrongKeyError, check_bind, is_loopback
+from lmx_kernel.access.door import Door, UnsafeBindError, WrongKeyError, check_bind
 from lmx_kernel.access.guesses import WrongKeys
 from lmx_kernel.access.keys import KeyFile, Keyring
+from lmx_kernel.access.loopback import is_loopback
 from lmx_kernel.errors import ForbiddenError, UnauthorizedError
 from lmx_kernel.http.app import HeadRouter, build_app
 from lmx_kernel.http.error_rendering import ErrorRenderer

@@ -125,7 +125,7 @@ async def test_a_stop_ends_half_handshakes(serve, until):
 async def test_the_listener_goes_on_after_a_failure(serve, until, monkeypatch):
     monkeypatch.setattr("lmx_kernel.http.tls_listener.ACCEPT_PAUSE_S", 0)
     running = await serve()
-    listener = running.server._listener
+    (listener,) = running.server._listeners
     accepts = [OSError(24, "Too many open files")]
     real = listener._socket
 

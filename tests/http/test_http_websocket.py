@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from lmx_kernel.access.door import Door, WrongKeyError
 from lmx_kernel.access.keys import KeyFile, Keyring
 from lmx_kernel.errors import ForbiddenError, UnauthorizedError
-from lmx_kernel.http.app import RouteClashError, build_app
+from lmx_kernel.http.app import RouteClashError, SurfaceError, build_app
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import WebSocketRoute
 
@@ -321,7 +321,7 @@ def test_a_clash_of_routes_names_both(toy, health, path):
 
 
 def test_a_path_with_fields_is_refused(health):
-    with pytest.raises(RouteClashError, match=r"/other/\{id\} of other"):
+    with pytest.raises(SurfaceError, match=r"/other/\{id\} of other"):
         build_app([Other("/other/{id}")], health)
 
 

@@ -139,7 +139,7 @@ def test_priority_comes_before_shares_and_arrival():
 def test_requests_that_waited_long_are_raised_one_at_a_time():
     model = Model(slots=2)
     for low in model.ask(*"aac", priority=LOW):
-        low.answer.created_s -= 60
+        low.answer._stopwatch.created -= 60
     model.ask(*"bbbb", weight=1000)
     aging = {"now_s": time.monotonic(), "raise_after_s": 60}
     assert model.start(**aging) == "ab"

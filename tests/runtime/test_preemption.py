@@ -27,7 +27,7 @@ TERMS = Terms(priority=HIGH)
 def candidate(priority, started_s=0.0, *, waited_s=0.0, preemptions=0, **fields):
     request = ask("m", priority=priority, **{"max_tokens": 10, **fields})
     answer = LiveAnswer(request, "m")
-    answer.created_s, answer.resume.preemptions = started_s - waited_s, preemptions
+    answer._stopwatch.created, answer.resume.preemptions = started_s - waited_s, preemptions
     (made,) = answer.resume.candidates
     made.started_s = started_s
     return made

@@ -17,7 +17,7 @@ from lmx_kernel.errors import (
     ContextOverflowError,
     LmxError,
 )
-from lmx_kernel.interfaces import ApiSurface
+from lmx_kernel.interfaces import ApiSurface, HeaderRouted
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.testing.conformance.plugin import PluginConformance, check_active, check_name
 from lmx_kernel.testing.conformance.surface_scenes import (
@@ -115,11 +115,13 @@ class SurfaceConformance(SurfaceChecks):
 
     def test_what_it_serves_is_documented(self, surfaces: Sequence[ApiSurface]) -> None:
         for surface in surfaces:
-            routes = dict(surface.routes())
-            assert len(routes) == len(list(surface.routes()))
+            routes = list(surface.routes())
+            assert len(routes) == len({path for path, _ in routes})
+            if isinstance(surface, HeaderRouted):
+                routes += surface.header_routes()
             served = {
                 (method, path)
-                for path, resource in routes.items()
+                for path, resource in routes
                 for method in METHODS
                 if hasattr(resource, f"on_{method.lower()}")
             }
