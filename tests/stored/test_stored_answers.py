@@ -326,13 +326,13 @@ async def test_what_is_found_wrong_later_ends_the_answer(tmp_path):
 
 
 async def test_an_answer_that_found_no_room_is_tried_again(tmp_path):
-    scripts = {"m": FakeModel(tokens_per_s=50, answer_tokens=40)}
+    scripts = {"m": FakeModel(tokens_per_s=25, answer_tokens=40)}
     async with storing(tmp_path, scripts, "[models]\nparallel = 1") as (stage, store):
         with await stage.kernel.generate(ask("m")) as other:
             await other.next()
             stage.kernel.configure({"queue": {"max_wait_s": 0.2}})
             await store.start(answer(), ask("m", "later"))
-            (refused,) = await stage.until(RequestFinished)
+            refused, *_ = await stage.until(RequestFinished)
             assert refused.outcome == "unavailable"
             await collect(other)
         assert len(text_of(await read(store)).split()) == 40
