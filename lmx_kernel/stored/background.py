@@ -57,6 +57,7 @@ class _Run:
     :ivar progress: None while it is on disk only.
     :ivar live: what the model says; None before it was asked, and between two tries.
     :ivar doubt: of this answer, from how the last try ended.
+    :ivar suspected: the part of the doubt on disk that the current try has added.
     :ivar got_on_at: monotonic seconds.
     """
 
@@ -64,6 +65,7 @@ class _Run:
     progress: Progress | None = None
     live: LiveAnswer | None = None
     doubt: int = 0
+    suspected: int = 0
     got_on_at: float = 0.0
     task: asyncio.Task[None] | None = None
 
@@ -183,7 +185,8 @@ class Background:
             except LmxError as error:
                 log.warning("background_answer_waits", answer=run.id, reason=error.message)
                 run.progress, run.live = None, None
-                run.doubt = CRASHED if isinstance(error, EngineCrashedError) else 0
+                run.doubt = CRASHED if isinstance(error, EngineCrashedError) else -run.suspected
+                run.suspected = 0
             await asyncio.sleep(pause_s)
         self._forget(run)
 
@@ -247,6 +250,7 @@ class Background:
             try:
                 progress.add(await live.next_steps())
                 await self._disk.do(partial(AnswerFile.suspect, answer_id=run.id, doubt=ADMITTED))
+                run.suspected = ADMITTED
                 while True:
                     await self._write_some(run, live, progress)
             except StopAsyncIteration:
@@ -283,7 +287,7 @@ class Background:
         except NotFoundError:
             raise _GoneError from None
         if gets_on:
-            run.got_on_at = time.monotonic()
+            run.got_on_at, run.suspected = time.monotonic(), 0
         self._changes.tell(run.id)
 
     async def _end(self, run: _Run, outcome: str, problem: str = "") -> None:

@@ -220,7 +220,8 @@ class AnswerFile:
     def suspect(self, answer_id: str, doubt: int) -> None:
         """Note that if the daemon ends now, an answer may be why.
 
-        :param doubt: is added to that of earlier times, until it gets on.
+        :param doubt: is added to that of earlier times, until it gets on. Negative takes some back:
+            the try ended for another reason, such as a queue without room.
         """
         self._database.execute(
             "UPDATE answers SET doubt = doubt + ? WHERE id = ?", (doubt, answer_id)
