@@ -165,12 +165,11 @@ def _others(document: Document, plugins: Plugins) -> list[str]:
     """Return the tables that may be sections of plugins: not those with a misspelt name of the
     kernel's own, which may hold what keeps the server closed.
     """
-    own = [section.name for section in KERNEL_SECTIONS]
     installed = {status.name for status in plugins.statuses}
     return [
         name
         for name in document.tables
-        if name in installed or not difflib.get_close_matches(name, own, 1, MISSPELT_RATIO)
+        if name in installed or not difflib.get_close_matches(name, RESERVED, 1, MISSPELT_RATIO)
     ]
 
 
@@ -182,7 +181,7 @@ def _unknown_sections(
     installed = {status.name for status in plugins.statuses}
     faults = [
         ((name,), f"{unknown('section', name, known)}; it is ignored")
-        for name in document.tables
+        for name in _others(document, plugins)
         if name not in known and name not in installed
     ]
     yield from config_error(document, faults).problems
