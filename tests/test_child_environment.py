@@ -51,8 +51,13 @@ def test_a_secret_may_be_passed_on_by_name(environment):
 
 
 def seen(pid):
-    """Return the names of what a process has of the canary in its environment."""
-    return {name for name, value in psutil.Process(pid).environ().items() if value == CANARY}
+    """Return the names of what a process has of the canary in its environment, which Linux tells
+    a moment after the start of the process.
+    """
+    process = psutil.Process(pid)
+    while not (environment := process.environ()):
+        assert process.status() != psutil.STATUS_ZOMBIE
+    return {name for name, value in environment.items() if value == CANARY}
 
 
 async def test_a_worker_sees_none(environment, tmp_path):
