@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from lmx_kernel.access.keys import LOCAL
 from lmx_kernel.interfaces import Answer, HttpRequest
-from lmx_kernel.types import ANONYMOUS, GenerationRequest, Route, Terms
+from lmx_kernel.types import ANONYMOUS, GenerationRequest, Route
 
 
 @define
@@ -50,17 +50,16 @@ def with_caller(request: GenerationRequest, *, share_prefixes: bool) -> Generati
     """
     context = current.get()
     if context is None:
-        return _bounded(request, request.terms)
+        return evolve(request, priority=request.terms.grant(request.priority))
     key = "" if context.request.key == LOCAL else context.request.key
+    terms = context.request.terms
     return evolve(
-        _bounded(request, context.request.terms),
+        request,
         caller=key or f"{ANONYMOUS}{context.number}",  # no name of a key begins like that
         cache_space="" if share_prefixes else key,
+        terms=terms,
+        priority=terms.grant(request.priority),
     )
-
-
-def _bounded(request: GenerationRequest, terms: Terms) -> GenerationRequest:
-    return evolve(request, terms=terms, priority=terms.grant(request.priority))
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -271,6 +272,5 @@ def _template(card: ModelCard, values: Values) -> str:
         raise ModelUnusableError(f"{card.id}: chat_template: {error}") from error
 
 
-def _are_same(known: Sequence[object], facts: Iterable[object]) -> bool:
-    facts = tuple(facts)
-    return len(known) == len(facts) and all(map(lambda one, two: one is two, known, facts))
+def _are_same(known: Sequence[object], facts: Sequence[object]) -> bool:
+    return len(known) == len(facts) and all(map(operator.is_, known, facts))

@@ -199,7 +199,7 @@ class FakeEngine:
         prompt = sequence.tokens[: len(sequence.tokens) - sequence.produced]
         seed = sequence.sampling.seed if sequence.sampling.temperature else 0
         start = zlib.crc32(str(prompt).encode()) + (seed or 0)
-        says = self._script.says_to(_text(prompt)).encode()
+        says = self._script.says_to(_text(prompt) if self._script.replies else "").encode()
         self._running.add(_Run(request=sequence, start=start, says=says))
 
     def remove(self, sequence_id: int) -> None:

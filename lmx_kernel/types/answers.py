@@ -154,6 +154,8 @@ class Usage:
 
         :param usages: at least one.
         """
+        if len(usages) == 1:
+            return usages[0]
         firsts = [usage.first_token_s for usage in usages if usage.first_token_s is not None]
         return cls(
             prompt_tokens=sum(usage.prompt_tokens for usage in usages),

@@ -13,9 +13,9 @@ from lmx_kernel.types.requests import EmbeddingInput, Prompt
 
 def make_converter() -> Converter:
     """Return a converter for the classes of :mod:`lmx_kernel.types`. In a union, the key "" holds
-    the name of the class; a key that is missing has its default, and an unknown one is ignored.
+    the name of the class; what has its default is left out, and an unknown key is ignored.
     """
-    converter = Converter()
+    converter = Converter(omit_if_default=True)
     unions: tuple[Any, ...] = (EmbeddingInput, Prompt, Event)
     for union in unions:
         configure_tagged_union(union, converter, tag_name="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import field, fields, frozen
 
 from lmx_kernel.types.shares import DEFAULT_TERMS, Priority, Terms
 
@@ -163,6 +163,9 @@ class Sampling:
     logit_bias: dict[int, float] = field(factory=dict)
 
 
+SAMPLING_FIELDS = tuple(one.name for one in fields(Sampling))
+
+
 @frozen(kw_only=True)
 class SamplingRequest:
     """Sampling as far as somebody asked for it: the fields of :class:`Sampling`, each None where
@@ -182,8 +185,8 @@ class SamplingRequest:
     @property
     def given(self) -> dict[str, Any]:
         """The fields that were asked for, by name."""
-        values = asdict(self, recurse=False)
-        return {name: value for name, value in values.items() if value is not None}
+        values = ((name, getattr(self, name)) for name in SAMPLING_FIELDS)
+        return {name: value for name, value in values if value is not None}
 
     def complete(self, seed: int | None = None) -> Sampling:
         """Return the sampling, with LMX's own values where nothing was asked for.

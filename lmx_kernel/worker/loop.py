@@ -76,6 +76,8 @@ class Loop:
         self._running: dict[int, _Running] = {}
         self._embedder = Embedder(engine)
         self._preparer = Preparer(engine, channel, constraints or {}, chat)
+        if draft_sources is None and isinstance(engine, ExactDrafts) and engine.exact_drafts:
+            draft_sources = (COPY,)
         self._draft_sources = draft_sources
         self._sequence_ids = count()
         self._observed_at = 0.0
@@ -218,8 +220,8 @@ class Loop:
     def _drafts(self, prepared: Prepared) -> DraftSource | None:
         """Return where drafts of a candidate come from; None for no drafts."""
         sources = self._draft_sources
-        if sources is None:  # the owner leaves it to the engine, and to the client
-            sources = (COPY,) if _is_exact(self._engine) or prepared.prediction else ()
+        if sources is None:  # the owner leaves it to the engine, and that to the client
+            sources = (COPY,) if prepared.prediction else ()
         if COPY not in sources:
             return None
         return CopySource(prepared.tokens, prepared.prediction)
@@ -282,10 +284,6 @@ class Loop:
             return [wire.Failed(run.candidate, mask.problem)]
         is_complete = mask is not None and mask.is_complete
         return run.output.feed(tokens, logprobs, is_complete=is_complete)
-
-
-def _is_exact(engine: Engine) -> bool:
-    return isinstance(engine, ExactDrafts) and engine.exact_drafts
 
 
 def _drafted(candidate: int, output: Output, events: Seq[Given]) -> Iterator[wire.Drafted]:
