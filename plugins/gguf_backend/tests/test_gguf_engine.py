@@ -148,7 +148,7 @@ def test_no_cross_talk(demo, count: int) -> None:
     while queue or active:
         while queue and len(active) < 6:
             number = queue.pop(0)
-            secrets[number] = str(dice.randrange(1000, 9999))
+            secrets[number] = str(dice.randrange(10**7, 10**8))  # a guess of the model is no other
             text = f"The password is {secrets[number]}. Repeat: the password is"
             demo.add(number, chat(demo.engine, text))
             active[number] = dice.choice([0, 14, 14, 14])
