@@ -54,7 +54,8 @@ class WorkerProcess:
         self._writer = writer
         self._on_message = on_message
         self._unsent = b""
-        self._flush_timer: asyncio.TimerHandle | None = None
+        self._flush_soon: asyncio.Handle | None = None
+        self._flush_later: asyncio.Handle | None = None
         self._watcher = asyncio.ensure_future(self._watch(reader))
 
     @classmethod
@@ -79,16 +80,18 @@ class WorkerProcess:
         return self._child.pid
 
     def send(self, message: Message, *, later: bool = False) -> None:
-        """Send a message; silently dropped if the worker is gone already.
+        """Send a message; silently dropped if the worker is gone already. Messages of one turn of
+        the event loop go together: each write wakes the worker, which costs more than the message.
 
         :param later: nobody waits for what it does, so it goes with the next message, or after half
-            a second: each write wakes the worker, which costs more than the message.
+            a second.
         """
         self._unsent += encode(message)
-        if not later:
-            self._flush()
-        elif self._flush_timer is None:
-            self._flush_timer = asyncio.get_running_loop().call_later(LATER_S, self._flush)
+        loop = asyncio.get_running_loop()
+        if later:
+            self._flush_later = self._flush_later or loop.call_later(LATER_S, self._flush)
+        elif self._flush_soon is None:
+            self._flush_soon = loop.call_soon(self._flush)
 
     async def watch(self, until: set[asyncio.Future[Any]], silence: Silence) -> str:
         """Wait until one of ``until`` is done, the process has exited, or it is to be given up.
@@ -137,9 +140,9 @@ class WorkerProcess:
             self.exited.set_result(reason)
 
     def _flush(self) -> None:
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
+        if self._flush_later is not None:
+            self._flush_later.cancel()
+        self._flush_soon = self._flush_later = None
         if not self._writer.is_closing():
             self._writer.write(self._unsent)
         self._unsent = b""
