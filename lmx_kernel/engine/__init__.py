@@ -34,6 +34,7 @@ from lmx_kernel.engine.protocol import (
     Tokenizer,
     TokenLogprobs,
     TokenMask,
+    WholeStates,
 )
 
 __all__ = [
@@ -55,4 +56,5 @@ __all__ = [
     "TokenLogprobs",
     "TokenMask",
     "Tokenizer",
+    "WholeStates",
 ]

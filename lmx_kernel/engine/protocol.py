@@ -367,10 +367,50 @@ class PortableStates(Protocol):
 
 
 @runtime_checkable
+class WholeStates(Protocol):
+    """The states of beginnings of sequences that cannot be cut: of sliding windows and of recurrent
+    layers, which forget what came before.
+
+    The engine keeps some of them in memory for later sequences: one shortly before the end of each
+    prompt, and one of all that was computed of a sequence that was removed. The kernel stores what
+    is kept. Tokens are any integers. All methods are called from the thread that steps the engine.
+
+    :ivar identity: as of :class:`PortableStates`.
+    """
+
+    identity: str
+
+    @property
+    def prompt_token_s(self) -> float:
+        """What a token of a prompt takes to compute, in seconds."""
+        ...
+
+    def held(self, tokens: Seq[int], cache_space: str) -> int:
+        """Return how many of ``tokens`` a prompt that is the same could begin with: never all of
+        them, since the logits of the last one are needed.
+        """
+        ...
+
+    def export_whole(self, tokens: Seq[int], cache_space: str) -> memoryview | None:
+        """Return the state of exactly ``tokens``, which nobody changes any more; None if it is not
+        kept.
+        """
+        ...
+
+    def import_whole(self, tokens: Seq[int], cache_space: str, state: bytearray) -> bool:
+        """Keep the state of exactly ``tokens`` for later sequences of this cache space.
+
+        :returns: False where there is no room, or it is no state of this model.
+        """
+        ...
+
+
+@runtime_checkable
 class HasPortableStates(Protocol):
     """An engine whose states outlive it; the kernel stores them on disk.
 
-    :ivar states: None where the loaded model's cannot.
+    :ivar states: None where the loaded model's cannot. An attribute ``unportable`` may say why, in
+        words that complete "its prefixes are not kept on disk: ".
     """
 
-    states: PortableStates | None
+    states: PortableStates | WholeStates | None

@@ -59,6 +59,17 @@ def extend_keys(keys: list[bytes], first: bytes, tokens: Sequence[int], blocks: 
         keys.append(next_key(before, tokens[start : start + STATE_TOKENS]))
 
 
+def whole_key(keys: list[bytes], first: bytes, tokens: Sequence[int]) -> bytes:
+    """Return the key of the whole state of ``tokens``.
+
+    :param keys: of their first blocks, as far as they are known; those that are missing are added.
+    """
+    blocks = len(tokens) // STATE_TOKENS
+    extend_keys(keys, first, tokens, blocks)
+    before = keys[blocks - 1] if blocks else first
+    return _digest(before, b"whole", repr(list(tokens[blocks * STATE_TOKENS :])).encode())
+
+
 def _digest(*parts: bytes) -> bytes:
     digest = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
