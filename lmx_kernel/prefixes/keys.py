@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lmx_kernel.engine.protocol import STATE_TOKENS
+from lmx_kernel.engine.states import STATE_TOKENS
 
 KEY_BYTES = 16
 HEAD_BYTES = 1 << 20

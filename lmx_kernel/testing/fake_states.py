@@ -8,9 +8,10 @@ from pathlib import Path
 
 from attrs import define
 
-from lmx_kernel.engine.protocol import STATE_TOKENS, Sequence
+from lmx_kernel.engine.protocol import Sequence
 from lmx_kernel.engine.running import RunningSequence, RunningSet
 from lmx_kernel.engine.sequences import common
+from lmx_kernel.engine.states import STATE_TOKENS
 from lmx_kernel.types import Sampling
 
 

@@ -9,14 +9,8 @@ from typing import TypeVar
 
 from attrs import field, frozen
 
-from lmx_kernel.engine.protocol import (
-    Engine,
-    HasPortableStates,
-    PortableStates,
-    Sequence,
-    Step,
-    WholeStates,
-)
+from lmx_kernel.engine.protocol import Engine, Sequence, Step
+from lmx_kernel.engine.states import HasPortableStates, PortableStates, WholeStates
 from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.worker.prefix_keeper import Fetched, PrefixKeeper
 from lmx_kernel.worker.snapshot_keeper import SnapshotKeeper

@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from attrs import asdict, define, field, frozen
 
 from lmx_kernel.engine.footprint import BATCH_BYTES
-from lmx_kernel.engine.protocol import STATE_TOKENS, PortableStates, Sequence, Step
+from lmx_kernel.engine.protocol import Sequence, Step
 from lmx_kernel.engine.running import NOT_FINITE
+from lmx_kernel.engine.states import STATE_TOKENS, PortableStates
 from lmx_kernel.prefixes.keys import extend_keys, first_key
 from lmx_kernel.prefixes.read_rate import ReadRate
 from lmx_kernel.prefixes.store import PrefixStore

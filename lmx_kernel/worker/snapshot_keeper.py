@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from attrs import asdict, define, field, frozen
 
-from lmx_kernel.engine.protocol import STATE_TOKENS, Sequence, Step, WholeStates
+from lmx_kernel.engine.protocol import Sequence, Step
 from lmx_kernel.engine.running import NOT_FINITE
+from lmx_kernel.engine.states import STATE_TOKENS, WholeStates
 from lmx_kernel.prefixes.entry import MAX_STATE_BYTES
 from lmx_kernel.prefixes.keys import first_key, whole_key
 from lmx_kernel.prefixes.read_rate import ReadRate
