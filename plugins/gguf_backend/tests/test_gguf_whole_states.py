@@ -15,6 +15,7 @@ from lmx_gguf_backend.whole_prefixes import TAIL, WORTH_SAVING
 from lmx_kernel.testing.driver import GREEDY
 from lmx_kernel.testing.harness import running_kernel
 from lmx_kernel.testing.near_ties import is_near_tie
+from lmx_kernel.testing.stored_states import StoredDriver, compare_conversations
 from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
 
 
@@ -148,6 +149,18 @@ def test_a_state_that_memory_is_not_planned_for_is_not_kept(open_tiny, recurrent
     from lmx_gguf_backend.states import why_unportable
 
     assert "more memory" in why_unportable(engine._prefixes)
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(100, marks=pytest.mark.full)])
+def test_conversations_say_the_same_with_a_store(open_one, tmp_path: Path, count) -> None:
+    """Each turn finds what it has on disk only."""
+    driver = StoredDriver(open_one().engine, tmp_path / "prefixes")
+    found = compare_conversations(driver, open_one(), count, 300, driver.forget)
+    assert not found.wrong
+    assert found.ties <= found.equal // 20
+    assert found.recomputed == 0
+    assert driver.guard.figures()["prefix_hits_disk"] >= 2 * count
+    assert driver.warnings == []
 
 
 async def answer(stage, tokens: list[int]) -> tuple[str, int]:

@@ -15,6 +15,7 @@ from lmx_mlx_backend.prefill import TAIL
 from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, RotatingKVCache
 
 from lmx_kernel.testing.harness import running_kernel
+from lmx_kernel.testing.stored_states import StoredDriver, compare_conversations
 from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
 
 KINDS = ["gemma3_text", "mamba", "lfm2"]
@@ -130,6 +131,20 @@ def test_caches_of_other_kinds_are_not_kept_and_it_is_said_why(
     layout, why = worker._layout_of(Strange)
     assert layout is None
     assert why.startswith("its caches are not understood: a ")
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(70, marks=pytest.mark.full)])
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "lfm2"])
+def test_conversations_say_the_same_with_a_store(open_model, tmp_path: Path, name, count) -> None:
+    """Each turn finds what it has on disk only."""
+    driver = StoredDriver(open_model(name, context=1024).engine, tmp_path / "prefixes")
+    plain = open_model(name, context=1024)
+    found = compare_conversations(driver, plain, count, 250, driver.forget)
+    assert not found.wrong
+    assert found.ties <= found.equal // 20
+    assert found.recomputed <= 64
+    assert driver.guard.figures()["prefix_hits_disk"] >= 2 * count
+    assert driver.warnings == []
 
 
 async def answer(stage, tokens: list[int]) -> tuple[str, int]:
