@@ -19,6 +19,7 @@ from lmx_kernel.engine import (
     Tokenizer,
     TokenLogprobs,
     TokenMask,
+    WholeStates,
 )
 from lmx_kernel.engine.cores import (
     usable_cores,
@@ -83,6 +84,7 @@ __all__ = [
     "TokenLogprobs",
     "TokenMask",
     "Tokenizer",
+    "WholeStates",
     "apply_processors",
     "check_sampling",
     "check_sequence",

@@ -16,16 +16,13 @@ Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon
 """
 
 from lmx_kernel.engine.protocol import (
-    STATE_TOKENS,
     Engine,
     EngineStats,
     ExactDrafts,
-    HasPortableStates,
     LogitsKind,
     LogitsProcessor,
     LongSteps,
     Output,
-    PortableStates,
     Progress,
     ProgressCallback,
     Sequence,
@@ -34,6 +31,12 @@ from lmx_kernel.engine.protocol import (
     Tokenizer,
     TokenLogprobs,
     TokenMask,
+)
+from lmx_kernel.engine.states import (
+    STATE_TOKENS,
+    HasPortableStates,
+    PortableStates,
+    WholeStates,
 )
 
 __all__ = [
@@ -55,4 +58,5 @@ __all__ = [
     "TokenLogprobs",
     "TokenMask",
     "Tokenizer",
+    "WholeStates",
 ]

@@ -1,8 +1,10 @@
-"""The format of a file in the store: a header, the model's id, and the state of one block.
+"""The format of a file in the store: a header, the model's id, and the state of one block, or a
+whole one.
 
 All numbers are little-endian. The header holds: ``LMXSTATE``, the version, the length of the
-model's id, the block's index in its chain, its key, the length of the state, the CRC-32 of the
-state, and the CRC-32 of the header (that field left out) and the id.
+model's id, the block's index in its chain (of a whole state, how many tokens it is of), its key,
+the length of the state, the CRC-32 of the state, and the CRC-32 of the header (that field left
+out) and the id.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from lmx_kernel.types import PrefixUsage
 
 FOLDER = "prefixes"
 MODEL_FOLDER = re.compile(r"[0-9a-f]{32}")
-ENTRY = re.compile(r"(\d{6})-([0-9a-f]{32})\.state")
+ENTRY = re.compile(r"(\d{6,12})-([0-9a-f]{32})\.state")
 MOST_BYTES = 20 << 30
 FREE_SHARE = 10
 LEFT_OVER_S = 600.0
@@ -32,7 +32,7 @@ LEFT_OVER_S = 600.0
 class StoredEntry:
     """A file of the store.
 
-    :ivar index: of its block in the chain.
+    :ivar index: of its block in the chain; of a whole state, how many tokens it is of.
     :ivar used_at: seconds since the epoch.
     """
 
@@ -44,7 +44,7 @@ class StoredEntry:
 
 
 def entry_name(index: int, key: bytes) -> str:
-    """Return the name of a block's file."""
+    """Return the name of the file of a block, or of a whole state; see :class:`StoredEntry`."""
     return f"{index:06}-{key.hex()}.state"
 
 

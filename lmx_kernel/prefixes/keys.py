@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lmx_kernel.engine.protocol import STATE_TOKENS
+from lmx_kernel.engine.states import STATE_TOKENS
 
 KEY_BYTES = 16
 HEAD_BYTES = 1 << 20
@@ -57,6 +57,17 @@ def extend_keys(keys: list[bytes], first: bytes, tokens: Sequence[int], blocks: 
         start = index * STATE_TOKENS
         before = keys[-1] if keys else first
         keys.append(next_key(before, tokens[start : start + STATE_TOKENS]))
+
+
+def whole_key(keys: list[bytes], first: bytes, tokens: Sequence[int]) -> bytes:
+    """Return the key of the whole state of ``tokens``.
+
+    :param keys: of their first blocks, as far as they are known; those that are missing are added.
+    """
+    blocks = len(tokens) // STATE_TOKENS
+    extend_keys(keys, first, tokens, blocks)
+    before = keys[blocks - 1] if blocks else first
+    return _digest(before, b"whole", repr(list(tokens[blocks * STATE_TOKENS :])).encode())
 
 
 def _digest(*parts: bytes) -> bytes:

@@ -33,6 +33,9 @@ where there are many files, and what other workers have written is seen then.
 class PrefixStore:
     """Reads and writes the states of one model; for any thread, but one writes at a time.
 
+    They are of blocks, or whole: ``index`` is a block's place in its chain, or how many tokens a
+    whole state is of.
+
     :param root: of all models.
     :param folder: of this one, below ``root``.
     :param model: its id in the catalogue, for people.
@@ -91,6 +94,10 @@ class PrefixStore:
         """Return the size of a block's file; 0 if there is none."""
         return self._sizes.get(key, 0)
 
+    def lengths(self) -> set[int]:
+        """Return how many tokens the whole states are of. Blocks."""
+        return {entry.index for entry in entries_of(self.folder)}
+
     def read(self, index: int, key: bytes) -> bytearray | None:
         """Return a block's state; None if it is not there. A damaged file is deleted."""
         path = self.folder / entry_name(index, key)
@@ -102,6 +109,17 @@ class PrefixStore:
             self._discard(path, str(error))
             self._sizes.pop(key, None)
         return None
+
+    def sample(self, size_bytes: int) -> int:
+        """Read what was used last, at least so many bytes if there are as many; return how many."""
+        entries = sorted(entries_of(self.folder), key=lambda entry: entry.used_at, reverse=True)
+        done = 0
+        for entry in entries:
+            if done >= size_bytes:
+                break
+            state = self.read(entry.index, entry.key)
+            done += len(state) if state is not None else 0
+        return done
 
     def note(self, key: bytes, size_bytes: int) -> None:
         """Note that a block will be written."""

@@ -36,12 +36,16 @@ class Driver:
             self.tokens[output.id] += output.tokens
         return step
 
+    def remove(self, number: int) -> None:
+        """Remove a sequence."""
+        self.engine.remove(number)
+
     def run(self, *numbers: int, count: int) -> list[list[int]]:
         """Step until each of ``numbers`` has ``count`` tokens; remove them; return the tokens."""
         for _ in range(MAX_STEPS):
             for number in numbers:
                 if len(self.tokens[number]) >= count:
-                    self.engine.remove(number)
+                    self.remove(number)
             if all(len(self.tokens[number]) >= count for number in numbers):
                 return [self.tokens[number][:count] for number in numbers]
             step = self.step()

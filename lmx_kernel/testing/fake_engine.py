@@ -19,7 +19,6 @@ from attrs import define, field
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.logits import apply_processors
 from lmx_kernel.engine.protocol import (
-    STATE_TOKENS,
     EngineStats,
     ProgressCallback,
     Sequence,
@@ -27,13 +26,13 @@ from lmx_kernel.engine.protocol import (
     TokenLogprobs,
     TokenMask,
 )
-from lmx_kernel.engine.running import NOT_FINITE, RunningSequence, RunningSet
-from lmx_kernel.engine.sequences import common
+from lmx_kernel.engine.running import NOT_FINITE, RunningSet
 from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.testing.fake_model import FakeModel, use_up
-from lmx_kernel.types import EngineLimits, EngineSpec, Sampling
+from lmx_kernel.testing.fake_states import FakeStates, FakeWholeStates, Run
+from lmx_kernel.types import EngineLimits, EngineSpec
 
 BYTES = 256
 END = 256
@@ -112,66 +111,13 @@ class _Effort:
             time.sleep(min(left_s, EFFORT_S))
 
 
-@define(eq=False, kw_only=True)
-class _Run(RunningSequence):
-    """A sequence; its answer is what it ``says``, or counts on from ``start``."""
-
-    start: int
-    says: bytes
-    is_wrong: bool = False
-
-    @property
-    def made(self) -> int:
-        """Tokens of the answer so far."""
-        return len(self.tokens) - self.prompt_length + self.request.produced
-
-
-@define
-class FakeStates:
-    """The state of a block is its tokens and the content of the model's file: a state that belongs
-    to anything else shows in the answer.
-    """
-
-    _path: Path
-    _running: RunningSet[_Run]
-    _kept: deque[_Run]
-    identity: str = "fake 1"
-    prompt_token_s: float = 1.0
-
-    def computed(self, sequence_id: int) -> int:
-        return next((run.done for run in self._running if run.id == sequence_id), 0)
-
-    def export_block(self, sequence_id: int, start: int) -> memoryview | None:
-        run = next(run for run in self._running if run.id == sequence_id)
-        return memoryview(self._state(run.tokens[start : start + STATE_TOKENS]))
-
-    def held(self, tokens: Seq[int], cache_space: str) -> int:
-        others = [run for run in (*self._kept, *self._running) if run.cache_space == cache_space]
-        return max((common(tokens, run.tokens) for run in others), default=0)
-
-    def import_blocks(
-        self, tokens: Seq[int], cache_space: str, start: int, states: Seq[bytearray]
-    ) -> bool:
-        places = range(start, len(tokens), STATE_TOKENS)
-        right = [self._state(tokens[place : place + STATE_TOKENS]) for place in places]
-        request = Sequence(
-            id=-1, tokens=list(tokens), produced=0, sampling=Sampling(), cache_space=cache_space
-        )
-        is_wrong = list(states) != right
-        run = _Run(request=request, done=len(tokens), start=0, says=b"", is_wrong=is_wrong)
-        self._kept.append(run)
-        return True
-
-    def _state(self, tokens: Seq[int]) -> bytes:
-        return self._path.read_bytes() + repr(list(tokens)).encode()
-
-
 class FakeEngine:
     """Implements :class:`lmx_kernel.engine.Engine`, ``LongSteps`` and ``ExactDrafts`` by the
     script.
     """
 
     exact_drafts = True
+    unportable = ""
 
     def __init__(self, script: FakeModel, spec: EngineSpec, memory: bytearray) -> None:
         poison = script.poison if script.poison_in == "prepare" else ""
@@ -185,14 +131,20 @@ class FakeEngine:
         )
         self._script = script
         self._path: Path = spec.card.path
-        self._running: RunningSet[_Run] = RunningSet(self.limits, VOCABULARY, lambda *_: None)
+        self._running: RunningSet[Run] = RunningSet(self.limits, VOCABULARY, lambda *_: None)
         self._made = 0
         self._memory = [memory]
         self._effort = _Effort(script.shows)
         self._drafting = Drafting(StepCosts({1: 1.0, 64: 1.0})) if script.checks_drafts else None
-        self._kept: deque[_Run] = deque(maxlen=MOST_KEPT)
-        portable = script.portable and script.shares_prefixes
-        self.states = FakeStates(self._path, self._running, self._kept) if portable else None
+        self._kept: deque[Run] = deque(maxlen=MOST_KEPT)
+        self.states = self._states() if script.portable and script.shares_prefixes else None
+        if script.whole and not script.portable:
+            self.unportable = "they are of no known kind"
+
+    def _states(self) -> FakeStates | FakeWholeStates:
+        if self._script.whole:
+            return FakeWholeStates(self._path, self._kept)
+        return FakeStates(self._path, self._running, self._kept)
 
     def add(self, sequence: Sequence) -> None:
         self._running.check(sequence)
@@ -200,7 +152,7 @@ class FakeEngine:
         seed = sequence.sampling.seed if sequence.sampling.temperature else 0
         start = zlib.crc32(str(prompt).encode()) + (seed or 0)
         says = self._script.says_to(_text(prompt) if self._script.replies else "").encode()
-        self._running.add(_Run(request=sequence, start=start, says=says))
+        self._running.add(Run(request=sequence, start=start, says=says))
 
     def remove(self, sequence_id: int) -> None:
         run = self._running.remove(sequence_id)
@@ -250,12 +202,14 @@ class FakeEngine:
         angle = zlib.crc32(str(tuple(tokens)).encode())
         return [math.cos(angle), math.sin(angle)]
 
-    def _prefill(self, run: _Run) -> None:
+    def _prefill(self, run: Run) -> None:
         if not run.in_prefill or not (run.done or self._running.has_room_for(run)):
             return
         if run.cached is None and not self._begin(run):
             return
         chunk = min(CHUNK, run.pending)
+        if self._script.whole and chunk == run.pending and run.done:
+            self._kept.append(run.beginning(run.done))
         if self._script.prefill_tokens_per_s:
             time.sleep(chunk / self._script.prefill_tokens_per_s)
         if self._script.poison_in == "prefill" and _has_text(run.tokens, self._script.poison):
@@ -263,14 +217,17 @@ class FakeEngine:
         run.done += chunk
         self._running.report_progress(run)
 
-    def _begin(self, run: _Run) -> bool:
+    def _begin(self, run: Run) -> bool:
         """Begin a prompt with what was computed for others; False if it waits for one of them."""
         older = self._running.older_prompts(run)
-        others = (*self._kept, *self._running) if self._script.shares_prefixes else ()
-        if others and any(shared > other.done for other, shared in older):
+        is_whole = self._script.whole
+        others = (*self._kept, *(() if is_whole else self._running))
+        if not self._script.shares_prefixes:
+            others = ()
+        if others and not is_whole and any(shared > other.done for other, shared in older):
             return False
         shared = (
-            (min(common(run.tokens, other.tokens), other.done, len(run.tokens) - 1), other.is_wrong)
+            (run.shared(other, is_whole=is_whole), other.is_wrong)
             for other in others
             if other.cache_space == run.cache_space
         )
@@ -278,7 +235,7 @@ class FakeEngine:
         run.cached, run.start = run.done, run.start + run.is_wrong
         return True
 
-    def _decode(self, run: _Run) -> None:
+    def _decode(self, run: Run) -> None:
         tokens: list[int] = []
         problem = NOT_FINITE
         while not tokens or run.may_go_on(tokens):
@@ -304,7 +261,7 @@ class FakeEngine:
         details = tuple(_logprobs(token, run.alternatives or 0) for token in asked)
         self._running.give_out(run, (*tokens, *forced), details)
 
-    def _next(self, run: _Run, made: int) -> int:
+    def _next(self, run: Run, made: int) -> int:
         if run.says:
             return run.says[made] if made < len(run.says) else END
         ended = self._script.answer_tokens and made >= self._script.answer_tokens
@@ -335,7 +292,7 @@ def _text(tokens: Seq[int]) -> str:
     return bytes(token for token in tokens if token < BYTES).decode(errors="replace")
 
 
-def _adjusted(run: _Run, token: int) -> tuple[int, str]:
+def _adjusted(run: Run, token: int) -> tuple[int, str]:
     """Return what logits processors make of a token, and why the sequence fails, if it does."""
     import numpy as np  # noqa: PLC0415 - few tests need it
 

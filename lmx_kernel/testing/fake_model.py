@@ -45,6 +45,8 @@ class FakeModel:
     :ivar checks_drafts: it computes drafts, which cost it nothing.
     :ivar shares_prefixes: what it computed for a prompt serves later ones of the same cache space.
     :ivar portable: its states outlive the worker, where prefixes are shared.
+    :ivar whole: they cannot be cut, as those of recurrent layers: a prompt goes on from near the
+        end of another, or from the end of its answer.
     """
 
     context_length: int = 4096
@@ -75,6 +77,7 @@ class FakeModel:
     checks_drafts: bool = False
     shares_prefixes: bool = False
     portable: bool = False
+    whole: bool = False
 
     @classmethod
     def read(cls, path: Path) -> FakeModel:

@@ -79,11 +79,16 @@ def _open(channel: Channel, spec: EngineSpec) -> Engine:
 def _open_store(channel: Channel, spec: EngineSpec, engine: Engine) -> PrefixStore | None:
     """Return where states of the engine are stored; None if they are not."""
     options, states = spec.prefix_store, getattr(engine, "states", None)
-    if options is None or states is None:
+    if options is None:
         return None
 
     def warn(text: str) -> None:
         channel.send(wire.Warned(text))
+
+    if states is None:
+        if why := getattr(engine, "unportable", ""):
+            warn(f"its prefixes are not kept on disk: {why}")
+        return None
 
     try:
         return PrefixStore.open(

@@ -237,6 +237,7 @@ class Loop:
     def _forget(self, sequence_id: int) -> None:
         self._prefixes.end(sequence_id)
         self._engine.remove(sequence_id)
+        self._prefixes.removed()
         del self._running[sequence_id]
 
     def _send_one(self, run: _Running, event: Given) -> None:

@@ -9,13 +9,16 @@ from typing import TypeVar
 
 from attrs import field, frozen
 
-from lmx_kernel.engine.protocol import Engine, HasPortableStates, Sequence, Step
+from lmx_kernel.engine.protocol import Engine, Sequence, Step
+from lmx_kernel.engine.states import HasPortableStates, PortableStates, WholeStates
 from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.worker.prefix_keeper import Fetched, PrefixKeeper
+from lmx_kernel.worker.snapshot_keeper import SnapshotKeeper
 
 WAIT_S = 5.0
 """A sequence waits for the disk, which may have hung, so long at most for each batch of states."""
 
+Keeper = PrefixKeeper | SnapshotKeeper
 T = TypeVar("T")
 
 
@@ -28,8 +31,9 @@ class Overdue(Fetched):
 
 
 class PrefixGuard:
-    """Passes calls on to a :class:`PrefixKeeper`. After an error of it, or where the disk does not
-    answer, there is none until the next load: everything is computed, and one warning says why.
+    """Passes calls on to a keeper of blocks, or of whole states. After an error of it, or where the
+    disk does not answer, there is none until the next load: everything is computed, and one warning
+    says why.
 
     All but :meth:`close` is called on the engine's thread.
 
@@ -42,9 +46,9 @@ class PrefixGuard:
     ) -> None:
         self._deliver = deliver
         self._store = store
-        self._keeper: PrefixKeeper | None = None
+        self._keeper: Keeper | None = None
         if store is not None and isinstance(engine, HasPortableStates) and engine.states:
-            self._keeper = PrefixKeeper(engine.states, store, deliver)
+            self._keeper = _keeper_of(engine.states, store, deliver)
         self._waiting: dict[int, Sequence] = {}
         self._overdue: Overdue | None = None
         self._timer: threading.Timer | None = None
@@ -81,6 +85,10 @@ class PrefixGuard:
         """Store the rest of a sequence, which is about to be removed from the engine."""
         self._call(lambda keeper: keeper.end(sequence_id), otherwise=None)
 
+    def removed(self) -> None:
+        """Store what the engine kept of the sequence that was ended last."""
+        self._call(lambda keeper: keeper.removed(), otherwise=None)
+
     def figures(self) -> dict[str, float]:
         """As :meth:`PrefixKeeper.figures`; empty without a keeper."""
         return self._call(lambda keeper: keeper.figures(), otherwise={})
@@ -91,7 +99,7 @@ class PrefixGuard:
         if keeper is not None:
             keeper.close()
 
-    def _call(self, call: Callable[[PrefixKeeper], T], *, otherwise: T) -> T:
+    def _call(self, call: Callable[[Keeper], T], *, otherwise: T) -> T:
         if self._keeper is None:
             return otherwise
         try:
@@ -116,3 +124,11 @@ class PrefixGuard:
             self._timer = threading.Timer(WAIT_S, self._deliver, (self._overdue,))
             self._timer.daemon = True
             self._timer.start()
+
+
+def _keeper_of(
+    states: PortableStates | WholeStates, store: PrefixStore, deliver: Callable[[Fetched], None]
+) -> Keeper:
+    if isinstance(states, WholeStates):
+        return SnapshotKeeper(states, store, deliver)
+    return PrefixKeeper(states, store, deliver)

@@ -14,17 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from attrs import asdict, define, field, frozen
 
 from lmx_kernel.engine.footprint import BATCH_BYTES
-from lmx_kernel.engine.protocol import STATE_TOKENS, PortableStates, Sequence, Step
+from lmx_kernel.engine.protocol import Sequence, Step
 from lmx_kernel.engine.running import NOT_FINITE
+from lmx_kernel.engine.states import STATE_TOKENS, PortableStates
 from lmx_kernel.prefixes.keys import extend_keys, first_key
+from lmx_kernel.prefixes.read_rate import ReadRate
 from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.prefixes.writer import StateWriter
 
 LEAST_BLOCKS = 4
 """Fewer are neither written nor read: to compute them costs little."""
-
-READ_BYTES_S = 500e6
-"""How much is read and taken over in a second, until that was measured."""
 
 FLUSH_S = 2.0
 
@@ -71,7 +70,7 @@ class _Kept:
 
 
 @define
-class _Counts:
+class Counts:
     """Figures since the start of the worker, by the names under which they are reported."""
 
     prefix_hits_memory: int = 0
@@ -81,6 +80,14 @@ class _Counts:
     prefix_tokens_disk: int = 0
     prefix_read_bytes: int = 0
     prefix_read_s: float = 0.0
+
+    def add(self, from_disk: int, cached: int) -> None:
+        """Count what a sequence began with: tokens that were loaded for it, and in all."""
+        self.prefix_hits_disk += from_disk > 0
+        self.prefix_hits_memory += cached > from_disk
+        self.prefix_misses += not cached
+        self.prefix_tokens_disk += from_disk
+        self.prefix_tokens_memory += cached - from_disk
 
 
 @define(eq=False)
@@ -115,7 +122,9 @@ class PrefixKeeper:
         self._kept: dict[int, _Kept] = {}
         self._fetch: _Fetch | None = None
         self._waiting: deque[_Kept] = deque()
-        self._counts = _Counts()
+        self._counts = Counts()
+        self._rate = ReadRate()
+        self._reader.submit(self._rate.measure, store.sample)
 
     # --- before a sequence is added
 
@@ -177,6 +186,9 @@ class PrefixKeeper:
             self._write(kept)
             self._writer.touch(kept.blocks())
 
+    def removed(self) -> None:
+        """Do nothing: blocks are stored before a sequence is removed."""
+
     def figures(self) -> dict[str, float]:
         """Return what was found where, and what reading and writing took."""
         return {
@@ -205,13 +217,7 @@ class PrefixKeeper:
             return None
         size = sum(self._store.size_bytes(key) for key in kept.keys[start:end])
         computing_s = (end * STATE_TOKENS - held) * self._states.prompt_token_s
-        return _Fetch(kept, start, end) if size / self._rate < computing_s else None
-
-    @property
-    def _rate(self) -> float:
-        """Bytes that are read and taken over in a second."""
-        took_s = self._counts.prefix_read_s
-        return self._counts.prefix_read_bytes / took_s if took_s else READ_BYTES_S
+        return _Fetch(kept, start, end) if self._rate.is_worth(size, computing_s) else None
 
     def _start(self, kept: _Kept) -> bool:
         fetch = self._plan(kept)
@@ -247,8 +253,10 @@ class PrefixKeeper:
         tokens, start = sequence.tokens[: end * STATE_TOKENS], fetch.next * STATE_TOKENS
         if not self._states.import_blocks(tokens, sequence.cache_space, start, fetched.states):
             return False
-        self._counts.prefix_read_s += fetched.read_s + time.perf_counter() - began_s
-        self._counts.prefix_read_bytes += sum(map(len, fetched.states))
+        size, took_s = sum(map(len, fetched.states)), fetched.read_s + time.perf_counter() - began_s
+        self._rate.observe(size, took_s)
+        self._counts.prefix_read_s += took_s
+        self._counts.prefix_read_bytes += size
         fetch.kept.loaded = (fetch.kept.loaded or 0) + len(fetched.states)
         fetch.next = end
         return True
@@ -259,12 +267,7 @@ class PrefixKeeper:
             return
         from_disk = min(kept.loaded * STATE_TOKENS, cached)
         kept.loaded = None
-        counts = self._counts
-        counts.prefix_hits_disk += from_disk > 0
-        counts.prefix_hits_memory += cached > from_disk
-        counts.prefix_misses += not cached
-        counts.prefix_tokens_disk += from_disk
-        counts.prefix_tokens_memory += cached - from_disk
+        self._counts.add(from_disk, cached)
 
     # --- writing
 

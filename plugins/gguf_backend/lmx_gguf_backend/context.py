@@ -156,13 +156,32 @@ class Context:
         scratch = self.parallel
         llama.llama_memory_seq_cp(self.memory, slot, scratch, start, end)
         try:
-            size = int(llama.llama_state_seq_get_size(self.handle, scratch))
-            state = np.empty(size, np.uint8)  # not zeroed, which takes as long as the copy
-            pointer = state.ctypes.data_as(_BYTES)
-            check(llama.llama_state_seq_get_data(self.handle, pointer, size, scratch) == size)
-            return memoryview(state)
+            return self.read_state(scratch)
         finally:
             self.drop(scratch)
+
+    def read_state(self, slot: int) -> memoryview:
+        """Return a copy of all that a slot which can be computed, or the scratch, holds."""
+        check(0 <= slot <= self.parallel)
+        size = int(llama.llama_state_seq_get_size(self.handle, slot))
+        state = np.empty(size, np.uint8)  # not zeroed, which takes as long as the copy
+        pointer = state.ctypes.data_as(_BYTES)
+        check(llama.llama_state_seq_get_data(self.handle, pointer, size, slot) == size)
+        return memoryview(state)
+
+    def restore_whole(self, slot: int, state: memoryview, length: int) -> bool:
+        """Let an empty slot hold a state of exactly ``length`` tokens.
+
+        :returns: False where there is no room, or it is no such state; the slot is empty then.
+        """
+        check(0 <= slot < self.parallel)
+        buffer = (ctypes.c_uint8 * state.nbytes).from_buffer(state)
+        read = llama.llama_state_seq_set_data(self.handle, buffer, state.nbytes, slot)
+        last = llama.llama_memory_seq_pos_max(self.memory, slot)
+        if (read, last) == (state.nbytes, length - 1):
+            return True
+        self.drop(slot)
+        return False
 
     def insert(self, slot: int, state: bytearray | memoryview, start: int, end: int) -> bool:
         """Let a slot hold the tokens from ``start`` to ``end`` too, from a state of this context.

@@ -16,8 +16,9 @@ from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefill_budget import LEAST_ROWS, TILE_ROWS, PrefillBudget
 from lmx_gguf_backend.prefix import distinct
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
-from lmx_gguf_backend.states import GgufStates
+from lmx_gguf_backend.states import GgufStates, GgufWholeStates
 from lmx_gguf_backend.threads import Threads
+from lmx_gguf_backend.whole_prefixes import WholePrefixes
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer, TokenLogprobs
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.logits import apply_processors
@@ -41,10 +42,10 @@ Work = list[tuple[SlotSequence, Piece]]
 class GgufEngine:
     """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
 
-    :param prefixes: None where the model cannot share them.
     :param drafting: how many drafts are computed; None where they cannot be taken back.
     :param identity: of its states, see :class:`lmx_kernel.engine.PortableStates`; "" where they
         are of no use to another process.
+    :param unportable: why they are not.
     :ivar states: None in that case.
     """
 
@@ -54,20 +55,26 @@ class GgufEngine:
     _context: Context
     _budget: PrefillBudget
     _threads: Threads
-    _prefixes: SharedPrefixes | None
+    _prefixes: SharedPrefixes | WholePrefixes
     _drafting: Drafting | None
     _identity: str = ""
-    states: GgufStates | None = field(default=None, init=False)
+    unportable: str = ""
+    states: GgufStates | GgufWholeStates | None = field(default=None, init=False)
     _running: RunningSet[SlotSequence] = field(init=False)
     _words: NDArray[np.int32] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._running = RunningSet(self.limits, self._context.vocabulary, self._release)
         self._words = mask_words(self._context.vocabulary)
-        if self._identity and self._prefixes is not None:
-            self.states = GgufStates(
-                self._identity, self._context, self._prefixes, self._budget, self._running
-            )
+        if self._identity:
+            self.states = self._open_states()
+
+    def _open_states(self) -> GgufStates | GgufWholeStates:
+        if isinstance(self._prefixes, WholePrefixes):
+            return GgufWholeStates(self._identity, self._prefixes, self._budget)
+        return GgufStates(
+            self._identity, self._context, self._prefixes, self._budget, self._running
+        )
 
     # --- joining and leaving
 
@@ -92,8 +99,7 @@ class GgufEngine:
         running = self._running.remove(sequence_id)
         if running is None:
             return
-        if self._prefixes is not None:
-            self._prefixes.keep(running)
+        self._prefixes.keep(running)
         self._context.drop(running.slot)
 
     def _release(self, running: SlotSequence, _: bool) -> None:
@@ -107,17 +113,10 @@ class GgufEngine:
         self._running.begin_step()
         for running in self._running:
             if running.cached is None:
-                self._start(running)
+                self._prefixes.start(running, self._running)
         self._compute(self._plan())
-        if self._prefixes is not None:
-            self._prefixes.park_idle()
+        self._prefixes.park_idle()
         return self._running.end_step()
-
-    def _start(self, running: SlotSequence) -> None:
-        if self._prefixes is None:
-            running.cached = 0
-        else:
-            self._prefixes.start(running, self._running)
 
     def _plan(self) -> Work:
         """Return the rows of this step, decode rows first."""
@@ -131,7 +130,7 @@ class GgufEngine:
         room = self._context.rows - sum(len(piece.tokens) for _, piece in work)
         rows = min(self._budget.rows(len(decoding)), room)
         prompts = self._running.in_turn(prompts) if rows else []
-        counts = plan_prefill([running.pending for running in prompts], rows)
+        counts = plan_prefill([running.next_rows for running in prompts], rows)
         pieces = zip(prompts, counts, strict=True)
         return work + [(running, running.piece(count)) for running, count in pieces if count]
 
@@ -173,8 +172,9 @@ class GgufEngine:
             running.done += len(piece.tokens) - piece.drafts
             if was_prompt:
                 self._running.report_progress(running)
-        if self._prefixes is not None:
-            self._prefixes.rows += sum(len(piece.tokens) for _, piece in work)
+            if running.done == running.stop:
+                self._prefixes.keep(running)
+        self._prefixes.rows += sum(len(piece.tokens) for _, piece in work)
         count = sum(piece.outputs for _, piece in work)
         rows = iter(self._context.logits(count)) if count else iter(())
         for running, piece in work:
@@ -228,7 +228,7 @@ class GgufEngine:
             for running, _ in work:
                 running.drafts.clear()
             return [(running, running.piece(count)) for running, count in counts]
-        if self._prefixes is None or not self._prefixes.park_oldest():
+        if not self._prefixes.park_oldest():
             computed = {running.id for running, _ in work}
             self._running.make_room(
                 [one for one in self._running if one.done or one.id in computed]
@@ -267,19 +267,15 @@ class GgufEngine:
 
         The cache itself is allocated once, so only parked states free memory.
         """
-        if self._prefixes is not None:
-            self._prefixes.clear()
+        self._prefixes.clear()
 
     def stats(self) -> EngineStats:
         """Return current figures."""
         held = [(one.cache_space, one.tokens[: one.done]) for one in self._running]
-        store = self._prefixes.store if self._prefixes is not None else None
+        store = self._prefixes.store
         return EngineStats(
-            cache_tokens_used=distinct([*(store.hot_tokens() if store else ()), *held]),
-            details={
-                "kept_prefixes": len(store) if store else 0,
-                "parked_bytes": store.parked_bytes if store else 0,
-            },
+            cache_tokens_used=distinct([*store.hot_tokens(), *held]),
+            details={"kept_prefixes": len(store), "parked_bytes": store.parked_bytes},
         )
 
     def close(self) -> None:

@@ -93,9 +93,9 @@ def encoder_rows(options: LoadOptions) -> int:
 
 
 def parked_bytes(shape: TransformerShape, options: LoadOptions, cache_type: str) -> int:
-    """Return what parked prefixes may take beside the cache."""
-    cells = whole_cells(options.cache_tokens)
-    return shape.cells_bytes(cells, CACHE_BYTES[cache_type]) // PREFIX_SHARE
+    """Return what parked prefixes may take beside the cache; recurrent states are kept whole."""
+    cells_bytes = shape.cells_bytes(whole_cells(options.cache_tokens), CACHE_BYTES[cache_type])
+    return cells_bytes // PREFIX_SHARE + shape.states_bytes(options.parallel)
 
 
 def process_bytes(shape: TransformerShape) -> int:

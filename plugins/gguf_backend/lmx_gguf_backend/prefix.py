@@ -78,10 +78,25 @@ class PrefixCache:
     def park(self, kept: CachedPrefix, state: memoryview) -> None:
         """Note that ``state`` holds what the slot of ``kept`` did; the oldest states make room."""
         kept.slot, kept.state = None, state
-        while self.parked_bytes > self.budget_bytes:
-            self.forget(min((k for k in self._kept if k.state is not None), key=_age))
+        self._fit()
 
-    def redundant(self, tokens: list[int], space: str) -> list[CachedPrefix]:
+    def put(self, tokens: list[int], space: str, now: int, state: memoryview) -> bool:
+        """Keep a prefix, parked; the oldest states make room. Returns whether it is kept."""
+        if state.nbytes > self.budget_bytes:
+            return False
+        same = next((kept for kept in self._in(space) if kept.tokens == tokens), None)
+        if same is not None:
+            same.used = now
+            return True
+        self._kept.append(CachedPrefix(tokens, space, now, None, state))
+        self._fit()
+        return True
+
+    def whole(self, tokens: Sequence[int], space: str) -> CachedPrefix | None:
+        """Return the longest prefix that ``tokens`` begin with all of, and go on from."""
+        return max(self.redundant(tokens, space), key=lambda k: len(k.tokens), default=None)
+
+    def redundant(self, tokens: Sequence[int], space: str) -> list[CachedPrefix]:
         """Return the prefixes that ``tokens`` begin with."""
         return [
             kept
@@ -111,6 +126,10 @@ class PrefixCache:
     def hot_tokens(self) -> list[tuple[str, list[int]]]:
         """Return what the cache holds, each with its space."""
         return [(kept.space, kept.tokens) for kept in self._kept if kept.slot is not None]
+
+    def _fit(self) -> None:
+        while self.parked_bytes > self.budget_bytes:
+            self.forget(min((k for k in self._kept if k.state is not None), key=_age))
 
     def _in(self, space: str) -> list[CachedPrefix]:
         return [kept for kept in self._kept if kept.space == space]

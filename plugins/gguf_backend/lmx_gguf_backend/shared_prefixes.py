@@ -29,15 +29,25 @@ WORTH_KEEPING = 8
 
 @define(eq=False, kw_only=True)
 class SlotSequence(RunningSequence):
-    """A sequence and its slot of the context."""
+    """A sequence and its slot of the context.
+
+    :ivar stop: tokens after which computing its prompt pauses, so that its state there can be kept;
+        0 for nowhere.
+    """
 
     slot: int
     sampler: Sampler
+    stop: int = 0
 
     @property
     def is_decoding(self) -> bool:
         """Whether it waits for nothing but the token that was chosen and those forced with it."""
         return self.pending == 1 or not self.in_prefill
+
+    @property
+    def next_rows(self) -> int:
+        """Tokens that may be computed at once."""
+        return self.stop - self.done if self.done < self.stop else self.pending
 
     def piece(self, count: int) -> Piece:
         """Return its next ``count`` tokens, to be computed; with its drafts if these are all."""

@@ -12,6 +12,7 @@ from lmx_gguf_backend.library import has_gpu
 from lmx_gguf_backend.prefill_budget import PrefillBudget
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
+from lmx_gguf_backend.whole_prefixes import WholePrefixes
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.engine.running import RunningSet
 
@@ -62,6 +63,34 @@ class GgufStates:
         return next((running for running in self._running if running.id == sequence_id), None)
 
 
+@define(eq=False)
+class GgufWholeStates:
+    """Implements :class:`lmx_kernel.engine.WholeStates` with the states that are kept in memory."""
+
+    identity: str
+    _prefixes: WholePrefixes
+    _budget: PrefillBudget
+
+    @property
+    def prompt_token_s(self) -> float:
+        """What a token of a prompt takes to compute, in seconds."""
+        return self._budget.tile_row_s
+
+    def held(self, tokens: Seq[int], cache_space: str) -> int:
+        """Return how many of ``tokens`` a prompt that is the same could begin with."""
+        return self._prefixes.held(tokens, cache_space)
+
+    def export_whole(self, tokens: Seq[int], cache_space: str) -> memoryview | None:
+        """Return the state of exactly ``tokens``; None if it is not kept."""
+        found = self._prefixes.store.whole([*tokens, 0], cache_space)
+        return found.state if found is not None and len(found.tokens) == len(tokens) else None
+
+    def import_whole(self, tokens: Seq[int], cache_space: str, state: bytearray) -> bool:
+        """Keep the state of exactly ``tokens``, if it is as large as one is at least."""
+        is_small = len(state) < self._prefixes.state_bytes
+        return not is_small and self._prefixes.put(list(tokens), cache_space, memoryview(state))
+
+
 def identity_of(settings: GgufSettings, cells: int) -> str:
     """Return what the numbers of a state depend on beside the model's file.
 
@@ -75,8 +104,14 @@ def identity_of(settings: GgufSettings, cells: int) -> str:
     return f"{FORMAT} llama.cpp {llama.__version__} {settings.cache_type} {flash} {device} {cells}"
 
 
-def can_export(prefixes: SharedPrefixes | None) -> bool:
-    """Return whether the state of a block stands by itself: the library leaves out of a state what
-    is no longer in the window of the block's end.
+def why_unportable(prefixes: SharedPrefixes | WholePrefixes) -> str:
+    """Return why states are of no use to another process; "" if they are of use.
+
+    The library leaves out of a state what is no longer in the window of its end, so the state of a
+    block stands by itself where the window is longer.
     """
-    return prefixes is not None and not 0 < prefixes.window.tokens <= STATE_TOKENS
+    if isinstance(prefixes, WholePrefixes):
+        is_small = prefixes.state_bytes <= prefixes.store.budget_bytes
+        return "" if is_small else "a state of its layers takes more memory than prefixes may take"
+    is_short = 0 < prefixes.window.tokens <= STATE_TOKENS
+    return f"its window has only {prefixes.window.tokens} tokens" if is_short else ""

@@ -14,9 +14,10 @@ from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixCache
 from lmx_gguf_backend.settings import GgufSettings
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes
-from lmx_gguf_backend.states import can_export, identity_of
+from lmx_gguf_backend.states import identity_of, why_unportable
 from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.tokenizer import GgufTokenizer
+from lmx_gguf_backend.whole_prefixes import WholePrefixes
 from lmx_gguf_backend.window import Window
 from lmx_kernel.engine import Engine, ProgressCallback
 from lmx_kernel.engine.cores import usable_cores
@@ -79,7 +80,8 @@ def _open_continuing(
         raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
     context = Context.open(model, spec.options, settings, settings.threads or usable_cores())
     tokenizer, (budget, costs) = GgufTokenizer.of(model), warm_up(context)
-    prefixes = _prefixes(model, context, spec, settings) if model.can_share else None
+    prefixes = _prefixes(model, context, spec, settings)
+    unportable = why_unportable(prefixes)
     progress(1.0)
     return GgufEngine(
         tokenizer=tokenizer,
@@ -94,7 +96,8 @@ def _open_continuing(
         threads=Threads(settings.threads or usable_cores(), adapts=not has_gpu()),
         prefixes=prefixes,
         drafting=Drafting(costs, output_rows(context.parallel)) if model.can_share else None,
-        identity=identity_of(settings, context.cells) if can_export(prefixes) else "",
+        identity="" if unportable else identity_of(settings, context.cells),
+        unportable=unportable,
     )
 
 
@@ -117,10 +120,12 @@ def _open_embedding(
 
 def _prefixes(
     model: Model, context: Context, spec: EngineSpec, settings: GgufSettings
-) -> SharedPrefixes:
+) -> SharedPrefixes | WholePrefixes:
     """Return room for prefixes: as many as there may be conversations, or a few more."""
     slots = context.holders[: max(context.parallel, LEAST_SLOTS)]
     shape = shape_of(read_model(spec.card.path))
     budget = parked_bytes(shape, spec.options, settings.cache_type)
+    if not model.can_share:
+        return WholePrefixes.of(context, budget)
     window = Window.measure(model, context)
     return SharedPrefixes(context, PrefixCache(slots, budget), window)

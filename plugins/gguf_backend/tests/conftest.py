@@ -202,3 +202,94 @@ def demo(demo_engine: Any) -> Iterator[Driver]:
     yield driver
     for number in driver.tokens:
         demo_engine.remove(number)
+
+
+# --- tiny models with recurrent layers
+
+
+def _set_up(tiny: TinyModel, kind: str, own: dict[str, Any]) -> None:
+    tiny.metadata = {k: v for k, v in tiny.metadata.items() if not k.startswith("llama.")}
+    own = {
+        "block_count": LAYERS,
+        "context_length": 1024,
+        "embedding_length": WIDTH,
+        "vocab_size": VOCABULARY,
+        **own,
+    }
+    tiny.metadata["general.architecture"] = (STRING, kind)
+    for key, value in own.items():
+        is_list = isinstance(value, list)
+        tiny.metadata[f"{kind}.{key}"] = ((5,), value) if is_list else (U32, value)
+    tiny.metadata[f"{kind}.attention.layer_norm_rms_epsilon"] = (F32, 1e-5)
+
+
+def _fill(tiny: TinyModel, shapes: dict[str, tuple[int, ...]]) -> None:
+    dice, tiny.tensors = random.Random(11), {}
+    for name, shape in shapes.items():
+        count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+        if name.endswith("ssm_a"):
+            numbers = [-1.0 - number % shape[0] for number in range(count)]
+        else:
+            numbers = [dice.gauss(0, 0.2) if len(shape) > 1 else 1.0 for _ in range(count)]
+        tiny.tensors[name] = (shape, 0, struct.pack(f"<{count}f", *numbers))
+
+
+@pytest.fixture
+def recurrent_path(tiny: TinyModel, tmp_path: Path) -> Path:
+    """A model of recurrent layers only."""
+    inner, state, rank, conv = 2 * WIDTH, 8, 4, 4
+    own = {"ssm.conv_kernel": conv, "ssm.inner_size": inner, "ssm.state_size": state}
+    own |= {"ssm.time_step_rank": rank, "feed_forward_length": 0, "attention.head_count": 0}
+    _set_up(tiny, "mamba", own)
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (WIDTH, VOCABULARY),
+        "output_norm.weight": (WIDTH,),
+    }
+    for layer in range(LAYERS):
+        shapes |= {
+            f"blk.{layer}.{name}": shape
+            for name, shape in {
+                "attn_norm.weight": (WIDTH,),
+                "ssm_in.weight": (WIDTH, 2 * inner),
+                "ssm_conv1d.weight": (conv, inner), "ssm_conv1d.bias": (inner,),
+                "ssm_x.weight": (inner, rank + 2 * state),
+                "ssm_dt.weight": (rank, inner), "ssm_dt.bias": (inner,),
+                "ssm_a": (state, inner), "ssm_d": (inner,),
+                "ssm_out.weight": (inner, WIDTH),
+            }.items()
+        }  # fmt: skip
+    _fill(tiny, shapes)
+    return tiny.write(tmp_path / "recurrent.gguf")
+
+
+@pytest.fixture
+def hybrid_path(tiny: TinyModel, tmp_path: Path) -> Path:
+    """A model of which one layer attends and one is recurrent."""
+    conv, half = 3, WIDTH // 2
+    own = {"shortconv.l_cache": conv, "feed_forward_length": HIDDEN, "attention.head_count": 2}
+    _set_up(tiny, "lfm2", own | {"attention.head_count_kv": [0, 1]})
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (WIDTH, VOCABULARY),
+        "token_embd_norm.weight": (WIDTH,),
+    }
+    own_shapes: list[dict[str, tuple[int, ...]]] = [
+        {
+            "shortconv.conv.weight": (conv, WIDTH),
+            "shortconv.in_proj.weight": (WIDTH, 3 * WIDTH),
+            "shortconv.out_proj.weight": (WIDTH, WIDTH),
+        },
+        {
+            "attn_q.weight": (WIDTH, WIDTH), "attn_output.weight": (WIDTH, WIDTH),
+            "attn_k.weight": (WIDTH, half), "attn_v.weight": (WIDTH, half),
+            "attn_q_norm.weight": (half,), "attn_k_norm.weight": (half,),
+        },
+    ]  # fmt: skip
+    for layer, more in enumerate(own_shapes):
+        shared: dict[str, tuple[int, ...]] = {
+            "attn_norm.weight": (WIDTH,), "ffn_norm.weight": (WIDTH,),
+            "ffn_gate.weight": (WIDTH, HIDDEN), "ffn_up.weight": (WIDTH, HIDDEN),
+            "ffn_down.weight": (HIDDEN, WIDTH),
+        }  # fmt: skip
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in (shared | more).items()}
+    _fill(tiny, shapes)
+    return tiny.write(tmp_path / "hybrid.gguf")

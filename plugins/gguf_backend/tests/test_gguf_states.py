@@ -17,6 +17,7 @@ from lmx_kernel.testing.conformance.drafts import Foresight, FreeRows
 from lmx_kernel.testing.driver import GREEDY
 from lmx_kernel.testing.harness import running_kernel
 from lmx_kernel.testing.near_ties import is_near_tie
+from lmx_kernel.testing.stored_states import StoredDriver, compare_conversations
 from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
 
 BLOCKS = 5
@@ -118,6 +119,18 @@ def test_what_numbers_depend_on_is_part_of_the_identity() -> None:
     others = {identity_of(evolve(SETTINGS, **change), 512) for change in changes}
     assert len({identity_of(SETTINGS, 512), identity_of(SETTINGS, 1024), *others}) == 4
     assert identity_of(evolve(SETTINGS, threads=7), 512) == identity_of(SETTINGS, 512)
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(100, marks=pytest.mark.full)])
+def test_conversations_say_the_same_with_a_store(open_tiny, tmp_path: Path, count) -> None:
+    """Each turn finds what it has on disk only."""
+    driver = StoredDriver(open_tiny(context=1024).engine, tmp_path / "prefixes")
+    found = compare_conversations(driver, open_tiny(context=1024), count, 300, driver.forget)
+    assert not found.wrong
+    assert found.ties <= found.equal // 20
+    assert found.recomputed <= STATE_TOKENS
+    assert driver.guard.figures()["prefix_hits_disk"] >= 2 * count
+    assert driver.warnings == []
 
 
 async def answer(stage, tokens: list[int]) -> tuple[str, int]:

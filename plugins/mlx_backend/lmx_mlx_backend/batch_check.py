@@ -96,10 +96,19 @@ class Rows:
         tokens = [piece + [0] * (max(lengths) - len(piece)) for piece in pieces]
         with caches.padded(self.batch, lengths):
             together = self.module(mx.array(tokens), cache=self.batch).astype(mx.float32)
-        weights = tree_flatten(self.module.parameters())
-        near = max(NEAR.get(weight.dtype, 0.0) for _, weight in weights)
         for found, cache, piece in zip(together, self.alone, pieces, strict=True):
             expected = self.module(mx.array([piece]), cache=cache)[0].astype(mx.float32)
-            difference = mx.abs(found[: len(piece)] - expected).max()
-            if not (difference / (expected.max() - expected.min() + 1e-6)).item() <= near:
-                raise ValueError("a row in a batch is not what it is alone")
+            check_same(self.module, found[: len(piece)], expected)
+
+
+def check_same(module: Any, found: mx.array, expected: mx.array) -> None:
+    """Compare logits.
+
+    :raises ValueError: they are not the same.
+    """
+    weights = tree_flatten(module.parameters())
+    near = max(NEAR.get(weight.dtype, 0.0) for _, weight in weights)
+    difference = mx.abs(found.astype(mx.float32) - expected.astype(mx.float32)).max()
+    span = (expected.max() - expected.min()).astype(mx.float32)
+    if not (difference / (span + 1e-6)).item() <= near:
+        raise ValueError("what is computed is not what it is for the sequence alone")

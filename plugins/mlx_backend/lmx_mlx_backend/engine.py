@@ -28,6 +28,7 @@ from lmx_mlx_backend.prefill_budget import PrefillBudget
 from lmx_mlx_backend.prefix import LEAST_SHARED, PrefixCache
 from lmx_mlx_backend.sampler import Table
 from lmx_mlx_backend.states import BlockLayout, MlxStates
+from lmx_mlx_backend.whole_states import MlxWholeStates, WholeLayout
 
 
 @define(eq=False)
@@ -37,8 +38,9 @@ class MlxEngine:
 
     :param store: kept prefixes, or None where the model's caches cannot be copied.
     :param steps: how batches are advanced.
-    :param layout: of a block's state; None where no state of a block stands by itself.
+    :param layout: of a block's state, or of a whole one; None where neither is understood.
     :param identity: of its states, see :class:`lmx_kernel.engine.PortableStates`.
+    :param unportable: why there is no layout.
     :ivar states: None without a layout or a store.
     """
 
@@ -49,24 +51,25 @@ class MlxEngine:
     _store: PrefixCache | None
     _groups: Groups
     _steps: GroupSteps
-    _layout: BlockLayout | None = None
+    _layout: BlockLayout | WholeLayout | None = None
     _identity: str = ""
-    states: MlxStates | None = field(default=None, init=False)
+    unportable: str = ""
+    states: MlxStates | MlxWholeStates | None = field(default=None, init=False)
     _running: RunningSet[Row] = field(init=False)
     _pulse: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._running = RunningSet(self.limits, self._model.vocabulary, self._release)
         if self._layout is not None and self._store is not None:
-            self.states = MlxStates(
-                self._identity,
-                self._model.module,
-                self._layout,
-                self._store,
-                self._groups,
-                self._budget,
-                self._running,
-            )
+            self.states = self._states_of(self._layout, self._store)
+
+    def _states_of(
+        self, layout: BlockLayout | WholeLayout, store: PrefixCache
+    ) -> MlxStates | MlxWholeStates:
+        identity, module = self._identity, self._model.module
+        if isinstance(layout, WholeLayout):
+            return MlxWholeStates(identity, module, layout, store, self._budget)
+        return MlxStates(identity, module, layout, store, self._groups, self._budget, self._running)
 
     # --- joining and leaving
 

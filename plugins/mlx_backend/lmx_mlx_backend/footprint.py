@@ -76,8 +76,9 @@ class Footprint:
 
     @property
     def kept_bytes(self) -> int:
-        """What kept prefixes may take beside the cache."""
-        return self.cache_bytes // PREFIX_SHARE
+        """What kept prefixes may take beside the cache; recurrent states are kept whole or not."""
+        states_bytes = self.shape.states_bytes(self.options.parallel)
+        return states_bytes + (self.cache_bytes - states_bytes) // PREFIX_SHARE
 
     @property
     def token_bytes(self) -> int:

@@ -160,7 +160,7 @@ class MlxStates:
         return next((row for row in self._running if row.id == sequence_id), None)
 
 
-def identity_of(architecture: str, layout: BlockLayout) -> str:
+def identity_of(architecture: str, layout: object) -> str:
     """Return what the numbers of a state depend on beside the model's files."""
     plugin = find_plugin(architecture)
     source = f"{plugin.value} {plugin.dist.version if plugin.dist else ''}" if plugin else "mlx-lm"

@@ -15,13 +15,14 @@ from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
 from lmx_mlx_backend.group_steps import GroupSteps
 from lmx_mlx_backend.groups import Groups
-from lmx_mlx_backend.model import Model
+from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
 from lmx_mlx_backend.plain_json import plain_json
 from lmx_mlx_backend.prefill_budget import PrefillBudget
 from lmx_mlx_backend.prefix import PrefixCache
 from lmx_mlx_backend.settings import MlxSettings
 from lmx_mlx_backend.states import BlockLayout, identity_of
 from lmx_mlx_backend.tokenizer import MlxTokenizer
+from lmx_mlx_backend.whole_states import WholeLayout
 
 PADDING_COST = 3
 """A byte of padding costs about as much time as this many of weights.
@@ -45,7 +46,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
         model = Model.open(path, folder.architecture, as_float32=not on_gpu, progress=progress)
         tokenizer = MlxTokenizer.open(path, model.vocabulary)
     progress(1.0)
-    layout = BlockLayout.of(model.module) if model.can_keep else None
+    layout, unportable = _layout_of(model)
     return MlxEngine(
         tokenizer=tokenizer,
         limits=EngineLimits(
@@ -69,7 +70,18 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
         ),
         layout=layout,
         identity=identity_of(folder.architecture, layout) if layout is not None else "",
+        unportable=unportable,
     )
+
+
+def _layout_of(model: Model) -> tuple[BlockLayout | WholeLayout | None, str]:
+    """Return the layout of a model's states, or why they are not understood."""
+    if not model.can_keep:
+        return None, "its caches cannot be copied"
+    try:
+        return BlockLayout.of(model.module) or WholeLayout.of(model.module), ""
+    except COMPUTE_ERRORS as error:
+        return None, f"its caches are not understood: {error}".splitlines()[0]
 
 
 def _choose_device(wanted: str) -> bool:

@@ -30,6 +30,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gemma3_text": COMMON
     | {"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 16,
        "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
+    "gemma3_wide": COMMON
+    | {"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 64,
+       "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
     "mamba": COMMON
     | {"model_type": "mamba", "state_size": 8, "conv_kernel": 4, "use_bias": False,
        "use_conv_bias": True, "time_step_rank": 4},

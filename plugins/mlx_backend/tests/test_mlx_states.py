@@ -88,11 +88,6 @@ def test_what_does_not_fit_or_is_no_state_is_refused(open_model) -> None:
     assert not small.engine.states.import_blocks(WHOLE, "", 0, states)  # over the budget
 
 
-@pytest.mark.parametrize("name", ["gemma3_text", "mamba", "lfm2"])
-def test_states_of_windows_and_recurrent_layers_stay_in_memory(open_model, name) -> None:
-    assert open_model(name).engine.states is None
-
-
 async def answer(stage, tokens: list[int]) -> tuple[str, int]:
     request = GenerationRequest(
         model="model",
