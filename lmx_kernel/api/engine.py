@@ -2,6 +2,8 @@
 
 from lmx_kernel.engine import (
     STATE_TOKENS,
+    DraftPiece,
+    DraftRows,
     Engine,
     EngineStats,
     ExactDrafts,
@@ -61,6 +63,8 @@ __all__ = [
     "NO_TOKEN",
     "PROMPT_TAIL",
     "STATE_TOKENS",
+    "DraftPiece",
+    "DraftRows",
     "DraftSource",
     "Drafting",
     "Engine",

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from attrs import define, field, frozen
 
+from lmx_kernel.engine.draft_model import ModelDrafts
 from lmx_kernel.engine.drafts import DraftSource
 from lmx_kernel.types import EngineLimits, Sampling
 
@@ -137,6 +138,7 @@ class Sequence:
         :func:`lmx_kernel.engine.logits.apply_processors`.
     :param drafts: what its next tokens may be; None for no drafts. An engine may ignore it, and
         does beside processors, which see a text token by token.
+    :param draft_model: its drafts by a draft model, where these are better; None for none.
     """
 
     id: int
@@ -148,6 +150,7 @@ class Sequence:
     cache_space: str = ""
     processors: Mapping[str, LogitsProcessor] = field(factory=dict)
     drafts: DraftSource | None = None
+    draft_model: ModelDrafts | None = None
 
 
 @frozen

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from lmx_kernel.engine.drafts import CopySource
+from lmx_kernel.testing.conformance.draft_model import DraftModelChecks
 from lmx_kernel.testing.conformance.drafts import DraftChecks, Foresight, FreeRows
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.testing.near_ties import is_near_tie
@@ -14,6 +15,20 @@ from lmx_kernel.types import Sampling
 
 
 class TestGgufDrafts(DraftChecks):
+    is_exact = False
+
+    def draft_freely(self, engine):
+        engine._drafting.costs = FreeRows()
+
+    @pytest.fixture
+    def open_engine(self, open_tiny):
+        def opener(context=512, parallel=4, cache=2048):
+            return open_tiny(context, parallel, cache).engine
+
+        return opener
+
+
+class TestGgufDraftModel(DraftModelChecks):
     is_exact = False
 
     def draft_freely(self, engine):
