@@ -2,6 +2,7 @@
 
 from lmx_kernel.engine import (
     STATE_TOKENS,
+    DraftKind,
     DraftPiece,
     DraftRows,
     Engine,
@@ -63,6 +64,7 @@ __all__ = [
     "NO_TOKEN",
     "PROMPT_TAIL",
     "STATE_TOKENS",
+    "DraftKind",
     "DraftPiece",
     "DraftRows",
     "DraftSource",

@@ -15,6 +15,7 @@
 Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon has no numpy.
 """
 
+from lmx_kernel.engine.draft_kind import DraftKind
 from lmx_kernel.engine.draft_model import DraftPiece, DraftRows
 from lmx_kernel.engine.protocol import (
     STATE_TOKENS,
@@ -39,6 +40,7 @@ from lmx_kernel.engine.protocol import (
 
 __all__ = [
     "STATE_TOKENS",
+    "DraftKind",
     "DraftPiece",
     "DraftRows",
     "Engine",

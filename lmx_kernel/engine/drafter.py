@@ -60,12 +60,15 @@ class Drafter:
         """Take what the draft model proposes."""
         self.proposal = self.drafts = _within(proposal, vocabulary)
 
-    def settle(self, tokens: Seq[int]) -> tuple[int, int]:
-        """Take in what came, and return how many drafts were computed and how many were right."""
-        computed, right = len(self.drafts), _right(self.drafts, tokens)
+    def settle(self, tokens: Seq[int]) -> tuple[int, int, str]:
+        """Take in what came, and return how many drafts were computed, how many were right, and
+        which model made them.
+        """
+        computed, right, name = len(self.drafts), _right(self.drafts, tokens), ""
         if self.model is not None:
             if self.is_model and computed:
                 self.model.learn(self.proposal, tokens)
+                name = self.model.model.name
             else:
                 self.model.rest()
         for proposed, token in zip(self._said, tokens, strict=False):
@@ -73,7 +76,7 @@ class Drafter:
             if proposed != token:
                 break
         self.proposal, self.drafts, self._said = [], [], []
-        return computed, right
+        return computed, right, name
 
     def _is_model_better(self, tokens: Seq[int]) -> bool:
         model = self.model

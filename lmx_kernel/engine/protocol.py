@@ -167,6 +167,7 @@ class Output:
 
     :param drafted: drafts that were computed in this step.
     :param accepted: how many of them were right: the first ones of ``tokens``.
+    :param draft_model: whose they were; "" where no model made them.
     """
 
     id: int
@@ -174,6 +175,7 @@ class Output:
     logprobs: tuple[TokenLogprobs, ...] = ()
     drafted: int = 0
     accepted: int = 0
+    draft_model: str = ""
 
 
 @frozen

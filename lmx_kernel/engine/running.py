@@ -240,7 +240,7 @@ class RunningSet(Generic[S]):
         """Report new tokens of a sequence, and append them to it. Of its drafts those are right
         that the tokens begin with.
         """
-        drafted = running.drafter.settle(tokens) if running.drafter is not None else (0, 0)
+        drafted = running.drafter.settle(tokens) if running.drafter is not None else ()
         running.tokens += tokens
         self._report.outputs.append(Output(running.id, tokens, logprobs, *drafted))
 

@@ -121,12 +121,12 @@ def test_a_source_becomes_trusted_without_being_computed() -> None:
     drafter = Drafter(Always())
     for place in range(20):
         drafter.ask([place], 5000)
-        assert drafter.settle([place + 1]) == (0, 0)
+        assert drafter.settle([place + 1]) == (0, 0, "")
     assert drafter.share > 0.95
     for place in range(20):
         drafter.ask([place], 5000)
         drafter.drafts = drafter.proposal[:1]
-        assert drafter.settle([4999]) == (1, 0)
+        assert drafter.settle([4999]) == (1, 0, "")
     assert drafter.share < 0.05
 
 

@@ -194,8 +194,8 @@ class DraftModelChecks(TextChecks):
                 driver.add(number, tokens, sampling=sampling, draft_model=made[-1])
                 driver.step()
             found = driver.run(*numbers, count=COUNT)
-            for one in made:
-                one.close()
+            for drafts in made:
+                drafts.close()
             for (tokens, _), sampling, one, other in zip(
                 cases, samplings, plain, found, strict=True
             ):
