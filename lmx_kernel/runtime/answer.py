@@ -191,7 +191,7 @@ class LiveAnswer(Answer):
             reasoning_tokens=sum(candidate.reasoning_tokens for candidate in candidates),
             draft_tokens=sum(candidate.draft_tokens for candidate in candidates),
             accepted_draft_tokens=sum(one.accepted_draft_tokens for one in candidates),
-            draft_model=max(candidate.draft_model for candidate in candidates),
+            draft_model=max(one.draft_model for one in candidates) or self.request.draft_model,
             queue_s=self._stopwatch.queue_s,
             first_token_s=self._stopwatch.first_token_s,
             total_s=self._stopwatch.total_s,

@@ -132,7 +132,7 @@ class Usage:
     :param cached_tokens: prompt tokens that were found in the prefix cache.
     :param draft_tokens: drafts that were computed; see :mod:`lmx_kernel.engine.drafts`.
     :param accepted_draft_tokens: those of them that are in the answer.
-    :param draft_model: the id of the model that drafted for it; "" for none.
+    :param draft_model: the id of the model that drafted for it, or was to; "" for none.
     :param queue_s: from the arrival of the request to its start.
     :param first_token_s: from the arrival to the first token; None if there is none yet.
     :param total_s: from the arrival to the end.
