@@ -218,7 +218,8 @@ class DraftModel:
             self._compute([DraftPiece(slot.number, piece, start, is_drawn=False)])
 
     def propose(self, asks: Seq[tuple[ModelDrafts, Seq[int], int]]) -> list[list[int]]:
-        """Return drafts for several sequences, computed together.
+        """Return drafts for several sequences, computed together: as many of each as the one that
+        wants the most.
 
         :param asks: for each its drafts, its tokens so far, and how many are wanted.
         """
@@ -236,16 +237,14 @@ class DraftModel:
             sampler.produced = len(tokens) - drafts.answer_start
             sampler.read(tokens)
             samplers[place] = sampler
-        while pieces:
-            rows = self._compute(list(pieces.values()))
+        for _ in range(max((count for *_, count in asks), default=0)):
+            rows = self._compute(list(pieces.values())) if pieces else None
             if rows is None:
                 break
-            for place, logits in zip(list(pieces), rows, strict=True):
-                token, piece = samplers[place].choose(logits), pieces.pop(place)
+            for (place, piece), logits in zip(list(pieces.items()), rows, strict=True):
+                token = samplers[place].choose(logits)
                 found[place].append(token)
-                if len(found[place]) < asks[place][2]:
-                    end = piece.position + len(piece.tokens)
-                    pieces[place] = DraftPiece(piece.slot, [token], end)
+                pieces[place] = DraftPiece(piece.slot, [token], piece.position + len(piece.tokens))
         return found
 
     def seat(self, drafts: ModelDrafts, tokens: Seq[int]) -> None:
