@@ -22,6 +22,7 @@ import pluggy
 from attrs import frozen
 
 from lmx_kernel.config import Settings
+from lmx_kernel.engine.draft_model import DraftRows
 from lmx_kernel.engine.protocol import Engine, ProgressCallback
 from lmx_kernel.errors import LmxError
 from lmx_kernel.events import KernelEvent
@@ -51,6 +52,7 @@ GROUP = "lmx"
 WORKER_GROUP = "lmx.worker"
 FORMAT_GROUP = "lmx.formats"
 LOGITS_GROUP = "lmx.logits"
+DRAFT_GROUP = "lmx.drafts"
 TEMPLATE_GROUP = "lmx.templates"
 CONSTRAINT_GROUP = "lmx.constraints"
 CONSTRAINT_SECTION = "constraints"
@@ -226,6 +228,14 @@ class WorkerSpecs(Protocol):
         """Open the model and return its engine, warmed up.
 
         Called once. On error: the load fails, with the reason; nothing else changes.
+        """
+
+    @hookspec(firstresult=True)
+    def lmx_open_draft_model(self, spec: EngineSpec, progress: ProgressCallback) -> DraftRows:
+        """Open the model to draft for the one that this worker serves, warmed up.
+
+        Called once at most, after the engine was opened, where the owner or a request wants drafts
+        of a model of the same backend. On error: the load fails, with the reason.
         """
 
     @hookspec(firstresult=True)

@@ -2,6 +2,9 @@
 
 from lmx_kernel.engine import (
     STATE_TOKENS,
+    DraftKind,
+    DraftPiece,
+    DraftRows,
     Engine,
     EngineStats,
     ExactDrafts,
@@ -62,6 +65,9 @@ __all__ = [
     "NO_TOKEN",
     "PROMPT_TAIL",
     "STATE_TOKENS",
+    "DraftKind",
+    "DraftPiece",
+    "DraftRows",
     "DraftSource",
     "Drafting",
     "Engine",

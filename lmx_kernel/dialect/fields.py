@@ -12,6 +12,7 @@ UINT64_MAX = 2**64 - 1
 
 JsonObject = dict[str, Any]
 ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
+DraftModelName = Annotated[str, Meta(max_length=512)]  # clients may have an empty one
 FunctionName = Annotated[str, Meta(max_length=128, pattern=r"^[\w.:/@-]+$")]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 StopText = Annotated[str, Meta(max_length=256)]

@@ -15,6 +15,8 @@
 Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon has no numpy.
 """
 
+from lmx_kernel.engine.draft_kind import DraftKind
+from lmx_kernel.engine.draft_model import DraftPiece, DraftRows
 from lmx_kernel.engine.protocol import (
     Engine,
     EngineStats,
@@ -41,6 +43,9 @@ from lmx_kernel.engine.states import (
 
 __all__ = [
     "STATE_TOKENS",
+    "DraftKind",
+    "DraftPiece",
+    "DraftRows",
     "Engine",
     "EngineStats",
     "ExactDrafts",

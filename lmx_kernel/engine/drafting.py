@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from functools import partial
 from typing import Any
 
 from attrs import define
 
-from lmx_kernel.engine.drafter import MOST_SHARE
+from lmx_kernel.engine.draft_model import MOST_MODEL_DRAFTS, MOST_PENDING, ModelDrafts
+from lmx_kernel.engine.drafter import MOST_SHARE, Drafter
 from lmx_kernel.engine.running import RunningSequence, RunningSet
 from lmx_kernel.engine.step_costs import MOST_ROWS, StepCosts
 
@@ -43,32 +46,93 @@ class Drafting:
         :param running: all sequences of the engine.
         :returns: whether there are any.
         """
+        drafters = [one.drafter for one in batch if one.drafter is not None]
         for one in batch:
             if one.drafter is not None:
                 one.drafter.ask(one.tokens, running.vocabulary)
-        room = running.limits.context_length
-        most = [min(len(one.proposal), room - len(one.tokens)) for one in batch]
         is_full = len(running) >= max(running.limits.max_sequences, 2)
-        if is_full or max(most, default=0) < 1 or any(one.in_prefill for one in running):
+        if not drafters or is_full or any(one.in_prefill for one in running):
+            return False
+        self._read(batch)
+        room = running.limits.context_length
+        most = [min(one.most_drafts, room - len(one.tokens)) for one in batch]
+        if max(most) < 1:
             return False
         shares = [min(one.share, MOST_SHARE) for one in batch]
-        counts = best_counts(shares, most, self, running.spare_cells)
+        price = partial(_model_s, [one.drafter for one in batch])
+        counts, _ = best_counts(shares, most, self, running.spare_cells, price)
+        _propose(batch, counts, running.vocabulary)
         for one, count in zip(batch, counts, strict=True):
             if one.drafter is not None:
                 one.drafter.drafts = one.proposal[:count]
         if not any(counts) and max(shares) >= GOOD_SHARE:
             self.costs.relax(len(batch))
-        return any(counts)
+        return any(drafter.drafts for drafter in drafters)
 
     def rows(self, counts: Seq[int]) -> int:
         """Return the rows of a step with so many drafts of each sequence."""
         return len(counts) * (1 + max(counts)) if self.is_padded else len(counts) + sum(counts)
 
+    def _read(self, batch: Seq[RunningSequence]) -> None:
+        """Let a draft model read some of one sequence that it has not read, if that pays: what
+        drafts would have saved since it was added is what reading takes. So an answer that ends
+        soon costs little, and a long one gains nearly all.
+        """
+        for one in batch:
+            model = one.drafter.model if one.drafter is not None else None
+            if model is None or not model.model.can_read(one.tokens):
+                continue
+            pending = model.pending(one.tokens)
+            if pending > MOST_PENDING:
+                model.hoped_s += self._saved_s(model)
+                if model.hoped_s >= model.model.reading_s(pending):
+                    model.model.read(model, one.tokens)
+                    return
+
+    def _saved_s(self, model: ModelDrafts) -> float:
+        """Return what drafts of a model would save a sequence for each token, if it ran alone."""
+
+        def price(counts: Seq[int]) -> float:
+            return model.model.round_s(counts[0], 1)
+
+        _, rate = best_counts([model.share], [MOST_MODEL_DRAFTS], self, price=price)
+        return max(self.costs.of(1) - 1 / rate, 0.0)
+
+
+def _model_s(drafters: Seq[Drafter | None], counts: Seq[int]) -> float:
+    """Return what draft models take for so many drafts of each sequence."""
+    pairs = zip(drafters, counts, strict=True)
+    asked = [(one.model, count) for one, count in pairs if one and one.is_model and count]
+    if not asked or asked[0][0] is None:
+        return 0.0
+    return asked[0][0].model.round_s(max(count for _, count in asked), len(asked))
+
+
+def _propose(batch: Seq[RunningSequence], counts: Seq[int], vocabulary: int) -> None:
+    """Let the draft model propose so many tokens of each sequence, of all in one go."""
+    asked = [
+        (one.drafter, one.drafter.model, one.tokens, count)
+        for one, count in zip(batch, counts, strict=True)
+        if count and one.drafter is not None and one.drafter.is_model and one.drafter.model
+    ]
+    if asked:
+        found = asked[0][1].model.propose([ask[1:] for ask in asked])
+        for (drafter, *_), proposal in zip(asked, found, strict=True):
+            drafter.propose(proposal, vocabulary)
+
+
+def _free(_: Seq[int]) -> float:
+    return 0.0
+
 
 def best_counts(
-    shares: Seq[float], most: Seq[int], drafting: Drafting, spare_cells: int = MOST_ROWS
-) -> list[int]:
-    """Return how many drafts of each sequence give the most tokens a second.
+    shares: Seq[float],
+    most: Seq[int],
+    drafting: Drafting,
+    spare_cells: int = MOST_ROWS,
+    price: Callable[[Seq[int]], float] = _free,
+) -> tuple[list[int], float]:
+    """Return how many drafts of each sequence give the most tokens a second, and how many that is.
 
     The n-th draft of a sequence is kept if it and all before it are right. So drafts are added in
     the order of that chance, and the best of these plans is taken.
@@ -76,6 +140,7 @@ def best_counts(
     :param shares: of each sequence's drafts that are right.
     :param most: drafts of each.
     :param spare_cells: of the cache, beyond what the step takes without drafts.
+    :param price: what it takes to make so many drafts of each, in seconds.
     """
     counts, chances, tokens = [0] * len(shares), list(shares), float(len(shares))
     best, rate = list(counts), LEAST_GAIN * tokens / drafting.costs.of(len(shares))
@@ -84,12 +149,13 @@ def best_counts(
         left = (place for place, count in enumerate(counts) if count < most[place])
         place = max(left, key=chances.__getitem__, default=-1)
         if place < 0 or chances[place] < LEAST_CHANCE:
-            return best
+            return best, rate
         counts[place] += 1
         tokens += chances[place]
         chances[place] *= shares[place]
         rows = drafting.rows(counts)
         if rows > most_rows:
-            return best
-        if tokens / drafting.costs.of(rows) > rate:
-            best, rate = list(counts), tokens / drafting.costs.of(rows)
+            return best, rate
+        found = tokens / (drafting.costs.of(rows) + price(counts))
+        if found > rate:
+            best, rate = list(counts), found

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from attrs import define, field, frozen
 
+from lmx_kernel.engine.draft_model import ModelDrafts
 from lmx_kernel.engine.drafts import DraftSource
 from lmx_kernel.types import EngineLimits, Sampling
 
@@ -137,6 +138,7 @@ class Sequence:
         :func:`lmx_kernel.engine.logits.apply_processors`.
     :param drafts: what its next tokens may be; None for no drafts. An engine may ignore it, and
         does beside processors, which see a text token by token.
+    :param draft_model: its drafts by a draft model, where these are better; None for none.
     """
 
     id: int
@@ -148,6 +150,7 @@ class Sequence:
     cache_space: str = ""
     processors: Mapping[str, LogitsProcessor] = field(factory=dict)
     drafts: DraftSource | None = None
+    draft_model: ModelDrafts | None = None
 
 
 @frozen
@@ -164,6 +167,7 @@ class Output:
 
     :param drafted: drafts that were computed in this step.
     :param accepted: how many of them were right: the first ones of ``tokens``.
+    :param draft_model: whose they were; "" where no model made them.
     """
 
     id: int
@@ -171,6 +175,7 @@ class Output:
     logprobs: tuple[TokenLogprobs, ...] = ()
     drafted: int = 0
     accepted: int = 0
+    draft_model: str = ""
 
 
 @frozen

@@ -59,8 +59,9 @@ class RunningSequence:
     @drafter.default
     def _make_drafter(self) -> Drafter | None:
         """Processors of logits see the text token by token, so there are no drafts beside them."""
-        source = self.request.drafts if not self.request.processors else None
-        return Drafter(source) if source is not None else None
+        source, model = self.request.drafts, self.request.draft_model
+        is_none = bool(self.request.processors) or (source is None and model is None)
+        return None if is_none else Drafter(source, model)
 
     @tokens.default
     def _copy_tokens(self) -> list[int]:
@@ -105,6 +106,11 @@ class RunningSequence:
     def drafts(self) -> list[int]:
         """Tokens to compute after :attr:`tokens` in this step, to see whether they are drawn."""
         return self.drafter.drafts if self.drafter is not None else []
+
+    @property
+    def most_drafts(self) -> int:
+        """How many drafts there may be in this step."""
+        return self.drafter.most if self.drafter is not None else 0
 
     @property
     def share(self) -> float:
@@ -234,7 +240,7 @@ class RunningSet(Generic[S]):
         """Report new tokens of a sequence, and append them to it. Of its drafts those are right
         that the tokens begin with.
         """
-        drafted = running.drafter.settle(tokens) if running.drafter is not None else (0, 0)
+        drafted = running.drafter.settle(tokens) if running.drafter is not None else ()
         running.tokens += tokens
         self._report.outputs.append(Output(running.id, tokens, logprobs, *drafted))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from collections.abc import Sequence as Seq
 
 from lmx_kernel.engine.protocol import Sequence
 from lmx_kernel.engine.sampling import check_sampling
+from lmx_kernel.engine.token_runs import common
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
 from lmx_kernel.types import EngineLimits
 
-BLOCK = 256
+__all__ = ["check_sequence", "common"]
 
 
 def check_sequence(
@@ -41,16 +41,3 @@ def check_sequence(
     if sequence.logprobs is not None and sequence.logprobs < 0:
         raise InvalidRequestError("logprobs must not be negative")
     check_sampling(sequence.sampling, vocabulary)
-
-
-def common(a: Seq[int], b: Seq[int]) -> int:
-    """Return how many tokens ``a`` and ``b`` share from the start.
-
-    Compares slices of a block: many times faster than one by one.
-    """
-    limit = min(len(a), len(b))
-    for start in range(0, limit, BLOCK):
-        if a[start : start + BLOCK] != b[start : start + BLOCK]:
-            block = range(start, min(start + BLOCK, limit))
-            return next((i for i in block if a[i] != b[i]), limit)
-    return limit

@@ -6,6 +6,7 @@ from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.interfaces.answer import Answer, AnswerHook, AnswerObserver, Transform
 from lmx_kernel.interfaces.backend import (
     Backend,
+    HasVocabulary,
     ModelSource,
 )
 from lmx_kernel.interfaces.job import (
@@ -87,6 +88,7 @@ __all__ = [
     "Counter",
     "Finding",
     "Gauge",
+    "HasVocabulary",
     "HeaderRouted",
     "Histogram",
     "HookCall",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 
@@ -54,6 +54,21 @@ class Backend(Protocol):
         """Return environment variables that must be set before the engine's libraries load.
 
         Called in a thread, before each start of a worker.
+        """
+        ...
+
+
+@runtime_checkable
+class HasVocabulary(Protocol):
+    """A backend whose models may draft for each other: its engine's module has the hook
+    ``lmx_open_draft_model``.
+    """
+
+    def vocabulary(self, card: ModelCard) -> str:
+        """Return a digest that is the same for two models if the same tokens have the same bytes;
+        what pads the end of a vocabulary does not count. Called in a thread.
+
+        :raises ModelUnusableError: the files are damaged.
         """
         ...
 

@@ -26,6 +26,7 @@ from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import log_event
 from lmx_kernel.observe.statistics import Statistics
 from lmx_kernel.routing.placement import Placement
+from lmx_kernel.runtime.draft_models import DraftModels
 from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.lifecycle import Lifecycle
 
@@ -72,7 +73,8 @@ def assemble(booted: Booted) -> Assembly:
     effective = EffectiveSettings(settings, backends, saved)
     catalogue = _make_catalogue(booted, backends, effective)
     ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.devices), free_bytes)
-    lifecycle = Lifecycle(settings, ledger, backends, effective, saved, bus.publish)
+    drafts = DraftModels(catalogue.find, effective)
+    lifecycle = Lifecycle(settings, ledger, backends, effective, drafts, saved, bus.publish)
     guard = _make_guard(settings, lifecycle, bus)
     jobs = Jobs(settings.home / JOBS_FILE, bus.publish, catalogue.refresh)
     level, watch = (lambda: guard.level.value), plugins.watch

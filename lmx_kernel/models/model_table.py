@@ -16,7 +16,6 @@ from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.config.strict import ENTRIES, REST
-from lmx_kernel.engine.drafts import COPY
 
 optional = validators.optional
 REST_FIELD = "backend_keys"
@@ -59,9 +58,10 @@ def _check_aliases(_: Any, __: Any, names: tuple[str, ...] | None) -> None:
 
 
 def _check_drafts(_: Any, __: Any, names: tuple[str, ...] | None) -> None:
-    for name in names or ():
-        if name != COPY:
-            raise ValueError(f"expected a list of '{COPY}' or nothing, found '{name}'")
+    if not all(0 < len(name) <= 512 for name in names or ()):
+        raise ValueError("expected names of sources of drafts, of 1 to 512 characters")
+    if len(set(names or ())) < len(names or ()):
+        raise ValueError("names a source of drafts twice")
 
 
 def _check_profiles(_: Any, __: Any, profiles: Mapping[str, Any]) -> None:
@@ -130,7 +130,8 @@ class ModelValues(RequestValues):
     :ivar chat_template: a file that replaces the model's own template.
     :ivar format: the name of a chat format; by default the one that fits the template.
     :ivar hidden: it is in no list, and answers nevertheless.
-    :ivar drafts: where drafts come from, by name; empty for no drafts.
+    :ivar drafts: where drafts come from: ``copy``, a plugin's source, or a model; empty for no
+        drafts.
     :ivar backend_keys: keys of the backend's own section, for this model.
     """
 

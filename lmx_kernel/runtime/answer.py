@@ -64,6 +64,7 @@ class Candidate:
     started_s: float = 0.0
     draft_tokens: int = 0
     accepted_draft_tokens: int = 0
+    draft_model: str = ""
 
 
 @define(eq=False)
@@ -88,10 +89,12 @@ class ResumeState:
         """The candidates that are not complete."""
         return [candidate for candidate in self.candidates if not candidate.finished]
 
-    def count_drafts(self, candidate: int, drafted: int, accepted: int) -> None:
-        """Count the drafts of a candidate's step, and those that were right."""
-        self.candidates[candidate].draft_tokens += drafted
-        self.candidates[candidate].accepted_draft_tokens += accepted
+    def count_drafts(self, index: int, drafted: int, accepted: int, model: str) -> None:
+        """Count the drafts of a candidate's step, those that were right, and whose they were."""
+        candidate = self.candidates[index]
+        candidate.draft_tokens += drafted
+        candidate.accepted_draft_tokens += accepted
+        candidate.draft_model = model or candidate.draft_model
 
     def lose_worker(self) -> None:
         """Note that the worker that prepared the prompt is gone."""
@@ -188,6 +191,7 @@ class LiveAnswer(Answer):
             reasoning_tokens=sum(candidate.reasoning_tokens for candidate in candidates),
             draft_tokens=sum(candidate.draft_tokens for candidate in candidates),
             accepted_draft_tokens=sum(one.accepted_draft_tokens for one in candidates),
+            draft_model=max(one.draft_model for one in candidates) or self.request.draft_model,
             queue_s=self._stopwatch.queue_s,
             first_token_s=self._stopwatch.first_token_s,
             total_s=self._stopwatch.total_s,

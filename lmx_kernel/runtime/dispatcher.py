@@ -201,7 +201,9 @@ class Dispatcher:
             elif isinstance(event, wire.Preempted):
                 self._queue.preempt(answer.resume.candidates[event.candidate])
             elif isinstance(event, wire.Drafted):
-                answer.resume.count_drafts(event.candidate, event.drafted, event.accepted)
+                answer.resume.count_drafts(
+                    event.candidate, event.drafted, event.accepted, event.model
+                )
             else:
                 answer.receive(event)
                 self._shares.charge(answer, event)

@@ -198,9 +198,15 @@ class Instance:
         """Finish what was queued so far, then unload. Requests that come meanwhile wait for the
         next load. The unload goes on even if the caller is cancelled.
         """
+        self.begin_retire(reason)
+        if self._life is not None:
+            await asyncio.wait({self._life})
+
+    def begin_retire(self, reason: str) -> None:
+        """Do as :meth:`retire`, without waiting."""
         if self._life is not None:
             self._ending = self._ending or Ending(reason)
-            await self._drain(self._life)
+            self.requests.end_turn()
 
     async def unload(self, ending: Ending) -> None:
         """Unload: requests in flight may go on for ``ending.drain_s``, then they get

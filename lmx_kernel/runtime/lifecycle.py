@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from lmx_kernel import errors, events
@@ -12,11 +12,11 @@ from lmx_kernel.config import Settings
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.saved_settings import SavedSettings
-from lmx_kernel.plugins.timeouts import in_thread
 from lmx_kernel.runtime.answer import LiveAnswer
+from lmx_kernel.runtime.draft_models import DraftModels
 from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.instance import Ending, Instance, InstanceServices, State
-from lmx_kernel.runtime.measure import measure_memory
+from lmx_kernel.runtime.needs import Needs
 from lmx_kernel.runtime.room import Claim, Refusal, Room, plan_room
 from lmx_kernel.runtime.room_line import RoomLine
 from lmx_kernel.runtime.settings import ModelSettings
@@ -27,11 +27,9 @@ from lmx_kernel.types import (
     EngineSpec,
     GenerationRequest,
     LoadOverrides,
-    MemoryEstimate,
     ModelCard,
 )
 
-CLOSE_CALL = 0.8  # an estimate above this share of what is free is replaced by an exact figure
 MAINTENANCE_S = 1.0
 
 
@@ -47,6 +45,7 @@ class Lifecycle:
         ledger: Ledger,
         backends: Backends,
         effective: EffectiveSettings,
+        drafts: DraftModels,
         saved: SavedSettings,
         publish: Callable[[events.KernelEvent], None],
     ) -> None:
@@ -54,8 +53,9 @@ class Lifecycle:
         self.ledger = ledger
         self.shares = Shares()
         self._settings = settings
-        self._backends = backends
+        self._needs = Needs(backends, ledger)
         self._effective = effective
+        self._drafts = drafts
         self._saved = saved
         self._overrides: dict[str, LoadOverrides] = dict(saved.saved.loads)
         self._continued: set[asyncio.Future[None]] = set()  # loads whose callers left
@@ -65,7 +65,7 @@ class Lifecycle:
             settings=settings,
             spec=self._overridden_spec,
             reserve=self._reserve,
-            env=self._env,
+            env=self._needs.env,
             publish=publish,
             shares=self.shares,
         )
@@ -79,12 +79,30 @@ class Lifecycle:
         :raises ModelNotLoadedError: it is not loaded, and requests do not load models.
         :raises LmxError: its queue is full, or it cools down.
         """
+        self._ask_for_draft_model(card.id, request.draft_model)
         instance = self._instance(card)
         if instance.state is State.ABSENT and not self._models.jit:
             raise errors.ModelNotLoadedError(
                 f"{card.id} is not loaded, and models.jit is off", param="model"
             )
+        if request.draft_model and not _drafts_for(instance, request.draft_model):
+            instance.begin_retire("draft model")  # the request waits for the next load
         return instance.submit(request)
+
+    async def check_draft_model(self, card: ModelCard, draft: ModelCard) -> None:
+        """Check that a model can draft for another one, and fits into memory beside it.
+
+        :raises LmxError: it cannot, or does not.
+        """
+        instance = self.instances.get(card.id)
+        if instance is not None and instance.memory_bytes and _drafts_for(instance, draft.id):
+            return
+        plain = self._effective.spec(card, self._overrides.get(card.id))
+        spec = self._drafts.with_asked(plain, draft)
+        await self._needs.check_draft_model(spec)
+        room = self._plan_reload(instance, await self._needs.bytes(spec))
+        if isinstance(room, Refusal):
+            raise errors.InsufficientMemoryError(room.reason)
 
     # --- loading and unloading ---
 
@@ -99,7 +117,7 @@ class Lifecycle:
         instance = self._instance(card)
         spec = self._spec(card, overrides)
         if instance.memory_bytes and instance.spec != spec:
-            room = self._plan_reload(instance, await self._needed_bytes(spec))
+            room = self._plan_reload(instance, await self._needs.bytes(spec))
             if isinstance(room, Refusal):
                 raise errors.InsufficientMemoryError(room.reason)
         before, self._overrides[card.id] = self._overrides.get(card.id), overrides
@@ -150,7 +168,7 @@ class Lifecycle:
         :raises ModelUnusableError: its files are unusable.
         """
         spec = self._spec(card, overrides)
-        estimate = await self._estimate(spec)
+        estimate = await self._needs.estimate(spec)
         room = self._plan_reload(self.instances.get(card.id), estimate.total_bytes)
         evictions = room.evictions if isinstance(room, Room) else ()
         return Admission(
@@ -249,14 +267,16 @@ class Lifecycle:
         return self._spec(card, self._overrides.get(card.id))
 
     def _spec(self, card: ModelCard, overrides: LoadOverrides | None) -> EngineSpec:
-        return self._effective.spec(card, overrides)
+        return self._drafts.add_to(self._effective.spec(card, overrides))
 
-    def _env(self, spec: EngineSpec) -> Mapping[str, str]:
-        return self._backends.get(spec.card.backend).worker_env(spec.settings)
+    def _ask_for_draft_model(self, model: str, draft: str) -> None:
+        instance = self.instances.get(model)
+        if draft or instance is None or instance.state in (State.ABSENT, State.COOLING):
+            self._drafts.ask(model, draft)
 
     @asynccontextmanager
     async def _reserve(self, instance: Instance) -> AsyncIterator[int]:
-        needed_bytes = await self._needed_bytes(instance.spec)
+        needed_bytes = await self._needs.bytes(instance.spec)
         await self._line.wait_for_room(instance, needed_bytes)
         try:
             with self.ledger.reserve(instance.model, needed_bytes):
@@ -273,15 +293,8 @@ class Lifecycle:
         held_bytes = instance.memory_bytes if instance else 0
         return self._plan_room(instance, Claim(needed_bytes - held_bytes))
 
-    async def _needed_bytes(self, spec: EngineSpec) -> int:
-        backend = self._backends.get(spec.card.backend)
-        await in_thread(backend.verify, spec.card)
-        estimate = await self._estimate(spec)
-        if estimate.total_bytes <= self.ledger.available_bytes * CLOSE_CALL:
-            return estimate.total_bytes
-        exact = await measure_memory(spec, await in_thread(self._env, spec))
-        return estimate.total_bytes if exact is None else exact
 
-    async def _estimate(self, spec: EngineSpec) -> MemoryEstimate:
-        backend = self._backends.get(spec.card.backend)
-        return await in_thread(backend.estimate, spec.card, spec.options, spec.settings)
+def _drafts_for(instance: Instance, draft: str) -> bool:
+    """Return whether a model is loaded, or will be, with a draft model."""
+    model = instance.spec.draft_model
+    return model is not None and model.card.id == draft

@@ -89,6 +89,7 @@ class Progress:
             cached_tokens=earlier.cached_tokens,
             draft_tokens=earlier.draft_tokens + latest.draft_tokens,
             accepted_draft_tokens=earlier.accepted_draft_tokens + latest.accepted_draft_tokens,
+            draft_model=latest.draft_model or earlier.draft_model,
             queue_s=earlier.queue_s,
             first_token_s=earlier.first_token_s,
         )

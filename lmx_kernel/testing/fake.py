@@ -89,6 +89,9 @@ class FakeBackend:
         script = FakeModel.read(card.path)
         return MemoryEstimate(weights_bytes=script.memory_bytes, cache_bytes=0, overhead_bytes=0)
 
+    def vocabulary(self, card: ModelCard) -> str:
+        return FakeModel.read(card.path).vocabulary
+
     def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
         return None
 

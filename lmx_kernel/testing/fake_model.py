@@ -43,6 +43,7 @@ class FakeModel:
     :ivar poison_in: where it does: when it is prepared, in prefill, or at its first token (decode).
     :ivar sour: a prompt with this text fails alone, at its third token.
     :ivar checks_drafts: it computes drafts, which cost it nothing.
+    :ivar vocabulary: models of the same one may draft for each other; a draft model counts on.
     :ivar shares_prefixes: what it computed for a prompt serves later ones of the same cache space.
     :ivar portable: its states outlive the worker, where prefixes are shared.
     :ivar whole: they cannot be cut, as those of recurrent layers: a prompt goes on from near the
@@ -75,6 +76,7 @@ class FakeModel:
     poison_in: Literal["prepare", "prefill", "decode"] = "decode"
     sour: str = ""
     checks_drafts: bool = False
+    vocabulary: str = ""
     shares_prefixes: bool = False
     portable: bool = False
     whole: bool = False

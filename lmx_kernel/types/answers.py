@@ -132,6 +132,7 @@ class Usage:
     :param cached_tokens: prompt tokens that were found in the prefix cache.
     :param draft_tokens: drafts that were computed; see :mod:`lmx_kernel.engine.drafts`.
     :param accepted_draft_tokens: those of them that are in the answer.
+    :param draft_model: the id of the model that drafted for it, or was to; "" for none.
     :param queue_s: from the arrival of the request to its start.
     :param first_token_s: from the arrival to the first token; None if there is none yet.
     :param total_s: from the arrival to the end.
@@ -143,6 +144,7 @@ class Usage:
     reasoning_tokens: int = 0
     draft_tokens: int = 0
     accepted_draft_tokens: int = 0
+    draft_model: str = ""
     queue_s: float
     first_token_s: float | None
     total_s: float
@@ -164,6 +166,7 @@ class Usage:
             reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
             draft_tokens=sum(usage.draft_tokens for usage in usages),
             accepted_draft_tokens=sum(usage.accepted_draft_tokens for usage in usages),
+            draft_model=max(usage.draft_model for usage in usages),
             queue_s=max(usage.queue_s for usage in usages),
             first_token_s=max(firsts, default=None),
             total_s=max(usage.total_s for usage in usages),

@@ -213,7 +213,9 @@ class EngineSpec:
         answers; empty where no plugin has one.
     :param prefix_store: None keeps nothing on disk.
     :param drafts: the names of the sources of drafts; empty for no drafts, None where the owner
-        leaves it to the engine.
+        leaves it to the engine. A model among them is known by its id.
+    :param draft_model: what is loaded beside the model to draft for it; None for none. It is asked
+        for requests that name it, and for all where its id is in ``drafts``.
     """
 
     card: ModelCard
@@ -226,6 +228,7 @@ class EngineSpec:
     constraints: dict[str, Any] = field(factory=dict)
     prefix_store: PrefixStoreOptions | None = None
     drafts: tuple[str, ...] | None = None
+    draft_model: EngineSpec | None = None
 
 
 @frozen(kw_only=True)

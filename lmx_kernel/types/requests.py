@@ -221,6 +221,8 @@ class GenerationRequest:
         ``lmx.logits``, with their options; in this order.
     :param prediction: what the answer will probably be, to make it come sooner; it changes nothing
         else. "" where nobody knows.
+    :param draft_model: the model that drafts for this request, by name; it changes nothing but how
+        soon the answer comes. "" for what the settings of the model say.
     :param said: the tokens that the only candidate has said already, before a restart of the
         daemon, say: it goes on after them, and only what follows is in the answer's events. The
         same seed must be given for the same text.
@@ -250,6 +252,7 @@ class GenerationRequest:
     reasoning_tokens: int | None = None
     logits_processors: dict[str, dict[str, Any]] = field(factory=dict)
     prediction: str = ""
+    draft_model: str = ""
     said: tuple[int, ...] = ()
     returns_prompt: bool = False
     caller: str = ""

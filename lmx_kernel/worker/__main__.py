@@ -14,6 +14,7 @@ import traceback
 
 import pluggy
 
+from lmx_kernel.engine.draft_model import DraftModel, DraftRows
 from lmx_kernel.engine.protocol import Engine
 from lmx_kernel.errors import LmxError, ModelUnusableError
 from lmx_kernel.hookspecs import PROJECT, WORKER_GROUP, WorkerSpecs
@@ -26,6 +27,7 @@ from lmx_kernel.processes.thread_stacks import set_thread_stacks
 from lmx_kernel.types import EngineSpec
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
+from lmx_kernel.worker.draft_sources import DraftSources, open_draft_model
 from lmx_kernel.worker.loop import Loop
 from lmx_kernel.worker.preparer import ChatChoice
 
@@ -42,7 +44,7 @@ def main() -> None:
     channel = Channel.from_stdin()
     first = channel.receive()
     if isinstance(first, wire.Measure):
-        channel.send(wire.Measured(_hooks(first.spec).lmx_measure_memory(spec=first.spec)))
+        channel.send(wire.Measured(_measure(first.spec)))
     elif isinstance(first, wire.Open):
         _serve(channel, first.spec)
 
@@ -53,7 +55,8 @@ def _serve(channel: Channel, spec: EngineSpec) -> None:
         chat.check()
         engine = _open(channel, spec)
         store = _open_store(channel, spec, engine)
-        loop = Loop(engine, channel, spec.constraints, chat, store, spec.drafts)
+        drafts = DraftSources(engine, spec.drafts, _open_draft_model(channel, spec, engine))
+        loop = Loop(engine, channel, spec.constraints, chat, store, drafts)
     except LmxError as error:
         _refuse(channel, error.code, error.message)
     # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.
@@ -74,6 +77,26 @@ def _open(channel: Channel, spec: EngineSpec) -> Engine:
     if engine is None:
         raise ModelUnusableError(f"backend {spec.card.backend} opened no engine")
     return engine
+
+
+def _open_draft_model(channel: Channel, spec: EngineSpec, engine: Engine) -> DraftModel | None:
+    if (draft := spec.draft_model) is None:
+        return None
+
+    def progress(share: float, doing: str = "") -> None:
+        channel.send(wire.Loading(share, f"{draft.card.id}: {doing or 'loading it to draft'}"))
+
+    rows: DraftRows | None = _hooks(draft).lmx_open_draft_model(spec=draft, progress=progress)
+    if rows is None:
+        raise ModelUnusableError(f"models of the backend {draft.card.backend} draft for none")
+    return open_draft_model(rows, spec, engine.tokenizer)
+
+
+def _measure(spec: EngineSpec) -> int | None:
+    """Return the exact bytes of a load; None where they are not known."""
+    own: int | None = _hooks(spec).lmx_measure_memory(spec=spec)
+    other = _measure(spec.draft_model) if spec.draft_model is not None else 0
+    return None if own is None or other is None else own + other
 
 
 def _open_store(channel: Channel, spec: EngineSpec, engine: Engine) -> PrefixStore | None:

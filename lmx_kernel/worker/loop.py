@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Seq
 from functools import partial
 from itertools import count
@@ -13,10 +13,8 @@ from typing import Any
 
 from attrs import define, evolve
 
-from lmx_kernel.engine.drafts import COPY, CopySource, DraftSource
 from lmx_kernel.engine.protocol import (
     Engine,
-    ExactDrafts,
     LongSteps,
     Output,
     Sequence,
@@ -31,6 +29,7 @@ from lmx_kernel.text.output import CandidateOutput
 from lmx_kernel.types import ChatPrompt, PromptProgress, TextDelta
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
+from lmx_kernel.worker.draft_sources import DraftSources
 from lmx_kernel.worker.embedder import Embedder
 from lmx_kernel.worker.prefix_guard import PrefixGuard
 from lmx_kernel.worker.prefix_keeper import Fetched
@@ -68,7 +67,7 @@ class Loop:
         constraints: Mapping[str, Any] | None = None,
         chat: ChatChoice = ChatChoice(),  # noqa: B008 - frozen
         store: PrefixStore | None = None,
-        draft_sources: Collection[str] | None = None,
+        drafts: DraftSources | None = None,
     ) -> None:
         self.limits = engine.limits
         self._engine = engine
@@ -76,9 +75,7 @@ class Loop:
         self._running: dict[int, _Running] = {}
         self._embedder = Embedder(engine)
         self._preparer = Preparer(engine, channel, constraints or {}, chat)
-        if draft_sources is None and isinstance(engine, ExactDrafts) and engine.exact_drafts:
-            draft_sources = (COPY,)
-        self._draft_sources = draft_sources
+        self._drafts = drafts or DraftSources(engine)
         self._sequence_ids = count()
         self._observed_at = 0.0
         self._inbox: SimpleQueue[Work] = SimpleQueue()
@@ -169,16 +166,19 @@ class Loop:
         if run.is_over:
             self._send_one(run, said[-1])
             return
+        number, start = next(self._sequence_ids), len(prepared.tokens)
+        sampling = prepared.request.sampling.complete(message.seed)
         sequence = Sequence(
-            id=next(self._sequence_ids),
+            id=number,
             tokens=[*prepared.tokens, *message.tokens],
             produced=len(message.tokens),
-            sampling=prepared.request.sampling.complete(message.seed),
+            sampling=sampling,
             logprobs=prepared.request.logprobs,
             mask=mask,
             cache_space=prepared.request.cache_space,
             processors=prepared.processors,
-            drafts=self._drafts(prepared),
+            drafts=self._drafts.source(prepared),
+            draft_model=self._drafts.model_drafts(number, prepared.request, sampling, start),
         )
         if self._prefixes.begin(sequence):
             self._fetching[sequence.id] = run
@@ -189,7 +189,7 @@ class Loop:
         for sequence in self._prefixes.take(message):
             run = self._fetching.pop(sequence.id, None)
             if run is None:  # its request was dropped
-                self._prefixes.end(sequence.id)
+                self._end(sequence.id)
             else:
                 self._add(sequence, run)
 
@@ -197,7 +197,7 @@ class Loop:
         try:
             self._engine.add(sequence)
         except LmxError as error:
-            self._prefixes.end(sequence.id)
+            self._end(sequence.id)
             self._send_one(run, wire.Failed(run.candidate, error.message))
             return
         self._running[sequence.id] = run
@@ -217,15 +217,6 @@ class Loop:
             parallel_calls=request.parallel_tool_calls,
         )
 
-    def _drafts(self, prepared: Prepared) -> DraftSource | None:
-        """Return where drafts of a candidate come from; None for no drafts."""
-        sources = self._draft_sources
-        if sources is None:  # the owner leaves it to the engine, and that to the client
-            sources = (COPY,) if prepared.prediction else ()
-        if COPY not in sources:
-            return None
-        return CopySource(prepared.tokens, prepared.prediction)
-
     def _drop(self, request_id: int) -> None:
         self._preparer.drop(request_id)
         self._embedder.drop(request_id)
@@ -234,8 +225,13 @@ class Loop:
         for sequence_id in [key for key, run in self._fetching.items() if run.id == request_id]:
             del self._fetching[sequence_id]
 
-    def _forget(self, sequence_id: int) -> None:
+    def _end(self, sequence_id: int) -> None:
+        """Free what others hold for a sequence."""
         self._prefixes.end(sequence_id)
+        self._drafts.end(sequence_id)
+
+    def _forget(self, sequence_id: int) -> None:
+        self._end(sequence_id)
         self._engine.remove(sequence_id)
         self._prefixes.removed()
         del self._running[sequence_id]
@@ -271,6 +267,7 @@ class Loop:
     def _forget_ended(self, step: Step) -> None:
         """Forget the sequences that the engine put out or gave up, and those that are complete."""
         for sequence_id in (*step.preempted, *(failed for failed, _ in step.failed)):
+            self._drafts.end(sequence_id)
             del self._running[sequence_id]
         for output in step.outputs:
             if (run := self._running.get(output.id)) is not None and run.is_over:
@@ -291,4 +288,5 @@ def _drafted(candidate: int, output: Output, events: Seq[Given]) -> Iterator[wir
     """Yield how many drafts were computed, and how many of them are in the answer."""
     if output.drafted:
         used = sum(len(event.tokens) for event in events if isinstance(event, TextDelta))
-        yield wire.Drafted(candidate, output.drafted, min(output.accepted, used))
+        accepted = min(output.accepted, used)
+        yield wire.Drafted(candidate, output.drafted, accepted, output.draft_model)

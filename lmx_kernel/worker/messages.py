@@ -154,11 +154,15 @@ class Failed:
 
 @frozen
 class Drafted:
-    """How many drafts of a candidate were computed in one step, and how many were right."""
+    """How many drafts of a candidate were computed in one step, and how many were right.
+
+    :param model: whose they were; "" where no model made them.
+    """
 
     candidate: int
     drafted: int
     accepted: int
+    model: str = ""
 
 
 Given = Event | Drafted | Preempted | Failed

@@ -87,7 +87,7 @@ def test_an_index_is_bounded_and_a_long_prompt_is_read_piece_by_piece() -> None:
 
 def counts(shares: list[float], shape: dict[int, float], **more) -> list[int]:
     drafting = Drafting(StepCosts(shape), **{"most_rows": 64} | more)
-    return best_counts(shares, [15] * len(shares), drafting)
+    return best_counts(shares, [15] * len(shares), drafting)[0]
 
 
 def test_rows_that_are_cheap_are_used_and_dear_ones_are_not() -> None:
@@ -109,8 +109,8 @@ def test_rows_end_where_the_engine_says() -> None:
     assert sum(counts([0.98] * 3, {1: 1.0, 64: 1.0}, most_rows=9)) == 6
     assert counts([0.98] * 2, {1: 1.0, 64: 1.0}, most_rows=9, is_padded=True) == [3, 3]
     drafting = Drafting(StepCosts({1: 1.0, 64: 1.0}))
-    assert best_counts([0.98, 0.98], [1, 2], drafting) == [1, 2]
-    assert sum(best_counts([0.98, 0.98], [9, 9], drafting, spare_cells=3)) == 3
+    assert best_counts([0.98, 0.98], [1, 2], drafting)[0] == [1, 2]
+    assert sum(best_counts([0.98, 0.98], [9, 9], drafting, spare_cells=3)[0]) == 3
 
 
 def test_a_source_becomes_trusted_without_being_computed() -> None:
@@ -121,12 +121,12 @@ def test_a_source_becomes_trusted_without_being_computed() -> None:
     drafter = Drafter(Always())
     for place in range(20):
         drafter.ask([place], 5000)
-        assert drafter.settle([place + 1]) == (0, 0)
+        assert drafter.settle([place + 1]) == (0, 0, "")
     assert drafter.share > 0.95
     for place in range(20):
         drafter.ask([place], 5000)
         drafter.drafts = drafter.proposal[:1]
-        assert drafter.settle([4999]) == (1, 0)
+        assert drafter.settle([4999]) == (1, 0, "")
     assert drafter.share < 0.05
 
 

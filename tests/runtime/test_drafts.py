@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from lmx_kernel.events import RequestFinished
+import asyncio
+
+import pytest
+
+from lmx_kernel.errors import InvalidRequestError, LmxError
+from lmx_kernel.events import LoadStarted, RequestFinished
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
 from lmx_kernel.types import SamplingRequest, TextDelta
@@ -36,3 +41,92 @@ async def test_drafts_are_counted_where_they_are_on(tmp_path):
             predicted,
             nothing,
         ]
+
+
+# --- draft models
+
+COUNTS = FakeModel(checks_drafts=True, answer_tokens=40)
+SMALL = FakeModel(vocabulary="")
+MODELS = {
+    "big": COUNTS,
+    "own": COUNTS,
+    "closed": COUNTS,
+    "small": SMALL,
+    "other": FakeModel(vocabulary="another"),
+    "huge": FakeModel(memory_bytes=1 << 50),
+    "vectors": FakeModel(embeds=True),
+}
+OWN = """
+[[model]]
+match = "own"
+drafts = ["copy", "small"]
+[[model]]
+match = "closed"
+drafts = []
+"""
+
+
+async def counted(kernel, model, **fields):
+    """Return the text of an answer, and its usage."""
+    request = ask(model, "hello", sampling=SamplingRequest(seed=1), **fields)
+    with await kernel.generate(request) as answer:
+        text = "".join([event.text async for event in answer if isinstance(event, TextDelta)])
+    return text, answer.usage()
+
+
+async def test_a_draft_model_of_the_settings_drafts_for_all_requests(tmp_path):
+    async with running_kernel(tmp_path, MODELS, OWN) as stage:
+        text, usage = await counted(stage.kernel, "own")
+        assert text == (await counted(stage.kernel, "closed"))[0]
+        assert usage.draft_model == "small"
+        assert usage.accepted_draft_tokens > 20
+        (status,) = [one for one in stage.kernel.model_statuses() if one.id == "own"]
+        assert status.memory_bytes == 2 * SMALL.memory_bytes, "the ledger holds both"
+
+
+async def test_a_request_may_name_a_draft_model(tmp_path):
+    """It is loaded with the model: at once, or again if the model is loaded without it. Requests
+    that name none go on without.
+    """
+    async with running_kernel(tmp_path, MODELS, OWN) as stage:
+        plain, usage = await counted(stage.kernel, "big")
+        assert (usage.draft_model, usage.draft_tokens) == ("", 0)
+        running = asyncio.ensure_future(counted(stage.kernel, "big"))
+        for _ in range(2):
+            text, usage = await counted(stage.kernel, "big", draft_model="SMALL")
+            assert (text, usage.draft_model) == (plain, "small")
+            assert usage.accepted_draft_tokens > 20
+        assert (await running)[0] == plain
+        loads = [event for event in stage.seen(LoadStarted) if event.model == "big"]
+        assert len(loads) == 2
+        text, usage = await counted(stage.kernel, "big")
+        assert (text, usage.draft_model) == (plain, "")
+
+
+REFUSED = [
+    ("big", "nobody", "nobody"),
+    ("big", "other", "vocabularies differ"),
+    ("big", "huge", "needed"),
+    ("big", "vectors", "embeddings"),
+    ("closed", "small", "nothing drafts for closed"),
+    ("own", "big", "small drafts for own"),
+]
+
+
+@pytest.mark.parametrize(("model", "draft", "why"), REFUSED)
+async def test_a_draft_model_that_cannot_draft_is_refused_before_a_load(
+    tmp_path, model, draft, why
+):
+    async with running_kernel(tmp_path, MODELS, OWN) as stage:
+        with pytest.raises(InvalidRequestError, match=why) as caught:
+            await counted(stage.kernel, model, draft_model=draft)
+        assert caught.value.param == "draft_model"
+        assert not stage.seen(LoadStarted)
+
+
+@pytest.mark.parametrize("draft", ["nobody", "other", "huge"])
+async def test_settings_that_name_a_wrong_draft_model_are_an_error_of_the_load(tmp_path, draft):
+    config = f'[[model]]\nmatch = "big"\ndrafts = ["{draft}"]\n'
+    async with running_kernel(tmp_path, MODELS, config) as stage:
+        with pytest.raises(LmxError, match=f"cannot draft for big|drafts: .*{draft}|are needed"):
+            await counted(stage.kernel, "big")

@@ -41,6 +41,7 @@ from lmx_kernel.types import (
     ToolCallStarted,
 )
 from lmx_kernel.worker import messages as wire
+from lmx_kernel.worker.draft_sources import DraftSources
 from lmx_kernel.worker.loop import Loop
 from lmx_kernel.worker.preparer import ChatChoice, Preparer
 
@@ -166,7 +167,7 @@ class Stage:
     def start(self):
         self.channel = Channel()
         engine = Engine(self.script, SPEC, bytearray())
-        self.loop = Loop(engine, self.channel, draft_sources=("copy",))
+        self.loop = Loop(engine, self.channel, drafts=DraftSources(engine, ("copy",)))
         self.loop._preparer = DirectPreparer(self.loop._engine, self.channel, {}, ChatChoice())
         self.dispatcher.attach(self.take, self.loop.limits)
 

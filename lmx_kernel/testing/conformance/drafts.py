@@ -31,10 +31,13 @@ SAMPLINGS = [
 
 
 class FreeRows(StepCosts):
-    """Costs of an engine whose rows cost nothing, whatever it measures."""
+    """Costs of an engine whose rows cost nothing, whatever it measures.
 
-    def __init__(self) -> None:
-        super().__init__({1: 1.0, 64: 1.0})
+    :param step_s: what every step takes.
+    """
+
+    def __init__(self, step_s: float = 1.0) -> None:
+        super().__init__({1: step_s, 64: step_s})
 
     def observe(self, rows: int, seconds: float) -> None:
         """Learn nothing."""
@@ -55,8 +58,10 @@ class Foresight:
         return [token if dice.random() > self.errors else 7 for token in drafts]
 
 
-class DraftChecks(Checks):
-    """For engines that compute drafts. Where :attr:`is_exact` is false, near-ties may differ."""
+class TextChecks(Checks):
+    """What checks of drafts have in common. Where :attr:`is_exact` is false, near-ties may
+    differ.
+    """
 
     def draft_freely(self, engine: Engine) -> None:
         """Let the engine take rows for free, so that it computes all drafts that it gets: put
@@ -82,6 +87,10 @@ class DraftChecks(Checks):
         if found != plain:
             assert not self.is_exact, f"{found} is not {plain}"
             assert is_near_tie(driver, tokens, (plain, found), sampling, allowed)
+
+
+class DraftChecks(TextChecks):
+    """For engines that compute drafts."""
 
     def test_a_text_is_the_same_with_drafts(self, open_engine: OpenEngine) -> None:
         """Alone, whatever the sampling; and in fewer steps."""

@@ -17,6 +17,7 @@ from lmx_gguf_backend.model_file import (
 )
 from lmx_gguf_backend.naming import named
 from lmx_gguf_backend.settings import GgufSettings
+from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, SettingsSection
 from lmx_kernel.models.headers import Damaged, HeaderBackend
@@ -112,6 +113,16 @@ class GgufBackend(HeaderBackend[ModelFile]):
         if _embeds(header):
             return estimate_encoder(header, options, flash_attention=chosen.flash_attention)
         return estimate(header, options, chosen.cache_type)
+
+    def vocabulary(self, card: ModelCard) -> str:
+        """Return a digest of the tokens' bytes.
+
+        :raises ModelUnusableError: the files are missing or damaged.
+        """
+        header = self.header(card.path, card.files)
+        if isinstance(header, Damaged):
+            raise ModelUnusableError(header.reason)
+        return header.vocabulary_digest
 
     def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
         """Return what the GPU may use of the machine's memory, where they share it."""

@@ -8,12 +8,13 @@ a short read here, but would kill the process through a map.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from lmx_kernel.errors import ModelUnusableError
 
@@ -28,6 +29,12 @@ KEPT_ELEMENTS = 1 << 10
 """Of an array: what there is one of for each layer."""
 KEPT_ARRAYS_ELEMENTS = 1 << 16
 """Of all arrays together."""
+
+VOCABULARY = "tokenizer.ggml.tokens"
+PADDING = b"[PAD"
+"""How the texts of tokens begin that pad a vocabulary to a round number, as converters write them:
+https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py
+"""
 
 STRING, ARRAY = 8, 9
 SCALARS = {
@@ -65,10 +72,14 @@ TENSOR_TYPES = {
 
 @frozen
 class ArrayInfo:
-    """An array that was checked and skipped."""
+    """An array that was checked and skipped.
+
+    :param digest: of the texts of a vocabulary, without those that pad its end; "" of others.
+    """
 
     element_type: int
     length: int
+    digest: str = ""
 
 
 Value = int | float | bool | str | tuple[int | float | bool, ...] | ArrayInfo
@@ -135,6 +146,7 @@ class _Reader:
     at: int = 0
     strings: int = 0
     elements: int = 0
+    texts: tuple[int, int] = (0, 0)
 
     def refusal(self, reason: str) -> ModelUnusableError:
         return ModelUnusableError(f"{self.name}: {reason}")
@@ -195,6 +207,8 @@ class _Reader:
             if key in metadata:
                 raise self.refusal("has a metadata key twice")
             metadata[key] = self.value(self.number("<I"))
+            if key == VOCABULARY and isinstance(metadata[key], ArrayInfo):
+                metadata[key] = evolve(metadata[key], digest=self.digest())
         return metadata
 
     def value(self, kind: int) -> Value:
@@ -223,21 +237,32 @@ class _Reader:
             self.skip(length * struct.calcsize(self.form(kind)))
         return ArrayInfo(kind, length)
 
+    def digest(self) -> str:
+        """Return the digest of the texts that were just skipped, without those that pad them."""
+        start, end = self.texts
+        end_of_array = self.file.tell()
+        self.file.seek(start)
+        digest = hashlib.blake2b(self.file.read(end - start), digest_size=16).hexdigest()
+        self.file.seek(end_of_array)
+        return digest
+
     def skip_strings(self, count: int) -> None:
         self.strings += count
         if self.strings > MAX_STRINGS or count * 8 > self.size - self.at:
             raise self.refusal(f"claims an array of {count:,} texts")
         read, at = self.file.read, self.at  # locals: a vocabulary has a quarter million of these
+        start = end = at
         for _ in range(count):
             length = int.from_bytes(read(8), "little")
             at += 8 + length
             if at > self.size:
                 raise self.refusal("a text in an array goes on past the end of the file")
             if length <= KEPT_TEXT_BYTES:
-                read(length)
+                if read(length)[: len(PADDING)] != PADDING:
+                    end = at
             else:
                 self.file.seek(length, os.SEEK_CUR)
-        self.at = at
+        self.at, self.texts = at, (start, end)
 
     # --- tensors
 

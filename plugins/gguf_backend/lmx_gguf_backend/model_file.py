@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from lmx_gguf_backend.header import ArrayInfo, Header, Tensor, Value, read_header
+from lmx_gguf_backend.header import VOCABULARY, ArrayInfo, Header, Tensor, Value, read_header
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.models.maker_sampling import maker_sampling
 from lmx_kernel.models.templates import capabilities_of
@@ -26,7 +26,8 @@ MAX_SHARDS = 1000
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 TEMPLATE = "tokenizer.chat_template"
-USED_KEYS = ("general.architecture", "general.file_type", "tokenizer.ggml.tokens")
+TOKENIZER = "tokenizer.ggml.model"
+USED_KEYS = ("general.architecture", "general.file_type", TOKENIZER, VOCABULARY)
 COMPANION_TYPES = ("adapter", "imatrix", "mmproj", "vocab")
 """Values of ``general.type`` of files that are no models of their own."""
 COMPANION_ARCHITECTURES = ("clip", "controlvector")
@@ -128,8 +129,17 @@ class ModelFile:
     @property
     def vocabulary(self) -> int:
         """Tokens in the vocabulary."""
-        tokens = self.metadata.get("tokenizer.ggml.tokens")
+        tokens = self.metadata.get(VOCABULARY)
         return tokens.length if isinstance(tokens, ArrayInfo) else 0
+
+    @property
+    def vocabulary_digest(self) -> str:
+        """The same for models whose tokens have the same bytes: these follow from the texts in the
+        file and the kind of tokenizer.
+        """
+        tokens = self.metadata.get(VOCABULARY)
+        digest = tokens.digest if isinstance(tokens, ArrayInfo) else ""
+        return f"{self.text(TOKENIZER)} {digest}"
 
 
 def read_model(path: Path) -> ModelFile:
@@ -217,7 +227,7 @@ def _check_model(model: ModelFile) -> None:
         _check_heads(model)
     for name in ("layer_norm_rms_epsilon", "layer_norm_epsilon"):
         _check_epsilon(model, model.own(f"attention.{name}"))
-    if model.text("tokenizer.ggml.model") is None or not model.vocabulary:
+    if model.text(TOKENIZER) is None or not model.vocabulary:
         raise ValueError("holds no vocabulary")
 
 

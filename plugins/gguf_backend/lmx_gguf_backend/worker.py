@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from lmx_gguf_backend.context import Context
+from lmx_gguf_backend.draft_rows import GgufDraftRows, measure_steps
 from lmx_gguf_backend.embedding import EmbeddingEngine
 from lmx_gguf_backend.encoder import Encoder
 from lmx_gguf_backend.engine import GgufEngine, warm_up
@@ -19,7 +20,7 @@ from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.tokenizer import GgufTokenizer
 from lmx_gguf_backend.whole_prefixes import WholePrefixes
 from lmx_gguf_backend.window import Window
-from lmx_kernel.engine import Engine, ProgressCallback
+from lmx_kernel.engine import DraftRows, Engine, ProgressCallback
 from lmx_kernel.engine.cores import usable_cores
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.errors import ModelUnusableError
@@ -47,6 +48,34 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
     except Exception:
         model.close()
         raise
+
+
+@hookimpl
+def lmx_open_draft_model(spec: EngineSpec, progress: ProgressCallback) -> DraftRows:
+    """Load the model of ``spec`` to draft for another one, warmed up.
+
+    :raises ModelUnusableError: the library refused it, or it does not continue text token by token.
+    :raises InsufficientMemoryError: its cache could not be allocated.
+    """
+    settings = GgufSettings(**spec.settings)
+    model = Model.open(spec.card.path, settings, progress)
+    try:
+        if not (model.can_continue and model.can_share):
+            raise ModelUnusableError(f"{spec.card.id}: not a model that can draft for another")
+        context = Context.open(model, spec.options, settings, settings.threads or usable_cores())
+    except Exception:
+        model.close()
+        raise
+    progress(1.0)
+    return GgufDraftRows(
+        token_bytes=GgufTokenizer.of(model).token_bytes,
+        slots=context.parallel,
+        context_length=min(spec.options.context_length, context.cells),
+        cache_tokens=context.cells,
+        steps_s=measure_steps(context),
+        model=model,
+        context=context,
+    )
 
 
 @hookimpl

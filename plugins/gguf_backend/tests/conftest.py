@@ -6,6 +6,7 @@ import os
 import random
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,12 @@ def _vocabulary() -> list[str]:
 class TinyModel:
     """A llama of two layers with random weights. Change ``metadata`` or ``tensors``, then write.
 
+    :ivar seed: of the weights.
     :ivar metadata: key -> (kind, value); a tuple of one kind is an array.
     :ivar tensors: name -> (shape, type, data).
     """
 
+    seed: int = 7
     metadata: dict[str, tuple[Any, Any]] = field(factory=dict)
     tensors: dict[str, tuple[tuple[int, ...], int, bytes]] = field(factory=dict)
 
@@ -93,7 +96,7 @@ class TinyModel:
                     "ffn_down": (HIDDEN, WIDTH),
                 }.items()
             }  # fmt: skip
-        dice = random.Random(7)
+        dice = random.Random(self.seed)
         for name, shape in shapes.items():
             count = shape[0] * (shape[1] if len(shape) > 1 else 1)
             numbers = [dice.gauss(0, 0.15) if len(shape) > 1 else 1.0 for _ in range(count)]
@@ -179,6 +182,25 @@ def open_tiny(tiny_path: Path) -> Iterator[Callable[..., Driver]]:
     yield opener
     for driver in drivers:
         driver.engine.close()
+
+
+@pytest.fixture
+def open_rows(tiny_path: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens draft models: the tiny model, or one of other weights."""
+    from lmx_gguf_backend.worker import lmx_open_draft_model
+
+    other = TinyModel(seed=8).write(tmp_path / "other.gguf")
+    with ExitStack() as stack:
+
+        def opener(
+            is_same: bool = True, slots: int = 4, context: int = 512, cache: int = 2048
+        ) -> Any:
+            options = LoadOptions(context_length=context, parallel=slots, cache_tokens=cache)
+            card = card_of(tiny_path if is_same else other)
+            spec = EngineSpec(card=card, options=options, settings={"threads": 1})
+            return stack.enter_context(closing(lmx_open_draft_model(spec, lambda *_: None)))
+
+        yield opener
 
 
 @pytest.fixture

@@ -5,15 +5,31 @@ from __future__ import annotations
 import random
 
 import pytest
+from lmx_gguf_backend.backend import GgufBackend
 
 from lmx_kernel.engine.drafts import CopySource
+from lmx_kernel.testing.conformance.draft_model import DraftModelChecks
 from lmx_kernel.testing.conformance.drafts import DraftChecks, Foresight, FreeRows
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.testing.near_ties import is_near_tie
-from lmx_kernel.types import Sampling
+from lmx_kernel.types import Location, Sampling
 
 
 class TestGgufDrafts(DraftChecks):
+    is_exact = False
+
+    def draft_freely(self, engine):
+        engine._drafting.costs = FreeRows()
+
+    @pytest.fixture
+    def open_engine(self, open_tiny):
+        def opener(context=512, parallel=4, cache=2048):
+            return open_tiny(context, parallel, cache).engine
+
+        return opener
+
+
+class TestGgufDraftModel(DraftModelChecks):
     is_exact = False
 
     def draft_freely(self, engine):
@@ -80,3 +96,23 @@ def test_copied_drafts_change_nothing_but_near_ties(tiny_driver) -> None:
 @pytest.mark.full
 def test_copied_drafts_change_nothing_but_near_ties_in_500_texts(tiny_driver) -> None:
     compare(tiny_driver, 500, 60)
+
+
+def test_vocabularies_are_compared_by_the_bytes_of_their_tokens(tiny, tmp_path) -> None:
+    """Neither names nor padding at the end count."""
+    kind, texts = tiny.metadata["tokenizer.ggml.tokens"]
+    found = {}
+    for name, tokens in {
+        "same": texts,
+        "padded": [*texts, "[PAD300]", "[PAD301]"],
+        "other": [*texts[:-1], "\u2581zz"],
+        "longer": [*texts, "\u2581zz"],
+    }.items():
+        tiny.metadata["tokenizer.ggml.tokens"] = kind, tokens
+        tiny.metadata["general.name"] = (8, name)
+        path = tiny.write(tmp_path / f"{name}.gguf")
+        backend = GgufBackend()
+        card = backend.identify(Location(name, tmp_path, (path.name,)))[0]
+        found[name] = backend.vocabulary(card)
+    assert found["same"] == found["padded"]
+    assert len({found[name] for name in ("same", "other", "longer")}) == 3

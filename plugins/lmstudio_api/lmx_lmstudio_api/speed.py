@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from attrs import frozen
+
 from lmx_kernel.types import Usage
 
 StopReason = Literal[
@@ -13,6 +15,28 @@ StopReason = Literal[
     "maxPredictedTokensReached",
     "contextLengthReached",
 ]
+
+
+@frozen
+class DraftCounts:
+    """Tokens that were guessed: those that were right, and those that were wrong. None is left out
+    once it was guessed.
+    """
+
+    total: int
+    accepted: int
+
+    @classmethod
+    def of(cls, usage: Usage) -> DraftCounts | None:
+        """Return those of an answer; None where nothing was to be guessed."""
+        if not (usage.draft_model or usage.draft_tokens):
+            return None
+        return cls(usage.draft_tokens, usage.accepted_draft_tokens)
+
+    @property
+    def rejected(self) -> int:
+        """The wrong ones."""
+        return self.total - self.accepted
 
 
 def generation_s(usage: Usage) -> float:

@@ -185,6 +185,23 @@ async def test_the_time_to_live_counts_for_the_load_of_the_request(api, kernel):
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "ttl")
 
 
+async def test_guessed_tokens_are_counted(api, kernel):
+    def play(answer):
+        answer.admit(7)
+        answer.start()
+        answer.resume.count_drafts(0, 9, 7, "acme/small")
+        answer.receive(TextDelta(0, "Hi", (1, 2)))
+        answer.receive(Finished(0, "stop"))
+        answer.end("ok")
+
+    kernel.play = play
+    stats = (await api.chat(draft_model="small")).json()["stats"]
+    assert kernel.request.draft_model == "small"
+    assert stats["draft_model"] == "acme/small"
+    names = ("total", "accepted", "rejected", "ignored")
+    assert [stats[f"{name}_draft_tokens_count"] for name in names] == [9, 7, 2, 0]
+
+
 async def test_the_fields_that_clients_of_this_api_send(api, kernel):
     answer = await api.chat(
         max_tokens=-1, draft_model="tiny", top_k=0, repeat_penalty=1.1, seed=-1, stop=["END"]

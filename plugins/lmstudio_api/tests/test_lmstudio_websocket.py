@@ -269,6 +269,28 @@ async def test_what_the_kernel_is_asked(llm, kernel):
     )
 
 
+async def test_guessed_tokens_are_counted(llm, kernel):
+    def run(answer):
+        answer.admit(7)
+        answer.start()
+        answer.resume.count_drafts(0, 9, 7, "acme/small")
+        answer.receive(TextDelta(0, "Hi", (1, 2)))
+        answer.receive(Finished(0, "stop"))
+        answer.end("ok")
+
+    kernel.play = run
+    messages = await llm.predict(
+        "Hi",
+        value("llm.prediction.speculativeDecoding.draftModel", "small"),
+        value("llm.prediction.speculativeDecoding.numDraftTokensExact", 4),
+    )
+    assert kernel.request.draft_model == "small"
+    stats = messages[-1]["stats"]
+    assert stats["usedDraftModelKey"] == "acme/small"
+    names = ("total", "accepted", "rejected", "ignored")
+    assert [stats[f"{name}DraftTokensCount"] for name in names] == [9, 7, 2, 0]
+
+
 async def test_a_later_layer_counts(llm, kernel):
     config = stack(value("llm.prediction.temperature", 1))
     config["layers"] += stack(value("llm.prediction.temperature", 0.5))["layers"]

@@ -11,7 +11,7 @@ from cyclopts import App
 from lmx_kernel.config import models_folder
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, Finding, JobKind, Kernel, SettingsSection
-from lmx_kernel.models.headers import HeaderBackend
+from lmx_kernel.models.headers import READER, HeaderBackend
 from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 from lmx_mlx_backend.architectures import is_known
 from lmx_mlx_backend.blas import blas_env
@@ -21,6 +21,7 @@ from lmx_mlx_backend.findings import examine
 from lmx_mlx_backend.folder import ModelFolder, own_files, read_folder
 from lmx_mlx_backend.footprint import Footprint
 from lmx_mlx_backend.settings import MlxSettings
+from lmx_mlx_backend.vocabulary import VocabularyReader
 
 NAME = "mlx"
 
@@ -109,6 +110,14 @@ class MlxBackend(HeaderBackend[ModelFolder]):
         """Return what loading takes."""
         on_cpu = is_cpu(MlxSettings(**settings).device)
         return Footprint.of(header, options, on_cpu=on_cpu).estimate()
+
+    def vocabulary(self, card: ModelCard) -> str:
+        """Return a digest of the tokens' bytes.
+
+        :raises ModelUnusableError: the tokenizer is missing or damaged.
+        """
+        digest: str = READER.read(VocabularyReader, card.path, str)
+        return digest
 
     def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
         """Return the memory of the GPU, its own or its part of the machine's."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from lmx_kernel.engine import Engine, ProgressCallback
+from lmx_kernel.engine import DraftRows, Engine, ProgressCallback
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.types import EngineLimits, EngineSpec
+from lmx_mlx_backend.draft_rows import MlxDraftRows
 from lmx_mlx_backend.engine import MlxEngine
 from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
@@ -82,6 +83,31 @@ def _layout_of(model: Model) -> tuple[BlockLayout | WholeLayout | None, str]:
         return BlockLayout.of(model.module) or WholeLayout.of(model.module), ""
     except COMPUTE_ERRORS as error:
         return None, f"its caches are not understood: {error}".splitlines()[0]
+
+
+@hookimpl
+def lmx_open_draft_model(spec: EngineSpec, progress: ProgressCallback) -> DraftRows:
+    """Load the model of ``spec`` to draft for another one, warmed up.
+
+    :raises ModelUnusableError: its files are damaged, or it cannot take back what it computed.
+    """
+    folder, options = read_folder(spec.card.path), spec.options
+    on_gpu = _choose_device(MlxSettings(**spec.settings).device)
+    with plain_json(folder.path) as path:
+        model = Model.open(path, folder.architecture, as_float32=not on_gpu, progress=progress)
+        token_bytes = MlxTokenizer.open(path, model.vocabulary).token_bytes
+    progress(1.0)
+    if not (model.can_draft and model.can_batch):
+        model.close()
+        raise ModelUnusableError(f"{spec.card.id}: not a model that can draft for another")
+    return MlxDraftRows(
+        token_bytes=token_bytes,
+        slots=options.parallel,
+        context_length=options.context_length,
+        cache_tokens=options.cache_tokens,
+        steps_s=model.steps_s,
+        model=model,
+    )
 
 
 def _choose_device(wanted: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ COMMON: dict[str, Any] = {
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": COMMON | {"model_type": "llama", "head_dim": 16},
+    "other_llama": COMMON | {"model_type": "llama", "head_dim": 16, "num_hidden_layers": 1},
     "gemma3_text": COMMON
     | {"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 16,
        "sliding_window_pattern": 2, "query_pre_attn_scalar": 16},
@@ -120,6 +122,32 @@ def open_model(models: Callable[[str], Path]) -> Iterator[Callable[..., Driver]]
     yield opener
     for driver in drivers:
         driver.engine.close()
+
+
+@pytest.fixture
+def open_draft_rows(models: Callable[[str], Path]) -> Iterator[Callable[..., Any]]:
+    """Opens draft models of a name."""
+    from lmx_mlx_backend.worker import lmx_open_draft_model
+
+    with ExitStack() as stack:
+
+        def opener(name: str, slots: int = 4, context: int = 512, cache: int = 2048) -> Any:
+            options = LoadOptions(context_length=context, parallel=slots, cache_tokens=cache)
+            card = find_card(models(name))
+            spec = EngineSpec(card=card, options=options, settings={"device": "cpu"})
+            return stack.enter_context(closing(lmx_open_draft_model(spec, lambda *_: None)))
+
+        yield opener
+
+
+@pytest.fixture
+def open_rows(open_draft_rows: Callable[..., Any]) -> Callable[..., Any]:
+    """Opens the tiny llama to draft, or one of other weights."""
+
+    def opener(is_same: bool = True, **options: int) -> Any:
+        return open_draft_rows("llama" if is_same else "other_llama", **options)
+
+    return opener
 
 
 @pytest.fixture

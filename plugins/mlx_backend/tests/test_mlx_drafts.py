@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
+from lmx_mlx_backend.backend import MlxBackend
 
 from lmx_kernel.engine.drafts import CopySource
+from lmx_kernel.errors import ModelUnusableError
+from lmx_kernel.testing.conformance.draft_model import DraftModelChecks
 from lmx_kernel.testing.conformance.drafts import DraftChecks, Foresight, FreeRows
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.types import Sampling
@@ -24,6 +28,40 @@ class TestMlxDrafts(DraftChecks):
             return engine
 
         return opener
+
+
+class TestMlxDraftModel(DraftModelChecks):
+    def draft_freely(self, engine):
+        engine._steps.drafting.costs = FreeRows()
+
+    @pytest.fixture(params=[False, True], ids=["", "ahead"])
+    def open_engine(self, open_model, request):
+        def opener(context=512, parallel=4, cache=2048):
+            engine = open_model("llama", context, parallel, cache).engine
+            engine._steps.ahead = request.param
+            return engine
+
+        return opener
+
+
+@pytest.mark.parametrize("name", ["gemma3_text", "mamba", "lfm2"])
+def test_models_that_cannot_go_back_draft_for_none(open_draft_rows, name: str) -> None:
+    with pytest.raises(ModelUnusableError, match="can draft"):
+        open_draft_rows(name)
+
+
+def test_vocabularies_are_compared_by_the_texts_of_their_tokens(llama, models, card_of) -> None:
+    """However the file is written."""
+    backend, file = MlxBackend(), llama / "tokenizer.json"
+    data = json.loads(file.read_text())
+    same = backend.vocabulary(card_of(models("llama")))
+    data["post_processor"] = None
+    file.write_text(json.dumps(data, indent=3))
+    assert backend.vocabulary(card_of(llama)) == same
+    vocabulary = data["model"]["vocab"]
+    vocabulary["other"] = vocabulary.pop(list(vocabulary)[-1])
+    file.write_text(json.dumps(data))
+    assert backend.vocabulary(card_of(llama)) != same
 
 
 @pytest.mark.parametrize("name", ["gemma3_text", "mamba", "lfm2"])

@@ -65,6 +65,7 @@ def chat_request(body: ChatBody) -> GenerationRequest:
         priority=priority_of(body.service_tier),
         logits_processors=_processors(body),
         prediction=_prediction(body.prediction),
+        draft_model=body.draft_model or "",
     )
 
 
@@ -92,6 +93,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
             logprobs=body.logprobs,
             constraint=constraint(body),
             logits_processors=_processors(body),
+            draft_model=body.draft_model or "",
         )
         for prompt in prompts
     ]

@@ -14,6 +14,7 @@ from msgspec import Meta, Raw
 from lmx_kernel.dialect.fields import (
     INT32_MAX,
     Bias,
+    DraftModelName,
     Effort,
     FunctionName,
     JsonObject,
@@ -173,6 +174,7 @@ class GenerationBody:
     :ivar guided_regex: a regular expression that the whole answer matches.
     :ivar guided_grammar: a grammar that the answer follows: Lark, as llguidance reads it.
     :ivar ttl: if this request loads the model, it is unloaded after so many seconds without one.
+    :ivar draft_model: a model that drafts for this one: it changes nothing, but may come faster.
     :ivar logits_processors: plugins of LMX that change the logits, by name, with their options.
     """
 
@@ -196,6 +198,7 @@ class GenerationBody:
     guided_regex: str | None = None
     guided_grammar: str | None = None
     ttl: Seconds | None = None
+    draft_model: DraftModelName | None = None
     logits_processors: Annotated[dict[str, JsonObject], Meta(max_length=16)] | None = None
     guided_json: Annotated[Raw, refused()] = ABSENT
     guided_choice: Annotated[Raw, refused()] = ABSENT

@@ -193,13 +193,18 @@ async def test_content_of_every_role_may_be_text_null_or_parts(api):
     )
 
 
+@pytest.mark.parametrize(("sent", "got"), [("small", "small"), ("", ""), (None, "")])
+async def test_a_draft_model_is_passed_on(api, sent, got):
+    assert (await api.chat(draft_model=sent)).status_code == 200
+    assert api.kernel.request.draft_model == got
+
+
 async def test_noise_is_ignored(api):
     answer = await api.chat(
         user="me",
         metadata={"a": "b"},
         store=True,
         service_tier="auto",
-        draft_model="x",
         safety_identifier="x",
         prompt_cache_key="x",
         verbosity="low",

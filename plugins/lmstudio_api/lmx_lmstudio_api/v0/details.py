@@ -8,8 +8,8 @@ from lmx_kernel import __version__
 from lmx_kernel.interfaces import Kernel
 from lmx_kernel.types import ModelCard, Usage
 from lmx_lmstudio_api.model_facts import statuses
-from lmx_lmstudio_api.speed import generation_s, stop_reason, tokens_per_s
-from lmx_lmstudio_api.v0.objects import Details
+from lmx_lmstudio_api.speed import DraftCounts, generation_s, stop_reason, tokens_per_s
+from lmx_lmstudio_api.v0.objects import Details, Stats
 
 
 @frozen
@@ -31,12 +31,7 @@ class DetailsOfAnswer:
         """
         status = statuses(self.kernel).get(self.card.id)
         return {
-            "stats": {
-                "tokens_per_second": tokens_per_s(usage),
-                "time_to_first_token": usage.first_token_s or 0.0,
-                "generation_time": generation_s(usage),
-                "stop_reason": stop_reason(reason, stop, usage, self.max_tokens),
-            },
+            "stats": self._stats(usage, reason, stop),
             "model_info": {
                 "arch": self.card.architecture,
                 "quant": self.card.quantization or "",
@@ -49,3 +44,19 @@ class DetailsOfAnswer:
                 "supported_formats": [self.card.format],
             },
         }
+
+    def _stats(self, usage: Usage, reason: str, stop: str) -> Stats:
+        stats: Stats = {
+            "tokens_per_second": tokens_per_s(usage),
+            "time_to_first_token": usage.first_token_s or 0.0,
+            "generation_time": generation_s(usage),
+            "stop_reason": stop_reason(reason, stop, usage, self.max_tokens),
+        }
+        if (drafts := DraftCounts.of(usage)) is not None:
+            stats["total_draft_tokens_count"] = drafts.total
+            stats["accepted_draft_tokens_count"] = drafts.accepted
+            stats["rejected_draft_tokens_count"] = drafts.rejected
+            stats["ignored_draft_tokens_count"] = 0
+        if usage.draft_model:
+            stats["draft_model"] = usage.draft_model
+        return stats

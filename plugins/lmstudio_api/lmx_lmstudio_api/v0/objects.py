@@ -44,12 +44,19 @@ class Stats(TypedDict):
     """How fast an answer was, and why it ended.
 
     :ivar time_to_first_token: in seconds, as ``generation_time``, which begins there.
+    :ivar draft_model: the model that guessed tokens; it and the counts are only there where tokens
+        were to be guessed.
     """
 
     tokens_per_second: float
     time_to_first_token: float
     generation_time: float
     stop_reason: StopReason
+    draft_model: NotRequired[str]
+    total_draft_tokens_count: NotRequired[int]
+    accepted_draft_tokens_count: NotRequired[int]
+    rejected_draft_tokens_count: NotRequired[int]
+    ignored_draft_tokens_count: NotRequired[int]
 
 
 class ModelInfo(TypedDict):

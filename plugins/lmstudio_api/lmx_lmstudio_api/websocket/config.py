@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from lmx_kernel.dialect.fields import (
     INT32_MAX,
+    DraftModelName,
     JsonObject,
     MinP,
     Penalty,
@@ -109,6 +110,9 @@ class PredictionConfig(Struct, rename="camel", frozen=True):
     enable_thinking: bool | None = msgspec.field(default=None, name="reasoning.enableThinking")
     reasoning_tokens: Checked[Annotated[int, Meta(ge=0, le=INT32_MAX)]] | None = msgspec.field(
         default=None, name="reasoning.budgetTokens"
+    )
+    draft_model: DraftModelName | None = msgspec.field(
+        default=None, name="speculativeDecoding.draftModel"
     )
     prompt_template: Any = None
 

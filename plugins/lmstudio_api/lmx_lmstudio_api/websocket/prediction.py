@@ -107,6 +107,7 @@ def _request(
         tool_choice=choice or ToolChoice(),
         constraint=_constraint(config.structured or Structured()),
         reasoning_tokens=on(config.reasoning_tokens) if thinks else 0,
+        draft_model=config.draft_model or "",
     )
 
 

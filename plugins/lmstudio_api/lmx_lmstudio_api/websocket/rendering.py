@@ -17,7 +17,7 @@ from lmx_kernel.types import (
     ToolCallStarted,
     Usage,
 )
-from lmx_lmstudio_api.speed import stop_reason, tokens_per_s
+from lmx_lmstudio_api.speed import DraftCounts, stop_reason, tokens_per_s
 
 Messages = list[dict[str, Any]]
 _BEGIN, _END = "<think>", "</think>"  # clients show them, or look for them in the whole text
@@ -87,6 +87,13 @@ class PredictionRendering:
         }
         if usage.first_token_s is not None:
             stats["timeToFirstTokenSec"] = usage.first_token_s
+        if (drafts := DraftCounts.of(usage)) is not None:
+            stats["totalDraftTokensCount"] = drafts.total
+            stats["acceptedDraftTokensCount"] = drafts.accepted
+            stats["rejectedDraftTokensCount"] = drafts.rejected
+            stats["ignoredDraftTokensCount"] = 0
+        if usage.draft_model:
+            stats["usedDraftModelKey"] = usage.draft_model
         if self._finished.stop:
             stats["stopString"] = self._finished.stop
         return stats
