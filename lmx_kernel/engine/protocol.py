@@ -315,3 +315,16 @@ class LongSteps(Protocol):
             times the longest step so far, though the process does nothing.
         """
         ...
+
+
+@runtime_checkable
+class InterruptibleSteps(Protocol):
+    """An engine whose steps may be long while nobody waits for them to end."""
+
+    def interrupt(self) -> None:
+        """Have the step that runs end soon, or the next one be short: a sequence is about to be
+        added or removed. What it computed may be lost; then it reports nothing of that.
+
+        Called by another thread, at any time; must not wait for the step.
+        """
+        ...

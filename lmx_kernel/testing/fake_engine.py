@@ -82,7 +82,7 @@ def lmx_measure_memory(spec: EngineSpec) -> int:
 class FakeTokenizer:
     """A token a byte, and a token for each number below 4096."""
 
-    token_bytes: Seq[bytes] = [  # noqa: RUF012 - constant
+    token_bytes: Seq[bytes] = [
         *(bytes([n]) for n in range(BYTES)),
         b"<end>",
         *(f" {n}".encode() for n in range(WORDS)),

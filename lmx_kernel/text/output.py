@@ -66,6 +66,11 @@ class CandidateOutput:
         self._started = self._ended = self._reasoning_tokens = 0
         self.finished: str | None = None
 
+    def may_end(self, tokens: Sequence[int]) -> bool:
+        """Return whether ``tokens``, which were not fed yet, may end the answer; cheap."""
+        by_text = self._stops.has_any or not self._parallel_calls
+        return by_text or len(tokens) >= self._left or not self._ends.isdisjoint(tokens)
+
     def feed(
         self,
         tokens: Sequence[int],

@@ -16,6 +16,11 @@ class StopScanner:
         self._held = ""
         self.hit = ""
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there is any stop text."""
+        return bool(self._stops)
+
     def feed(self, text: str) -> str:
         """Return the text that is safe to show; sets ``hit`` when a stop text is complete."""
         if not self._stops or not text:

@@ -15,6 +15,7 @@ from attrs import define, evolve
 
 from lmx_kernel.engine.protocol import (
     Engine,
+    InterruptibleSteps,
     LongSteps,
     Output,
     Sequence,
@@ -28,6 +29,7 @@ from lmx_kernel.text.formats.protocol import offered_tools
 from lmx_kernel.text.output import CandidateOutput
 from lmx_kernel.types import ChatPrompt, PromptProgress, TextDelta
 from lmx_kernel.worker import messages as wire
+from lmx_kernel.worker.beside import Beside
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.draft_sources import DraftSources
 from lmx_kernel.worker.embedder import Embedder
@@ -36,6 +38,11 @@ from lmx_kernel.worker.prefix_keeper import Fetched
 from lmx_kernel.worker.preparer import ChatChoice, Prepared, Preparer
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
+
+LONG_STEP_S = 0.002
+"""Texts and frames of a step are made beside the next one if steps take as long as this: to do it
+in another thread costs 0.05 ms."""
+
 Work = wire.Start | wire.Drop | wire.Trim | wire.Ping | Fetched
 Given = wire.Given
 
@@ -51,6 +58,12 @@ class _Running:
     def is_over(self) -> bool:
         """Whether nothing more is to be said."""
         return bool(self.output.finished or (self.mask is not None and self.mask.problem))
+
+    def may_end(self, tokens: Seq[int]) -> bool:
+        """Whether ``tokens`` may be the last ones."""
+        if self.mask is not None and (self.mask.problem or self.mask.is_complete):
+            return True
+        return self.output.may_end(tokens)
 
 
 class Loop:
@@ -71,6 +84,7 @@ class Loop:
     ) -> None:
         self.limits = engine.limits
         self._engine = engine
+        self._interrupt = engine.interrupt if isinstance(engine, InterruptibleSteps) else None
         self._channel = channel
         self._running: dict[int, _Running] = {}
         self._embedder = Embedder(engine)
@@ -78,9 +92,10 @@ class Loop:
         self._drafts = drafts or DraftSources(engine)
         self._sequence_ids = count()
         self._observed_at = 0.0
+        self._beside = Beside()
         self._inbox: SimpleQueue[Work] = SimpleQueue()
         self._fetching: dict[int, _Running] = {}
-        self._prefixes = PrefixGuard(engine, store, self._inbox.put)
+        self._prefixes = PrefixGuard(engine, store, self._deliver)
 
     def prepare(self, message: wire.Prepare) -> None:
         """Have a request tokenised and checked; the kernel is told how that went."""
@@ -88,11 +103,22 @@ class Loop:
 
     def take(self, message: Work) -> None:
         """Take a message for the loop; a start waits for its request to be prepared."""
-        deliver = partial(self._inbox.put, message)
+        deliver = partial(self._deliver, message)
         if isinstance(message, wire.Start):
             self._preparer.when_prepared(message.id, deliver)
         else:
             deliver()
+
+    def _deliver(self, message: Work) -> None:
+        """Put a message into the inbox, and end a long step that it should not wait for."""
+        self._inbox.put(message)
+        if self._interrupt is not None and self._is_urgent(message):
+            self._interrupt()
+
+    def _is_urgent(self, message: Work) -> bool:
+        if isinstance(message, wire.Drop):  # what ended is dropped too
+            return any(run.id == message.id for run in tuple(self._running.values()))
+        return isinstance(message, wire.Start | Fetched)
 
     def pulse(self) -> int | None:
         """Return how far the engine is within a call; 0 if it does not tell. For any thread."""
@@ -111,16 +137,39 @@ class Loop:
         """Take all messages that came, and do one step; waits for one if there is nothing to do."""
         if not self._is_busy:
             self._take(self._inbox.get())
+        if not self._inbox.empty():
+            self._beside.do_now()
         while not self._inbox.empty():
             self._take(self._inbox.get())
         if self._running:
-            step = self._engine.step()
-            self._prefixes.stepped(step)
-            self._channel.send(wire.Stepped(self._routed(step)))
+            self._step()
             self._observe()
         if self._embedder.is_busy:
             self._channel.send(wire.Stepped(tuple(self._embedder.step())))
             self._observe()
+
+    def _step(self) -> None:
+        """Step the engine; what a step gave is told at once, or beside the next one."""
+        self._beside.begin()
+        began_s = time.perf_counter()
+        step = self._engine.step()
+        took_s = time.perf_counter() - began_s
+        self._beside.wait()
+        self._prefixes.stepped(step)
+        goes_on = took_s >= LONG_STEP_S and not _may_end(step, self._running)
+        tell = partial(self._tell, step, goes_on=goes_on)
+        if goes_on:
+            self._beside.put_off(tell)
+        else:
+            tell()
+            self._forget_ended(step)
+
+    def _tell(self, step: Step, *, goes_on: bool) -> None:
+        """Send what a step gave.
+
+        :param goes_on: no sequence is over; masks may have accepted later tokens already.
+        """
+        self._channel.send(wire.Stepped(self._routed(step, goes_on=goes_on)))
 
     @property
     def _is_busy(self) -> bool:
@@ -161,7 +210,9 @@ class Loop:
         mask = prepared.constraints.mask() if prepared.constraints is not None else None
         if mask is not None:
             mask.accept(message.tokens)
-        run = _Running(message.id, message.candidate, self._output(message, prepared), mask)
+        run = _Running(
+            message.id, message.candidate, _output(message, prepared, self._engine), mask
+        )
         said = self._read(run, message.tokens)
         if run.is_over:
             self._send_one(run, said[-1])
@@ -202,21 +253,6 @@ class Loop:
             return
         self._running[sequence.id] = run
 
-    def _output(self, message: wire.Start, prepared: Prepared) -> CandidateOutput:
-        request = prepared.request
-        # The last token of an answer takes no room in the context: nothing is computed after it.
-        room = request.context_length(self.limits.context_length) - len(prepared.tokens) + 1
-        return CandidateOutput(
-            message.candidate,
-            tokenizer=self._engine.tokenizer,
-            parser=prepared.format.parser(prepared.prompt_end, offered_tools(request)),
-            stops=request.stop,
-            budget=room if request.max_tokens is None else min(room, request.max_tokens),
-            strip_space=isinstance(request.prompt, ChatPrompt),
-            seed=message.seed + len(prepared.tokens),  # ids differ between turns of one seed
-            parallel_calls=request.parallel_tool_calls,
-        )
-
     def _drop(self, request_id: int) -> None:
         self._preparer.drop(request_id)
         self._embedder.drop(request_id)
@@ -239,7 +275,7 @@ class Loop:
     def _send_one(self, run: _Running, event: Given) -> None:
         self._channel.send(wire.Stepped((wire.Routed(run.id, (event,)),)))
 
-    def _routed(self, step: Step) -> tuple[wire.Routed, ...]:
+    def _routed(self, step: Step, *, goes_on: bool) -> tuple[wire.Routed, ...]:
         """Return what a step gave, in one piece for each sequence."""
         given = defaultdict[int, list[Given]](list)
         for progress in step.progress:
@@ -249,7 +285,8 @@ class Loop:
             )
         for output in step.outputs:
             run = self._running[output.id]
-            events = self._read(run, output.tokens, output.logprobs)
+            read = run.output.feed if goes_on else partial(self._read, run)
+            events = read(output.tokens, output.logprobs)
             given[output.id] += (*_drafted(run.candidate, output, events), *events)
         for sequence_id in step.preempted:
             if not (run := self._running[sequence_id]).is_over:
@@ -257,12 +294,10 @@ class Loop:
         for sequence_id, reason in step.failed:
             if not (run := self._running[sequence_id]).is_over:
                 given[sequence_id].append(wire.Failed(run.candidate, reason))
-        routed = tuple(
+        return tuple(
             wire.Routed(self._running[sequence_id].id, tuple(events))
             for sequence_id, events in given.items()
         )
-        self._forget_ended(step)
-        return routed
 
     def _forget_ended(self, step: Step) -> None:
         """Forget the sequences that the engine put out or gave up, and those that are complete."""
@@ -282,6 +317,29 @@ class Loop:
             return [wire.Failed(run.candidate, mask.problem)]
         is_complete = mask is not None and mask.is_complete
         return run.output.feed(tokens, logprobs, is_complete=is_complete)
+
+
+def _output(message: wire.Start, prepared: Prepared, engine: Engine) -> CandidateOutput:
+    request = prepared.request
+    # The last token of an answer takes no room in the context: nothing is computed after it.
+    room = request.context_length(engine.limits.context_length) - len(prepared.tokens) + 1
+    return CandidateOutput(
+        message.candidate,
+        tokenizer=engine.tokenizer,
+        parser=prepared.format.parser(prepared.prompt_end, offered_tools(request)),
+        stops=request.stop,
+        budget=room if request.max_tokens is None else min(room, request.max_tokens),
+        strip_space=isinstance(request.prompt, ChatPrompt),
+        seed=message.seed + len(prepared.tokens),  # ids differ between turns of one seed
+        parallel_calls=request.parallel_tool_calls,
+    )
+
+
+def _may_end(step: Step, running: Mapping[int, _Running]) -> bool:
+    """Return whether some sequence may be over after a step; its text has to show."""
+    if step.preempted or step.failed:
+        return True
+    return any(running[output.id].may_end(output.tokens) for output in step.outputs)
 
 
 def _drafted(candidate: int, output: Output, events: Seq[Given]) -> Iterator[wire.Drafted]:

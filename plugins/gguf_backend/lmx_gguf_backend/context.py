@@ -45,6 +45,7 @@ class Outcome(IntEnum):
 
     DONE = 0
     NO_CELLS = 1
+    STOPPED = 2
 
 
 @define
@@ -211,7 +212,8 @@ class Context:
     def compute(self, pieces: Sequence[Piece]) -> int:
         """Compute ``pieces`` and return the library's code, see :class:`Outcome`.
 
-        With NO_CELLS or a negative code of -1, nothing changed.
+        With NO_CELLS or a negative code of -1, nothing changed; with STOPPED, see
+        :class:`~lmx_gguf_backend.pulse.Pulse`, slots may hold some of the rows.
         """
         count = sum(len(piece.tokens) for piece in pieces)
         check(0 < count <= self.rows)
@@ -221,7 +223,9 @@ class Context:
             check(0 <= piece.slot < self.parallel and piece.position >= 0)
             check(0 <= piece.outputs <= len(piece.tokens))
             self._rows.add(piece, self.vocabulary)
-        return int(llama.llama_decode(self.handle, self._rows.batch()))
+        outcome = int(llama.llama_decode(self.handle, self._rows.batch()))
+        self.pulse.allow()
+        return outcome
 
     def logits(self, count: int) -> NDArray[np.float32]:
         """Return the logits that the last computation was asked for, one row for each, in order.

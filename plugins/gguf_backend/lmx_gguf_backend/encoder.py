@@ -70,6 +70,7 @@ class Encoder:
             self._table.add(Piece(slot, tokens, 0, 1), self.vocabulary)
         self._table.outputs[: self._table.count] = 1  # all of them are pooled
         code = int(llama.llama_decode(self.handle, self._table.batch()))
+        self.pulse.allow()
         if self.memory:
             llama.llama_memory_clear(self.memory, False)
         return code or np.stack([self._vector(slot) for slot in range(len(texts))])

@@ -10,6 +10,7 @@ import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
+from lmx_gguf_backend.computation import Computation
 from lmx_gguf_backend.context import Context, Outcome, Piece
 from lmx_gguf_backend.library import Model, has_gpu
 from lmx_gguf_backend.prefill import plan_prefill
@@ -17,7 +18,6 @@ from lmx_gguf_backend.prefill_budget import LEAST_ROWS, TILE_ROWS, PrefillBudget
 from lmx_gguf_backend.prefix import distinct
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
 from lmx_gguf_backend.states import GgufStates, GgufWholeStates
-from lmx_gguf_backend.threads import Threads
 from lmx_gguf_backend.whole_prefixes import WholePrefixes
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer, TokenLogprobs
 from lmx_kernel.engine.drafting import Drafting
@@ -40,7 +40,8 @@ Work = list[tuple[SlotSequence, Piece]]
 
 @define(eq=False)
 class GgufEngine:
-    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine` and ``LongSteps``.
+    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`, ``LongSteps`` and
+    ``InterruptibleSteps``.
 
     :param drafting: how many drafts are computed; None where they cannot be taken back.
     :param identity: of its states, see :class:`lmx_kernel.engine.PortableStates`; "" where they
@@ -53,8 +54,7 @@ class GgufEngine:
     limits: EngineLimits
     _model: Model
     _context: Context
-    _budget: PrefillBudget
-    _threads: Threads
+    _computation: Computation
     _prefixes: SharedPrefixes | WholePrefixes
     _drafting: Drafting | None
     _identity: str = ""
@@ -70,11 +70,10 @@ class GgufEngine:
             self.states = self._open_states()
 
     def _open_states(self) -> GgufStates | GgufWholeStates:
+        budget = self._computation.budget
         if isinstance(self._prefixes, WholePrefixes):
-            return GgufWholeStates(self._identity, self._prefixes, self._budget)
-        return GgufStates(
-            self._identity, self._context, self._prefixes, self._budget, self._running
-        )
+            return GgufWholeStates(self._identity, self._prefixes, budget)
+        return GgufStates(self._identity, self._context, self._prefixes, budget, self._running)
 
     # --- joining and leaving
 
@@ -90,6 +89,7 @@ class GgufEngine:
         taken = {running.slot for running in self._running}
         slot = next(slot for slot in range(self.limits.max_sequences) if slot not in taken)
         self._running.add(SlotSequence(request=sequence, slot=slot, sampler=sampler))
+        self._settle()
 
     def remove(self, sequence_id: int) -> None:
         """Forget a sequence; an unknown id is ignored.
@@ -99,12 +99,22 @@ class GgufEngine:
         running = self._running.remove(sequence_id)
         if running is None:
             return
+        self._settle()
         self._prefixes.keep(running)
         self._context.drop(running.slot)
 
     def _release(self, running: SlotSequence, _: bool) -> None:
         """Free the cells of a sequence that failed, or was preempted because there were none."""
         self._context.drop(running.slot)
+
+    def interrupt(self) -> None:
+        """End a step soon in which a prompt is computed alone."""
+        if self._computation.interruption is not None:
+            self._computation.interruption.ask()
+
+    def _settle(self) -> None:
+        if self._computation.interruption is not None:
+            self._computation.interruption.settle()
 
     # --- stepping
 
@@ -116,6 +126,7 @@ class GgufEngine:
                 self._prefixes.start(running, self._running)
         self._compute(self._plan())
         self._prefixes.park_idle()
+        self._settle()
         return self._running.end_step()
 
     def _plan(self) -> Work:
@@ -128,7 +139,7 @@ class GgufEngine:
         share = self._context.rows // max(len(decoding), 1)
         work = [(running, running.piece(min(running.pending, share))) for running in decoding]
         room = self._context.rows - sum(len(piece.tokens) for _, piece in work)
-        rows = min(self._budget.rows(len(decoding)), room)
+        rows = min(self._computation.prompt_rows(len(decoding), len(prompts)), room)
         prompts = self._running.in_turn(prompts) if rows else []
         counts = plan_prefill([running.next_rows for running in prompts], rows)
         pieces = zip(prompts, counts, strict=True)
@@ -137,33 +148,19 @@ class GgufEngine:
     def _compute(self, work: Work) -> None:
         """Compute ``work``, whatever it takes: no sequence may stop the others."""
         while work:
-            outcome = self._submit(work)
+            decoding = sum(len(piece.tokens) for running, piece in work if running.is_decoding)
+            outcome = self._computation.run([piece for _, piece in work], decoding)
             if outcome == Outcome.DONE:
                 self._advance(work)
+                return
+            if outcome == Outcome.STOPPED:
+                self._take_back(work)
                 return
             if outcome == Outcome.NO_CELLS:
                 work = self._make_room(work)
             else:
                 self._isolate(work, outcome)
                 return
-
-    def _submit(self, work: Work) -> int:
-        """Compute ``work`` and learn from the time that it took; return the library's code."""
-        pieces = [piece for _, piece in work]
-        decoding = sum(len(piece.tokens) for running, piece in work if running.is_decoding)
-        prefill = sum(len(piece.tokens) for piece in pieces) - decoding
-        wall_s, cpu_s = time.perf_counter(), time.process_time()
-        threads = self._threads.most if prefill else self._threads.count(wall_s)
-        self._context.use_threads(threads)
-        outcome = self._context.compute(pieces)
-        took_s = time.perf_counter() - wall_s
-        if outcome == Outcome.DONE:
-            self._budget.observe(decoding, prefill, took_s)
-            if not prefill:
-                if self._drafting is not None:
-                    self._drafting.costs.observe(decoding, took_s)
-                self._threads.observe(threads, took_s, time.process_time() - cpu_s, wall_s + took_s)
-        return outcome
 
     def _advance(self, work: Work) -> None:
         """Take over what was computed: progress of prompts, and a token for each complete one."""
@@ -191,7 +188,7 @@ class GgufEngine:
             problem = _process(running, logits)
             if problem:
                 break
-            token = running.sampler.choose(logits, self._allowed(running))
+            token = running.sampler.choose(logits, _allowed(running, self._words))
             if raw is not None:
                 details.append(logprobs(raw, token, running.alternatives or 0))
             if running.mask is not None:
@@ -210,12 +207,6 @@ class GgufEngine:
         if forced:
             running.sampler.note(forced)
         self._running.give_out(running, (*tokens, *forced), tuple(details))
-
-    def _allowed(self, running: SlotSequence) -> NDArray[np.bool_] | None:
-        """Return which tokens a sequence's mask allows; None for all."""
-        if running.mask is None or not running.mask.fill(self._words[0]):
-            return None
-        return read_masks(self._words, self._context.vocabulary)[0]
 
     # --- trouble
 
@@ -237,15 +228,19 @@ class GgufEngine:
 
     def _isolate(self, work: Work, outcome: int) -> None:
         """After a failure, compute each sequence alone, so that only the one at fault is lost."""
-        for running, piece in work:
-            if not self._context.drop(running.slot, piece.position):
-                self._running.fail(running, "its state was lost in a failed computation")
+        self._take_back(work)
         if len(work) == 1:
             self._running.fail(work[0][0], f"llama.cpp could not compute it (code {outcome})")
             return
         for running, piece in work:
             if running in self._running:
                 self._compute([(running, piece)])
+
+    def _take_back(self, work: Work) -> None:
+        """Let the slots hold what they held before a computation that did not end well."""
+        for running, piece in work:
+            if not self._context.drop(running.slot, piece.position):
+                self._running.fail(running, "its state was lost in a failed computation")
 
     # --- the rest
 
@@ -283,6 +278,13 @@ class GgufEngine:
         self._running.clear()
         self._context.close()
         self._model.close()
+
+
+def _allowed(running: SlotSequence, words: NDArray[np.int32]) -> NDArray[np.bool_] | None:
+    """Return which tokens a sequence's mask allows; None for all."""
+    if running.mask is None or not running.mask.fill(words[0]):
+        return None
+    return read_masks(words, running.sampler.vocabulary)[0]
 
 
 def _process(running: SlotSequence, logits: Logits) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+from lmx_gguf_backend.computation import Computation
 from lmx_gguf_backend.context import Context
 from lmx_gguf_backend.draft_rows import GgufDraftRows, measure_steps
 from lmx_gguf_backend.embedding import EmbeddingEngine
 from lmx_gguf_backend.encoder import Encoder
 from lmx_gguf_backend.engine import GgufEngine, warm_up
 from lmx_gguf_backend.footprint import output_rows, parked_bytes, process_bytes, shape_of
+from lmx_gguf_backend.interruption import Interruption
 from lmx_gguf_backend.library import LOG, Model, has_gpu
 from lmx_gguf_backend.model_file import read_model
 from lmx_gguf_backend.prefix import PrefixCache
@@ -121,13 +123,25 @@ def _open_continuing(
         ),
         model=model,
         context=context,
-        budget=budget,
-        threads=Threads(settings.threads or usable_cores(), adapts=not has_gpu()),
+        computation=Computation(
+            context=context,
+            budget=budget,
+            costs=costs,
+            threads=Threads(settings.threads or usable_cores(), adapts=not has_gpu()),
+            interruption=_interruption(model, context),
+        ),
         prefixes=prefixes,
         drafting=Drafting(costs, output_rows(context.parallel)) if model.can_share else None,
         identity="" if unportable else identity_of(settings, context.cells),
         unportable=unportable,
     )
+
+
+def _interruption(model: Model, context: Context) -> Interruption | None:
+    """Return None where a computation cannot be taken back, or a GPU does it, which does not ask
+    whether to go on.
+    """
+    return Interruption(context.pulse) if model.can_share and not has_gpu() else None
 
 
 def _open_embedding(

@@ -38,4 +38,5 @@ class TestGgufEngine(
         return open_tiny(path=tiny.write(tmp_path / "nan.gguf")).engine
 
     def slow_down(self, engine: Engine) -> None:
-        engine._budget.row_s = engine._budget.tile_row_s = 0.0039
+        budget = engine._computation.budget  # type: ignore[attr-defined]
+        budget.row_s, budget.tile_row_s = 0.0039, 0.03
