@@ -28,12 +28,8 @@ def encode_event(data: bytes, *, event: str = "", id: int | None = None) -> byte
     :param event: its name; "" for none.
     :param id: its number, for clients that come back with ``last-event-id``; None for none.
     """
-    lines = [b"data: ", data, b"\n\n"]
-    if event:
-        lines.insert(0, b"event: %b\n" % event.encode())
-    if id is not None:
-        lines.insert(0, b"id: %d\n" % id)
-    return b"".join(lines)
+    frame = b"event: %b\ndata: %b\n\n" % (event.encode(), data) if event else b"data: %b\n\n" % data
+    return frame if id is None else b"id: %d\n%b" % (id, frame)
 
 
 def send_stream(

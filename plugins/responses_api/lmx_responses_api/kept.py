@@ -27,10 +27,11 @@ class Kept:
     answer: StoredAnswer
     body: ResponseBody
 
-    def rendering(self, include: Iterable[str] = ()) -> Rendering:
+    def rendering(self, include: Iterable[str] = (), starting_after: int = -1) -> Rendering:
         """Return what renders it from its first event on.
 
         :param include: what it has beyond what it was made with.
+        :param starting_after: events up to this number are left out.
         """
         head = ResponseHead(
             id=self.answer.id,
@@ -39,7 +40,7 @@ class Kept:
             body=self.body,
             include=frozenset(include),
         )
-        return Rendering(head)
+        return Rendering(head, starting_after)
 
     async def response(self, store: StoredAnswers, include: Iterable[str] = ()) -> ResponseObject:
         """Return the whole response; without output while it is computed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +21,7 @@ from lmx_responses_api.objects import ItemStatus, OutputItem
 from lmx_responses_api.output_items import (
     CallItem,
     CustomCallItem,
-    Events,
+    Frames,
     FunctionCallItem,
     GrowingItem,
     MessageItem,
@@ -62,30 +61,30 @@ class Output:
         """Return the items as they are now."""
         return [item.object() for item in self._items]
 
-    def add(self, event: Event) -> Events:
-        """Take the next event of the answer, and yield the events of this dialect for it."""
-        match event:
-            case TextDelta():
-                yield from self._text(event)
-            case ReasoningDelta():
-                self._held.clear()
-                yield from self._open(ReasoningItem)
-                yield from self._items[-1].add(event.text)
-            case ToolCallStarted():
-                self._held.clear()
-                yield from self._begin(self._call(event))
-            case ToolCallDelta():
-                self._held.clear()
-                yield from self._items[-1].add(event.arguments)
-            case Finished():
-                self.reason = event.reason
+    def add(self, event: Event) -> Frames:
+        """Take the next event of the answer, and return the events of this dialect for it."""
+        if isinstance(event, TextDelta):
+            return self._text(event)
+        if isinstance(event, ReasoningDelta):
+            self._held.clear()
+            return [*self._open(ReasoningItem), *self._items[-1].add(event.text)]
+        if isinstance(event, ToolCallStarted):
+            self._held.clear()
+            return self._begin(self._call(event))
+        if isinstance(event, ToolCallDelta):
+            self._held.clear()
+            return self._items[-1].add(event.arguments)
+        if isinstance(event, Finished):
+            self.reason = event.reason
+        return []
 
-    def close(self) -> Events:
-        """Yield the events of the end. An answer without anything is an empty message."""
-        is_cut = self.reason == "length"
-        if not self._items:
-            yield from self._open_text()
-        yield from self._close_last("incomplete" if is_cut else "completed")
+    def close(self) -> Frames:
+        """Return the events of the end. An answer without anything is an empty message."""
+        opened = [] if self._items else self._open_text()
+        return [
+            *opened,
+            *self._close_last("incomplete" if self.reason == "length" else "completed"),
+        ]
 
     def cut(self) -> None:
         """Mark an item that still grows as incomplete: there will be no events of its end, since
@@ -96,25 +95,26 @@ class Output:
 
     # --- items ---
 
-    def _text(self, event: TextDelta) -> Events:
-        self._held.extend(event.logprobs)
-        if event.text:
-            yield from self._open_text()
-            yield from self._items[-1].add(event.text, self._held)
-            self._held.clear()
+    def _text(self, event: TextDelta) -> Frames:
+        self._held += event.logprobs
+        if not event.text:
+            return []
+        tokens, self._held = self._held, []
+        return self._open_text() + self._items[-1].add(event.text, tokens)
 
-    def _open_text(self) -> Events:
+    def _open_text(self) -> Frames:
         """Open what the text is added to."""
         if self._written is None:
-            yield from self._open(MessageItem)
-        elif not self._grows(CustomCallItem):
-            call_id = f"call_{self.head.id.removeprefix('resp_')[:24]}"
-            yield from self._begin(self._custom(self._written, call_id, is_raw=True))
+            return self._open(MessageItem)
+        if self._grows(CustomCallItem):
+            return []
+        call_id = f"call_{self.head.id.removeprefix('resp_')[:24]}"
+        return self._begin(self._custom(self._written, call_id, is_raw=True))
 
-    def _open(self, cls: type[MessageItem] | type[ReasoningItem]) -> Events:
+    def _open(self, cls: type[MessageItem] | type[ReasoningItem]) -> Frames:
         """Open an item of ``cls``, unless one is open."""
         if self._grows(cls):
-            return
+            return []
         if cls is MessageItem:
             with_logprobs = self.head.with_logprobs
             item: GrowingItem = MessageItem(**self._place("message"), with_logprobs=with_logprobs)
@@ -124,16 +124,17 @@ class Output:
                 with_summary=self.head.body.with_summary,
                 is_sealed=self.head.includes(ENCRYPTED),
             )
-        yield from self._begin(item)
+        return self._begin(item)
 
-    def _begin(self, item: GrowingItem) -> Iterator[Any]:
-        yield from self._close_last("completed")
+    def _begin(self, item: GrowingItem) -> Frames:
+        closed = self._close_last("completed")
         self._items.append(item)
-        yield from item.opened()
+        return [*closed, *item.opened()]
 
-    def _close_last(self, status: ItemStatus) -> Events:
+    def _close_last(self, status: ItemStatus) -> Frames:
         if self._items and self._items[-1].status == "in_progress":
-            yield from self._items[-1].closed(status)
+            return self._items[-1].closed(status)
+        return []
 
     def _grows(self, cls: type[GrowingItem]) -> bool:
         last = self._items[-1] if self._items else None

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from attrs import define, field
 
-from lmx_kernel.dialect.fields import JsonObject
 from lmx_kernel.types import Logprobs, TokenLogprob
-from lmx_responses_api.objects import ChosenToken, ItemStatus, OutputItem, OutputPart, TokenObject
+from lmx_responses_api.frames import Deltas, Frame
+from lmx_responses_api.objects import (
+    ChosenToken,
+    ItemStatus,
+    OutputItem,
+    OutputPart,
+    TokenObject,
+)
 from lmx_responses_api.sealed import seal
 from lmx_responses_api.string_field import StringField
 
 LEAST_LOGPROB = -9999.0  # JSON has no -inf
 
-Events = Iterator[JsonObject]
-"""Events of this dialect without their numbers."""
+Frames = list[Frame]
+"""Events of this dialect, but for their numbers."""
 
 
 @define(kw_only=True)
@@ -35,31 +41,37 @@ class GrowingItem(ABC):
     def object(self) -> OutputItem:
         """Return the item as it is now."""
 
-    def opened(self) -> Events:
-        """Yield the events of its beginning."""
-        yield self._of_item("added")
+    def opened(self) -> Frames:
+        """Return the events of its beginning."""
+        return [self._of_item("added")]
 
     @abstractmethod
-    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Events:
-        """Add text, and yield the events of it."""
+    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Frames:
+        """Add text, and return the events of it."""
 
     @abstractmethod
-    def _finished(self) -> Events:
-        """Yield the events that end what it consists of."""
+    def _finished(self) -> Frames:
+        """Return the events that end what it consists of."""
 
-    def closed(self, status: ItemStatus) -> Events:
-        """Yield the events of its end."""
-        yield from self._finished()
+    def closed(self, status: ItemStatus) -> Frames:
+        """Return the events of its end."""
+        events = self._finished()
         self.status = status
-        yield self._of_item("done")
+        return [*events, self._of_item("done")]
 
-    def _event(self, kind: str, **fields: Any) -> JsonObject:
-        place = {"item_id": self.id, "output_index": self.index}
-        return {"type": f"response.{kind}", **place, **fields}
+    def _event(self, kind: str, **fields: Any) -> Frame:
+        return Frame.of(kind, **self._place, **fields)
 
-    def _of_item(self, what: str) -> JsonObject:
+    def _deltas_of(self, kind: str, **fields: Any) -> Deltas:
+        return Deltas(kind, **self._place, **fields)
+
+    @property
+    def _place(self) -> Any:
+        return {"item_id": self.id, "output_index": self.index}
+
+    def _of_item(self, what: str) -> Frame:
         kind = f"response.output_item.{what}"
-        return {"type": kind, "output_index": self.index, "item": self.object()}
+        return Frame.of(kind, output_index=self.index, item=self.object())
 
 
 @define(kw_only=True)
@@ -73,6 +85,10 @@ class MessageItem(GrowingItem):
     _text: list[str] = field(factory=list)
     _logprobs: list[ChosenToken] = field(factory=list)
     _has_part: bool = False
+    _deltas: Deltas = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._deltas = self._deltas_of("response.output_text.delta", content_index=0, logprobs=[])
 
     def object(self) -> OutputItem:
         """Return the message; it has its part as soon as that was announced."""
@@ -84,23 +100,29 @@ class MessageItem(GrowingItem):
             "content": [self._part()] if self._has_part else [],
         }
 
-    def opened(self) -> Events:
-        """Yield the events of the message, and of its only part."""
-        yield from super().opened()
-        yield self._event("content_part.added", content_index=0, part=self._part())
+    def opened(self) -> Frames:
+        """Return the events of the message, and of its only part."""
+        added = super().opened()
         self._has_part = True
+        part = self._part()
+        return [*added, self._event("response.content_part.added", content_index=0, part=part)]
 
-    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Events:
+    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Frames:
         """Add text with its tokens."""
-        tokens = list(map(_chosen, logprobs)) if self.with_logprobs else []
         self._text.append(text)
+        if not self.with_logprobs:
+            return [self._deltas.of(text)]
+        tokens = list(map(_chosen, logprobs))
         self._logprobs += tokens
-        yield self._event("output_text.delta", content_index=0, delta=text, logprobs=tokens)
+        kind = "response.output_text.delta"
+        return [self._event(kind, content_index=0, delta=text, logprobs=tokens)]
 
-    def _finished(self) -> Events:
-        text = "".join(self._text)
-        yield self._event("output_text.done", content_index=0, text=text, logprobs=self._logprobs)
-        yield self._event("content_part.done", content_index=0, part=self._part())
+    def _finished(self) -> Frames:
+        text, kind = "".join(self._text), "response.output_text.done"
+        return [
+            self._event(kind, content_index=0, text=text, logprobs=self._logprobs),
+            self._event("response.content_part.done", content_index=0, part=self._part()),
+        ]
 
     def _part(self) -> OutputPart:
         return {
@@ -123,6 +145,13 @@ class ReasoningItem(GrowingItem):
     is_sealed: bool
     _text: list[str] = field(factory=list)
     _has_parts: bool = False
+    _deltas: Deltas = field(init=False)
+    _summary_deltas: Deltas = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._deltas = self._deltas_of("response.reasoning_text.delta", content_index=0)
+        kind = "response.reasoning_summary_text.delta"
+        self._summary_deltas = self._deltas_of(kind, summary_index=0)
 
     def object(self) -> OutputItem:
         """Return the reasoning."""
@@ -138,32 +167,37 @@ class ReasoningItem(GrowingItem):
             "encrypted_content": seal(text) if self.is_sealed and is_whole else None,
         }
 
-    def opened(self) -> Events:
-        """Yield the events of the reasoning, and of its parts."""
-        yield from super().opened()
+    def opened(self) -> Frames:
+        """Return the events of the reasoning, and of its parts."""
+        events = super().opened()
         part = _part("reasoning_text", "")
-        yield self._event("content_part.added", content_index=0, part=part)
+        events.append(self._event("response.content_part.added", content_index=0, part=part))
         if self.with_summary:
-            part = _part("summary_text", "")
-            yield self._event("reasoning_summary_part.added", summary_index=0, part=part)
+            part, kind = _part("summary_text", ""), "response.reasoning_summary_part.added"
+            events.append(self._event(kind, summary_index=0, part=part))
         self._has_parts = True
+        return events
 
-    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Events:
+    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Frames:
         """Add text."""
         self._text.append(text)
-        yield self._event("reasoning_text.delta", content_index=0, delta=text)
-        if self.with_summary:
-            yield self._event("reasoning_summary_text.delta", summary_index=0, delta=text)
+        summary = [self._summary_deltas.of(text)] if self.with_summary else []
+        return [self._deltas.of(text), *summary]
 
-    def _finished(self) -> Events:
+    def _finished(self) -> Frames:
         text = "".join(self._text)
-        yield self._event("reasoning_text.done", content_index=0, text=text)
-        part = _part("reasoning_text", text)
-        yield self._event("content_part.done", content_index=0, part=part)
+        part, summary = _part("reasoning_text", text), _part("summary_text", text)
+        events = [
+            self._event("response.reasoning_text.done", content_index=0, text=text),
+            self._event("response.content_part.done", content_index=0, part=part),
+        ]
         if self.with_summary:
-            yield self._event("reasoning_summary_text.done", summary_index=0, text=text)
-            part = _part("summary_text", text)
-            yield self._event("reasoning_summary_part.done", summary_index=0, part=part)
+            kind = "response.reasoning_summary"
+            events += [
+                self._event(f"{kind}_text.done", summary_index=0, text=text),
+                self._event(f"{kind}_part.done", summary_index=0, part=summary),
+            ]
+        return events
 
 
 @define(kw_only=True)
@@ -188,19 +222,23 @@ class FunctionCallItem(CallItem):
     """A call of a function."""
 
     _arguments: list[str] = field(factory=list)
+    _deltas: Deltas = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._deltas = self._deltas_of("response.function_call_arguments.delta")
 
     def object(self) -> OutputItem:
         """Return the call."""
         return self._call("function_call", arguments="".join(self._arguments))
 
-    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Events:
+    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Frames:
         """Add to the JSON text of the arguments."""
         self._arguments.append(text)
-        yield self._event("function_call_arguments.delta", delta=text)
+        return [self._deltas.of(text)]
 
-    def _finished(self) -> Events:
-        arguments = "".join(self._arguments)
-        yield self._event("function_call_arguments.done", name=self.name, arguments=arguments)
+    def _finished(self) -> Frames:
+        arguments, kind = "".join(self._arguments), "response.function_call_arguments.done"
+        return [self._event(kind, name=self.name, arguments=arguments)]
 
 
 @define(kw_only=True)
@@ -212,25 +250,30 @@ class CustomCallItem(CallItem):
 
     is_raw: bool = False
     _input: StringField = field(factory=StringField)
+    _deltas: Deltas = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._deltas = self._deltas_of("response.custom_tool_call_input.delta")
 
     def object(self) -> OutputItem:
         """Return the call."""
         return self._call("custom_tool_call", input=self._input.text)
 
-    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Events:
+    def add(self, text: str, logprobs: Sequence[Logprobs] = ()) -> Frames:
         """Add what the model wrote."""
         if self.is_raw:
             self._input.text += text
         else:
             text = self._input.add(text)
-        if text:
-            yield self._event("custom_tool_call_input.delta", delta=text)
+        return self._more(text)
 
-    def _finished(self) -> Events:
+    def _finished(self) -> Frames:
         missing = "" if self.is_raw else self._input.finish()
-        if missing:
-            yield self._event("custom_tool_call_input.delta", delta=missing)
-        yield self._event("custom_tool_call_input.done", input=self._input.text)
+        done = self._event("response.custom_tool_call_input.done", input=self._input.text)
+        return [*self._more(missing), done]
+
+    def _more(self, text: str) -> Frames:
+        return [self._deltas.of(text)] if text else []
 
 
 def _part(kind: str, text: str) -> OutputPart:

@@ -36,10 +36,9 @@ async def stream_kept(
     """
     answer = KeptReading(await store.read(kept.answer.id, kept.answer.owner), store, kept.answer)
     writer = EventWriter(
-        rendering=kept.rendering(include),
+        rendering=kept.rendering(include, starting_after),
         ending=lambda: Ending.of(answer.kept),
         numbers_heartbeats=False,
-        starting_after=starting_after,
     )
     close_with_request(answer.close)
     send_stream(resp, AnswerStream(answer, writer, heartbeat_s).frames())

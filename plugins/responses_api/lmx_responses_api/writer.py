@@ -6,14 +6,12 @@ It may not come before ``response.created``, which is sent at the admission, or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-import msgspec
 from attrs import define
 
-from lmx_kernel.dialect.fields import JsonObject
 from lmx_kernel.errors import LmxError
-from lmx_kernel.http.sse import FrameWriter, encode_event
+from lmx_kernel.http.sse import FrameWriter
 from lmx_kernel.types import Event, Usage
 from lmx_responses_api.rendering import Ending, Rendering
 
@@ -25,40 +23,30 @@ class EventWriter(FrameWriter):
     :param ending: returns how the answer ended, after its end.
     :param numbers_heartbeats: whether a heartbeat has a number of its own. It has not where the
         stream may be read again: the numbers must be the same then.
-    :param starting_after: events up to this number are left out.
     """
 
     rendering: Rendering
     ending: Callable[[], Ending]
     numbers_heartbeats: bool = True
-    starting_after: int = -1
 
     def opening(self) -> bytes:
         """Return the events that begin a response."""
-        return self._frames(self.rendering.open())
+        return self.rendering.open()
 
     def event(self, event: Event) -> bytes:
         """Return the events for one of the answer's."""
-        return self._frames(self.rendering.add(event))
+        return self.rendering.add(event)
 
     def heartbeat(self) -> bytes:
         """Return an event that clients count as a sign of life, and ignore otherwise."""
-        return _frame(self.rendering.keepalive(is_numbered=self.numbers_heartbeats))
+        return self.rendering.keepalive(is_numbered=self.numbers_heartbeats)
 
     def failure(self, error: LmxError) -> bytes:
         """Return ``response.failed``, which no client ignores. Only where the response itself did
         not fail, but goes on after a restart of the server, it is an event ``error``.
         """
-        return b"".join(map(_frame, self.rendering.fail(error, self.ending())))
+        return self.rendering.fail(error, self.ending())
 
     def closing(self, usage: Usage) -> bytes:
         """Return the events that end the response."""
-        return self._frames(self.rendering.end(usage, self.ending()))
-
-    def _frames(self, events: Iterable[JsonObject]) -> bytes:
-        after = self.starting_after
-        return b"".join(_frame(event) for event in events if event["sequence_number"] > after)
-
-
-def _frame(event: JsonObject) -> bytes:
-    return encode_event(msgspec.json.encode(event), event=event["type"])
+        return self.rendering.end(usage, self.ending())
