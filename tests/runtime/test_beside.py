@@ -22,6 +22,7 @@ from lmx_kernel.types import (
 )
 from lmx_kernel.worker import loop as module
 from lmx_kernel.worker import messages as wire
+from lmx_kernel.worker.draft_sources import DraftSources
 from lmx_kernel.worker.loop import Loop
 
 CARD = ModelCard(
@@ -73,6 +74,11 @@ class Engine(FakeEngine):
         return super().step()
 
 
+def open_loop(engine_class, channel):
+    engine = engine_class(FakeModel(says=SAYS), SPEC, bytearray())
+    return Loop(engine, channel, drafts=DraftSources(engine, ()))
+
+
 @pytest.fixture
 def channel():
     return Channel()
@@ -81,7 +87,7 @@ def channel():
 @pytest.fixture
 def loop(channel, monkeypatch):
     monkeypatch.setattr(module, "LONG_STEP_S", 0.0)
-    return Loop(Engine(FakeModel(says=SAYS), SPEC, bytearray()), channel, draft_sources=())
+    return open_loop(Engine, channel)
 
 
 def start(loop, channel, **more):
@@ -105,7 +111,7 @@ def test_the_answer_is_the_same(loop, channel, monkeypatch, more) -> None:
     run(loop, channel)
     other = Channel()
     monkeypatch.setattr(module, "LONG_STEP_S", 1e9)
-    plain = Loop(Engine(FakeModel(says=SAYS), SPEC, bytearray()), other, draft_sources=())
+    plain = open_loop(Engine, other)
     start(plain, other, **more)
     run(plain, other)
     assert channel.text() == other.text()
