@@ -212,14 +212,14 @@ class Instance:
         """Unload: requests in flight may go on for ``ending.drain_s``, then they get
         ``ending.error``; those that come meanwhile are refused.
         """
-        assert (error := ending.error) is not None
+        assert ending.error is not None
         self._ending = ending
         try:
             if self._life and ending.drain_s and self.state is not State.LOADING:
                 self.requests.end_turn()
                 await asyncio.wait({self._life}, timeout=ending.drain_s)
-            self.requests.fail_all(error)
-            self._settle_loads(error)
+            self.requests.fail_all(ending.error)
+            self._settle_loads(ending.error)
             await self._end()
         finally:
             if self._ending is ending:  # it ends also if the caller was cancelled
