@@ -15,6 +15,7 @@ from lmx_kernel.dialect.error_object import (
 from lmx_kernel.dialect.fields import (
     INT32_MAX,
     Bias,
+    DraftModelName,
     Effort,
     FunctionName,
     JsonObject,
@@ -74,6 +75,7 @@ __all__ = [
     "INT32_MAX",
     "Bias",
     "CollectedAnswer",
+    "DraftModelName",
     "Effort",
     "FunctionName",
     "JobWatch",

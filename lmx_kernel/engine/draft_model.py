@@ -9,6 +9,7 @@ is the token that is drawn anyway, so no other rule of acceptance is needed.)
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from typing import Any, Protocol
 
@@ -89,6 +90,18 @@ class DraftRows(Protocol):
 
     def close(self) -> None:
         """Free everything."""
+        ...
+
+
+class Sampler(Protocol):
+    """Draws the tokens of one sequence."""
+
+    def read(self, tokens: Seq[int]) -> None:
+        """Count what comes before the next token."""
+        ...
+
+    def choose(self, logits: Any) -> int:
+        """Return the next token."""
         ...
 
 
@@ -177,12 +190,15 @@ class DraftModel:
     """A draft model and what it holds for sequences.
 
     :param name: the model's id in the catalogue.
+    :param sampler: makes the sampler of a sequence, from its sampling, the size of the vocabulary
+        and the tokens of the answer so far: :class:`lmx_kernel.engine.numpy_sampler.Sampler`.
     :ivar share: of its drafts that were right, of late.
     :ivar costs: what its steps take, by their rows.
     """
 
     name: str
     _rows: DraftRows
+    _sampler: Callable[[Sampling, int, int], Sampler]
     share: float = field(default=FIRST_SHARE, init=False)
     costs: StepCosts = field(init=False)
     _slots: list[_Slot] = field(init=False)
@@ -223,8 +239,6 @@ class DraftModel:
 
         :param asks: for each its drafts, its tokens so far, and how many are wanted.
         """
-        from lmx_kernel.engine.numpy_sampler import Sampler  # noqa: PLC0415 - needs numpy
-
         found: list[list[int]] = [[] for _ in asks]
         pieces: dict[int, DraftPiece] = {}
         samplers = {}
@@ -233,10 +247,9 @@ class DraftModel:
             if not count or slot is None or not self._begin(slot, tokens, start):
                 continue
             pieces[place] = DraftPiece(slot.number, tokens[start:], start)
-            sampler = Sampler(drafts.sampling, len(self._rows.token_bytes), 0)
-            sampler.produced = len(tokens) - drafts.answer_start
-            sampler.read(tokens)
-            samplers[place] = sampler
+            produced = len(tokens) - drafts.answer_start
+            samplers[place] = self._sampler(drafts.sampling, len(self._rows.token_bytes), produced)
+            samplers[place].read(tokens)
         for _ in range(max((count for *_, count in asks), default=0)):
             rows = self._compute(list(pieces.values())) if pieces else None
             if rows is None:

@@ -26,7 +26,6 @@ from lmx_kernel.observe.bus import Bus
 from lmx_kernel.observe.log import log_event
 from lmx_kernel.observe.statistics import Statistics
 from lmx_kernel.routing.placement import Placement
-from lmx_kernel.runtime.draft_models import DraftModels
 from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.lifecycle import Lifecycle
 
@@ -73,8 +72,8 @@ def assemble(booted: Booted) -> Assembly:
     effective = EffectiveSettings(settings, backends, saved)
     catalogue = _make_catalogue(booted, backends, effective)
     ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.devices), free_bytes)
-    drafts = DraftModels(catalogue.find, effective)
-    lifecycle = Lifecycle(settings, ledger, backends, effective, drafts, saved, bus.publish)
+    find = catalogue.find
+    lifecycle = Lifecycle(settings, ledger, backends, effective, find, saved, bus.publish)
     guard = _make_guard(settings, lifecycle, bus)
     jobs = Jobs(settings.home / JOBS_FILE, bus.publish, catalogue.refresh)
     level, watch = (lambda: guard.level.value), plugins.watch
@@ -83,14 +82,13 @@ def assemble(booted: Booted) -> Assembly:
     )
     bus.add_listener(placement.on_event)
     extensions = Extensions(booted, catalogue, lifecycle, placement, bus)
-    surfaces = SurfaceTable()
     models = ModelSettingsEditor(catalogue, lifecycle, effective, saved, backends)
     kernel = KernelFacade(
         booted,
         ModelParts(catalogue, lifecycle, placement, models),
         extensions,
         jobs,
-        surfaces,
+        surfaces := SurfaceTable(),
         Observation(bus, statistics, guard),
     )
     return Assembly(

@@ -31,7 +31,6 @@ from lmx_kernel.interfaces import (
 )
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.boot import Booted
-from lmx_kernel.kernel.draft_requests import DraftRequests
 from lmx_kernel.kernel.extensions import Extensions
 from lmx_kernel.kernel.model_settings import ModelSettingsEditor
 from lmx_kernel.kernel.status import free_disk_bytes, kernel_status, model_status
@@ -110,7 +109,6 @@ class KernelFacade(Kernel):
         self._bus = observation.bus
         self._statistics = observation.statistics
         self._guard = observation.guard
-        self._drafts = DraftRequests(models.catalogue, models.lifecycle)
         self._stored = AnswerStore(booted.settings, self.generate)
         self._draining = False
         self._started_at = time.monotonic()
@@ -314,12 +312,12 @@ class KernelFacade(Kernel):
         share_prefixes = self._settings.get(ServerSettings).share_prefixes
         hooks = self._extensions.requests
         request = await hooks.transform(with_caller(request, share_prefixes=share_prefixes))
-        request = await self._drafts.resolve(request)
+        request = await self._placement.drafts.resolve(request)
 
         def take(card: ModelCard, name: str) -> LiveAnswer:
             _check_capable(card, request)
             complete = self._model_settings.complete(request, card, name)
-            complete = self._drafts.for_model(complete, card)
+            complete = self._placement.drafts.for_model(complete, card)
             answer = self._lifecycle.submit(card, complete)
             hooks.watch(complete, answer)
             return answer

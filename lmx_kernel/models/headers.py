@@ -26,6 +26,7 @@ MOST_REMEMBERED = 4096
 MAX_REASON_CHARS = 500
 
 H = TypeVar("H")
+T = TypeVar("T")
 READER = HeaderReader()
 _Stamp = tuple[Path, int, int] | None
 
@@ -131,6 +132,16 @@ class HeaderBackend(ABC, Generic[H]):
             del self._headers[next(iter(self._headers))]
         return known[1]
 
+    def read_apart(self, reader: type, path: Path, kind: type[T]) -> T:
+        """Return what ``reader().read(path)`` returns, which a child process reads.
+
+        :param reader: a class like those of backends: it can be imported by name.
+        :param kind: of what it returns; anything that msgspec can encode.
+        :raises ModelUnusableError: it raised that, or reading takes too much time or memory.
+        """
+        found: T = READER.read(reader, path, kind)
+        return found
+
     def _read(self, path: Path) -> H | Damaged:
         try:
             return self._read_apart(path)
@@ -140,8 +151,7 @@ class HeaderBackend(ABC, Generic[H]):
     def _read_apart(self, path: Path) -> H:
         if self.header_type is None:
             return self.read(path)
-        header: H = READER.read(type(self), path, self.header_type)
-        return header
+        return self.read_apart(type(self), path, self.header_type)
 
     def _card(self, path: Path, location: Location) -> ModelCard:
         files = self.files(path, location)

@@ -34,6 +34,7 @@ from lmx_kernel.routing.decide import (
     decide,
     estimate_tokens,
 )
+from lmx_kernel.routing.draft_requests import DraftRequests
 from lmx_kernel.routing.fallback import Attempt
 from lmx_kernel.routing.wait import expected_wait_s
 from lmx_kernel.runtime.effective_settings import EffectiveSettings
@@ -61,6 +62,7 @@ class Placement:
     :param pressure: asks how scarce memory is.
     :param caller: returns the HTTP request that is being served.
     :param watch: records the calls of routers.
+    :ivar drafts: checks the draft models that requests name.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Placement:
         caller: Callable[[], HttpRequest | None],
         watch: Watch = unwatched,
     ) -> None:
+        self.drafts = DraftRequests(catalogue, lifecycle)
         self._watch = watch
         self._routers: Sequence[Router] = ()
         self._settings = settings

@@ -29,9 +29,12 @@ class DraftModels:
     _effective: EffectiveSettings
     _asked: dict[str, str] = field(factory=dict, init=False)
 
-    def ask(self, model: str, draft: str) -> None:
-        """Note which draft model requests want for a model from now on; "" for none."""
-        self._asked[model] = draft
+    def ask(self, model: str, draft: str, *, is_loaded: bool) -> None:
+        """Note the draft model that a request names for a model; "" for none, which leaves a model
+        that is loaded as it is.
+        """
+        if draft or not is_loaded:
+            self._asked[model] = draft
 
     def add_to(self, spec: EngineSpec) -> EngineSpec:
         """Return how a model is loaded with its draft model, if it has one.

@@ -198,28 +198,28 @@ class Instance:
         """Finish what was queued so far, then unload. Requests that come meanwhile wait for the
         next load. The unload goes on even if the caller is cancelled.
         """
-        self.begin_retire(reason)
-        if self._life is not None:
-            await asyncio.wait({self._life})
+        if (life := self.begin_retire(reason)) is not None:
+            await asyncio.wait({life})
 
-    def begin_retire(self, reason: str) -> None:
-        """Do as :meth:`retire`, without waiting."""
+    def begin_retire(self, reason: str) -> asyncio.Task[None] | None:
+        """Begin to :meth:`retire`; return the life that is about to end, if there is one."""
         if self._life is not None:
             self._ending = self._ending or Ending(reason)
             self.requests.end_turn()
+        return self._life
 
     async def unload(self, ending: Ending) -> None:
         """Unload: requests in flight may go on for ``ending.drain_s``, then they get
         ``ending.error``; those that come meanwhile are refused.
         """
-        error = ending.error
-        assert error is not None
+        assert ending.error is not None
         self._ending = ending
         try:
             if self._life and ending.drain_s and self.state is not State.LOADING:
-                await self._drain(self._life, ending.drain_s)
-            self.requests.fail_all(error)
-            self._settle_loads(error)
+                self.requests.end_turn()
+                await asyncio.wait({self._life}, timeout=ending.drain_s)
+            self.requests.fail_all(ending.error)
+            self._settle_loads(ending.error)
             await self._end()
         finally:
             if self._ending is ending:  # it ends also if the caller was cancelled
@@ -274,11 +274,6 @@ class Instance:
     def _stop_worker(self) -> None:
         if not self._stop.done():
             self._stop.set_result(self._ending.reason if self._ending else "")
-
-    async def _drain(self, life: asyncio.Task[None], timeout_s: float | None = None) -> None:
-        """Wait for the end of this life, which comes when what was queued so far has finished."""
-        self.requests.end_turn()
-        await asyncio.wait({life}, timeout=timeout_s)
 
     async def _end(self) -> None:
         if (life := self._life) is not None:

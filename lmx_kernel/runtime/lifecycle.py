@@ -31,6 +31,7 @@ from lmx_kernel.types import (
 )
 
 MAINTENANCE_S = 1.0
+NOT_LOADED = (State.ABSENT, State.COOLING)
 
 
 class Lifecycle:
@@ -45,7 +46,7 @@ class Lifecycle:
         ledger: Ledger,
         backends: Backends,
         effective: EffectiveSettings,
-        drafts: DraftModels,
+        find: Callable[[str], ModelCard],
         saved: SavedSettings,
         publish: Callable[[events.KernelEvent], None],
     ) -> None:
@@ -55,7 +56,7 @@ class Lifecycle:
         self._settings = settings
         self._needs = Needs(backends, ledger)
         self._effective = effective
-        self._drafts = drafts
+        self._drafts = DraftModels(find, effective)
         self._saved = saved
         self._overrides: dict[str, LoadOverrides] = dict(saved.saved.loads)
         self._continued: set[asyncio.Future[None]] = set()  # loads whose callers left
@@ -79,27 +80,23 @@ class Lifecycle:
         :raises ModelNotLoadedError: it is not loaded, and requests do not load models.
         :raises LmxError: its queue is full, or it cools down.
         """
-        self._ask_for_draft_model(card.id, request.draft_model)
         instance = self._instance(card)
         if instance.state is State.ABSENT and not self._models.jit:
             raise errors.ModelNotLoadedError(
                 f"{card.id} is not loaded, and models.jit is off", param="model"
             )
+        self._drafts.ask(card.id, request.draft_model, is_loaded=instance.state not in NOT_LOADED)
         if request.draft_model and not _drafts_for(instance, request.draft_model):
             instance.begin_retire("draft model")  # the request waits for the next load
         return instance.submit(request)
 
     async def check_draft_model(self, card: ModelCard, draft: ModelCard) -> None:
-        """Check that a model can draft for another one, and fits into memory beside it.
-
-        :raises LmxError: it cannot, or does not.
-        """
+        """Raise LmxError unless a model can draft for another one and fits beside it."""
         instance = self.instances.get(card.id)
         if instance is not None and instance.memory_bytes and _drafts_for(instance, draft.id):
             return
         plain = self._effective.spec(card, self._overrides.get(card.id))
         spec = self._drafts.with_asked(plain, draft)
-        await self._needs.check_draft_model(spec)
         room = self._plan_reload(instance, await self._needs.bytes(spec))
         if isinstance(room, Refusal):
             raise errors.InsufficientMemoryError(room.reason)
@@ -268,11 +265,6 @@ class Lifecycle:
 
     def _spec(self, card: ModelCard, overrides: LoadOverrides | None) -> EngineSpec:
         return self._drafts.add_to(self._effective.spec(card, overrides))
-
-    def _ask_for_draft_model(self, model: str, draft: str) -> None:
-        instance = self.instances.get(model)
-        if draft or instance is None or instance.state in (State.ABSENT, State.COOLING):
-            self._drafts.ask(model, draft)
 
     @asynccontextmanager
     async def _reserve(self, instance: Instance) -> AsyncIterator[int]:

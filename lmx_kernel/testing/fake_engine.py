@@ -13,11 +13,9 @@ import zlib
 from collections import deque
 from collections.abc import Sequence as Seq
 from pathlib import Path
-from typing import Any
 
 from attrs import define, field
 
-from lmx_kernel.engine.draft_model import DraftPiece
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.logits import apply_processors
 from lmx_kernel.engine.protocol import (
@@ -32,9 +30,10 @@ from lmx_kernel.engine.running import NOT_FINITE, RunningSet
 from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.errors import EngineFailedError, ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
+from lmx_kernel.testing.fake_drafts import CountingRows
 from lmx_kernel.testing.fake_model import FakeModel, use_up
 from lmx_kernel.testing.fake_states import FakeStates, FakeWholeStates, Run
-from lmx_kernel.types import EngineLimits, EngineSpec, LoadOptions
+from lmx_kernel.types import EngineLimits, EngineSpec
 
 BYTES = 256
 END = 256
@@ -65,11 +64,11 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> FakeEngine:
 
 
 @hookimpl
-def lmx_open_draft_model(spec: EngineSpec, progress: ProgressCallback) -> FakeDraftRows:
+def lmx_open_draft_model(spec: EngineSpec, progress: ProgressCallback) -> CountingRows:
     script = FakeModel.read(spec.card.path)
     if script.load_error:
         raise ModelUnusableError(script.load_error)
-    return FakeDraftRows(spec.options)
+    return CountingRows(spec.options, FakeTokenizer.token_bytes, FIRST_WORD)
 
 
 @hookimpl
@@ -119,40 +118,6 @@ class _Effort:
             elif self.shows == "memory":
                 self._kept.append(bytearray(b"\1") * EFFORT_BYTES)
             time.sleep(min(left_s, EFFORT_S))
-
-
-class FakeDraftRows:
-    """Counts on from the last number of a slot; it checks that it is told of all tokens."""
-
-    token_bytes = FakeTokenizer.token_bytes
-    steps_s: dict[int, float] = {1: 1e-6}  # noqa: RUF012 - constant
-
-    def __init__(self, options: LoadOptions) -> None:
-        self.slots = options.parallel
-        self.context_length = options.context_length
-        self.cache_tokens = options.cache_tokens
-        self._tokens: list[list[int]] = [[] for _ in range(self.slots)]
-
-    def compute(self, pieces: Seq[DraftPiece]) -> list[Any]:
-        for piece in pieces:
-            held = self._tokens[piece.slot]
-            assert len(held) == piece.position
-            held += piece.tokens
-        return [self._logits(piece.slot) for piece in pieces if piece.is_drawn]
-
-    def cut(self, slot: int, length: int) -> bool:
-        del self._tokens[slot][length:]
-        return True
-
-    def close(self) -> None:
-        self._tokens.clear()
-
-    def _logits(self, slot: int) -> Any:
-        import numpy as np  # noqa: PLC0415 - few tests need it
-
-        row = np.zeros(VOCABULARY, np.float32)
-        row[FIRST_WORD + (self._tokens[slot][-1] - FIRST_WORD + 1) % WORDS] = 100
-        return row
 
 
 class FakeEngine:

@@ -122,13 +122,15 @@ def open_draft_model(rows: DraftRows, spec: EngineSpec, tokenizer: Tokenizer) ->
 
     :raises ModelUnusableError: they do not.
     """
+    from lmx_kernel.engine.numpy_sampler import Sampler  # noqa: PLC0415 - numpy takes long
+
     assert spec.draft_model is not None
     name, mine, theirs = spec.draft_model.card.id, tokenizer.token_bytes, rows.token_bytes
     same = min(len(mine), len(theirs))  # one of the two may be padded
     if list(mine[:same]) != list(theirs[:same]):
         rows.close()
         raise ModelUnusableError(f"{name} cannot draft for {spec.card.id}: other vocabulary")
-    return DraftModel(name, rows)
+    return DraftModel(name, rows, Sampler)
 
 
 def _copy(prompt: Seq[int], prediction: Seq[int], tokenizer: Tokenizer) -> DraftSource:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmx_kernel.engine.draft_model import DraftModel, DraftPiece, DraftRows, ModelDrafts
+from lmx_kernel.engine.numpy_sampler import Sampler
 from lmx_kernel.testing.conformance.drafts import (
     COUNT,
     FREE,
@@ -37,7 +38,7 @@ class DraftModelChecks(TextChecks):
 
     def open_model(self, open_rows: OpenRows, **options: Any) -> DraftModel:
         """Return a draft model that costs next to nothing."""
-        model = DraftModel("draft", open_rows(**options))
+        model = DraftModel("draft", open_rows(**options), Sampler)
         model.costs = FreeRows(0.001)
         return model
 

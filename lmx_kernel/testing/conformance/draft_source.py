@@ -7,11 +7,12 @@ class TestMySource(DraftSourceChecks):
 from __future__ import annotations
 
 import random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lmx_kernel.engine.draft_kind import DraftKind
 from lmx_kernel.testing.fake_engine import FakeTokenizer
 
+TOKENIZER: Any = FakeTokenizer()
 PROMPT = [*b"The quick brown fox jumps over the lazy dog. "]
 
 
@@ -26,7 +27,7 @@ class DraftSourceChecks:
     answer: ClassVar[str] = "The quick brown fox jumps over the lazy dog."
 
     def test_it_proposes_some_of_the_answer(self) -> None:
-        source, right = self.kind(PROMPT, [], FakeTokenizer()), 0
+        source, right = self.kind(PROMPT, [], TOKENIZER), 0
         answer = [*self.answer.encode()]
         for place in range(1, len(answer)):
             proposal = source.propose(PROMPT + answer[:place], 4)
@@ -36,7 +37,7 @@ class DraftSourceChecks:
     def test_it_proposes_no_more_than_it_is_asked_for_and_changes_no_tokens(self) -> None:
         dice = random.Random(1)
         for prompt in ([], [65], PROMPT):
-            source, tokens = self.kind(list(prompt), [], FakeTokenizer()), list(prompt)
+            source, tokens = self.kind(list(prompt), [], TOKENIZER), list(prompt)
             for k in (0, 1, 15):
                 tokens += [dice.randrange(256) for _ in range(3)]
                 before = list(tokens)
@@ -48,7 +49,7 @@ class DraftSourceChecks:
     def test_sequences_have_sources_of_their_own(self) -> None:
         """What one of them saw is nothing that another proposes."""
         secret = [*b"a secret that nobody else may see"]
-        first = self.kind(PROMPT + secret, [], FakeTokenizer())
+        first = self.kind(PROMPT + secret, [], TOKENIZER)
         first.propose(PROMPT + secret + secret[:9], 15)
-        second = self.kind(PROMPT, [], FakeTokenizer())
+        second = self.kind(PROMPT, [], TOKENIZER)
         assert secret[9:14] != second.propose(PROMPT + secret[:9], 5)

@@ -11,7 +11,7 @@ from cyclopts import App
 from lmx_kernel.config import models_folder
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.interfaces import Backend, Finding, JobKind, Kernel, SettingsSection
-from lmx_kernel.models.headers import READER, HeaderBackend
+from lmx_kernel.models.headers import HeaderBackend
 from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 from lmx_mlx_backend.architectures import is_known
 from lmx_mlx_backend.blas import blas_env
@@ -116,8 +116,7 @@ class MlxBackend(HeaderBackend[ModelFolder]):
 
         :raises ModelUnusableError: the tokenizer is missing or damaged.
         """
-        digest: str = READER.read(VocabularyReader, card.path, str)
-        return digest
+        return self.read_apart(VocabularyReader, card.path, str)
 
     def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
         """Return the memory of the GPU, its own or its part of the machine's."""
