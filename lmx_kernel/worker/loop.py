@@ -143,10 +143,9 @@ class Loop:
             self._take(self._inbox.get())
         if self._running:
             self._step()
-            self._observe()
         if self._embedder.is_busy:
             self._channel.send(wire.Stepped(tuple(self._embedder.step())))
-            self._observe()
+        self._observe()
 
     def _step(self) -> None:
         """Step the engine; what a step gave is told at once, or beside the next one."""
@@ -180,8 +179,8 @@ class Loop:
         now = time.monotonic()
         if now - self._observed_at >= (OBSERVE_S if self._is_busy else OBSERVE_IDLE_S):
             self._observed_at = now
-            stats = self._engine.stats()
-            stats = evolve(stats, details={**stats.details, **self._prefixes.figures()})
+            stats, figures = self._engine.stats(), self._prefixes.figures()
+            stats = evolve(stats, details={**stats.details, **figures})
             self._channel.send(wire.Observed(stats))
 
     def _take(self, message: Work) -> None:
