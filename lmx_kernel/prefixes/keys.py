@@ -59,15 +59,15 @@ def extend_keys(keys: list[bytes], first: bytes, tokens: Sequence[int], blocks: 
         keys.append(next_key(before, tokens[start : start + STATE_TOKENS]))
 
 
-def whole_key(keys: list[bytes], first: bytes, tokens: Sequence[int]) -> bytes:
-    """Return the key of the whole state of ``tokens``.
+def whole_key(keys: list[bytes], first: bytes, tokens: Sequence[int], length: int) -> bytes:
+    """Return the key of the whole state of the first ``length`` of ``tokens``.
 
     :param keys: of their first blocks, as far as they are known; those that are missing are added.
     """
-    blocks = len(tokens) // STATE_TOKENS
+    blocks = length // STATE_TOKENS
     extend_keys(keys, first, tokens, blocks)
     before = keys[blocks - 1] if blocks else first
-    return _digest(before, b"whole", repr(list(tokens[blocks * STATE_TOKENS :])).encode())
+    return _digest(before, b"whole", repr(list(tokens[blocks * STATE_TOKENS : length])).encode())
 
 
 def _digest(*parts: bytes) -> bytes:

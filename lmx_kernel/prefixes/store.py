@@ -94,9 +94,10 @@ class PrefixStore:
         """Return the size of a block's file; 0 if there is none."""
         return self._sizes.get(key, 0)
 
-    def lengths(self) -> set[int]:
-        """Return how many tokens the whole states are of. Blocks."""
-        return {entry.index for entry in entries_of(self.folder)}
+    def lengths(self) -> list[int]:
+        """Return how many tokens the whole states are of, what was used last at the end. Blocks."""
+        entries = sorted(entries_of(self.folder), key=lambda entry: entry.used_at)
+        return [entry.index for entry in entries]
 
     def read(self, index: int, key: bytes) -> bytearray | None:
         """Return a block's state; None if it is not there. A damaged file is deleted."""

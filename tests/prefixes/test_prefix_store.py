@@ -16,7 +16,7 @@ import pytest
 
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.prefixes import entry, folder, store
-from lmx_kernel.prefixes.keys import extend_keys, first_key, model_identity
+from lmx_kernel.prefixes.keys import extend_keys, first_key, model_identity, whole_key
 from lmx_kernel.prefixes.store import PrefixStore
 
 STATE = bytes(range(256)) * 8
@@ -340,3 +340,15 @@ def test_a_model_is_known_by_its_files_and_its_engine(tmp_path):
     file.rename(tmp_path / "n.gguf")
     found.add(model_identity([tmp_path / "n.gguf"], "engine 1"))
     assert len(found) == 5
+
+
+def test_the_key_of_a_whole_state_is_that_of_its_tokens_and_of_nothing_else():
+    tokens = [number % 300 - 5 for number in range(400)]
+    changed = [*tokens[:100], 7, *tokens[101:]]
+    first = first_key(b"i" * 16, "")
+    known: list[bytes] = []
+    keys = [whole_key(known, first, tokens, length) for length in (400, 128, 127, 64, 5)]
+    assert len({*keys, *known, first}) == len(keys) + len(known) + 1
+    assert keys == [whole_key([], first, tokens[:n], n) for n in (400, 128, 127, 64, 5)]
+    assert whole_key([], first, changed, 400) != keys[0]
+    assert whole_key([], first_key(b"i" * 16, "x"), tokens, 400) != keys[0]
