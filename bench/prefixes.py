@@ -1,7 +1,8 @@
 """Prompts that begin alike, over unloads, crashes and restarts.
 
-usage: python bench/prefixes.py [first] [session] [resume] [bytes] [gap] [mlx] [FILE.gguf]
-       (default: all five, on the demo model as a GGUF; mlx: on the model in float32)
+usage: python bench/prefixes.py [first] [session] [resume] [bytes] [gap] [mlx] [lines=28] [x.gguf]
+       (default: all five, on the demo model as a GGUF; mlx: on the model in float32; lines: of what
+       each turn of the session adds, of 6 tokens)
 
 On a busy machine only ratios count: those of CPU seconds of the daemon and its worker more than
 those of times.
@@ -38,6 +39,7 @@ BEGIN = "".join(f"Item {number} of the list is here. " for number in range(118))
 ROUNDS = 3
 GAP_STEPS = 100
 TURNS = 30
+LINES = next((int(part[6:]) for part in sys.argv if part.startswith("lines=")), 28)
 PARTS = ("first", "session", "resume", "bytes", "gap")
 
 
@@ -193,7 +195,7 @@ async def session(home: Path, models: Path) -> None:
         seconds.append(found["first_s"])
         most = found["prompt"]
         messages += [{"role": "assistant", "content": found["text"]}]
-        messages += [user(f"Result {turn}: " + f"line {turn} of a file, " * 28)]
+        messages += [user(f"Result {turn}: " + f"line {turn} of a file, " * LINES)]
         if turn % 7 == 3:
             await asyncio.sleep(0.3)
             await (server.restart() if turn % 2 else server.unload())

@@ -42,12 +42,14 @@ class StateWriter:
         self._queue.put(partial(self._write, index, key, state))
 
     def touch(self, blocks: Sequence[tuple[int, bytes]]) -> None:
-        """Note soon that blocks were used."""
-        self._queue.put(partial(self._store.touch, blocks))
+        """Note soon that blocks were used; without any the thread is not woken."""
+        if blocks:
+            self._queue.put(partial(self._store.touch, blocks))
 
     def remove(self, blocks: Sequence[tuple[int, bytes]]) -> None:
         """Delete blocks soon, those that wait to be written included."""
-        self._queue.put(partial(self._store.remove, blocks))
+        if blocks:
+            self._queue.put(partial(self._store.remove, blocks))
 
     def flush(self, timeout_s: float) -> None:
         """Wait until all is written that waits now."""
