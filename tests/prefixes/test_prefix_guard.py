@@ -128,8 +128,8 @@ def test_sequences_wait_for_what_is_on_disk(open_stage):
 def test_after_an_error_all_is_computed(open_stage, broken):
     stage = open_stage(States(broken))
     if broken == "export_block":
-        stage.store.remove([*enumerate(stage.store._sizes)])
-        stage.store._sizes.clear()
+        stage.store.remove([*enumerate(stage.store._entries)])
+        stage.store._entries.clear()
     assert len(stage.begin_all()) == len(SEQUENCES)
     stage.guard.stepped(COMPUTED)
     stage.guard.end(0)
@@ -160,7 +160,7 @@ def test_sequences_wait_for_a_whole_state_that_is_read_once(open_whole):
 def test_after_an_error_of_whole_states_all_is_computed(open_whole, broken):
     stage = open_whole(Whole(broken, kept=BLOCKS * STATE_TOKENS * (broken == "export_whole")))
     if broken == "export_whole":
-        stage.store._sizes.clear()
+        stage.store._entries.clear()
     assert len(stage.begin_all()) == len(SEQUENCES)
     stage.guard.stepped(COMPUTED)
     stage.guard.end(0)

@@ -16,7 +16,13 @@ import pytest
 
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.prefixes import entry, folder, store
-from lmx_kernel.prefixes.keys import extend_keys, first_key, model_identity, whole_key
+from lmx_kernel.prefixes.keys import (
+    extend_keys,
+    first_key,
+    model_identity,
+    part_keys,
+    whole_key,
+)
 from lmx_kernel.prefixes.store import PrefixStore
 
 STATE = bytes(range(256)) * 8
@@ -340,6 +346,25 @@ def test_a_model_is_known_by_its_files_and_its_engine(tmp_path):
     file.rename(tmp_path / "n.gguf")
     found.add(model_identity([tmp_path / "n.gguf"], "engine 1"))
     assert len(found) == 5
+
+
+def test_a_block_is_found_by_its_beginning(opener):
+    tokens, before = list(range(64)), b"b" * 16
+    parts = part_keys(before, tokens)
+    assert len(parts) == 7
+    assert parts[:4] == part_keys(before, tokens[:39])
+    assert not {*parts} & {*part_keys(b"c" * 16, tokens), *part_keys(before, [9, *tokens[1:]])}
+    assert part_keys(before, tokens[:7]) == []
+    opened = opener()
+    opened.note(3, KEY, 5, parts)
+    opened.write(3, KEY, STATE)
+    for again in (opened, opener()):
+        assert [again.key_of(part) for part in parts] == [KEY] * 7
+        assert again.read(3, KEY) == STATE
+        again.touch([(3, KEY)])
+    again.remove([(3, KEY)])
+    assert again.key_of(parts[0]) is None
+    assert not list(again.folder.iterdir())
 
 
 def test_the_key_of_a_whole_state_is_that_of_its_tokens_and_of_nothing_else():
