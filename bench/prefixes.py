@@ -1,8 +1,8 @@
 """Prompts that begin alike, over unloads, crashes and restarts.
 
-usage: python bench/prefixes.py [first] [session] [resume] [bytes] [gap] [mlx] [lines=28] [x.gguf]
-       (default: all five, on the demo model as a GGUF; mlx: on the model in float32; lines: of what
-       each turn of the session adds, of 6 tokens)
+usage: python bench/prefixes.py [first] [session] [resume] [bytes] [gap] [mlx] [x.gguf]
+       (default: all five, on the demo model as a GGUF; mlx: on the model in float32; further:
+       rounds=3, lines=28: of 6 tokens each, that a turn of the session adds)
 
 On a busy machine only ratios count: those of CPU seconds of the daemon and its worker more than
 those of times.
@@ -36,10 +36,10 @@ DEMO = Path("~/.lmx/models/smollm2-135m-instruct").expanduser()
 MODEL = "model"
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 BEGIN = "".join(f"Item {number} of the list is here. " for number in range(118))  # 1,200 tokens
-ROUNDS = 3
 GAP_STEPS = 100
 TURNS = 30
-LINES = next((int(part[6:]) for part in sys.argv if part.startswith("lines=")), 28)
+NUMBERS = dict(part.split("=") for part in sys.argv if "=" in part)
+ROUNDS, LINES = int(NUMBERS.get("rounds", 3)), int(NUMBERS.get("lines", 28))
 PARTS = ("first", "session", "resume", "bytes", "gap")
 
 

@@ -110,9 +110,9 @@ class PrefixStore:
 
     def read(self, index: int, key: bytes) -> bytearray | None:
         """Return a block's state; None if it is not there. A damaged file is deleted."""
-        path = self._path(index, key)
+        path, entry = self._path(index, key), self._entries.get(key)
         try:
-            return read_entry(path, key)
+            return read_entry(path, key, entry.parts if entry is not None else ())
         except FileNotFoundError:
             self._forget(key)
         except (OSError, DamagedEntryError) as error:
@@ -217,12 +217,13 @@ class PrefixStore:
             path.unlink()
 
     def _write(self, entry: StoredEntry, state: bytes | bytearray | memoryview) -> int:
+        values = (self.model, entry.index, entry.key, state, entry.parts)
         try:
-            return write_entry(entry.path, self.model, entry.index, entry.key, state)
+            return write_entry(entry.path, *values)
         except FileNotFoundError:  # the store was cleared
             self._entries, self._parts = {}, {}
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return write_entry(entry.path, self.model, entry.index, entry.key, state)
+            return write_entry(entry.path, *values)
 
     def _pause(self, error: OSError) -> None:
         self._paused_until = time.monotonic() + PAUSE_S

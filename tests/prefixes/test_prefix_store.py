@@ -108,7 +108,7 @@ def replace_by_next_version(path):
 def replace_by_huge(path):
     """Put a file there whose header is right, of more bytes than there is memory."""
     data, size = path.read_bytes(), 1 << 40
-    head = entry._HEADER.pack(entry.MAGIC, entry.VERSION, len(MODEL), 0, KEY, size, 0)
+    head = entry._HEADER.pack(entry.MAGIC, entry.VERSION, len(MODEL), 0, KEY, 0, size, 0)
     name = data[entry.HEADER_BYTES : entry.HEADER_BYTES + len(MODEL)]
     path.write_bytes(head + entry._CHECKSUM.pack(zlib.crc32(head + name)) + name)
     os.truncate(path, entry.HEADER_BYTES + len(MODEL) + size)
@@ -365,6 +365,21 @@ def test_a_block_is_found_by_its_beginning(opener):
     again.remove([(3, KEY)])
     assert again.key_of(parts[0]) is None
     assert not list(again.folder.iterdir())
+
+
+def test_a_file_that_was_given_another_name_is_not_what_that_says(opener, warnings):
+    """Of another beginning, or of none."""
+    opened = opener()
+    parts, others = part_keys(b"b" * 16, range(64)), part_keys(b"c" * 16, range(64))
+    for said in (others, []):
+        opened.note(3, KEY, 5, parts)
+        opened.write(3, KEY, STATE)
+        (path,) = opened.folder.iterdir()
+        path.rename(opened.folder / folder.entry_name(3, KEY, said))
+        opened = opener()
+        assert opened.read(3, KEY) is None
+        assert not list(opened.folder.iterdir())
+    assert len(warnings) == 2
 
 
 def test_the_key_of_a_whole_state_is_that_of_its_tokens_and_of_nothing_else():
