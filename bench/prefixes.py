@@ -292,14 +292,19 @@ async def gap(home: Path, models: Path) -> None:
 def open_engine(folder: Path) -> Any:
     """Open the model in a folder in this process, by the backend of its files."""
     kind = "gguf" if list(folder.glob("*.gguf")) else "mlx"
-    backend = importlib.import_module(f"lmx_{kind}_backend.backend")
-    backend = getattr(backend, f"{kind.capitalize()}Backend")()
+    sys.path[:] = [place for place in sys.path if Path(place) != Path(__file__).parent]  # mlx.py
+    backend = backend_of(kind)
     os.environ.update(backend.worker_env({}))  # before the library is loaded
     worker = importlib.import_module(f"lmx_{kind}_backend.worker")
     names = tuple(path.name for path in folder.iterdir())
     (card,) = backend.identify(Location(MODEL, folder, names))
     options = LoadOptions(context_length=2048, parallel=4, cache_tokens=6000)
     return worker.lmx_open_engine(EngineSpec(card=card, options=options), lambda *_: None)
+
+
+def backend_of(kind: str) -> Any:
+    module = importlib.import_module(f"lmx_{kind}_backend.backend")
+    return getattr(module, f"{kind.capitalize()}Backend")()
 
 
 async def main() -> None:
@@ -326,4 +331,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    blas = backend_of("mlx").worker_env({}) if "mlx" in sys.argv else {}
+    if not blas.items() <= os.environ.items():  # it has to be there before the process begins
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **blas})
     asyncio.run(main())
