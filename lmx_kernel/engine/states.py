@@ -53,8 +53,9 @@ class PortableStates(Protocol):
     ) -> bool:
         """Hold ``tokens`` for later sequences of this cache space.
 
-        :param start: the tokens before are held already.
-        :param states: of the blocks from there to the end.
+        :param start: the tokens before are held already; a multiple of a block.
+        :param states: of the blocks from there to the end. The last block may have more tokens than
+            are left of ``tokens``: these are cut off.
         :returns: False where there is no room, or a state is not one of this model; nothing that
             runs is disturbed.
         """

@@ -3,8 +3,8 @@ whole one.
 
 All numbers are little-endian. The header holds: ``LMXSTATE``, the version, the length of the
 model's id, the block's index in its chain (of a whole state, how many tokens it is of), its key,
-the length of the state, the CRC-32 of the state, and the CRC-32 of the header (that field left
-out) and the id.
+the number of keys of its beginnings, the length of the state, the CRC-32 of the state, and the
+CRC-32 of the header (that field left out), the id and the keys of the beginnings, which follow.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
 
+from lmx_kernel.engine.states import STATE_TOKENS
+from lmx_kernel.prefixes.keys import PART_BYTES
+
 MAGIC = b"LMXSTATE"
-VERSION = 1
+VERSION = 2
 MAX_MODEL_BYTES = 1024
 MAX_STATE_BYTES = 1 << 30
 """Many times what a block of the largest models takes: no header makes a reader take more memory.
 """
 
-_HEADER = struct.Struct("<8sHHI16sQI")
+_HEADER = struct.Struct("<8sHHI16sHQI")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 
@@ -40,17 +44,24 @@ class EntryHeader:
 
     :ivar model: its id in the catalogue.
     :ivar index: of the block in its chain.
+    :ivar parts: keys of its beginnings, one after the other.
     """
 
     model: str
     index: int
     key: bytes
+    parts: bytes
     state_bytes: int
     checksum: int
 
 
 def write_entry(
-    path: Path, model: str, index: int, key: bytes, state: bytes | bytearray | memoryview
+    path: Path,
+    model: str,
+    index: int,
+    key: bytes,
+    state: bytes | bytearray | memoryview,
+    parts: Sequence[bytes] = (),
 ) -> int:
     """Write a file that is complete or not there, readable by its owner only; return its size.
 
@@ -60,8 +71,10 @@ def write_entry(
     """
     name = model.encode()[:MAX_MODEL_BYTES]
     header = _HEADER.pack(
-        MAGIC, VERSION, len(name), index, key, memoryview(state).nbytes, zlib.crc32(state)
+        *(MAGIC, VERSION, len(name), index, key, len(parts)),
+        *(memoryview(state).nbytes, zlib.crc32(state)),
     )
+    name += b"".join(parts)
     head = header + _CHECKSUM.pack(zlib.crc32(header + name)) + name
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -77,17 +90,18 @@ def write_entry(
     return len(head) + memoryview(state).nbytes
 
 
-def read_entry(path: Path, key: bytes) -> bytearray:
+def read_entry(path: Path, key: bytes, parts: Iterable[bytes] = ()) -> bytearray:
     """Return the state in a file.
 
-    :raises DamagedEntryError: the file is not the one of ``key``, or not whole.
+    :param parts: keys of its beginnings, as its name says.
+    :raises DamagedEntryError: the file is not the one of ``key`` and ``parts``, or not whole.
     :raises FileNotFoundError: there is none.
     :raises OSError: it cannot be read.
     """
     file = _open(path)
     try:
         header = _read_header(file)
-        if header.key != key:
+        if (header.key, header.parts) != (key, b"".join(parts)):
             raise DamagedEntryError("it holds another key")
         state = bytearray(header.state_bytes)
         _read_into(file, memoryview(state))
@@ -131,18 +145,21 @@ def _read_header(file: int) -> EntryHeader:
     head = os.read(file, HEADER_BYTES)
     if len(head) < HEADER_BYTES or not head.startswith(MAGIC):
         raise DamagedEntryError("it does not begin like a state")
-    _, version, name_bytes, index, key, state_bytes, checksum = _HEADER.unpack_from(head)
+    _, version, name_bytes, index, key, parts, state_bytes, checksum = _HEADER.unpack_from(head)
     if version != VERSION:
         raise DamagedEntryError(f"it has version {version}, and this LMX reads {VERSION}")
-    name = os.read(file, name_bytes) if name_bytes <= MAX_MODEL_BYTES else b""
+    named_bytes = name_bytes + parts * PART_BYTES
+    is_short = name_bytes <= MAX_MODEL_BYTES and parts <= STATE_TOKENS
+    name = os.read(file, named_bytes) if is_short else b""
     (expected,) = _CHECKSUM.unpack_from(head, _HEADER.size)
     if zlib.crc32(head[: _HEADER.size] + name) != expected:
         raise DamagedEntryError("the checksum of its header is wrong")
     if state_bytes > MAX_STATE_BYTES:
         raise DamagedEntryError("it is larger than any state")
-    if os.fstat(file).st_size != HEADER_BYTES + name_bytes + state_bytes:
+    if os.fstat(file).st_size != HEADER_BYTES + named_bytes + state_bytes:
         raise DamagedEntryError("its length is wrong")
-    return EntryHeader(name.decode(errors="replace"), index, key, state_bytes, checksum)
+    model = name[:name_bytes].decode(errors="replace")
+    return EntryHeader(model, index, key, name[name_bytes:], state_bytes, checksum)
 
 
 def _read_into(file: int, view: memoryview) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from lmx_kernel.types import PrefixUsage
 
 FOLDER = "prefixes"
 MODEL_FOLDER = re.compile(r"[0-9a-f]{32}")
-ENTRY = re.compile(r"(\d{6,12})-([0-9a-f]{32})\.state")
+ENTRY = re.compile(r"(\d{6,12})-([0-9a-f]{32})((?:-[0-9a-f]{16})*)\.state")
 MOST_BYTES = 20 << 30
 FREE_SHARE = 10
 LEFT_OVER_S = 600.0
@@ -34,6 +34,7 @@ class StoredEntry:
 
     :ivar index: of its block in the chain; of a whole state, how many tokens it is of.
     :ivar used_at: seconds since the epoch.
+    :ivar parts: keys of its beginnings, see :func:`~lmx_kernel.prefixes.keys.part_keys`.
     """
 
     path: Path
@@ -41,11 +42,12 @@ class StoredEntry:
     key: bytes
     size_bytes: int
     used_at: float
+    parts: tuple[bytes, ...] = ()
 
 
-def entry_name(index: int, key: bytes) -> str:
+def entry_name(index: int, key: bytes, parts: Iterable[bytes] = ()) -> str:
     """Return the name of the file of a block, or of a whole state; see :class:`StoredEntry`."""
-    return f"{index:06}-{key.hex()}.state"
+    return "-".join((f"{index:06}", *(one.hex() for one in (key, *parts)))) + ".state"
 
 
 def entries_of(folder: Path) -> Iterator[StoredEntry]:
@@ -61,7 +63,9 @@ def entries_of(folder: Path) -> Iterator[StoredEntry]:
         with suppress(OSError):  # another process has just deleted it
             stat = one.stat(follow_symlinks=False)
             key = bytes.fromhex(name[2])
-            yield StoredEntry(Path(one.path), int(name[1]), key, stat.st_size, stat.st_mtime)
+            parts = tuple(map(bytes.fromhex, name[3].split("-")[1:]))
+            path = Path(one.path)
+            yield StoredEntry(path, int(name[1]), key, stat.st_size, stat.st_mtime, parts)
 
 
 def model_folders(root: Path) -> list[Path]:

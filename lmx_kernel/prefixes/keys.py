@@ -15,6 +15,11 @@ from pathlib import Path
 from lmx_kernel.engine.states import STATE_TOKENS
 
 KEY_BYTES = 16
+PART_BYTES = 8
+PART_TOKENS = 8
+"""A prompt may leave a stored one within a block: its beginnings are known at every so many tokens.
+"""
+
 HEAD_BYTES = 1 << 20
 """Read of each file of a model: its header, without reading its weights."""
 
@@ -59,15 +64,28 @@ def extend_keys(keys: list[bytes], first: bytes, tokens: Sequence[int], blocks: 
         keys.append(next_key(before, tokens[start : start + STATE_TOKENS]))
 
 
-def whole_key(keys: list[bytes], first: bytes, tokens: Sequence[int]) -> bytes:
-    """Return the key of the whole state of ``tokens``.
+def part_keys(before: bytes, tokens: Sequence[int]) -> list[bytes]:
+    """Return the keys of beginnings of a block: of its first 8 tokens, of 16, and so on.
+
+    :param before: the key of the block before.
+    :param tokens: of the block, or as many as there are.
+    """
+    keys, key = [], before
+    for end in range(PART_TOKENS, min(len(tokens), STATE_TOKENS - 1) + 1, PART_TOKENS):
+        key = _digest(key, b"part", repr(list(tokens[end - PART_TOKENS : end])).encode())
+        keys.append(key[:PART_BYTES])
+    return keys
+
+
+def whole_key(keys: list[bytes], first: bytes, tokens: Sequence[int], length: int) -> bytes:
+    """Return the key of the whole state of the first ``length`` of ``tokens``.
 
     :param keys: of their first blocks, as far as they are known; those that are missing are added.
     """
-    blocks = len(tokens) // STATE_TOKENS
+    blocks = length // STATE_TOKENS
     extend_keys(keys, first, tokens, blocks)
     before = keys[blocks - 1] if blocks else first
-    return _digest(before, b"whole", repr(list(tokens[blocks * STATE_TOKENS :])).encode())
+    return _digest(before, b"whole", repr(list(tokens[blocks * STATE_TOKENS : length])).encode())
 
 
 def _digest(*parts: bytes) -> bytes:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from lmx_kernel.prefixes.entry import DamagedEntryError, read_entry, write_entry
 from lmx_kernel.prefixes.folder import (
     ENTRY,
+    StoredEntry,
     default_limit_bytes,
     entries_of,
     entry_name,
@@ -51,7 +52,8 @@ class PrefixStore:
     ttl_s: float
     warn: Callable[[str], None]
     folder: Path = field(init=False)
-    _sizes: dict[bytes, int] = field(factory=dict, init=False)
+    _entries: dict[bytes, StoredEntry] = field(factory=dict, init=False)
+    _parts: dict[bytes, bytes] = field(factory=dict, init=False)
     _written_bytes: int = field(default=0, init=False)
     _paused_until: float = field(default=0.0, init=False)
     _is_failing: bool = field(default=False, init=False)
@@ -88,26 +90,34 @@ class PrefixStore:
         return store
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._sizes
+        return key in self._entries
+
+    def key_of(self, part: bytes) -> bytes | None:
+        """Return the key of a block that begins so; see
+        :func:`~lmx_kernel.prefixes.keys.part_keys`.
+        """
+        return self._parts.get(part)
 
     def size_bytes(self, key: bytes) -> int:
         """Return the size of a block's file; 0 if there is none."""
-        return self._sizes.get(key, 0)
+        entry = self._entries.get(key)
+        return entry.size_bytes if entry is not None else 0
 
-    def lengths(self) -> set[int]:
-        """Return how many tokens the whole states are of. Blocks."""
-        return {entry.index for entry in entries_of(self.folder)}
+    def lengths(self) -> list[int]:
+        """Return how many tokens the whole states are of, what was used last at the end. Blocks."""
+        entries = sorted(entries_of(self.folder), key=lambda entry: entry.used_at)
+        return [entry.index for entry in entries]
 
     def read(self, index: int, key: bytes) -> bytearray | None:
         """Return a block's state; None if it is not there. A damaged file is deleted."""
-        path = self.folder / entry_name(index, key)
+        path, entry = self._path(index, key), self._entries.get(key)
         try:
-            return read_entry(path, key)
+            return read_entry(path, key, entry.parts if entry is not None else ())
         except FileNotFoundError:
-            self._sizes.pop(key, None)
+            self._forget(key)
         except (OSError, DamagedEntryError) as error:
             self._discard(path, str(error))
-            self._sizes.pop(key, None)
+            self._forget(key)
         return None
 
     def sample(self, size_bytes: int) -> int:
@@ -121,23 +131,30 @@ class PrefixStore:
             done += len(state) if state is not None else 0
         return done
 
-    def note(self, key: bytes, size_bytes: int) -> None:
-        """Note that a block will be written."""
-        self._sizes[key] = size_bytes
+    def note(self, index: int, key: bytes, size_bytes: int, parts: Iterable[bytes] = ()) -> None:
+        """Note that a block will be written.
+
+        :param parts: keys of its beginnings.
+        """
+        path = self.folder / entry_name(index, key, parts)
+        self._add(StoredEntry(path, index, key, size_bytes, time.time(), tuple(parts)))
 
     def write(self, index: int, key: bytes, state: bytes | bytearray | memoryview) -> bool:
         """Write a block; return whether it is stored now. While the disk is full it is not."""
+        if key not in self._entries:
+            self.note(index, key, 0)
+        entry = self._entries[key]
         if time.monotonic() < self._paused_until:
-            self._sizes.pop(key, None)
+            self._forget(key)
             return False
         try:
-            size = self._write(index, key, state)
+            size = self._write(entry, state)
         except OSError as error:
-            self._sizes.pop(key, None)
+            self._forget(key)
             self._pause(error)
             return False
         self._is_failing = False
-        self._sizes[key] = size
+        self._add(evolve(entry, size_bytes=size))
         self._make_room(size)
         return True
 
@@ -146,48 +163,67 @@ class PrefixStore:
         now = time.time()
         for index, key in blocks:
             try:
-                if key in self._sizes:
-                    path = self.folder / entry_name(index, key)
-                    os.utime(path, (now, now), follow_symlinks=False)
+                if key in self._entries:
+                    os.utime(self._path(index, key), (now, now), follow_symlinks=False)
             except OSError:
-                self._sizes.pop(key, None)  # cleared, or evicted by another worker
+                self._forget(key)  # cleared, or evicted by another worker
 
     def remove(self, blocks: Sequence[tuple[int, bytes]]) -> None:
         """Delete blocks, by index and key."""
         for index, key in blocks:
-            self._sizes.pop(key, None)
+            path = self._path(index, key)
+            self._forget(key)
             with suppress(OSError):
-                (self.folder / entry_name(index, key)).unlink()
+                path.unlink()
 
     def make_room(self) -> None:
         """Delete what is too old or too much."""
         evict(self.root, self.limit_bytes - self.limit_bytes // ROOM_SHARE, self.ttl_s)
         self._written_bytes = 0
-        self._sizes = {entry.key: entry.size_bytes for entry in entries_of(self.folder)}
+        self._read_names()
 
     # --- inside ---
 
     def _scan(self) -> None:
         """Read which blocks there are, and delete what is no file of the store."""
-        self._sizes = {entry.key: entry.size_bytes for entry in entries_of(self.folder)}
+        self._read_names()
         for path in self.folder.iterdir():
             is_own = ENTRY.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode)
             if not is_own and not path.name.startswith("."):
                 self._discard(path, "it is no file of the store")
+
+    def _read_names(self) -> None:
+        entries = {entry.key: entry for entry in entries_of(self.folder)}
+        self._parts = {part: key for key, entry in entries.items() for part in entry.parts}
+        self._entries = entries
+
+    def _path(self, index: int, key: bytes) -> Path:
+        entry = self._entries.get(key)
+        return entry.path if entry is not None else self.folder / entry_name(index, key)
+
+    def _add(self, entry: StoredEntry) -> None:
+        self._entries[entry.key] = entry
+        self._parts.update(dict.fromkeys(entry.parts, entry.key))
+
+    def _forget(self, key: bytes) -> None:
+        entry = self._entries.pop(key, None)
+        for part in entry.parts if entry is not None else ():
+            if self._parts.get(part) == key:
+                self._parts.pop(part, None)
 
     def _discard(self, path: Path, why: str) -> None:
         self.warn(f"deleted the stored prefix {path.parent.name}/{path.name}: {why}")
         with suppress(OSError):
             path.unlink()
 
-    def _write(self, index: int, key: bytes, state: bytes | bytearray | memoryview) -> int:
-        path = self.folder / entry_name(index, key)
+    def _write(self, entry: StoredEntry, state: bytes | bytearray | memoryview) -> int:
+        values = (self.model, entry.index, entry.key, state, entry.parts)
         try:
-            return write_entry(path, self.model, index, key, state)
+            return write_entry(entry.path, *values)
         except FileNotFoundError:  # the store was cleared
-            self._sizes.clear()
+            self._entries, self._parts = {}, {}
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return write_entry(path, self.model, index, key, state)
+            return write_entry(entry.path, *values)
 
     def _pause(self, error: OSError) -> None:
         self._paused_until = time.monotonic() + PAUSE_S

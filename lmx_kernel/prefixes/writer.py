@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from queue import SimpleQueue
 
@@ -34,20 +34,25 @@ class StateWriter:
         """Whether no state should be offered now."""
         return self._waiting_bytes >= QUEUE_BYTES
 
-    def write(self, index: int, key: bytes, state: memoryview) -> None:
-        """Write a state soon; the caller leaves it alone from now on."""
+    def write(self, index: int, key: bytes, state: memoryview, parts: Iterable[bytes] = ()) -> None:
+        """Write a state soon; the caller leaves it alone from now on.
+
+        :param parts: keys of its beginnings.
+        """
         with self._lock:
             self._waiting_bytes += state.nbytes
-        self._store.note(key, state.nbytes)
+        self._store.note(index, key, state.nbytes, parts)
         self._queue.put(partial(self._write, index, key, state))
 
     def touch(self, blocks: Sequence[tuple[int, bytes]]) -> None:
-        """Note soon that blocks were used."""
-        self._queue.put(partial(self._store.touch, blocks))
+        """Note soon that blocks were used; without any the thread is not woken."""
+        if blocks:
+            self._queue.put(partial(self._store.touch, blocks))
 
     def remove(self, blocks: Sequence[tuple[int, bytes]]) -> None:
         """Delete blocks soon, those that wait to be written included."""
-        self._queue.put(partial(self._store.remove, blocks))
+        if blocks:
+            self._queue.put(partial(self._store.remove, blocks))
 
     def flush(self, timeout_s: float) -> None:
         """Wait until all is written that waits now."""

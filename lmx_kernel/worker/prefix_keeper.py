@@ -17,7 +17,7 @@ from lmx_kernel.engine.footprint import BATCH_BYTES
 from lmx_kernel.engine.protocol import Sequence, Step
 from lmx_kernel.engine.running import NOT_FINITE
 from lmx_kernel.engine.states import STATE_TOKENS, PortableStates
-from lmx_kernel.prefixes.keys import extend_keys, first_key
+from lmx_kernel.prefixes.keys import PART_TOKENS, extend_keys, first_key, part_keys
 from lmx_kernel.prefixes.read_rate import ReadRate
 from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.prefixes.writer import StateWriter
@@ -46,7 +46,8 @@ class _Kept:
     :ivar tokens: prompt and answer.
     :ivar keys: of its first blocks, as far as they were needed.
     :ivar stored: blocks that are on disk, or about to be.
-    :ivar loaded: blocks that were loaded for it; None once it was seen what it began with.
+    :ivar loaded: tokens that were loaded for it; None once it was seen what it began with.
+    :ivar tail: a block on disk of which it has the beginning only.
     """
 
     sequence: Sequence
@@ -55,6 +56,7 @@ class _Kept:
     keys: list[bytes] = field(factory=list)
     stored: int = 0
     loaded: int | None = 0
+    tail: list[tuple[int, bytes]] = field(factory=list)
 
     @tokens.default
     def _copy_tokens(self) -> list[int]:
@@ -62,7 +64,15 @@ class _Kept:
 
     def blocks(self) -> list[tuple[int, bytes]]:
         """Return index and key of the blocks that are on disk."""
-        return list(enumerate(self.keys[: self.stored]))
+        return [*enumerate(self.keys[: self.stored]), *self.tail]
+
+    def part_keys(self, block: int, end: int) -> list[bytes]:
+        """Return the keys of the beginnings of a block.
+
+        :param end: of the tokens that count.
+        """
+        before = self.keys[block - 1] if block else self.first
+        return part_keys(before, self.tokens[block * STATE_TOKENS : end])
 
     def extend(self, blocks: int) -> None:
         """Find out the keys of so many blocks."""
@@ -95,12 +105,14 @@ class _Fetch:
     """What is being loaded for one sequence.
 
     :param next: the first block that is not in memory.
-    :param end: the first that is not on disk.
+    :param blocks: index and key of those that are on disk, from the first of all on.
+    :param tokens: how many they are of: the last one may be used in part.
     """
 
     kept: _Kept
     next: int
-    end: int
+    blocks: list[tuple[int, bytes]]
+    tokens: int
 
 
 class PrefixKeeper:
@@ -146,7 +158,7 @@ class PrefixKeeper:
         """Let the engine take over what was read; return the sequences that need wait no longer."""
         fetch = self._fetch
         assert fetch is not None
-        if fetched.states and self._import(fetch, fetched) and fetch.next < fetch.end:
+        if fetched.states and self._import(fetch, fetched) and fetch.next < len(fetch.blocks):
             self._read(fetch)
             return []
         self._fetch = None
@@ -215,9 +227,23 @@ class PrefixKeeper:
         start = held // STATE_TOKENS
         if end - start < LEAST_BLOCKS:
             return None
-        size = sum(self._store.size_bytes(key) for key in kept.keys[start:end])
-        computing_s = (end * STATE_TOKENS - held) * self._states.prompt_token_s
-        return _Fetch(kept, start, end) if self._rate.is_worth(size, computing_s) else None
+        kept.tail, length = self._find_tail(kept, end)
+        fetch = _Fetch(kept, start, [*enumerate(kept.keys[:end]), *kept.tail], length)
+        size = sum(self._store.size_bytes(key) for _, key in fetch.blocks[start:])
+        computing_s = (length - held) * self._states.prompt_token_s
+        return fetch if self._rate.is_worth(size, computing_s) else None
+
+    def _find_tail(self, kept: _Kept, end: int) -> tuple[list[tuple[int, bytes]], int]:
+        """Return a block on disk that begins as the one at ``end``, if there is one, and how many
+        tokens there are on disk with it.
+        """
+        last = min((end + 1) * STATE_TOKENS, len(kept.sequence.tokens) - 1)
+        parts = kept.part_keys(end, last)
+        for count in range(len(parts), 0, -1):
+            key = self._store.key_of(parts[count - 1])
+            if key is not None:
+                return [(end, key)], end * STATE_TOKENS + count * PART_TOKENS
+        return [], end * STATE_TOKENS
 
     def _start(self, kept: _Kept) -> bool:
         fetch = self._plan(kept)
@@ -228,8 +254,7 @@ class PrefixKeeper:
         return True
 
     def _read(self, fetch: _Fetch) -> None:
-        blocks = list(enumerate(fetch.kept.keys[: fetch.end]))[fetch.next :]
-        self._reader.submit(self._read_blocks, blocks)
+        self._reader.submit(self._read_blocks, fetch.blocks[fetch.next :])
 
     def _read_blocks(self, blocks: list[tuple[int, bytes]]) -> None:
         """Deliver the states of the next blocks that make a batch; none if the first is missing."""
@@ -250,14 +275,15 @@ class PrefixKeeper:
         began_s = time.perf_counter()
         end = fetch.next + len(fetched.states)
         sequence = fetch.kept.sequence
-        tokens, start = sequence.tokens[: end * STATE_TOKENS], fetch.next * STATE_TOKENS
+        start, length = fetch.next * STATE_TOKENS, min(end * STATE_TOKENS, fetch.tokens)
+        tokens = sequence.tokens[:length]
         if not self._states.import_blocks(tokens, sequence.cache_space, start, fetched.states):
             return False
         size, took_s = sum(map(len, fetched.states)), fetched.read_s + time.perf_counter() - began_s
         self._rate.observe(size, took_s)
         self._counts.prefix_read_s += took_s
         self._counts.prefix_read_bytes += size
-        fetch.kept.loaded = (fetch.kept.loaded or 0) + len(fetched.states)
+        fetch.kept.loaded = (fetch.kept.loaded or 0) + length - start
         fetch.next = end
         return True
 
@@ -265,7 +291,7 @@ class PrefixKeeper:
         """Count what a sequence began with, once."""
         if kept.loaded is None:
             return
-        from_disk = min(kept.loaded * STATE_TOKENS, cached)
+        from_disk = min(kept.loaded, cached)
         kept.loaded = None
         self._counts.add(from_disk, cached)
 
@@ -285,5 +311,6 @@ class PrefixKeeper:
                 state = self._states.export_block(kept.sequence.id, start)
                 if state is None:
                     return
-                self._writer.write(index, key, state)
+                parts = kept.part_keys(index, start + STATE_TOKENS)
+                self._writer.write(index, key, state, parts)
             kept.stored += 1

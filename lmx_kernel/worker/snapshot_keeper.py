@@ -33,6 +33,11 @@ MOST_IN_A_ROW = 4
 begin with too, and the last ones.
 """
 
+MOST_LENGTHS = 256
+"""Of states that are looked for: for each a key is computed of every longer prompt. Those that were
+used last count.
+"""
+
 Entry = tuple[int, bytes]
 """How many tokens a state is of, and its key."""
 
@@ -83,7 +88,9 @@ class SnapshotKeeper:
         self._ending: _Kept | None = None
         self._fetch: _Fetch | None = None
         self._waiting: deque[_Kept] = deque()
-        self._lengths = store.lengths()
+        self._lengths: dict[int, None] = {}
+        for length in store.lengths():
+            self._note(length)
         self._counts = Counts()
         self._rate = ReadRate()
         self._reader.submit(self._rate.measure, store.sample)
@@ -181,12 +188,19 @@ class SnapshotKeeper:
         :param most: tokens of one.
         """
         lengths = sorted((n for n in self._lengths if LEAST_TOKENS <= n <= most), reverse=True)
-        entries = ((n, self._key(kept, tokens[:n])) for n in lengths)
+        entries = ((n, self._key(kept, tokens, n)) for n in lengths)
         return [entry for entry in entries if entry[1] in self._store]
 
-    def _key(self, kept: _Kept, tokens: list[int]) -> bytes:
+    def _key(self, kept: _Kept, tokens: list[int], length: int) -> bytes:
         first = first_key(self._store.identity, kept.sequence.cache_space)
-        return whole_key(kept.keys, first, tokens)
+        return whole_key(kept.keys, first, tokens, length)
+
+    def _note(self, length: int) -> None:
+        """Note that a state of so many tokens is on disk, or was used."""
+        self._lengths.pop(length, None)
+        self._lengths[length] = None
+        if len(self._lengths) > MOST_LENGTHS:
+            del self._lengths[next(iter(self._lengths))]
 
     def _start(self, kept: _Kept) -> bool:
         fetch = self._plan(kept)
@@ -215,6 +229,7 @@ class SnapshotKeeper:
         self._rate.observe(len(state), took_s)
         self._counts.prefix_read_s += took_s
         self._counts.prefix_read_bytes += len(state)
+        self._note(length)
         fetch.kept.loaded, fetch.kept.used = length, fetch.entry
 
     def _count(self, kept: _Kept, cached: int) -> None:
@@ -232,15 +247,14 @@ class SnapshotKeeper:
         length = self._states.held(tokens, kept.sequence.cache_space)
         if length < LEAST_TOKENS:
             return
-        tokens = tokens[:length]
-        kept.used = length, self._key(kept, tokens)
+        kept.used = length, self._key(kept, tokens, length)
         if kept.used[1] in self._store:
             return
-        state = self._states.export_whole(tokens, kept.sequence.cache_space)
+        state = self._states.export_whole(tokens[:length], kept.sequence.cache_space)
         if state is None or state.nbytes > min(MAX_STATE_BYTES, self._store.limit_bytes):
             return
         self._writer.write(*kept.used, state)
-        self._lengths.add(length)
+        self._note(length)
         shorter = self._stored(kept, tokens, length - 1)
         self._writer.remove(shorter[MOST_IN_A_ROW - 2 : -1])
 

@@ -50,6 +50,34 @@ class States:
         return self._done("import_blocks", True)
 
 
+class Whole:
+    """The whole states of an engine, which keeps what it takes over; a method that is ``broken``
+    raises.
+    """
+
+    identity = "test"
+    prompt_token_s = 1.0
+
+    def __init__(self, broken="", kept=0):
+        self.broken = broken
+        self.kept = kept
+
+    def _done(self, method, value):
+        if method == self.broken:
+            raise RuntimeError(f"{method} is broken")
+        return value
+
+    def held(self, tokens, cache_space):
+        return self._done("held", self.kept)
+
+    def export_whole(self, tokens, cache_space):
+        return self._done("export_whole", memoryview(bytes(100)))
+
+    def import_whole(self, tokens, cache_space, state):
+        self.kept = len(tokens)
+        return self._done("import_whole", True)
+
+
 class Stage:
     """A guard whose engine has ``states``."""
 
@@ -100,14 +128,45 @@ def test_sequences_wait_for_what_is_on_disk(open_stage):
 def test_after_an_error_all_is_computed(open_stage, broken):
     stage = open_stage(States(broken))
     if broken == "export_block":
-        stage.store.remove([*enumerate(stage.store._sizes)])
-        stage.store._sizes.clear()
+        stage.store.remove([*enumerate(stage.store._entries)])
+        stage.store._entries.clear()
     assert len(stage.begin_all()) == len(SEQUENCES)
     stage.guard.stepped(COMPUTED)
     stage.guard.end(0)
     (warning,) = stage.warnings
     assert f"{broken} is broken" in warning
     assert len(stage.begin_all()) == len(SEQUENCES)
+    assert stage.guard.figures() == {}
+
+
+@pytest.fixture
+def open_whole(tmp_path):
+    """Return a function that makes a stage of whole states, one of which is on disk."""
+    writer = Stage(tmp_path, Whole(kept=BLOCKS * STATE_TOKENS))
+    assert not writer.guard.begin(SEQUENCES[0])
+    writer.guard.stepped(COMPUTED)
+    writer.guard.close()
+    return lambda states: Stage(tmp_path, states)
+
+
+def test_sequences_wait_for_a_whole_state_that_is_read_once(open_whole):
+    stage = open_whole(Whole())
+    assert len(stage.begin_all()) == len(SEQUENCES)
+    assert stage.guard.figures()["prefix_read_bytes"] == 100
+    assert stage.warnings == []
+
+
+@pytest.mark.parametrize("broken", ["held", "import_whole", "export_whole"])
+def test_after_an_error_of_whole_states_all_is_computed(open_whole, broken):
+    stage = open_whole(Whole(broken, kept=BLOCKS * STATE_TOKENS * (broken == "export_whole")))
+    if broken == "export_whole":
+        stage.store._entries.clear()
+    assert len(stage.begin_all()) == len(SEQUENCES)
+    stage.guard.stepped(COMPUTED)
+    stage.guard.end(0)
+    stage.guard.removed()
+    (warning,) = stage.warnings
+    assert f"{broken} is broken" in warning
     assert stage.guard.figures() == {}
 
 
@@ -137,6 +196,24 @@ def test_an_error_in_one_write_leaves_the_next_ones(open_stage, monkeypatch):
     writer.flush(30)
     assert stage.store.read(0, b"b" * 16) == b"state"
     assert stage.warnings == ["prefixes on disk: ValueError: a defect"]
+
+
+def test_a_short_request_does_not_wake_the_writer(open_stage, monkeypatch):
+    """Short requests are many, and each wake-up of a thread costs them more than all else here."""
+    woken = []
+    monkeypatch.setattr(PrefixStore, "touch", lambda *args: woken.append(args))
+    monkeypatch.setattr(PrefixStore, "remove", lambda *args: woken.append(args))
+    for states in (States(), Whole()):
+        stage = open_stage(states)
+        states.computed = lambda _: 5
+        short = Sequence(id=7, tokens=TOKENS[:5], produced=0, sampling=Sampling(seed=1))
+        assert not stage.guard.begin(short)
+        stage.guard.stepped(Step(progress=(Progress(7, 5, 5, 0),)))
+        stage.guard.end(7)
+        stage.guard.removed()
+        stage.guard.close()
+        assert stage.warnings == []
+    assert woken == []
 
 
 def test_a_wait_that_ended_meanwhile_is_not_overdue(open_stage):

@@ -16,7 +16,13 @@ import pytest
 
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.prefixes import entry, folder, store
-from lmx_kernel.prefixes.keys import extend_keys, first_key, model_identity
+from lmx_kernel.prefixes.keys import (
+    extend_keys,
+    first_key,
+    model_identity,
+    part_keys,
+    whole_key,
+)
 from lmx_kernel.prefixes.store import PrefixStore
 
 STATE = bytes(range(256)) * 8
@@ -102,7 +108,7 @@ def replace_by_next_version(path):
 def replace_by_huge(path):
     """Put a file there whose header is right, of more bytes than there is memory."""
     data, size = path.read_bytes(), 1 << 40
-    head = entry._HEADER.pack(entry.MAGIC, entry.VERSION, len(MODEL), 0, KEY, size, 0)
+    head = entry._HEADER.pack(entry.MAGIC, entry.VERSION, len(MODEL), 0, KEY, 0, size, 0)
     name = data[entry.HEADER_BYTES : entry.HEADER_BYTES + len(MODEL)]
     path.write_bytes(head + entry._CHECKSUM.pack(zlib.crc32(head + name)) + name)
     os.truncate(path, entry.HEADER_BYTES + len(MODEL) + size)
@@ -340,3 +346,49 @@ def test_a_model_is_known_by_its_files_and_its_engine(tmp_path):
     file.rename(tmp_path / "n.gguf")
     found.add(model_identity([tmp_path / "n.gguf"], "engine 1"))
     assert len(found) == 5
+
+
+def test_a_block_is_found_by_its_beginning(opener):
+    tokens, before = list(range(64)), b"b" * 16
+    parts = part_keys(before, tokens)
+    assert len(parts) == 7
+    assert parts[:4] == part_keys(before, tokens[:39])
+    assert not {*parts} & {*part_keys(b"c" * 16, tokens), *part_keys(before, [9, *tokens[1:]])}
+    assert part_keys(before, tokens[:7]) == []
+    opened = opener()
+    opened.note(3, KEY, 5, parts)
+    opened.write(3, KEY, STATE)
+    for again in (opened, opener()):
+        assert [again.key_of(part) for part in parts] == [KEY] * 7
+        assert again.read(3, KEY) == STATE
+        again.touch([(3, KEY)])
+    again.remove([(3, KEY)])
+    assert again.key_of(parts[0]) is None
+    assert not list(again.folder.iterdir())
+
+
+def test_a_file_that_was_given_another_name_is_not_what_that_says(opener, warnings):
+    """Of another beginning, or of none."""
+    opened = opener()
+    parts, others = part_keys(b"b" * 16, range(64)), part_keys(b"c" * 16, range(64))
+    for said in (others, []):
+        opened.note(3, KEY, 5, parts)
+        opened.write(3, KEY, STATE)
+        (path,) = opened.folder.iterdir()
+        path.rename(opened.folder / folder.entry_name(3, KEY, said))
+        opened = opener()
+        assert opened.read(3, KEY) is None
+        assert not list(opened.folder.iterdir())
+    assert len(warnings) == 2
+
+
+def test_the_key_of_a_whole_state_is_that_of_its_tokens_and_of_nothing_else():
+    tokens = [number % 300 - 5 for number in range(400)]
+    changed = [*tokens[:100], 7, *tokens[101:]]
+    first = first_key(b"i" * 16, "")
+    known: list[bytes] = []
+    keys = [whole_key(known, first, tokens, length) for length in (400, 128, 127, 64, 5)]
+    assert len({*keys, *known, first}) == len(keys) + len(known) + 1
+    assert keys == [whole_key([], first, tokens[:n], n) for n in (400, 128, 127, 64, 5)]
+    assert whole_key([], first, changed, 400) != keys[0]
+    assert whole_key([], first_key(b"i" * 16, "x"), tokens, 400) != keys[0]

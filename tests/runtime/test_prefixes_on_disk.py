@@ -86,6 +86,22 @@ async def test_a_prompt_goes_on_where_an_earlier_one_ended(tmp_path, loss):
     assert text == right(BEGIN + "two")
 
 
+@pytest.mark.parametrize("shared", [7, 8, 37, 63])
+async def test_a_prompt_that_leaves_another_within_a_block_shares_its_beginning(tmp_path, shared):
+    """Within eight tokens of where it leaves."""
+    begin = (BEGIN + BEGIN)[: BLOCKS * STATE_TOKENS + shared]
+    async with running_kernel(tmp_path, {"m": SCRIPT}) as stage:
+        await answer(stage, begin + "-" * 64)
+        await until_stored(tmp_path, BLOCKS + 1)
+        await unload(stage)
+        for end in ("x", "y" * 60):
+            text, cached = await answer(stage, begin + end)
+            assert text == right(begin + end)
+            assert cached >= (BLOCKS * STATE_TOKENS + shared) // 8 * 8
+        details = stage.kernel.status().models[0].engine.details
+        assert details["prefix_hits_disk"] == 1
+
+
 async def test_a_prompt_goes_on_after_a_restart_and_what_it_adds_is_stored(tmp_path):
     longer = BEGIN + BEGIN[::-1]
     write_fake_models(tmp_path, {"m": SCRIPT})

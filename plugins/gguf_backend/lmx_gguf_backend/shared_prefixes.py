@@ -168,10 +168,11 @@ class SharedPrefixes:
         elif source is not None and source.slot is not None:
             self.context.copy(source.slot, new.slot, start)
         places = range(start, len(new.tokens), STATE_TOKENS)
-        return all(
+        is_whole = all(
             self._insert(new, state, place, place + STATE_TOKENS)
             for place, state in zip(places, states, strict=True)
         )
+        return is_whole and self.context.drop(new.slot, len(new.tokens))
 
     def _insert(
         self, new: CachedPrefix, state: bytearray | memoryview, start: int, end: int

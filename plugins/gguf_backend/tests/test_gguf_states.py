@@ -96,6 +96,22 @@ def test_states_are_taken_over_on_top_of_what_was_parked(open_tiny) -> None:
     assert other.cached(2) == BLOCKS * STATE_TOKENS
 
 
+@pytest.mark.parametrize("rest", [8, 63])
+def test_the_last_block_may_be_taken_over_in_part(open_tiny, rest) -> None:
+    one, other, plain = (open_tiny() for _ in range(3))
+    states = exported(one, PROMPT)
+    begin = PROMPT[: (BLOCKS - 1) * STATE_TOKENS + rest]
+    assert other.engine.states.import_blocks(begin[:128], "", 0, states[:2])
+    assert other.engine.states.import_blocks(begin, "", 128, states[2:])
+    for number, tokens in enumerate(([*begin, 5, 6], PROMPT)):
+        assert other.engine.states.held(tokens, "") == len(begin)
+        other.add(number, tokens)
+        assert other.run(number, count=24) == [plain.answer(tokens, 24)]
+        assert other.cached(number) == len(begin)
+        other.engine.trim()
+        assert other.engine.states.import_blocks(begin, "", 0, states)
+
+
 def test_what_does_not_fit_or_is_no_state_is_refused_and_nobody_is_disturbed(open_tiny) -> None:
     driver, plain = open_tiny(cache=512), open_tiny(cache=512)
     states = exported(open_tiny(), PROMPT)

@@ -144,13 +144,17 @@ class MlxStates:
             blocks = [self._layout.unpack(state) for state in states]
         except ValueError:
             return False
+        if start + len(blocks) * STATE_TOKENS < len(tokens):
+            return False
         cache = caches.new(self._module)
         for number, layer in enumerate(cache):
             keys, values = ([block[2 * number + which] for block in blocks] for which in (0, 1))
             if before:
                 keys.insert(0, before[number].keys[..., :start, :])
                 values.insert(0, before[number].values[..., :start, :])
-            layer.keys, layer.values = mx.concatenate(keys, 2), mx.concatenate(values, 2)
+            layer.keys, layer.values = (
+                mx.concatenate(arrays, 2)[..., : len(tokens), :] for arrays in (keys, values)
+            )
             layer.offset = len(tokens)
         mx.eval(caches.arrays(cache))
         self._store.keep(list(tokens), cache_space, cache)

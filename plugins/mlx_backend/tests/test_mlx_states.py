@@ -74,6 +74,25 @@ def test_what_was_computed_for_wrong_drafts_is_in_no_state(open_model) -> None:
     assert other.cached(2) == 192
 
 
+@pytest.mark.parametrize("rest", [8, 63])
+def test_the_last_block_may_be_taken_over_in_part(open_model, rest) -> None:
+    one, other, plain = (open_model() for _ in range(3))
+    one.add(1, PROMPT)
+    while not one.tokens[1]:
+        one.step()
+    states = exported(one, 1)
+    begin = PROMPT[: (BLOCKS - 1) * STATE_TOKENS + rest]
+    assert other.engine.states.import_blocks(begin[:128], "", 0, states[:2])
+    assert other.engine.states.import_blocks(begin, "", 128, states[2:])
+    for number, tokens in enumerate(([*begin, 5, 6], PROMPT)):
+        other.add(number, tokens)
+        assert other.run(number, count=24) == [plain.answer(tokens, 24)]
+        assert other.cached(number) == len(begin)
+        other.engine.trim()
+        assert other.engine.states.import_blocks(begin, "", 0, states)
+    assert not other.engine.states.import_blocks(PROMPT, "", 0, states)  # too few
+
+
 def test_what_does_not_fit_or_is_no_state_is_refused(open_model) -> None:
     one = open_model()
     one.add(1, PROMPT)
