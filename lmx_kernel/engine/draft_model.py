@@ -8,6 +8,7 @@ is the token that is drawn anyway, so no other rule of acceptance is needed.)
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
@@ -18,6 +19,8 @@ from attrs import define, field, frozen
 from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.engine.token_runs import common
 from lmx_kernel.types import Sampling
+
+log = logging.getLogger("lmx.drafts")  # the standard library's: workers import no structlog
 
 FIRST_SHARE = 0.8
 """Of the drafts of a model that were not checked yet; two models of a family agree about that."""
@@ -193,6 +196,7 @@ class DraftModel:
     :param sampler: makes the sampler of a sequence, from its sampling, the size of the vocabulary
         and the tokens of the answer so far: :class:`lmx_kernel.engine.numpy_sampler.Sampler`.
     :ivar share: of its drafts that were right, of late.
+    :ivar has_failed: whether it could not compute something; it drafts no more then.
     :ivar costs: what its steps take, by their rows.
     """
 
@@ -200,6 +204,7 @@ class DraftModel:
     _rows: DraftRows
     _sampler: Callable[[Sampling, int, int], Sampler]
     share: float = field(default=FIRST_SHARE, init=False)
+    has_failed: bool = field(default=False, init=False)
     costs: StepCosts = field(init=False)
     _slots: list[_Slot] = field(init=False)
 
@@ -208,10 +213,9 @@ class DraftModel:
         self._slots = [_Slot(number) for number in range(self._rows.slots)]
 
     def can_read(self, tokens: Seq[int]) -> bool:
-        """Return whether it can continue ``tokens``; the other model's vocabulary may be padded to
-        more tokens, and its context longer.
-        """
-        return len(tokens) + MOST_MODEL_DRAFTS <= self._rows.context_length
+        """Return whether it can continue ``tokens``: its context may be shorter."""
+        is_short = len(tokens) + MOST_MODEL_DRAFTS <= self._rows.context_length
+        return is_short and not self.has_failed
 
     def round_s(self, count: int, sequences: int) -> float:
         """Return what ``count`` drafts of each of so many sequences take: what came last is read
@@ -282,6 +286,12 @@ class DraftModel:
         self._slots.remove(slot)
         self._slots.append(slot)
 
+    def trim(self) -> None:
+        """Forget what nobody uses."""
+        for slot in self._slots:
+            if slot.user is None:
+                self._forget(slot)
+
     def close(self) -> None:
         """Free everything."""
         self._rows.close()
@@ -301,10 +311,13 @@ class DraftModel:
         if not self._has_room(rows):
             return None
         started_s = time.perf_counter()
-        logits = self._rows.compute(pieces)
+        try:
+            logits = self._rows.compute(pieces)
+        except Exception:  # no answer may fail for want of drafts
+            log.exception("the draft model %s failed", self.name)
+            logits = None
         if logits is None:
-            for slot in self._slots:
-                self._forget(slot)
+            self.has_failed = True
             return None
         self.costs.observe(rows, time.perf_counter() - started_s)
         by_number = {slot.number: slot for slot in self._slots}

@@ -339,7 +339,9 @@ def _check_unloaded(instances: Iterable[Instance], card: ModelCard) -> None:
             continue
         if instance.model == card.id:
             raise ConflictError(f"{card.id} is loaded; unload it first")
-        if files & real_files(instance.spec.card):
+        draft = instance.spec.draft_model
+        loaded = [instance.spec.card, *([draft.card] if draft else [])]
+        if any(files & real_files(one) for one in loaded):
             raise ConflictError(
                 f"{card.id} has files of {instance.model}, which is loaded; unload that first"
             )

@@ -78,6 +78,11 @@ class DraftSources:
         if drafts is not None:
             drafts.close()
 
+    def trim(self) -> None:
+        """Free what only serves later requests."""
+        if self._model is not None:
+            self._model.trim()
+
     def _is_model(self, name: str) -> bool:
         return self._model is not None and name == self._model.name
 

@@ -190,6 +190,7 @@ class Loop:
             self._drop(message.id)
         elif isinstance(message, wire.Trim):
             self._engine.trim()
+            self._drafts.trim()
         elif isinstance(message, Fetched):
             self._take_fetched(message)
         else:

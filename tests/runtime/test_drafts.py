@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lmx_kernel.errors import InvalidRequestError, LmxError
+from lmx_kernel.errors import ConflictError, InvalidRequestError, LmxError
 from lmx_kernel.events import LoadStarted, RequestFinished
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
@@ -101,6 +101,15 @@ async def test_a_request_may_name_a_draft_model(tmp_path):
         assert len(loads) == 2
         text, usage = await counted(stage.kernel, "big")
         assert (text, usage.draft_model) == (plain, "")
+
+
+async def test_a_draft_model_that_is_loaded_is_not_deleted(tmp_path):
+    async with running_kernel(tmp_path, MODELS, OWN) as stage:
+        await counted(stage.kernel, "own")
+        with pytest.raises(ConflictError, match="small has files of own"):
+            await stage.kernel.delete("small")
+        await stage.kernel.unload("own")
+        await stage.kernel.delete("small")
 
 
 REFUSED = [

@@ -313,7 +313,7 @@ BROKEN = [
     ('[model]\nmatch = "m"', 6, "model"),
     ('[[model]]\nmatch = "m"\nchat_template = "/no/file"', 8, "model[0].chat_template"),
     ('[[model]]\nmatch = "m"\nformat = "nobody"', 8, "model[0].format"),
-    ('[[model]]\nmatch = "m"\ndrafts = ["guess"]', 8, "model[0].drafts"),
+    ('[[model]]\nmatch = "m"\ndrafts = [""]', 8, "model[0].drafts"),
     ('[[model]]\nmatch = "m"\n\n[model.profiles.x]\nstop = 3', 10, "model[0].profiles.x.stop"),
     ('[[model]]\nmatch = "m"\nfolder = 3', 8, "model[0].folder"),
 ]

@@ -1,0 +1,143 @@
+"""What a draft model gains or costs in one engine.
+
+usage: THREADS=1 OPENBLAS_NUM_THREADS=1 python bench/draft_models.py [gguf|mlx ...]
+
+There is no second small model of the demo model's vocabulary. So on MLX the demo model drafts for a
+copy of itself that has twice as many more layers, which change nothing: their last matrices are 0.
+It takes three times as long, and most drafts are right. Bad drafts are those for another seed. Each
+row compares the same requests with and without drafts, in turns, in one engine: the best round of
+each. Times are CPU times of one thread, which hold on a busy machine too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from common import head, row
+from masks import BACKENDS, GGUF, OPTIONS, _converted
+
+from lmx_kernel.engine import Sequence
+from lmx_kernel.engine.draft_model import DraftModel, ModelDrafts
+from lmx_kernel.engine.numpy_sampler import Sampler
+from lmx_kernel.types import EngineSpec, Location, Sampling
+
+TOKENS, ROUNDS = 64, 3
+STORY = "Tell me a long story about a lighthouse keeper and the sea."
+KEYS = count()
+
+
+def spec_of(name: str, path: Path) -> EngineSpec:
+    """Return how the model at ``path`` is opened."""
+    place = path.parent if path.is_file() else path
+    names = tuple(file.name for file in place.iterdir())
+    card = BACKENDS[name]().identify(Location(path.stem, place, names))[0]
+    threads = int(os.environ.get("THREADS", "0"))
+    settings = {"device": "cpu"} if name == "mlx" else {"threads": threads}
+    return EngineSpec(card=card, options=OPTIONS, settings=settings)
+
+
+def deepened(folder: Path, deep: Path) -> Path:
+    """Write a model that computes the same with three times as many layers."""
+    import mlx.core as mx  # noqa: PLC0415 - the GGUF rows do without
+
+    deep.mkdir()
+    for file in folder.iterdir():
+        if file.suffix != ".safetensors":
+            (deep / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    layers = config["num_hidden_layers"]
+    (deep / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3 * layers}))
+    weights: dict[str, Any] = {}
+    for file in folder.glob("*.safetensors"):
+        weights |= mx.load(str(file))
+    for key, value in list(weights.items()):
+        if key.startswith("model.layers.0."):
+            is_last = key.endswith(("o_proj.weight", "down_proj.weight"))
+            for layer in range(layers, 3 * layers):
+                more = key.replace(".0.", f".{layer}.", 1)
+                weights[more] = mx.zeros_like(value) if is_last else value
+    mx.save_safetensors(str(deep / "model.safetensors"), weights, {"format": "mlx"})
+    return deep
+
+
+def run(
+    engine: Any, model: DraftModel | None, prompts: list[list[int]], sampling: Sampling, wrong: int
+) -> tuple[list[list[int]], float, int, int]:
+    """Return the texts, tokens a second, and how many drafts were computed and right."""
+    texts: dict[int, list[int]] = {}
+    made, drafted, accepted = [], 0, 0
+    began, wanted = time.process_time(), TOKENS * len(prompts)
+    for tokens in prompts:
+        key = next(KEYS)
+        texts[key] = []
+        fields: dict[str, Any] = {}
+        if model is not None:
+            other = Sampling(temperature=1.5, seed=9, top_k=0) if wrong else sampling
+            made.append(ModelDrafts(model, other, len(tokens)))
+            fields = {"draft_model": made[-1]}
+        engine.add(Sequence(id=key, tokens=tokens, produced=0, sampling=sampling, **fields))
+    while min(map(len, texts.values())) < TOKENS:
+        for output in engine.step().outputs:
+            texts[output.id] += output.tokens
+            drafted, accepted = drafted + output.drafted, accepted + output.accepted
+    took_s = time.process_time() - began
+    for key in texts:
+        engine.remove(key)
+    for one in made:
+        one.close()
+    return [text[:TOKENS] for text in texts.values()], wanted / took_s, drafted, accepted
+
+
+def compare(
+    engine: Any, model: DraftModel, prompts: list[list[int]], sampling: Sampling, wrong: int = 0
+) -> str:
+    """Return the speed with a draft model over that without."""
+    pairs = [
+        tuple(run(engine, one, prompts, sampling, wrong) for one in (None, model))
+        for _ in range(ROUNDS + 1)
+    ][1:]
+    plain, drafted = pairs[-1]
+    before, after = (max(pair[side][1] for pair in pairs) for side in (0, 1))
+    same = sum(a == b for a, b in zip(plain[0], drafted[0], strict=True))
+    return (
+        f"{before:.1f} -> {after:.1f} tokens/s = {after / before:.2f} x, {drafted[2]} drafts, "
+        f"{drafted[3] / max(drafted[2], 1):.0%} right, {same} of {len(prompts)} texts equal"
+    )
+
+
+def measure(name: str, folder: Path) -> None:
+    """Print the rows of one backend."""
+    module = __import__(f"lmx_{name}_backend.worker", fromlist=["worker"])
+    small = GGUF if name == "gguf" else _converted(folder / "small")
+    large = small if name == "gguf" else deepened(small, folder / "large")
+    engine = module.lmx_open_engine(spec_of(name, large), lambda *_: None)
+    rows = module.lmx_open_draft_model(spec_of(name, small), lambda *_: None)
+
+    def model() -> DraftModel:
+        return DraftModel("small", rows, Sampler)
+
+    bias = dict.fromkeys(engine.tokenizer.end_ids, -100.0)
+    warm = Sampling(temperature=0.8, seed=1, logit_bias=bias)
+    text = f"<|im_start|>user\n{STORY}<|im_end|>\n<|im_start|>assistant\n"
+    story = engine.tokenizer.encode(text, add_special=True, parse_special=True)
+    head(f"Draft models, {name} (SmolLM2-135M for {'itself' if large is small else 'its copy'})")
+    goal = ">= 0.97 x" if name == "gguf" else ""
+    row("prose at temperature 0.8, one stream", compare(engine, model(), [story], warm), goal)
+    row("four streams", compare(engine, model(), [[*story, one] for one in range(4)], warm), goal)
+    row("drafts that are wrong", compare(engine, model(), [story], warm, 1), ">= 0.97 x")
+    rows.close()
+    engine.close()
+
+
+if __name__ == "__main__":
+    sys.path[:] = [place for place in sys.path if Path(place) != Path(__file__).parent]
+    for backend in sys.argv[1:] or ["gguf", "mlx"]:
+        with tempfile.TemporaryDirectory() as place:
+            measure(backend, Path(place))
