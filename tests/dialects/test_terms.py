@@ -122,3 +122,12 @@ async def test_a_request_lowers_itself_and_raises_itself_up_to_its_key(post, pat
     for key, terms in TERMS.items():
         seen, _ = await post(path, {**body, "service_tier": tier}, key)
         assert seen.pop().priority is min(got, terms.priority, key=lambda one: one.rank), key
+
+
+@pytest.mark.parametrize(
+    ("tier", "got"), [("auto", Priority.HIGH), ("standard_only", Priority.NORMAL)]
+)
+async def test_a_message_raises_itself_up_to_its_key(post, tier, got):
+    for key, terms in TERMS.items():
+        seen, _ = await post("/v1/messages", {**CHAT, "service_tier": tier}, key)
+        assert seen.pop().priority is min(got, terms.priority, key=lambda one: one.rank), key

@@ -8,6 +8,7 @@ from lmx_anthropic_api.objects import TokenCount
 from lmx_anthropic_api.rendering import message_id, whole_message
 from lmx_anthropic_api.requests import count_request, message_request, read
 from lmx_anthropic_api.schema import CountBody, MessagesBody
+from lmx_anthropic_api.service_tier import granted_tier
 from lmx_anthropic_api.settings import AnthropicSettings
 from lmx_anthropic_api.stream import MessageWriter
 from lmx_kernel.http.json_body import send
@@ -29,15 +30,19 @@ class Messages:
         """
         body = await read(req, MessagesBody)
         request = message_request(body)
+        tier = granted_tier(body.service_tier, self._kernel.caller)
         answer = await self._kernel.generate(request)
         if body.stream:
             writer = MessageWriter(
-                id=message_id(answer), model=answer.model, max_tokens=request.max_tokens
+                id=message_id(answer),
+                model=answer.model,
+                max_tokens=request.max_tokens,
+                service_tier=tier,
             )
             await stream_answer(resp, answer, writer, heartbeat_s=self._settings.heartbeat_s)
             return
         with answer:
-            message = await whole_message(answer, request.max_tokens)
+            message = await whole_message(answer, request.max_tokens, tier)
         send(resp, message)
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from msgspec import UNSET, Struct, UnsetType
 
+from lmx_anthropic_api.service_tier import Tier
+
 StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
 ]
@@ -50,6 +52,7 @@ class UsageObject(Struct):
     :ivar input_tokens: of the prompt, as far as they were computed for this request.
     :ivar cache_read_input_tokens: of the prompt, known from earlier requests.
     :ivar cache_creation_input_tokens: always 0: what is computed is cached in any case.
+    :ivar service_tier: what the request got; not repeated at the end of a stream.
     """
 
     input_tokens: int
@@ -57,6 +60,7 @@ class UsageObject(Struct):
     output_tokens: int
     cache_creation_input_tokens: int = 0
     output_tokens_details: OutputDetails | UnsetType = UNSET
+    service_tier: Tier | UnsetType = UNSET
 
 
 class MessageObject(Struct, tag_field="type", tag="message"):

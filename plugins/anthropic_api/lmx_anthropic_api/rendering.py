@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
+from msgspec import UNSET, UnsetType
 
 from lmx_anthropic_api.objects import (
     Block,
@@ -18,6 +19,7 @@ from lmx_anthropic_api.objects import (
     ToolUseBlock,
     UsageObject,
 )
+from lmx_anthropic_api.service_tier import Tier
 from lmx_anthropic_api.turns import UNPARSED
 from lmx_kernel.interfaces import Answer
 from lmx_kernel.types import (
@@ -64,13 +66,14 @@ def empty_block(piece: BlockPiece) -> Block:
     return ThinkingBlock("") if piece.kind == "thinking" else TextBlock("")
 
 
-def usage_object(usage: Usage) -> UsageObject:
+def usage_object(usage: Usage, service_tier: Tier | UnsetType = UNSET) -> UsageObject:
     """Return the usage of an answer. What was cached counts as read, and as nothing else."""
     return UsageObject(
         input_tokens=usage.prompt_tokens - usage.cached_tokens,
         cache_read_input_tokens=usage.cached_tokens,
         output_tokens=usage.completion_tokens,
         output_tokens_details=OutputDetails(usage.reasoning_tokens),
+        service_tier=service_tier,
     )
 
 
@@ -92,9 +95,13 @@ def stop_sequence(finished: Finished) -> str | None:
     return finished.stop or None if finished.reason == "stop" else None
 
 
-async def whole_message(answer: Answer, max_tokens: int | None) -> MessageObject:
+async def whole_message(
+    answer: Answer, max_tokens: int | None, service_tier: Tier
+) -> MessageObject:
     """Read ``answer`` to its end and return it as one message.
 
+    :param max_tokens: what the request allowed.
+    :param service_tier: what the request got.
     :raises LmxError: the answer failed.
     """
     pieces: list[list[BlockPiece]] = []
@@ -111,7 +118,7 @@ async def whole_message(answer: Answer, max_tokens: int | None) -> MessageObject
         id=message_id(answer),
         model=answer.model,
         content=list(map(_whole_block, pieces)),
-        usage=usage_object(usage),
+        usage=usage_object(usage, service_tier),
         stop_reason=stop_reason(finished, usage, max_tokens),
         stop_sequence=stop_sequence(finished),
     )

@@ -8,6 +8,7 @@ from falcon.asgi import Request
 
 from lmx_anthropic_api.errors import check_no_thread
 from lmx_anthropic_api.schema import CountBody, ForeignFields, MessagesBody, OutputFormat
+from lmx_anthropic_api.service_tier import priority_of
 from lmx_anthropic_api.system import system_message
 from lmx_anthropic_api.thinking import reasoning_tokens, template_options
 from lmx_anthropic_api.tools import is_parallel, read_choice, read_tools
@@ -57,6 +58,7 @@ def message_request(body: MessagesBody) -> GenerationRequest:
         parallel_tool_calls=is_parallel(body.tool_choice),
         constraint=_constraint(body),
         reasoning_tokens=reasoning_tokens(body),
+        priority=priority_of(body.service_tier),
     )
 
 

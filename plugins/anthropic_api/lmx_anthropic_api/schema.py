@@ -1,7 +1,7 @@
 """What clients may send: one definition that parses, validates and documents a request.
 
 A field that is not listed is ignored, wherever it is: ``cache_control``, ``metadata``,
-``context_management``, ``safeguards`` and ``service_tier`` among them. A field marked
+``context_management`` and ``safeguards`` among them. A field marked
 :func:`~lmx_kernel.dialect.refused.refused` means something that LMX does not do: it may only carry
 a value that asks for nothing.
 """
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from attrs import frozen
 from msgspec import Meta, Raw
 
+from lmx_anthropic_api.service_tier import AskedTier
 from lmx_kernel.dialect.fields import (
     FunctionName,
     JsonObject,
@@ -190,6 +191,8 @@ class MessagesBody(CountBody):
     """The body of ``POST /v1/messages``. Null means the same as absent.
 
     :ivar max_tokens: the most tokens of the answer; what the context does not hold is cut.
+    :ivar service_tier: ``auto`` for the highest priority that the key may have, ``standard_only``
+        for a normal one.
     """
 
     max_tokens: Annotated[int, Meta(ge=1)]
@@ -198,3 +201,4 @@ class MessagesBody(CountBody):
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopK | None = None
+    service_tier: AskedTier | None = None

@@ -37,6 +37,7 @@ from lmx_anthropic_api.rendering import (
     stop_sequence,
     usage_object,
 )
+from lmx_anthropic_api.service_tier import Tier
 from lmx_kernel.errors import LmxError
 from lmx_kernel.http.sse import FrameWriter, encode_event
 from lmx_kernel.types import Admitted, Event, Finished, PromptProgress, Usage
@@ -59,11 +60,13 @@ class MessageWriter(FrameWriter):
 
     :param id: of the message.
     :param max_tokens: of the request.
+    :param service_tier: what the request got.
     """
 
     id: str
     model: str
     max_tokens: int | None
+    service_tier: Tier
     _prompt_tokens: int = 0
     _has_started: bool = False
     _index: int = -1
@@ -136,7 +139,9 @@ class MessageWriter(FrameWriter):
         if self._has_started:
             return b""
         self._has_started = True
-        usage = UsageObject(self._prompt_tokens - cached, cached, output_tokens=0)
+        usage = UsageObject(
+            self._prompt_tokens - cached, cached, output_tokens=0, service_tier=self.service_tier
+        )
         message = MessageObject(id=self.id, model=self.model, content=[], usage=usage)
         return _frame(MessageStart(message))
 

@@ -140,6 +140,7 @@ async def test_the_frames_of_a_stream(api, kernel):
         "cache_read_input_tokens": 4,
         "cache_creation_input_tokens": 0,
         "output_tokens": 0,
+        "service_tier": "standard",
     }
     assert [frame["type"].removeprefix("content_block_") for frame in middle] == [
         *("start", "delta", "delta", "delta", "stop"),

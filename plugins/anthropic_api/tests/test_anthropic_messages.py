@@ -7,7 +7,7 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from lmx_kernel.types import Message, TextPart, Tool, ToolCall, ToolChoice
+from lmx_kernel.types import Message, Priority, Terms, TextPart, Tool, ToolCall, ToolChoice
 
 MODEL = "acme/Tiny-1B"
 HI = Message("user", (TextPart("Hi"),))
@@ -222,7 +222,6 @@ async def test_every_parameter_arrives(api, kernel):
         top_k=7,
         stop_sequences=["END", ""],
         metadata={"user_id": '{"device_id": "x"}'},
-        service_tier="auto",
         context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
         safeguards=[{"type": "dangerous_tool_use", "classifier_context": {"v": 1}}],
         mcp_servers=[],
@@ -233,6 +232,32 @@ async def test_every_parameter_arrives(api, kernel):
     assert request.stop == ("END",)
     sampling = request.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.5, 0.9, 7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "key", "priority", "got"),
+    [
+        (..., "high", Priority.HIGH, "priority"),
+        ("auto", "high", Priority.HIGH, "priority"),
+        ("auto", "normal", Priority.NORMAL, "standard"),
+        (None, "low", Priority.LOW, "standard"),
+        ("standard_only", "high", Priority.NORMAL, "standard"),
+        ("standard_only", "low", Priority.LOW, "standard"),
+    ],
+)
+async def test_a_service_tier_is_answered_with_what_it_got(api, kernel, asked, key, priority, got):
+    kernel.terms = Terms(priority=Priority(key))
+    message = (await api.ask(service_tier=asked)).json()
+    assert message["usage"]["service_tier"] == got
+    assert kernel.terms.grant(kernel.request.priority) is priority
+    start, *_, end, _ = await api.frames(service_tier=asked)
+    assert start["message"]["usage"]["service_tier"] == got
+    assert "service_tier" not in end["usage"]
+
+
+@pytest.mark.parametrize("tier", ["priority", "flex", "", 1])
+async def test_an_unknown_service_tier_is_refused(api, tier):
+    assert (await api.refusal(service_tier=tier)).startswith("service_tier: ")
 
 
 @pytest.mark.parametrize(

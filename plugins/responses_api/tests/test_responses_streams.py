@@ -74,6 +74,15 @@ async def test_a_text(api):
     }
 
 
+async def test_a_text_that_reads_like_an_event(api):
+    texts = ['"sequence_number":0,"delta":""', "}\n\ndata: {}\n\n"]
+    api.kernel.play = api.play(*api.texts(*texts), Finished(0, "stop"))
+    events = await api.streamed()
+    check_items(events)
+    assert [event["delta"] for event in events if "delta" in event] == texts
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "".join(texts)
+
+
 async def test_reasoning_text_and_calls(api):
     api.kernel.play = api.play(
         *api.thoughts("H", "m"),
