@@ -13,38 +13,39 @@ separately, in the group ``lmx.worker`` under the backend's name; only the worke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pluggy
 from attrs import frozen
 
-from lmx_kernel.config import Settings
-from lmx_kernel.engine.draft_model import DraftRows
-from lmx_kernel.engine.protocol import Engine, ProgressCallback
-from lmx_kernel.errors import LmxError
-from lmx_kernel.events import KernelEvent
-from lmx_kernel.interfaces import (
-    AnswerObserver,
-    ApiSurface,
-    Backend,
-    Finding,
-    HttpRequest,
-    JobKind,
-    Kernel,
-    Log,
-    Metrics,
-    ModelSource,
-    Monitor,
-    Router,
-    SettingsSection,
-)
-from lmx_kernel.types import EngineSpec, GenerationRequest, ModelCard
+if TYPE_CHECKING:  # plugins import this module, also where they only offer a command
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
-if TYPE_CHECKING:
     from cyclopts import App
+
+    from lmx_kernel.config import Settings
+    from lmx_kernel.engine.draft_model import DraftRows
+    from lmx_kernel.engine.protocol import Engine, ProgressCallback
+    from lmx_kernel.errors import LmxError
+    from lmx_kernel.events import KernelEvent
+    from lmx_kernel.interfaces import (
+        AnswerObserver,
+        ApiSurface,
+        Backend,
+        Finding,
+        HttpRequest,
+        JobKind,
+        Kernel,
+        Log,
+        Metrics,
+        ModelSource,
+        Monitor,
+        Router,
+        SettingsSection,
+    )
+    from lmx_kernel.types import EngineSpec, GenerationRequest, ModelCard
 
 
 PROJECT = "lmx"

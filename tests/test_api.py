@@ -32,9 +32,11 @@ LATER = f"{API[0]}.{API[1] + 1}"
 # LMX's own plugins are released with the kernel, so they may use what is not promised to others.
 PRIVATE = {
     "lmx_kernel",  # its version, and the module of events as a whole
+    "lmx_kernel.cli.light_config",
     "lmx_kernel.cli.main",
     "lmx_kernel.config.days",
     "lmx_kernel.config.disk_sync",
+    "lmx_kernel.config.section",  # of the API, but commands import no other interface
     "lmx_kernel.daemon.run_file",
     "lmx_kernel.daemon.start",
     "lmx_kernel.events",  # event_name
@@ -65,12 +67,12 @@ def imports_of(path):
             yield from ((node.module, alias.name) for alias in node.names)
 
 
-def public():
+def public(modules=MODULES):
     """Return what the API offers: each object by the module that it is from, and its name."""
     found = set()
-    for module in MODULES:
+    for module in modules:
         tree = ast.parse(Path(importlib.import_module(module).__file__).read_text())
-        for node in tree.body:
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 found |= {(node.module, alias.name) for alias in node.names}
     return found
@@ -82,7 +84,17 @@ def test_a_module_of_the_api_offers_what_it_lists_and_nothing_else(name):
     assert all(hasattr(module, one) for one in module.__all__)
     assert len(module.__all__) == len(set(module.__all__))
     hidden = {one for one in vars(module) if not one.startswith("_")} - {*module.__all__}
+    hidden -= {"TYPE_CHECKING", "annotations"}
     assert not {one for one in hidden if f"{name}.{one}" not in MODULES}
+
+
+def test_what_is_imported_when_it_is_asked_for_is_what_type_checkers_see():
+    seen = {name: module for module, name in public(["lmx_kernel.api"])}
+    for name in lmx_kernel.api.__all__:
+        expected = getattr(importlib.import_module(seen[name]), name)
+        assert getattr(lmx_kernel.api, name) is expected, name
+    with pytest.raises(AttributeError, match="no attribute 'import_module'"):
+        lmx_kernel.api.import_module  # noqa: B018 - it raises
 
 
 def test_everything_that_our_own_plugins_import_is_promised_or_known_to_be_private():

@@ -219,7 +219,7 @@ def refuse(error):
 @pytest.fixture(params=[FileNotFoundError(2, "/proc/meminfo"), psutil.AccessDenied(1)])
 def taciturn(request, monkeypatch):
     """A system on which psutil learns nothing, such as Linux without /proc."""
-    for name in ("virtual_memory", "Process", "pid_exists", "net_connections", "process_iter"):
+    for name in ("virtual_memory", "Process", "net_connections", "process_iter"):
         monkeypatch.setattr(psutil, name, refuse(request.param))
     monkeypatch.setattr(machine, "PROC", Path("/nowhere"))
     monkeypatch.setattr(cgroup, "OWN", Path("/nowhere"))
@@ -341,7 +341,6 @@ PLACES = {
     "psutil.cpu_count": ["lmx_kernel/engine/cores.py"],
     "os.cpu_count": ["lmx_kernel/engine/cores.py"],
     "os.sched_getaffinity": ["lmx_kernel/engine/cores.py"],
-    "psutil.pid_exists": ["lmx_kernel/daemon/run_file.py"],
     "psutil.net_connections": ["lmx_kernel/http/port.py"],
     "ctypes.CDLL": [
         "lmx_kernel/memory/darwin.py",

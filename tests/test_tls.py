@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from lmx_kernel.cli import doctor
+from lmx_kernel.cli import diagnostics
 from lmx_kernel.config import ConfigError, ConfigMissingError
 from lmx_kernel.daemon.checks import check_server
 from lmx_kernel.daemon.run_file import answers, find_daemon, read
@@ -143,15 +143,15 @@ def test_a_bad_certificate_ends_with_78(tmp_path, command):
 )
 def test_doctor_looks_at_the_certificate(monkeypatch, days, is_ok, words):
     settings = ServerSettings(tls_cert=CERT, tls_key=KEY)
-    [found] = doctor._certificate(settings)
+    [found] = diagnostics._certificate(settings)
     assert found.is_ok
-    expires = time.time() + float(found.text.split()[-3]) * doctor.DAY_S
-    monkeypatch.setattr(doctor.time, "time", lambda: expires + days * doctor.DAY_S)
-    [found] = doctor._certificate(settings)
+    expires = time.time() + float(found.text.split()[-3]) * diagnostics.DAY_S
+    monkeypatch.setattr(diagnostics.time, "time", lambda: expires + days * diagnostics.DAY_S)
+    [found] = diagnostics._certificate(settings)
     assert (found.is_ok, words in found.text) == (is_ok, True), found.text
 
 
 def test_doctor_says_why_a_certificate_cannot_be_used():
-    [found] = doctor._certificate(ServerSettings(tls_cert=KEY))
+    [found] = diagnostics._certificate(ServerSettings(tls_cert=KEY))
     assert (found.is_ok, "no certificate" in found.text) == (False, True)
-    assert list(doctor._certificate(ServerSettings())) == []
+    assert list(diagnostics._certificate(ServerSettings())) == []

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attrs import asdict, evolve, frozen
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from lmx_kernel.access.door import UNDECLARED_SCOPE
-from lmx_kernel.access.keys import KeyFile
 from lmx_kernel.cli.client import Client
 from lmx_kernel.cli.terminal import console, print_error
 from lmx_kernel.config import ConfigError, find_home
 from lmx_kernel.errors import InvalidRequestError, LmxError
-from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.kernel.boot import boot
 from lmx_kernel.plugins.settings import RequiredPluginError
 from lmx_kernel.types import DEFAULT_TERMS, Priority, Terms
+
+if TYPE_CHECKING:
+    from lmx_kernel.access.keys import KeyFile
 
 DEFAULT_SCOPES = ("inference",)
 Scopes = Annotated[
@@ -79,7 +77,7 @@ def add(name: str, *, scopes: Scopes = DEFAULT_SCOPES, given: Given = AS_THEY_AR
     """Make a key and print its token, which is shown only now."""
     if scopes != DEFAULT_SCOPES:
         _check(scopes)
-    token = KeyFile(find_home()).add(name, scopes, given.change(DEFAULT_TERMS))
+    token = _file().add(name, scopes, given.change(DEFAULT_TERMS))
     print(token)  # noqa: T201 - for scripts, alone on standard output
     print_error("Keep it: it is stored nowhere.")
 
@@ -87,7 +85,7 @@ def add(name: str, *, scopes: Scopes = DEFAULT_SCOPES, given: Given = AS_THEY_AR
 @app.command(name="set")
 def set_terms(name: str, *, given: Given = AS_THEY_ARE) -> None:
     """Change a key's share of the models; a running daemon follows within a second."""
-    key = KeyFile(find_home()).change(name, given.change)
+    key = _file().change(name, given.change)
     console.print(f"{key.name}: {_told(key.terms)}")
 
 
@@ -97,7 +95,7 @@ def list_keys() -> None:
     daemon's start.
     """
     table = Table("name", "scopes", "terms", "created", "requests", "tokens", box=None)
-    keys = KeyFile(find_home()).read()
+    keys = _file().read()
     used = _usage() if keys else None
     for key in keys:
         usage = (used or {}).get(key.name, {})
@@ -111,14 +109,19 @@ def list_keys() -> None:
 @app.command
 def revoke(name: str) -> None:
     """Make a key worthless, at once."""
-    left = KeyFile(find_home()).revoke(name)
+    left = _file().revoke(name)
     console.print(f"{name} is worthless now." if left else f"{name} was the last key. {OPEN}")
 
 
-@hookimpl
 def lmx_commands() -> Iterable[App]:
     """``lmx key``."""
     return [app]
+
+
+def _file() -> KeyFile:
+    from lmx_kernel.access.keys import KeyFile  # noqa: PLC0415 - takes long
+
+    return KeyFile(find_home())
 
 
 def _told(terms: Terms) -> str:
@@ -144,6 +147,8 @@ def _check(scopes: tuple[str, ...]) -> None:
 
     :raises InvalidRequestError: it is not.
     """
+    import asyncio  # noqa: PLC0415 - takes long, seldom needed
+
     try:
         known = asyncio.run(_known_scopes())
     except (ConfigError, RequiredPluginError):
@@ -157,7 +162,9 @@ def _check(scopes: tuple[str, ...]) -> None:
 
 async def _known_scopes() -> set[str]:
     """Return the scopes that the surfaces of the active plugins ask for."""
-    from lmx_kernel.kernel.assembly import assemble  # noqa: PLC0415 - takes long, seldom needed
+    from lmx_kernel.access.door import UNDECLARED_SCOPE  # noqa: PLC0415 - as above
+    from lmx_kernel.kernel.assembly import assemble  # noqa: PLC0415 - as above
+    from lmx_kernel.kernel.boot import boot  # noqa: PLC0415 - as above
 
     booted = boot()
     surfaces = booted.plugins.api_surfaces(assemble(booted).kernel)

@@ -64,7 +64,7 @@ def command_line(arguments: Sequence[str]) -> App:
         help="A private LLM inference server that runs without a human.",
         version=_version,
     )
-    word = arguments[0] if arguments else HELP[0]
+    word = next((word for word in arguments if word not in HELP), HELP[0])
     if word in BUILTIN:
         _add(app, _own_commands(BUILTIN[word]))
         return app
@@ -93,7 +93,7 @@ def _add_commands_of_plugins(app: App, word: str) -> None:
     from lmx_kernel.cli.plugin_commands import commands_for  # noqa: PLC0415 - loads plugins
 
     try:
-        _add(app, commands_for("" if word in HELP else word))
+        _add(app, commands_for(word))
     except ConfigError:
         if word not in HELP:
             raise

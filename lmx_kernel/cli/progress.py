@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from lmx_kernel.cli.client import Client
 from lmx_kernel.cli.terminal import PlainConsole, format_seconds, print_error
 from lmx_kernel.errors import ConflictError, from_code
-from lmx_kernel.interfaces import PENDING
 
 LOOK_S = 0.3
 INTERRUPTED = 130  # as shells have it: 128 and SIGINT
@@ -35,6 +34,8 @@ def follow_job(
     :param quiet: show nothing.
     :raises LmxError: it failed, or was stopped.
     """
+    from lmx_kernel.interfaces import PENDING  # noqa: PLC0415 - takes long
+
     with leaving(f"`{again}` shows it again"):
         job = client.post(path, body)
         with progress_bar(job["kind"], quiet=quiet) as bars:

@@ -78,13 +78,14 @@ class Connections:
         """Serve these dialects, but for those that cannot be."""
         while True:
             try:
-                self._shell.app = build_app(surfaces, self._health)
+                app = build_app(surfaces, self._health)
                 break
             except SurfaceError as error:
                 self._plugins.fail_owner("lmx_api_surfaces", error.surface, error)
                 owner = partial(self._plugins.owner_of, "lmx_api_surfaces")
                 surfaces = [one for one in surfaces if owner(one.name) is not None]
-        self._assembly.surfaces.replace(surfaces)
+        self._shell.app = app
+        self._assembly.surfaces.replace(app.served)
 
     def _in_use(self) -> set[str]:
         return {status.name for status in self._plugins.statuses if status.is_in_use}

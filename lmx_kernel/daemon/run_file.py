@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 from attrs import field, frozen
 
 from lmx_kernel.config import Settings
@@ -124,9 +123,12 @@ def read(home: Path) -> Running | None:
 
 def _may_exist(pid: int) -> bool:
     try:
-        return psutil.pid_exists(pid)
-    except (psutil.Error, OSError):  # no /proc, for one; who asks the daemon will find out
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is another user's; who asks the daemon will find out
         return True
+    return True
 
 
 def _path(_kind: type, text: Any) -> Path:

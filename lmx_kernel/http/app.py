@@ -14,6 +14,7 @@ from falcon.routing import CompiledRouter
 from lmx_kernel.http.exceptions import FalconError
 from lmx_kernel.http.header_switch import header_switch
 from lmx_kernel.http.health import Health
+from lmx_kernel.http.surface_table import Served
 from lmx_kernel.http.websocket_handshake import WebSocketOnly
 from lmx_kernel.http.websockets import OwnedRoute
 from lmx_kernel.interfaces import ApiSurface, HeaderRouted, WebSocketRoute, WebSocketRouted
@@ -54,11 +55,13 @@ class SurfacesApp(falcon.asgi.App[Any, Any]):
     """The app of some surfaces.
 
     :ivar websockets: their websocket routes by path, which the shell serves.
+    :ivar served: the surfaces, for a :class:`~lmx_kernel.http.surface_table.SurfaceTable`.
     """
 
     def __init__(self) -> None:
         super().__init__(router=HeadRouter())
         self.websockets: dict[str, OwnedRoute] = {}
+        self.served = Served()
 
 
 def build_app(surfaces: Iterable[ApiSurface], health: Health) -> SurfacesApp:
@@ -68,16 +71,20 @@ def build_app(surfaces: Iterable[ApiSurface], health: Health) -> SurfacesApp:
     :raises RouteClashError: names both surfaces.
     :raises SurfaceError: the routes of one cannot be served.
     """
-    app = SurfacesApp()
+    surfaces, app = tuple(surfaces), SurfacesApp()
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, _raise)
     app.add_error_handler(falcon.HTTPError, _raise_out_of_falcon)
     routes = [("health", path, resource) for path, resource in health.resources().items()]
-    surfaces = tuple(surfaces)
     for surface in surfaces:
         routes += [(surface.name, *route) for route in _asked(surface, "routes", _pair)]
     _check_prefixes(surfaces)
     by_header = _header_routes(surfaces)
+    headers = [
+        (header, shared.template, name)
+        for shared in by_header.values()
+        for header, name in shared.names.items()
+    ]
     owners: dict[str, str] = {}
     for name, template, resource in routes:
         shape = _shape(template)
@@ -92,6 +99,8 @@ def build_app(surfaces: Iterable[ApiSurface], health: Health) -> SurfacesApp:
         owners[shape] = next(iter(shared.names.values()))
         _add(app, owners[shape], shared.template, header_switch(None, shared.resources), owners)
     _add_websockets(app, surfaces, owners)
+    sockets = {owned.route.path: owned.surface for owned in app.websockets.values()}
+    app.served = Served(surfaces, sockets, headers)
     return app
 
 

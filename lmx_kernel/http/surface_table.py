@@ -5,37 +5,48 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from lmx_kernel.interfaces import ApiSurface, HeaderRouted, WebSocketRouted
+from attrs import field, frozen
+
+from lmx_kernel.interfaces import ApiSurface
 
 _FIELD = re.compile(r"{[^}]*}")
+
+
+@frozen
+class Served:
+    """Dialects that are served, with what they said of their routes: nobody asks them again.
+
+    :ivar websockets: the paths of websockets, and the name of the surface that has each.
+    :ivar by_header: the paths that a header decides on: header, path and name of the surface.
+    """
+
+    surfaces: Sequence[ApiSurface] = ()
+    websockets: Mapping[str, str] = field(factory=dict)
+    by_header: Sequence[tuple[str, str, str]] = ()
 
 
 class SurfaceTable:
     """The dialects that are served at the moment.
 
+    :param surfaces: those of the start, known by their prefixes alone.
     :ivar surfaces: in the order in which they were given; replaced as a whole.
     """
 
     def __init__(self, surfaces: Iterable[ApiSurface] = ()) -> None:
-        self.surfaces: Sequence[ApiSurface] = ()
-        self._by_prefix: list[tuple[str, ApiSurface]] = []
-        self.replace(surfaces)
+        self.replace(Served(tuple(surfaces)))
 
-    def replace(self, surfaces: Iterable[ApiSurface]) -> None:
+    def replace(self, served: Served) -> None:
         """Serve these dialects and no others."""
-        self.surfaces = tuple(surfaces)
+        self.surfaces: Sequence[ApiSurface] = served.surfaces
+        by_name = {surface.name: surface for surface in self.surfaces}
         longest_first = sorted(self.surfaces, key=lambda one: (-len(one.prefix), one.name))
         self._by_prefix = [(surface.prefix.rstrip("/"), surface) for surface in longest_first]
-        self._by_websocket: dict[str, ApiSurface] = {
-            route.path.rstrip("/"): surface
-            for surface in self.surfaces
-            if isinstance(surface, WebSocketRouted)
-            for route in surface.websocket_routes()
+        self._by_websocket = {
+            path.rstrip("/"): by_name[name] for path, name in served.websockets.items()
         }
         self._by_header = [
-            (surface.header, _pattern(surface), surface)
-            for surface in self.surfaces
-            if isinstance(surface, HeaderRouted)
+            (header, _pattern(template), by_name[name])
+            for header, template, name in served.by_header
         ]
 
     def owner(self, path: str) -> ApiSurface | None:
@@ -59,8 +70,6 @@ class SurfaceTable:
         return self.owner(path)
 
 
-def _pattern(surface: HeaderRouted) -> re.Pattern[str]:
-    """Return what matches the paths that a surface shares with others."""
-    templates = [template for template, _ in surface.header_routes()]
-    parts = [".+".join(map(re.escape, _FIELD.split(template))) for template in templates]
-    return re.compile("|".join(parts))
+def _pattern(template: str) -> re.Pattern[str]:
+    """Return what matches the paths of a template."""
+    return re.compile(".+".join(map(re.escape, _FIELD.split(template))))

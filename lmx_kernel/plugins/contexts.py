@@ -54,12 +54,12 @@ class Contexts:
     def bind(self, impl: pluggy.HookImpl, **arguments: Any) -> Callable[[], Any]:
         """Return the call of a plugin's hook, with those of the arguments that it takes."""
         if ARGUMENT in impl.argnames:
-            arguments[ARGUMENT] = self._of(impl.plugin_name)
+            arguments[ARGUMENT] = self.of(impl.plugin_name)
         return partial(impl.function, **{name: arguments[name] for name in impl.argnames})
 
     def caller(self, impl: pluggy.HookImpl, *names: str) -> HookCaller:
         """Return a plugin's hook as a function of arguments of these names, in this order."""
-        context = self._of(impl.plugin_name) if ARGUMENT in impl.argnames else None
+        context = self.of(impl.plugin_name) if ARGUMENT in impl.argnames else None
         return HookCaller(impl.function, tuple(impl.argnames), names, context)
 
     def forget(self, plugin: str) -> None:
@@ -71,7 +71,8 @@ class Contexts:
         """Return the metrics of all plugins."""
         return [one for _, metrics in sorted(self._metrics.items()) for one in metrics.read()]
 
-    def _of(self, plugin: str) -> Context:
+    def of(self, plugin: str) -> Context:
+        """Return the context of a plugin."""
         if plugin not in self._contexts:
             metrics = self._metrics.setdefault(plugin, PluginMetrics(plugin))
             log = structlog.get_logger(f"lmx.plugin.{plugin}").bind(plugin=plugin)

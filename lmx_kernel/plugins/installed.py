@@ -10,6 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from lmx_kernel import __version__
+from lmx_kernel.plugins.package_folder import changed_at, folder_of
 
 KERNEL = "lmx-kernel"  # the distribution; its extra `all` lists LMX's own plugins
 
@@ -30,14 +31,13 @@ class Installed:
     @classmethod
     def of(cls, package: Distribution) -> Installed:
         """Return what is known of a package."""
-        folder = getattr(package, "_path", None)  # the standard library has no public name for it
-        folder = folder if isinstance(folder, Path) else None
-        return cls(package.name, package.version, folder, _changed_at(folder))
+        folder = folder_of(package)
+        return cls(package.name, package.version, folder, changed_at(folder))
 
     @property
     def has_changed(self) -> bool:
         """Whether the package was removed, or installed anew, since. Takes microseconds."""
-        return self.folder is not None and _changed_at(self.folder) != self.at
+        return self.folder is not None and changed_at(self.folder) != self.at
 
     def version_now(self) -> str:
         """Return the version that is installed now; "" if it is not installed any more."""
@@ -63,10 +63,3 @@ def kernel_problem(package: Distribution) -> str:
         if not needed.specifier.contains(__version__, prereleases=True):
             return f"it needs lmx-kernel{needed.specifier}, and this is {__version__}"
     return ""
-
-
-def _changed_at(folder: Path | None) -> float:
-    try:
-        return folder.stat().st_mtime if folder is not None else 0.0
-    except OSError:
-        return 0.0

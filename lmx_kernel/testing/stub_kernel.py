@@ -207,8 +207,9 @@ async def serving(
     :param settings: fields of :class:`ServerSettings`.
     """
     server_settings = ServerSettings(port=0, **settings)
-    app = build_app(surfaces, make_health())
-    shell = Shell(app, server_settings, ErrorRenderer(SurfaceTable(surfaces)), authorize)
+    app, table = build_app(surfaces, make_health()), SurfaceTable()
+    table.replace(app.served)
+    shell = Shell(app, server_settings, ErrorRenderer(table), authorize)
     server = HttpServer(server_settings, shell)
     await server.start()
     try:

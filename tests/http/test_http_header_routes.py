@@ -48,10 +48,20 @@ class Other(Plain):
         return {"other": error.message}
 
 
+def app_of(*surfaces):
+    health = Health(name="x", version="0", docs="", is_ready=lambda: True, status=dict)
+    return build_app(surfaces, health)
+
+
+def table_of(*surfaces):
+    table = SurfaceTable()
+    table.replace(app_of(*surfaces).served)
+    return table
+
+
 @pytest.fixture
 def client():
-    health = Health(name="x", version="0", docs="", is_ready=lambda: True, status=dict)
-    return TestClient(build_app([Plain(), Other()], health))
+    return TestClient(app_of(Plain(), Other()))
 
 
 @pytest.mark.parametrize(("headers", "by"), [({}, "plain"), ({"X-Other": "1"}, "other")])
@@ -62,7 +72,7 @@ def test_the_header_decides(client, headers, by):
 
 
 def test_errors_have_the_shape_of_who_answers():
-    renderer = ErrorRenderer(SurfaceTable([Plain(), Other()]))
+    renderer = ErrorRenderer(table_of(Plain(), Other()))
     gone = NotFoundError("gone")
     assert b"plain" in renderer.render(gone, "/v1/things/a").body
     assert b"other" in renderer.render(gone, "/v1/things/a", {"x-other": "1"}).body
@@ -78,8 +88,7 @@ class Third(Other):
 
 
 def client_of(*surfaces):
-    health = Health(name="x", version="0", docs="", is_ready=lambda: True, status=dict)
-    return TestClient(build_app(surfaces, health))
+    return TestClient(app_of(*surfaces))
 
 
 def test_a_path_without_an_owner_is_served_with_the_header():
@@ -104,7 +113,7 @@ def test_two_dialects_with_one_header_for_a_path_are_both_named():
 def test_a_key_needs_the_scope_of_who_answers(tmp_path):
     keys = KeyFile(tmp_path)
     key = keys.add("bot", ["inference"])
-    table = SurfaceTable([Plain(), Third()])
+    table = table_of(Plain(), Third())
     door = Door(True, Keyring(keys), table.answering, lambda _request: None)
     headers = {"authorization": f"Bearer {key}"}
     path = "/v1/other/a/more"
@@ -112,3 +121,18 @@ def test_a_key_needs_the_scope_of_who_answers(tmp_path):
     assert door.admit(asked).key == "bot"
     with pytest.raises(ForbiddenError, match="scope admin"):
         door.admit(attrs.evolve(asked, headers={**headers, "x-third": "1"}))
+
+
+def test_a_dialect_is_asked_once_for_its_routes():
+    """A plugin whose methods fail, or answer otherwise, later on changes nothing."""
+
+    class Once(Other):
+        asked = 0
+
+        def header_routes(self):
+            self.asked += 1
+            assert self.asked == 1
+            return super().header_routes()
+
+    once = Once()
+    assert table_of(Plain(), once).answering("/v1/things", {"x-other": "1"}) is once

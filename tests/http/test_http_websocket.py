@@ -108,7 +108,8 @@ def door(tmp_path, serve):
         running = await serve(**settings)
         file = KeyFile(tmp_path)
         token = file.add("ann", (scope,))
-        table = SurfaceTable([running.toy])
+        table = SurfaceTable()
+        table.replace(running.shell.app.served)
         running.door = Door(True, Keyring(file), table.answering, lambda _: None)
         return running, token, file
 
@@ -325,10 +326,11 @@ def test_a_path_with_fields_is_refused(health):
         build_app([Other("/other/{id}")], health)
 
 
-def test_a_websocket_within_another_surface_has_its_own_scope():
+def test_a_websocket_within_another_surface_has_its_own_scope(health):
     first, second = Other("/a"), Other("/other/deep")
     second.name, second.prefix = "second", "/second"
-    table = SurfaceTable([first, second])
+    table = SurfaceTable()
+    table.replace(build_app([first, second], health).served)
     assert table.owner("/other/deep") is second
     assert table.owner("/other") is first
     assert table.owner("/a") is first

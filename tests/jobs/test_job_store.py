@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from lmx_kernel.cli.doctor import _damaged_databases
+from lmx_kernel.cli.diagnostics import _damaged_databases
 from lmx_kernel.config.private_database import damaged_path
 from lmx_kernel.interfaces import Job, JobState
 from lmx_kernel.jobs.store import FILE, JobStore

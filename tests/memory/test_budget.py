@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmx_kernel.cli.doctor import run_diagnostics
+from lmx_kernel.cli.diagnostics import run_diagnostics
 from lmx_kernel.kernel.assembly import assemble, scan
 from lmx_kernel.kernel.boot import boot
 from lmx_kernel.memory.budget import MemorySettings

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from lmx_kernel.cli.doctor import run_diagnostics
+from lmx_kernel.cli.diagnostics import run_diagnostics
 from lmx_kernel.config import ConfigError
 from lmx_kernel.daemon.background import autoload
 from lmx_kernel.errors import InvalidRequestError, ModelNotFoundError, ModelUnusableError

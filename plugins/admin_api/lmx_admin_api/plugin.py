@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lmx_admin_api.settings import AdminSettings
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, JobKind, Kernel, SettingsSection
 
 if TYPE_CHECKING:
     from cyclopts import App
+
+    from lmx_kernel.interfaces import ApiSurface, JobKind, Kernel
 
 
 @hookimpl

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmx_hub.kind import Downloads
 from lmx_kernel.cli.client import Client
 from lmx_kernel.cli.progress import follow_job
 from lmx_kernel.cli.terminal import AsJson, ConfigPath, command, console, given, print_json
@@ -35,6 +34,8 @@ def pull(
     files
         Names or patterns, to take these instead of what LMX would choose.
     """
+    from lmx_hub.kind import Downloads  # noqa: PLC0415 - takes long, and its help does without
+
     client = Client.find(config)
     spec = given(repo=repo, quantization=quantization, revision=revision, files=files)
     body = {"kind": Downloads.name, "spec": spec}

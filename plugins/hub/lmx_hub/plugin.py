@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lmx_hub.kind import Downloads
 from lmx_hub.settings import HubSettings
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.hookspecs import Context, hookimpl
-from lmx_kernel.interfaces import JobKind, Kernel, SettingsSection
 
 if TYPE_CHECKING:
     from cyclopts import App
+
+    from lmx_kernel.interfaces import JobKind, Kernel
 
 
 @hookimpl
@@ -23,6 +24,8 @@ def lmx_settings() -> Iterable[SettingsSection]:
 @hookimpl
 def lmx_job_kinds(kernel: Kernel, context: Context) -> Iterable[JobKind]:
     """Return the kind ``download``."""
+    from lmx_hub.kind import Downloads  # noqa: PLC0415 - commands download nothing
+
     downloads = context.metrics.counter("downloads", "Downloads that ended.", ["outcome"])
     size_bytes = context.metrics.counter("downloaded_bytes", "Size of the models that came.")
 

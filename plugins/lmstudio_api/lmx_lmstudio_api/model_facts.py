@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from lmx_kernel.interfaces import Kernel, ModelStatus
-from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import ModelCard
+
+if TYPE_CHECKING:  # commands use this module as well
+    from lmx_kernel.interfaces import Kernel, ModelStatus
 
 Loaded = Literal["loaded", "loading", "not-loaded"]
 EMBEDDING, VISION = "embedding", "vision"
@@ -36,6 +37,8 @@ def listed_models(kernel: Kernel) -> list[ModelCard]:
     memory where requests do not load models (``models.jit``).
     """
     cards = [card for card in kernel.models() if card.problem is None]
+    from lmx_kernel.runtime.settings import ModelSettings  # noqa: PLC0415 - of no use to commands
+
     if kernel.settings(ModelSettings).jit:
         return cards
     known = statuses(kernel)

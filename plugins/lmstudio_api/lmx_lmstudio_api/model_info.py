@@ -7,11 +7,13 @@ A field that they take for optional is left out where it has no value, since the
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lmx_kernel.interfaces import ModelStatus
 from lmx_kernel.types import ModelCard
 from lmx_lmstudio_api.model_facts import EMBEDDING, TOOLS, VISION, parameters_of, publisher_of
+
+if TYPE_CHECKING:
+    from lmx_kernel.interfaces import ModelStatus
 
 LLM = "llm"
 _FORMATS = frozenset({"gguf", "safetensors", "onnx", "ggml"})

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from lmx_kernel.config import Settings
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, Finding, Kernel, SettingsSection
-from lmx_kernel.types import ModelCard
-from lmx_lmstudio_api.greeting import Greeting
 from lmx_lmstudio_api.settings import LMStudioSettings
-from lmx_lmstudio_api.v0.surface import LMStudioV0
-from lmx_lmstudio_api.v1.surface import surfaces
-from lmx_lmstudio_api.websocket.surface import LMStudioWebSockets
 
 if TYPE_CHECKING:
     from cyclopts import App
+
+    from lmx_kernel.config import Settings
+    from lmx_kernel.interfaces import ApiSurface, Finding, Kernel
+    from lmx_kernel.types import ModelCard
 
 
 @hookimpl
@@ -44,10 +42,6 @@ def lmx_commands() -> Iterable[App]:
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
     """The routes of both versions, the greeting, and the websockets of LM Studio's SDKs."""
-    settings = kernel.settings(LMStudioSettings)
-    return [
-        Greeting(),
-        LMStudioV0(kernel, settings),
-        *surfaces(kernel, settings),
-        LMStudioWebSockets(kernel, settings),
-    ]
+    from lmx_lmstudio_api.surfaces import all_surfaces  # noqa: PLC0415 - commands serve nothing
+
+    return all_surfaces(kernel, kernel.settings(LMStudioSettings))

@@ -13,10 +13,11 @@ from sdk_socket import SdkSocket, query, stack, value
 
 from lmx_kernel.errors import ForbiddenError, UnauthorizedError
 from lmx_kernel.events import LoadProgressed, RequestFinished
+from lmx_kernel.http.app import build_app
 from lmx_kernel.http.surface_table import SurfaceTable
 from lmx_kernel.interfaces import JobError, JobState
 from lmx_kernel.runtime.settings import ModelSettings
-from lmx_kernel.testing.stub_kernel import MODEL, serving, websocket
+from lmx_kernel.testing.stub_kernel import MODEL, make_health, serving, websocket
 from lmx_kernel.types import LoadOverrides, Usage
 
 VECTORS = "acme/Vectors-0.6B"
@@ -319,7 +320,8 @@ async def test_the_server_itself(connect):
 async def locked(kernel):
     """Connect to a server that wants ``KEY``, which is good for ``scopes``."""
     surfaces = plugin.lmx_api_surfaces(kernel)
-    table = SurfaceTable(surfaces)
+    table = SurfaceTable()
+    table.replace(build_app(surfaces, make_health()).served)
     scopes = {"inference"}
 
     def authorize(request):

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lmx_kernel.cli.client import Client
+from lmx_kernel.cli.light_config import light_settings
 from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, print_json
-from lmx_kernel.interfaces import RouteQuery
-from lmx_kernel.kernel.boot import boot
+from lmx_kernel.interfaces import RouteQuery, SettingsSection
 from lmx_kernel.routing.decide import estimate_tokens
 from lmx_router_rules.settings import RulesSettings
 from lmx_router_rules.task import classify
@@ -59,7 +59,8 @@ def route(
     config: ConfigPath = None,
 ) -> None:
     """Say which model a request would go to, and why. Nothing is asked and nothing is loaded."""
-    query, settings = options.query(prompt), boot(config).settings
+    section = SettingsSection("router_rules", RulesSettings)
+    query, settings = options.query(prompt), light_settings(config, [section])
     found = Client.of(settings).post("/admin/route", attrs.asdict(query))
     request = query.request()
     found["task"] = classify(request, settings.get(RulesSettings).long_tokens)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from lmx_kernel.config import Settings
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import Finding, Router, SettingsSection
-from lmx_kernel.types import ModelCard
-from lmx_router_rules.findings import examine
-from lmx_router_rules.router import RulesRouter
 from lmx_router_rules.settings import RulesSettings
 
 if TYPE_CHECKING:
     from cyclopts import App
+
+    from lmx_kernel.config import Settings
+    from lmx_kernel.interfaces import Finding, Router
+    from lmx_kernel.types import ModelCard
 
 
 @hookimpl
@@ -26,12 +26,16 @@ def lmx_settings() -> Iterable[SettingsSection]:
 @hookimpl
 def lmx_routers(settings: Settings) -> Iterable[Router]:
     """The router ``rules``."""
+    from lmx_router_rules.router import RulesRouter  # noqa: PLC0415 - commands route nothing
+
     return [RulesRouter(settings)]
 
 
 @hookimpl
 def lmx_findings(settings: Settings, models: Sequence[ModelCard]) -> Iterable[Finding]:
     """Models that rules name and that are not there."""
+    from lmx_router_rules.findings import examine  # noqa: PLC0415 - the daemon does not ask
+
     return examine(settings, models)
 
 

@@ -11,7 +11,6 @@ from typing import Annotated, NoReturn
 from cyclopts import App, Parameter
 
 from lmx_kernel.http.settings import ServerSettings
-from lmx_kernel.kernel.boot import boot
 from lmx_service.launchd import Launchd
 from lmx_service.supervisor import Supervisor, plan_launch
 from lmx_service.systemd import Systemd
@@ -31,6 +30,8 @@ def install(
     show: Annotated[bool, Parameter(name="--print", negative="")] = False,
 ) -> None:
     """Start LMX now and with every session; or only --print the service file."""
+    from lmx_kernel.kernel.boot import boot  # noqa: PLC0415 - takes long, the others do without
+
     booted = boot(config)
     settings, supervisor = booted.settings, _supervisor()
     launch = plan_launch(settings.home, config, settings.get(ServerSettings).drain_s)

@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.table import Table
 
-from lmx_admin_api.benchmark import Benchmarks
 from lmx_kernel.cli.client import Client
 from lmx_kernel.cli.progress import follow_job
 from lmx_kernel.cli.terminal import AsJson, ConfigPath, console, given, print_json
@@ -36,6 +35,8 @@ def bench(
     rounds
         The median of so many counts.
     """
+    from lmx_admin_api.benchmark import Benchmarks  # noqa: PLC0415 - other commands need no kernel
+
     spec = given(
         model=model,
         prompt_tokens=prompt_tokens,

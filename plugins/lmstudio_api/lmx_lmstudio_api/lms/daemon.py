@@ -11,12 +11,11 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from lmx_kernel.cli.light_config import light_settings
 from lmx_kernel.config import find_home
 from lmx_kernel.daemon.run_file import Running, answers, read
 from lmx_kernel.errors import UnavailableError
 from lmx_kernel.http.settings import ServerSettings
-from lmx_kernel.kernel.boot import boot
-from lmx_kernel.processes.child import module_command
 
 LOOK_S = 0.1
 BACKGROUND = "lmx_lmstudio_api.lms.background"
@@ -31,7 +30,7 @@ def find_running() -> Running | None:
 def port_of(running: Running | None) -> int:
     """Return the port of a daemon's first address, or the one that the config would have."""
     port = urlsplit(running.url).port if running is not None else None
-    return port or boot().settings.get(ServerSettings).addresses[0].port
+    return port or light_settings().get(ServerSettings).addresses[0].port
 
 
 def start_daemon(variables: Mapping[str, str]) -> Running:
@@ -40,6 +39,8 @@ def start_daemon(variables: Mapping[str, str]) -> Running:
     :param variables: of its environment, besides those of this process.
     :raises UnavailableError: it does not start; what it said is the message.
     """
+    from lmx_kernel.processes.child import module_command  # noqa: PLC0415 - takes long
+
     process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of ours
         module_command(BACKGROUND),
         stdin=subprocess.DEVNULL,

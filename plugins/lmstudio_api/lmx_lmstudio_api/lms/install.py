@@ -13,7 +13,6 @@ import sysconfig
 from pathlib import Path
 
 from lmx_kernel.errors import ConflictError
-from lmx_kernel.processes.child import module_command
 from lmx_lmstudio_api.lms.output import NORMAL, Output
 
 NAME = "lms"
@@ -44,6 +43,8 @@ def is_ours(file: Path) -> bool:
 
 def install(*, output: Output = NORMAL) -> None:
     """Put the command `lms` beside `lmx`, unless there is another one."""
+    from lmx_kernel.processes.child import module_command  # noqa: PLC0415 - takes long
+
     file = own_file()
     if (other := other_file()) is not None:
         raise ConflictError(

@@ -9,8 +9,6 @@ from typing import Any
 
 from lmx_kernel.cli.client import Client
 from lmx_kernel.errors import UnavailableError
-from lmx_kernel.kernel.assembly import scan
-from lmx_kernel.kernel.boot import boot
 from lmx_kernel.types import ModelCard
 from lmx_lmstudio_api.model_facts import state_of
 from lmx_lmstudio_api.model_info import instance_info, model_info
@@ -23,6 +21,9 @@ def downloaded() -> list[dict[str, Any]]:
     try:
         cards = [card for card, _ in _models(Client.find())]
     except UnavailableError:
+        from lmx_kernel.kernel.assembly import scan  # noqa: PLC0415 - takes long
+        from lmx_kernel.kernel.boot import boot  # noqa: PLC0415 - takes long
+
         cards = list(scan(boot()).cards)
     return [model_info(card) for card in cards if card.problem is None]
 
