@@ -13,11 +13,15 @@ from attrs import define, field
 
 @define
 class Stream:
-    """When the tokens of one stream came, in seconds since it was asked for."""
+    """When the tokens of one stream came, in seconds since it was asked for.
+
+    :ivar produced: tokens of the answer, if the request asked for usage: a frame may have several.
+    """
 
     times: list[float] = field(factory=list)
     text: str = ""
     error: str = ""
+    produced: int = 0
     tokens: list[str] = field(factory=list)
     margins: list[float] = field(factory=list)  # of the likeliest token over the next, in log-odds
 
@@ -96,6 +100,7 @@ async def timed_stream(url: str, body: dict[str, object]) -> Stream:
     async for frame in Client(url).stream("/v1/chat/completions", body):
         if "error" in frame:
             stream.error = str(frame["error"])
+        stream.produced = (frame.get("usage") or {}).get("completion_tokens", stream.produced)
         for choice in frame.get("choices", ()):
             if text := choice["delta"].get("content"):
                 stream.times.append(time.perf_counter() - began)
