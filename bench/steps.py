@@ -1,8 +1,8 @@
 """Where a worker's time goes, in process: how long its device waits between steps, and what many
 requests cost beside what few cost.
 
-All times are CPU times of the thread that steps the engine, which computes alone here (one thread),
-so other programs on the machine disturb them little.
+Times are CPU times of the thread that steps the engine, which computes alone here (one thread), or
+medians, so other programs on the machine disturb them little.
 
 usage: python bench/steps.py [SECTION ...]      (idle load kept; default: all)
 """
@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define
-from common import head, row
+from attrs import define, field
+from common import head, median, row
 from gguf import FILE
 from lmx_gguf_backend.backend import GgufBackend
 
@@ -56,6 +56,8 @@ class Clock:
     rows: int = 0
     steps: int = 0
     total_s: float = 0.0
+    gaps_s: list[float] = field(factory=list)
+    last_s: float = 0.0
 
     def each_ms(self, seconds: float) -> str:
         """Return what a step has of ``seconds``."""
@@ -70,8 +72,11 @@ def count_times() -> None:
     compute, step = Context.compute, GgufEngine.step
 
     def timed_compute(self: Context, pieces: Any) -> int:
-        began_s = time.thread_time()
+        now_s, began_s = time.perf_counter(), time.thread_time()
+        if clock.last_s:
+            clock.gaps_s.append(now_s - clock.last_s)
         outcome = compute(self, pieces)
+        clock.last_s = time.perf_counter()
         clock.library_s += time.thread_time() - began_s
         clock.rows += sum(len(piece.tokens) for piece in pieces)
         clock.steps += 1
@@ -132,8 +137,9 @@ def idle() -> None:
         worker.run(texts, 8, streams)
         worker.engine.trim()
         took = worker.run(texts, 64, streams)
+        row(f"{streams} streams, between two steps, median", f"{median(took.gaps_s) * 1e3:.2f} ms")
         share = 1 - took.library_s / took.total_s
-        row(f"{streams} streams", f"{share:.1%} of {took.each_ms(took.total_s)} a step")
+        row("of CPU time", f"{share:.1%} of {took.each_ms(took.total_s)} a step")
         row("in the loop", took.each_ms(took.total_s - took.engine_s))
         row("in the engine", took.each_ms(took.engine_s - took.library_s))
 

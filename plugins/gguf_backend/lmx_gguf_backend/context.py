@@ -54,6 +54,10 @@ class Context:
 
     Slots below ``parallel`` can be computed, the next one is a scratch, all others just hold.
 
+    Foreign calls let other threads have the interpreter. So there are few before a computation:
+    who gets it does its work meanwhile, and not before.
+
+    :param rows: the most rows of one computation; the library lowers it for small caches.
     :param pulse: tells whether it computes.
     """
 
@@ -62,8 +66,10 @@ class Context:
     cells: int
     parallel: int
     vocabulary: int
+    rows: int
     pulse: Pulse
-    _rows: Rows = field(factory=lambda: Rows(ROWS))
+    _threads: int
+    _table: Rows = field(factory=lambda: Rows(ROWS), init=False)
 
     @classmethod
     def open(
@@ -88,6 +94,8 @@ class Context:
             cells=llama.llama_n_ctx(handle),
             parallel=options.parallel,
             vocabulary=llama.llama_vocab_n_tokens(model.vocabulary),
+            rows=min(ROWS, int(llama.llama_n_batch(handle))),
+            threads=threads,
             pulse=Pulse(handle),
         )
 
@@ -95,11 +103,6 @@ class Context:
     def holders(self) -> range:
         """The slots that just hold."""
         return range(self.parallel + 1, MAX_SLOTS)
-
-    @property
-    def rows(self) -> int:
-        """The most rows of one computation; the library lowers it for small caches."""
-        return min(ROWS, int(llama.llama_n_batch(self.handle)))
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let ``target`` hold the first ``length`` tokens of ``source`` too; takes no cells."""
@@ -207,7 +210,9 @@ class Context:
     def use_threads(self, count: int) -> None:
         """Compute with so many threads from now on."""
         check(count > 0)
-        llama.llama_set_n_threads(self.handle, count, count)
+        if count != self._threads:
+            self._threads = count
+            llama.llama_set_n_threads(self.handle, count, count)
 
     def compute(self, pieces: Sequence[Piece]) -> int:
         """Compute ``pieces`` and return the library's code, see :class:`Outcome`.
@@ -218,12 +223,12 @@ class Context:
         count = sum(len(piece.tokens) for piece in pieces)
         check(0 < count <= self.rows)
         check(sum(piece.outputs for piece in pieces) <= output_rows(self.parallel))
-        self._rows.clear()
+        self._table.clear()
         for piece in pieces:
             check(0 <= piece.slot < self.parallel and piece.position >= 0)
             check(0 <= piece.outputs <= len(piece.tokens))
-            self._rows.add(piece, self.vocabulary)
-        outcome = int(llama.llama_decode(self.handle, self._rows.batch()))
+            self._table.add(piece, self.vocabulary)
+        outcome = int(llama.llama_decode(self.handle, self._table.batch()))
         self.pulse.allow()
         return outcome
 
