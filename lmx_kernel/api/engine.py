@@ -33,6 +33,10 @@ from lmx_kernel.engine.logits import (
     NO_TOKEN,
     apply_processors,
 )
+from lmx_kernel.engine.numerics import (
+    HasNumerics,
+    Numerics,
+)
 from lmx_kernel.engine.running import (
     NOT_FINITE,
     RunningSequence,
@@ -66,10 +70,12 @@ __all__ = [
     "Engine",
     "EngineStats",
     "ExactDrafts",
+    "HasNumerics",
     "HasPortableStates",
     "LogitsKind",
     "LogitsProcessor",
     "LongSteps",
+    "Numerics",
     "Output",
     "PortableStates",
     "Progress",

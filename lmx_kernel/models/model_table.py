@@ -131,6 +131,7 @@ class ModelValues(RequestValues):
     :ivar format: the name of a chat format; by default the one that fits the template.
     :ivar hidden: it is in no list, and answers nevertheless.
     :ivar drafts: where drafts come from, by name; empty for no drafts.
+    :ivar reproducible: the same request and seed have the same answer, bit for bit.
     :ivar backend_keys: keys of the backend's own section, for this model.
     """
 
@@ -147,6 +148,7 @@ class ModelValues(RequestValues):
     format: str | None = None
     hidden: bool | None = None
     drafts: tuple[str, ...] | None = field(default=None, validator=_check_drafts)
+    reproducible: bool | None = None
     backend_keys: dict[str, Any] = field(factory=dict, metadata=REST)
 
 

@@ -214,6 +214,8 @@ class EngineSpec:
     :param prefix_store: None keeps nothing on disk.
     :param drafts: the names of the sources of drafts; empty for no drafts, None where the owner
         leaves it to the engine.
+    :param reproducible: answers must not depend on what runs beside them, nor on what was cached;
+        see :class:`lmx_kernel.engine.numerics.Numerics`.
     """
 
     card: ModelCard
@@ -226,6 +228,7 @@ class EngineSpec:
     constraints: dict[str, Any] = field(factory=dict)
     prefix_store: PrefixStoreOptions | None = None
     drafts: tuple[str, ...] | None = None
+    reproducible: bool = False
 
 
 @frozen(kw_only=True)

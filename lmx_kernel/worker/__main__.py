@@ -28,6 +28,7 @@ from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.loop import Loop
 from lmx_kernel.worker.preparer import ChatChoice
+from lmx_kernel.worker.promise import Promise
 
 
 def main() -> None:
@@ -53,7 +54,10 @@ def _serve(channel: Channel, spec: EngineSpec) -> None:
         chat.check()
         engine = _open(channel, spec)
         store = _open_store(channel, spec, engine)
-        loop = Loop(engine, channel, spec.constraints, chat, store, spec.drafts)
+        promise = Promise.of(spec, engine)
+        if promise.warning:
+            channel.send(wire.Warned(promise.warning))
+        loop = Loop(engine, channel, spec.constraints, chat, store, spec.drafts, promise)
     except LmxError as error:
         _refuse(channel, error.code, error.message)
     # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.

@@ -78,7 +78,8 @@ class Context:
         if not 1 <= options.cache_tokens < MAX_CELLS:
             raise InvalidRequestError(f"cache_tokens must be 1 to {MAX_CELLS}")
         LOG.errors.clear()
-        handle = llama.llama_init_from_model(model.handle, _params(options, settings, threads))
+        params = cls.params(options, settings, threads)
+        handle = llama.llama_init_from_model(model.handle, params)
         if not handle:
             raise InsufficientMemoryError(f"{model.path.name}: {LOG.reason(model.path)}")
         return cls(
@@ -89,6 +90,11 @@ class Context:
             vocabulary=llama.llama_vocab_n_tokens(model.vocabulary),
             pulse=Pulse(handle),
         )
+
+    @classmethod
+    def params(cls, options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
+        """Return the library's parameters."""
+        return context_params(options, settings, threads)
 
     @property
     def holders(self) -> range:
@@ -125,11 +131,16 @@ class Context:
             size = int(llama.llama_state_seq_get_size(self.handle, scratch))
             if size > limit_bytes:
                 return None
-            buffer = (ctypes.c_uint8 * size)()
-            check(llama.llama_state_seq_get_data(self.handle, buffer, size, scratch) == size)
-            return memoryview(buffer)
+            return self.read_state(scratch, size)
         finally:
             self.drop(scratch)
+
+    def read_state(self, slot: int, size: int) -> memoryview:
+        """Return the state of a slot that can be computed; ``size`` bytes, as the library says."""
+        state = np.empty(size, np.uint8)  # not zeroed, which takes as long as the copy
+        pointer = state.ctypes.data_as(_BYTES)
+        check(llama.llama_state_seq_get_data(self.handle, pointer, size, slot) == size)
+        return memoryview(state)
 
     def restore(self, slot: int, state: memoryview, length: int) -> bool:
         """Let an empty slot hold the first ``length`` tokens of a state of this context.
@@ -157,10 +168,7 @@ class Context:
         llama.llama_memory_seq_cp(self.memory, slot, scratch, start, end)
         try:
             size = int(llama.llama_state_seq_get_size(self.handle, scratch))
-            state = np.empty(size, np.uint8)  # not zeroed, which takes as long as the copy
-            pointer = state.ctypes.data_as(_BYTES)
-            check(llama.llama_state_seq_get_data(self.handle, pointer, size, scratch) == size)
-            return memoryview(state)
+            return self.read_state(scratch, size)
         finally:
             self.drop(scratch)
 
@@ -219,7 +227,7 @@ class Context:
             self.handle = 0
 
 
-def _params(options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
+def context_params(options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
     """Return the parameters of a context; the comments are for what differs from the defaults."""
     params: Any = llama.llama_context_default_params()
     params.n_ctx = options.cache_tokens
