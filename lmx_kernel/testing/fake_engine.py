@@ -18,6 +18,7 @@ from attrs import define, field
 
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.logits import apply_processors
+from lmx_kernel.engine.numerics import Numerics
 from lmx_kernel.engine.protocol import (
     STATE_TOKENS,
     EngineStats,
@@ -182,6 +183,10 @@ class FakeEngine:
             context_length=spec.options.context_length,
             max_sequences=spec.options.parallel,
             cache_tokens=spec.options.cache_tokens,
+        )
+        problem = script.irreproducible
+        self.numerics = Numerics(
+            identity="fake", is_reproducible=not problem, problem=problem
         )
         self._script = script
         self._path: Path = spec.card.path

@@ -44,6 +44,7 @@ class FakeModel:
     :ivar sour: a prompt with this text fails alone, at its third token.
     :ivar checks_drafts: it computes drafts, which cost it nothing.
     :ivar shares_prefixes: what it computed for a prompt serves later ones of the same cache space.
+    :ivar irreproducible: why its answers are not reproducible where they should be; "" if they are.
     :ivar portable: its states outlive the worker, where prefixes are shared.
     """
 
@@ -74,6 +75,7 @@ class FakeModel:
     sour: str = ""
     checks_drafts: bool = False
     shares_prefixes: bool = False
+    irreproducible: str = ""
     portable: bool = False
 
     @classmethod

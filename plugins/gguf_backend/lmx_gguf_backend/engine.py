@@ -59,7 +59,7 @@ class GgufEngine:
     _prefixes: SharedPrefixes | None
     _drafting: Drafting | None
     _identity: str = ""
-    numerics: Numerics = Numerics(identity="")
+    numerics: Numerics = field(kw_only=True)
     states: GgufStates | None = field(default=None, init=False)
     _running: RunningSet[SlotSequence] = field(init=False)
     _words: NDArray[np.int32] = field(init=False)

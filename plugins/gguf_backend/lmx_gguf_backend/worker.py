@@ -81,10 +81,8 @@ def _open_continuing(
 ) -> Engine:
     if not model.can_continue:
         raise ModelUnusableError(f"{spec.card.id}: not a model that continues text")
-    kind, threads = (
-        StreamContext if spec.reproducible else Context,
-        settings.threads or usable_cores(),
-    )
+    kind = StreamContext if spec.reproducible else Context
+    threads = settings.threads or usable_cores()
     context = kind.open(model, spec.options, settings, threads)
     numerics = _numerics(model, context, settings, threads)
     tokenizer, (budget, costs) = GgufTokenizer.of(model), warm_up(context)
