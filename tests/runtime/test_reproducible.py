@@ -8,7 +8,7 @@ from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.events import ModelLoaded
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
-from lmx_kernel.types import Admitted
+from lmx_kernel.types import Admitted, LoadOverrides
 
 MODEL = FakeModel(answer_tokens=2)
 CANNOT = FakeModel(answer_tokens=2, irreproducible="this device adds in any order")
@@ -57,10 +57,12 @@ async def test_a_fingerprint_stays_until_what_it_stands_for_changes(tmp_path):
         await stage.kernel.unload("a")
         assert await fingerprint(stage.kernel, "a") != first
     other = FakeModel(answer_tokens=2, says="x")
+    (tmp_path / "other").mkdir()
     async with running_kernel(tmp_path / "other", {"a": other}, "") as stage:
         assert await fingerprint(stage.kernel, "a") != first
 
 
 async def test_every_sequence_has_room_for_a_whole_context(tmp_path):
     async with running_kernel(tmp_path, {"kept": MODEL}, CONFIG) as stage:
-        assert stage.kernel.admission("kept").options.cache_tokens == 3 * 64
+        admission = await stage.kernel.admission("kept", LoadOverrides())
+        assert admission.options.cache_tokens == 3 * 64
