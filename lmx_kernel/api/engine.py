@@ -38,6 +38,10 @@ from lmx_kernel.engine.logits import (
     NO_TOKEN,
     apply_processors,
 )
+from lmx_kernel.engine.numerics import (
+    HasNumerics,
+    Numerics,
+)
 from lmx_kernel.engine.running import (
     NOT_FINITE,
     RunningSequence,
@@ -74,11 +78,13 @@ __all__ = [
     "Engine",
     "EngineStats",
     "ExactDrafts",
+    "HasNumerics",
     "HasPortableStates",
     "InterruptibleSteps",
     "LogitsKind",
     "LogitsProcessor",
     "LongSteps",
+    "Numerics",
     "Output",
     "PortableStates",
     "Progress",

@@ -17,11 +17,14 @@ class Answer(ABC):
 
     :ivar id: unique, for logs and headers.
     :ivar model: the catalogue id of the model that answers.
+    :ivar fingerprint: stands for all that it depends on beside the request, see
+        :class:`~lmx_kernel.types.Admitted`; "" until that is known.
     :ivar outcome: ``ok``, ``cancelled`` or an error's code; None while it runs.
     """
 
     id: str
     model: str
+    fingerprint: str = ""
     outcome: str | None = None
 
     def __enter__(self) -> Self:

@@ -21,7 +21,8 @@ from lmx_kernel.runtime.effective_settings import EffectiveSettings
 from lmx_kernel.runtime.lifecycle import Lifecycle
 from lmx_kernel.types import GenerationRequest, LoadOverrides, ModelCard, ModelName, SettingValue
 
-WITH_THE_LOAD = ("context_length", "parallel", "cache_tokens", "chat_template", "format", "backend")
+WITH_THE_LOAD = ("context_length", "parallel", "cache_tokens", "chat_template", "format", "backend",
+                 "reproducible")  # fmt: skip
 """Settings that a loaded model has as it was loaded, beside those of its backend."""
 
 

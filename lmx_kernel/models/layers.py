@@ -26,6 +26,7 @@ UNSET: dict[str, Any] = {
     "format": None,
     "hidden": False,
     "drafts": None,
+    "reproducible": False,
     "max_tokens": None,
     "max_tokens_limit": None,
     "stop": (),
@@ -87,10 +88,11 @@ def part(values: Values, name: str) -> dict[str, Any]:
 
 
 def load_options(values: Values, card: ModelCard) -> LoadOptions:
-    """Return how ``card`` is loaded: no context is longer than the model was trained for."""
-    context = min(values["context_length"].value, card.context_length)
-    return LoadOptions(
-        context_length=context,
-        parallel=values["parallel"].value,
-        cache_tokens=max(values["cache_tokens"].value or 2 * context, context),
-    )
+    """Return how ``card`` is loaded: no context is longer than the model was trained for. Where
+    answers are reproducible, nothing is shared, so each sequence has room for a whole context.
+    """
+    context, parallel = min(values["context_length"].value, card.context_length), values["parallel"]
+    cache_tokens = max(values["cache_tokens"].value or 2 * context, context)
+    if values["reproducible"].value:
+        cache_tokens = parallel.value * context
+    return LoadOptions(context_length=context, parallel=parallel.value, cache_tokens=cache_tokens)

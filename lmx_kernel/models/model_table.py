@@ -132,6 +132,7 @@ class ModelValues(RequestValues):
     :ivar hidden: it is in no list, and answers nevertheless.
     :ivar drafts: where drafts come from: ``copy``, a plugin's source, or a model; empty for no
         drafts.
+    :ivar reproducible: the same request and seed have the same answer, bit for bit.
     :ivar backend_keys: keys of the backend's own section, for this model.
     """
 
@@ -148,6 +149,7 @@ class ModelValues(RequestValues):
     format: str | None = None
     hidden: bool | None = None
     drafts: tuple[str, ...] | None = field(default=None, validator=_check_drafts)
+    reproducible: bool | None = None
     backend_keys: dict[str, Any] = field(factory=dict, metadata=REST)
 
 

@@ -7,8 +7,16 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.models.layers import Values, part
 from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest, SamplingRequest
+
+REPRODUCIBLE = "lmx_reproducible"
+NOT_REPRODUCIBLE = (
+    "lmx_reproducible: this model's answers may differ in near-ties, depending on what runs beside "
+    "them; set reproducible = true for it, in its table [[model]] or by PATCH /admin/models/ID, "
+    "and load it again"
+)
 
 
 @frozen(kw_only=True)
@@ -24,6 +32,7 @@ class RequestDefaults:
     max_tokens_limit: int | None
     stop: tuple[str, ...]
     reasoning_tokens: int | None
+    reproducible: bool
 
     @classmethod
     def of(cls, values: Values) -> RequestDefaults:
@@ -37,11 +46,17 @@ class RequestDefaults:
             max_tokens_limit=values["max_tokens_limit"].value,
             stop=tuple(values["stop"].value),
             reasoning_tokens=values["reasoning_tokens"].value,
+            reproducible=values["reproducible"].value,
         )
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
-        """Return ``request`` with these settings wherever it leaves something open."""
+        """Return ``request`` with these settings wherever it leaves something open.
+
+        :raises InvalidRequestError: it must be reproducible, and the model is not loaded for that.
+        """
         prompt, reasoning_tokens = request.prompt, request.reasoning_tokens
+        if request.reproducible and not self.reproducible:
+            raise InvalidRequestError(NOT_REPRODUCIBLE, param=REPRODUCIBLE)
         if isinstance(prompt, EmbeddingPrompt):
             return request
         if isinstance(prompt, ChatPrompt):

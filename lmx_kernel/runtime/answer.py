@@ -222,12 +222,15 @@ class LiveAnswer(Answer):
         """Whether the reader is so far behind that the answer should pause."""
         return self._buffer.is_full
 
-    def admit(self, prompt_tokens: int, prompt: EncodedPrompt | None = None) -> None:
+    def admit(
+        self, prompt_tokens: int, prompt: EncodedPrompt | None = None, fingerprint: str = ""
+    ) -> None:
         """Note that the request passed its checks; the reader learns it the first time only."""
         self.resume.phase = Phase.PREPARED
         if self.prompt_tokens is None:
             self.prompt_tokens, self.prompt = prompt_tokens, prompt
-            self._push(Admitted(prompt_tokens))
+            self.fingerprint = fingerprint
+            self._push(Admitted(prompt_tokens, fingerprint))
 
     def start(self) -> None:
         """Note that a candidate left the queue."""

@@ -174,7 +174,7 @@ class Dispatcher:
             self._try_next_group()
         elif isinstance(message, wire.Prepared):
             if answer := answers.get(message.id):
-                answer.admit(message.prompt_tokens, message.prompt)
+                answer.admit(message.prompt_tokens, message.prompt, message.fingerprint)
                 self._finish(answer, "ok") if answer.is_count else self._pump()
         elif isinstance(message, wire.Refused) and (answer := answers.get(message.id)):
             self._fail(answer, message.error)

@@ -110,6 +110,7 @@ class EffectiveSettings:
             constraints=self._backends.settings_of(CONSTRAINT_SECTION),
             prefix_store=self._prefix_store(),
             drafts=values["drafts"].value,
+            reproducible=values["reproducible"].value,
         )
 
     # --- names ---

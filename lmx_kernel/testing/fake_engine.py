@@ -18,6 +18,7 @@ from attrs import define, field
 
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.logits import apply_processors
+from lmx_kernel.engine.numerics import Numerics
 from lmx_kernel.engine.protocol import (
     EngineStats,
     ProgressCallback,
@@ -138,6 +139,8 @@ class FakeEngine:
             max_sequences=spec.options.parallel,
             cache_tokens=spec.options.cache_tokens,
         )
+        problem = script.irreproducible
+        self.numerics = Numerics(identity="fake", is_reproducible=not problem, problem=problem)
         self._script = script
         self._path: Path = spec.card.path
         self._running: RunningSet[Run] = RunningSet(self.limits, VOCABULARY, lambda *_: None)

@@ -45,6 +45,7 @@ class FakeModel:
     :ivar checks_drafts: it computes drafts, which cost it nothing.
     :ivar vocabulary: models of the same one may draft for each other; a draft model counts on.
     :ivar shares_prefixes: what it computed for a prompt serves later ones of the same cache space.
+    :ivar irreproducible: why its answers are not reproducible where they should be; "" if they are.
     :ivar portable: its states outlive the worker, where prefixes are shared.
     :ivar whole: they cannot be cut, as those of recurrent layers: a prompt goes on from near the
         end of another, or from the end of its answer.
@@ -78,6 +79,7 @@ class FakeModel:
     checks_drafts: bool = False
     vocabulary: str = ""
     shares_prefixes: bool = False
+    irreproducible: str = ""
     portable: bool = False
     whole: bool = False
 

@@ -41,6 +41,7 @@ from lmx_kernel.types import (
 )
 
 MODEL = "acme/Tiny-1B"
+FINGERPRINT = "fp_0123456789ab"
 S = TypeVar("S")
 Play = Callable[[LiveAnswer], None]
 """Writes an answer, or as much of it as the test wants to be there."""
@@ -68,7 +69,7 @@ def make_logprob(text: bytes, *others: bytes) -> Logprobs:
 
 def hello(answer: LiveAnswer) -> None:
     """Answer all candidates with "Hello" in two pieces, the second after a token of no text."""
-    answer.admit(7)
+    answer.admit(7, fingerprint=FINGERPRINT)
     answer.start()
     for index in range(answer.request.candidates):
         answer.receive(PromptProgress(index, 7, 7, 4))

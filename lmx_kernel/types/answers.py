@@ -27,9 +27,14 @@ class Logprobs:
 
 @frozen
 class Admitted:
-    """The request passed all checks and is not refused any more. Always the first event."""
+    """The request passed all checks and is not refused any more. Always the first event.
+
+    :param fingerprint: stands for everything that the answer depends on beside the request: the
+        model's files, libraries, device and settings.
+    """
 
     prompt_tokens: int
+    fingerprint: str = ""
 
 
 @frozen

@@ -216,6 +216,8 @@ class EngineSpec:
         leaves it to the engine. A model among them is known by its id.
     :param draft_model: what is loaded beside the model to draft for it; None for none. It is asked
         for requests that name it, and for all where its id is in ``drafts``.
+    :param reproducible: answers must not depend on what runs beside them, nor on what was cached;
+        see :class:`lmx_kernel.engine.numerics.Numerics`.
     """
 
     card: ModelCard
@@ -229,6 +231,7 @@ class EngineSpec:
     prefix_store: PrefixStoreOptions | None = None
     drafts: tuple[str, ...] | None = None
     draft_model: EngineSpec | None = None
+    reproducible: bool = False
 
 
 @frozen(kw_only=True)

@@ -226,6 +226,8 @@ class GenerationRequest:
     :param said: the tokens that the only candidate has said already, before a restart of the
         daemon, say: it goes on after them, and only what follows is in the answer's events. The
         same seed must be given for the same text.
+    :param reproducible: refuse the request where the answer is not sure to be the same, bit for
+        bit, each time that it is asked for with this seed.
     :param returns_prompt: the worker returns the prompt as the model would read it; only where it
         is just counted.
     :param caller: callers take turns in a model's queue. The kernel sets it for what comes by HTTP:
@@ -254,6 +256,7 @@ class GenerationRequest:
     prediction: str = ""
     draft_model: str = ""
     said: tuple[int, ...] = ()
+    reproducible: bool = False
     returns_prompt: bool = False
     caller: str = ""
     cache_space: str = ""

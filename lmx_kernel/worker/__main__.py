@@ -30,6 +30,7 @@ from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.draft_sources import DraftSources, open_draft_model
 from lmx_kernel.worker.loop import Loop
 from lmx_kernel.worker.preparer import ChatChoice
+from lmx_kernel.worker.promise import Promise
 
 
 def main() -> None:
@@ -55,8 +56,11 @@ def _serve(channel: Channel, spec: EngineSpec) -> None:
         chat.check()
         engine = _open(channel, spec)
         store = _open_store(channel, spec, engine)
+        promise = Promise.of(spec, engine)
+        if promise.warning:
+            channel.send(wire.Warned(promise.warning))
         drafts = DraftSources(engine, spec.drafts, _open_draft_model(channel, spec, engine))
-        loop = Loop(engine, channel, spec.constraints, chat, store, drafts)
+        loop = Loop(engine, channel, spec.constraints, chat, store, drafts, promise)
     except LmxError as error:
         _refuse(channel, error.code, error.message)
     # The plugin's code may fail in any way, including sys.exit(); the kernel wants to know which.

@@ -36,6 +36,7 @@ from lmx_kernel.worker.embedder import Embedder
 from lmx_kernel.worker.prefix_guard import PrefixGuard
 from lmx_kernel.worker.prefix_keeper import Fetched
 from lmx_kernel.worker.preparer import ChatChoice, Prepared, Preparer
+from lmx_kernel.worker.promise import Promise
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
 
@@ -71,6 +72,7 @@ class Loop:
     from the channel's reading thread, all else from the main thread.
 
     :param store: where states outlive the worker; None for nowhere.
+    :param promise: for all answers.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Loop:
         chat: ChatChoice = ChatChoice(),  # noqa: B008 - frozen
         store: PrefixStore | None = None,
         drafts: DraftSources | None = None,
+        promise: Promise = Promise(),  # noqa: B008 - frozen
     ) -> None:
         self.limits = engine.limits
         self._engine = engine
@@ -88,7 +91,7 @@ class Loop:
         self._channel = channel
         self._running: dict[int, _Running] = {}
         self._embedder = Embedder(engine)
-        self._preparer = Preparer(engine, channel, constraints or {}, chat)
+        self._preparer = Preparer(engine, channel, constraints or {}, chat, promise)
         self._drafts = drafts or DraftSources(engine)
         self._sequence_ids = count()
         self._observed_at = 0.0

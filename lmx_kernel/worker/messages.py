@@ -114,11 +114,13 @@ class Prepared:
     """A request passed every check.
 
     :param prompt: what the model would read, where the request asked for it.
+    :param fingerprint: see :class:`lmx_kernel.types.Admitted`.
     """
 
     id: int
     prompt_tokens: int
     prompt: EncodedPrompt | None = None
+    fingerprint: str = ""
 
 
 @frozen

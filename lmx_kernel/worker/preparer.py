@@ -26,6 +26,7 @@ from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, EncodedPrompt, Generat
 from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.logits import make_processors
+from lmx_kernel.worker.promise import Promise
 
 THREADS = 2
 """For each of the two kinds of requests."""
@@ -105,7 +106,9 @@ class Preparer:
         channel: Channel,
         constraint_settings: Mapping[str, Any],
         chat: ChatChoice,
+        promise: Promise,
     ) -> None:
+        self._promise = promise
         self._tokenizer = engine.tokenizer
         template = chat.template_for(engine.tokenizer)
         self._format = find_format(template or engine.tokenizer.chat_template, chat.format)
@@ -150,7 +153,9 @@ class Preparer:
             traceback.print_exc()
             self._refuse(message.id, InternalError("the request could not be prepared"))
         else:
-            self._channel.send(wire.Prepared(message.id, prepared.size, prompt))
+            self._channel.send(
+                wire.Prepared(message.id, prepared.size, prompt, self._promise.fingerprint)
+            )
             return prepared
         return None
 
@@ -163,6 +168,7 @@ class Preparer:
         if isinstance(request.prompt, EmbeddingPrompt):
             inputs = self._encoder.encode_inputs(request, request.prompt.inputs)
             return Prepared(request=request, inputs=inputs)
+        self._promise.check(request)
         tokens = self._encoder.encode(request)
         pieces = (self._tokenizer.token_bytes[token] for token in tokens[-PROMPT_END:])
         prompt_end = b"".join(pieces).decode(errors="replace")

@@ -85,7 +85,8 @@ class Context:
         if not 1 <= options.cache_tokens < MAX_CELLS:
             raise InvalidRequestError(f"cache_tokens must be 1 to {MAX_CELLS}")
         LOG.errors.clear()
-        handle = llama.llama_init_from_model(model.handle, _params(options, settings, threads))
+        params = cls.params(options, settings, threads)
+        handle = llama.llama_init_from_model(model.handle, params)
         if not handle:
             raise InsufficientMemoryError(f"{model.path.name}: {LOG.reason(model.path)}")
         return cls(
@@ -98,6 +99,11 @@ class Context:
             threads=threads,
             pulse=Pulse(handle),
         )
+
+    @classmethod
+    def params(cls, options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
+        """Return the library's parameters."""
+        return context_params(options, settings, threads)
 
     @property
     def holders(self) -> range:
@@ -129,9 +135,7 @@ class Context:
             size = int(llama.llama_state_seq_get_size(self.handle, scratch))
             if size > limit_bytes:
                 return None
-            buffer = (ctypes.c_uint8 * size)()
-            check(llama.llama_state_seq_get_data(self.handle, buffer, size, scratch) == size)
-            return memoryview(buffer)
+            return self.read_state(scratch)
         finally:
             self.drop(scratch)
 
@@ -247,7 +251,7 @@ class Context:
             self.handle = 0
 
 
-def _params(options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
+def context_params(options: LoadOptions, settings: GgufSettings, threads: int) -> Any:
     """Return the parameters of a context; the comments are for what differs from the defaults."""
     params: Any = llama.llama_context_default_params()
     params.n_ctx = options.cache_tokens

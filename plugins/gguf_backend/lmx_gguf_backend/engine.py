@@ -22,6 +22,7 @@ from lmx_gguf_backend.whole_prefixes import WholePrefixes
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer, TokenLogprobs
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.logits import apply_processors
+from lmx_kernel.engine.numerics import Numerics
 from lmx_kernel.engine.numpy_sampler import Logits, Sampler, logprobs, mask_words, read_masks
 from lmx_kernel.engine.running import NOT_FINITE, RunningSet
 from lmx_kernel.engine.step_costs import StepCosts
@@ -47,6 +48,7 @@ class GgufEngine:
     :param identity: of its states, see :class:`lmx_kernel.engine.PortableStates`; "" where they
         are of no use to another process.
     :param unportable: why they are not.
+    :param numerics: what its numbers depend on.
     :ivar states: None in that case.
     """
 
@@ -59,6 +61,7 @@ class GgufEngine:
     _drafting: Drafting | None
     _identity: str = ""
     unportable: str = ""
+    numerics: Numerics = field(kw_only=True)
     states: GgufStates | GgufWholeStates | None = field(default=None, init=False)
     _running: RunningSet[SlotSequence] = field(init=False)
     _words: NDArray[np.int32] = field(init=False)
@@ -250,6 +253,11 @@ class GgufEngine:
         :raises InvalidRequestError: always.
         """
         raise InvalidRequestError("this model continues text; it makes no embeddings")
+
+    @property
+    def exact_drafts(self) -> bool:
+        """Whether texts are the same with drafts."""
+        return self.numerics.is_reproducible
 
     def pulse(self) -> int | None:
         """Return a number that changes while nodes are computed; None where a GPU may do that, of

@@ -68,6 +68,11 @@ def has_gpu() -> bool:
     return bool(llama.llama_supports_gpu_offload())
 
 
+def system_info() -> str:
+    """Return which instructions the library was built for: its kernels differ by them."""
+    return bytes(llama.llama_print_system_info()).decode()
+
+
 @define
 class Model:
     """Loaded weights and their vocabulary."""
@@ -83,15 +88,18 @@ class Model:
         progress: Callable[[float], None] = lambda share: None,
         *,
         measure_only: bool = False,
+        as_stored: bool = False,
     ) -> Model:
         """Load the model at ``path``; the caller checked the file.
 
         :param measure_only: allocate nothing. Such a model serves to size a context, no more.
+        :param as_stored: do not rearrange weights for kernels of 4 rows.
         :raises ModelUnusableError: the library refused it; its own reason is the message.
         """
         params = llama.llama_model_default_params()
         params.n_gpu_layers = settings.gpu_layers
         params.no_alloc = measure_only
+        params.use_extra_bufts = not as_stored
         # no_alloc aborts on mapped files
         mapped = settings.mmap and not measure_only
         params.load_mode = llama.LLAMA_LOAD_MODE_MMAP if mapped else llama.LLAMA_LOAD_MODE_NONE

@@ -38,7 +38,7 @@ class CachedPrefix:
 class PrefixCache:
     """The prefixes of all cache spaces.
 
-    :param slots: that may hold one each.
+    :param slots: that may hold one each; where there are none, all are parked.
     :param budget_bytes: for parked states.
     :param cold_rows: rows that others compute before an idle prefix is parked.
     """
@@ -60,13 +60,14 @@ class PrefixCache:
         """Return a new prefix, hot, for ``tokens`` to be copied into; None if nothing is new.
 
         The caller has taken out the :meth:`redundant` ones, and freed a slot if it :attr:`is_full`.
+        Without slots there are no hot ones: the caller parks it.
         """
         for kept in self._in(space):
             if common(tokens, kept.tokens) == len(tokens):
                 kept.used = now
                 return None
         taken = {kept.slot for kept in self._kept}
-        slot = next(slot for slot in self.slots if slot not in taken)
+        slot = next((slot for slot in self.slots if slot not in taken), None)
         new = CachedPrefix(tokens, space, now, slot)
         self._kept.append(new)
         return new

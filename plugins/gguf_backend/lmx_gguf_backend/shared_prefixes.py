@@ -99,8 +99,16 @@ class SharedPrefixes:
         if self.store.is_full:
             self.park_oldest()
         new = self.store.keep(tokens, space, self.rows)
-        if new is not None and new.slot is not None:
+        if new is None:
+            return
+        if new.slot is not None:
             self.context.copy(running.slot, new.slot, running.done)
+            return
+        state = self.context.save(running.slot, running.done, self.store.budget_bytes)
+        if state is not None:
+            self.store.park(new, state)
+        else:
+            self.store.forget(new)
 
     def held(self, tokens: Seq[int], space: str, running: RunningSet[SlotSequence]) -> int:
         """Return how many of ``tokens`` a later sequence can begin with, or will be able to."""

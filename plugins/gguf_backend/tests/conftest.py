@@ -154,12 +154,22 @@ def card_of(path: Path) -> ModelCard:
     return GgufBackend().identify(Location("model", path.parent, (path.name,)))[0]
 
 
-def open_driver(path: Path, context: int, parallel: int, cache: int, **settings: Any) -> Driver:
+def open_driver(
+    path: Path,
+    context: int,
+    parallel: int,
+    cache: int,
+    *,
+    reproducible: bool = False,
+    **settings: Any,
+) -> Driver:
     """Open an engine on the file at ``path``."""
     from lmx_gguf_backend.worker import lmx_open_engine
 
     options = LoadOptions(context_length=context, parallel=parallel, cache_tokens=cache)
-    spec = EngineSpec(card=card_of(path), options=options, settings=settings)
+    spec = EngineSpec(
+        card=card_of(path), options=options, settings=settings, reproducible=reproducible
+    )
     return Driver(lmx_open_engine(spec, lambda *_: None))
 
 
@@ -176,7 +186,7 @@ def open_tiny(tiny_path: Path) -> Iterator[Callable[..., Driver]]:
         **settings: Any,
     ) -> Driver:
         # one thread: a row's numbers depend less on who runs beside it (near-ties stay)
-        drivers.append(open_driver(path, context, parallel, cache, threads=1, **settings))
+        drivers.append(open_driver(path, context, parallel, cache, **({"threads": 1} | settings)))
         return drivers[-1]
 
     yield opener

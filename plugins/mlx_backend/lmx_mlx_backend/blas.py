@@ -144,3 +144,14 @@ def _compile(library: Path, target: Path) -> None:
         if done.returncode:
             raise RuntimeError(f"{compiler} failed: {done.stderr.decode(errors='replace')[-300:]}")
         built.replace(target)
+
+
+def matrix_library() -> str:
+    """Return which OpenBLAS this process computes with, and for which processor; "" for MLX's own
+    library. Its kernels differ by processor.
+    """
+    if "openblas" not in os.environ.get("LD_PRELOAD", "") or find_spec("scipy_openblas32") is None:
+        return ""
+    import scipy_openblas32  # noqa: PLC0415 - it loads the library
+
+    return str(scipy_openblas32.get_openblas_config())

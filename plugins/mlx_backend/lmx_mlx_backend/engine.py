@@ -9,6 +9,7 @@ import mlx.core as mx
 from attrs import define, field
 
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer
+from lmx_kernel.engine.numerics import Numerics
 from lmx_kernel.engine.running import NOT_FINITE, RunningSet
 from lmx_kernel.errors import InvalidRequestError
 from lmx_kernel.types import EngineLimits
@@ -16,7 +17,7 @@ from lmx_mlx_backend import caches
 from lmx_mlx_backend.group import Group, Row, Token, choose_next, read_tokens, row_counts
 from lmx_mlx_backend.group_steps import GroupSteps
 from lmx_mlx_backend.groups import Groups
-from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
+from lmx_mlx_backend.model import COMPUTE_ERRORS, Model, reason_of
 from lmx_mlx_backend.prefill import (
     TAIL,
     compute_last_pieces,
@@ -39,6 +40,7 @@ class MlxEngine:
     :param store: kept prefixes, or None where the model's caches cannot be copied.
     :param steps: how batches are advanced.
     :param layout: of a block's state, or of a whole one; None where neither is understood.
+    :param numerics: what its numbers depend on.
     :param identity: of its states, see :class:`lmx_kernel.engine.PortableStates`.
     :param unportable: why there is no layout.
     :ivar states: None without a layout or a store.
@@ -51,6 +53,7 @@ class MlxEngine:
     _store: PrefixCache | None
     _groups: Groups
     _steps: GroupSteps
+    numerics: Numerics = field(kw_only=True)
     _layout: BlockLayout | WholeLayout | None = None
     _identity: str = ""
     unportable: str = ""
@@ -126,7 +129,7 @@ class MlxEngine:
         except COMPUTE_ERRORS as error:
             self._groups.all.remove(group)
             for row in rows:
-                self._running.fail(row, _reason(error))
+                self._running.fail(row, reason_of(error))
             return
         self._pulse += 1
         for row, tokens in zip(rows, drawn, strict=True):
@@ -195,7 +198,7 @@ class MlxEngine:
         try:
             compute_piece(self._model.module, row, count)
         except COMPUTE_ERRORS as error:
-            self._running.fail(row, _reason(error))
+            self._running.fail(row, reason_of(error))
             return
         self._pulse += 1
         self._running.report_progress(row)
@@ -208,7 +211,7 @@ class MlxEngine:
             cache, logits = compute_last_pieces(self._model.module, rows)
         except COMPUTE_ERRORS as error:
             if len(rows) == 1:
-                self._running.fail(rows[0], _reason(error))
+                self._running.fail(rows[0], reason_of(error))
                 return
             for row in rows:
                 self._complete([row])
@@ -217,7 +220,7 @@ class MlxEngine:
             self._begin(rows, cache, logits)
         except COMPUTE_ERRORS as error:
             for row in rows:
-                self._running.fail(row, _reason(error))
+                self._running.fail(row, reason_of(error))
 
     def _begin(self, rows: list[Row], cache: caches.Cache, logits: mx.array) -> None:
         """Give out the first tokens of rows whose prompts are complete; from now on they decode."""
@@ -296,7 +299,3 @@ def _memory(store: PrefixCache) -> dict[str, int]:
         "cached_bytes": mx.get_cache_memory(),
         "peak_bytes": mx.get_peak_memory(),
     }
-
-
-def _reason(error: Exception) -> str:
-    return f"MLX could not compute it: {error}".splitlines()[0][:300]

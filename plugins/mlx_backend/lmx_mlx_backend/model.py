@@ -182,6 +182,11 @@ def _copy(module: Any) -> None:
     caches.size_bytes(cache)
 
 
+def reason_of(error: Exception) -> str:
+    """Return why something could not be computed, for the client."""
+    return f"MLX could not compute it: {error}".splitlines()[0][:300]
+
+
 def _first_line(error: Exception) -> str:
     """Return what went wrong in one line: mlx-lm lists a thousand tensors below its first."""
     lines = [line for line in str(error).splitlines() if line.strip()]

@@ -25,6 +25,7 @@ from lmx_kernel.engine.sequences import common
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.architectures import find_plugin
 from lmx_mlx_backend.batch_check import prompted
+from lmx_mlx_backend.blas import matrix_library
 from lmx_mlx_backend.caches import Cache
 from lmx_mlx_backend.group import Row
 from lmx_mlx_backend.groups import Groups
@@ -165,12 +166,17 @@ class MlxStates:
 
 
 def identity_of(architecture: str, layout: object) -> str:
-    """Return what the numbers of a state depend on beside the model's files."""
+    """Return what a state depends on beside the model's files."""
+    return f"{FORMAT} {numbers_of(architecture)} {layout}"
+
+
+def numbers_of(architecture: str) -> str:
+    """Return what numbers depend on beside the model's files and how rows are batched."""
     plugin = find_plugin(architecture)
     source = f"{plugin.value} {plugin.dist.version if plugin.dist else ''}" if plugin else "mlx-lm"
     return (
-        f"{FORMAT} mlx {version('mlx')} mlx-lm {version('mlx-lm')} {source} "
-        f"{mx.default_device()} {platform.machine()} {layout}"
+        f"mlx {version('mlx')} mlx-lm {version('mlx-lm')} {source} "
+        f"{mx.default_device()} {platform.machine()} {matrix_library()}"
     )
 
 

@@ -6,12 +6,16 @@ import mlx.core as mx
 
 from lmx_kernel.engine import DraftRows, Engine, ProgressCallback
 from lmx_kernel.engine.drafting import Drafting
+from lmx_kernel.engine.numerics import Numerics
 from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.hookspecs import hookimpl
 from lmx_kernel.types import EngineLimits, EngineSpec
+from lmx_mlx_backend import caches
+from lmx_mlx_backend.cells import Cells, CellStore
 from lmx_mlx_backend.draft_rows import MlxDraftRows
 from lmx_mlx_backend.engine import MlxEngine
+from lmx_mlx_backend.fixed_engine import FixedEngine, is_uniform
 from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
 from lmx_mlx_backend.group_steps import GroupSteps
@@ -21,7 +25,7 @@ from lmx_mlx_backend.plain_json import plain_json
 from lmx_mlx_backend.prefill_budget import PrefillBudget
 from lmx_mlx_backend.prefix import PrefixCache
 from lmx_mlx_backend.settings import MlxSettings
-from lmx_mlx_backend.states import BlockLayout, identity_of
+from lmx_mlx_backend.states import BlockLayout, identity_of, numbers_of
 from lmx_mlx_backend.tokenizer import MlxTokenizer
 from lmx_mlx_backend.whole_states import WholeLayout
 
@@ -47,14 +51,13 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
         model = Model.open(path, folder.architecture, as_float32=not on_gpu, progress=progress)
         tokenizer = MlxTokenizer.open(path, model.vocabulary)
     progress(1.0)
+    problem = _problem(model, on_gpu=on_gpu)
+    if spec.reproducible and not problem:
+        return _open_fixed(model, tokenizer, spec, footprint)
     layout, unportable = _layout_of(model)
     return MlxEngine(
         tokenizer=tokenizer,
-        limits=EngineLimits(
-            context_length=options.context_length,
-            max_sequences=options.parallel if model.can_batch else 1,
-            cache_tokens=options.cache_tokens,
-        ),
+        limits=_limits(model, spec),
         model=model,
         budget=PrefillBudget(model.row_s),
         store=PrefixCache(footprint.kept_bytes) if model.can_keep else None,
@@ -69,6 +72,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
             if model.can_draft
             else None,
         ),
+        numerics=Numerics(identity=numbers_of(folder.architecture), problem=problem),
         layout=layout,
         identity=identity_of(folder.architecture, layout) if layout is not None else "",
         unportable=unportable,
@@ -107,6 +111,45 @@ def lmx_open_draft_model(spec: EngineSpec, progress: ProgressCallback) -> DraftR
         cache_tokens=options.cache_tokens,
         steps_s=model.steps_s,
         model=model,
+    )
+
+
+def _problem(model: Model, *, on_gpu: bool) -> str:
+    """Return why answers cannot be reproducible; "" where they can."""
+    if on_gpu:
+        return "on a GPU, MLX's numbers depend on what else it computes"
+    if not (model.can_batch and model.can_draft):
+        return "not every layer of this model keeps every token in a cell of its own"
+    return ""
+
+
+def _open_fixed(
+    model: Model, tokenizer: MlxTokenizer, spec: EngineSpec, footprint: Footprint
+) -> Engine:
+    """Return the engine whose numbers depend on nothing; whether they do is tried out."""
+    limits, layers = _limits(model, spec), len(caches.new(model.module))
+    cells = Cells.of(model.module, layers, limits.max_sequences)
+    is_same = is_uniform(cells, model.vocabulary)
+    return FixedEngine(
+        tokenizer=tokenizer,
+        limits=limits,
+        numerics=Numerics(
+            identity=f"{numbers_of(spec.card.architecture)} {limits.max_sequences} rows",
+            is_reproducible=is_same,
+            problem="" if is_same else "MLX computes this model's rows otherwise among others",
+        ),
+        model=model,
+        cells=cells,
+        store=CellStore(footprint.kept_bytes),
+        budget=PrefillBudget(model.row_s),
+    )
+
+
+def _limits(model: Model, spec: EngineSpec) -> EngineLimits:
+    return EngineLimits(
+        context_length=spec.options.context_length,
+        max_sequences=spec.options.parallel if model.can_batch else 1,
+        cache_tokens=spec.options.cache_tokens,
     )
 
 

@@ -99,12 +99,19 @@ def find_card(folder: Path) -> ModelCard:
     return MlxBackend().identify(Location("model", folder, names))[0]
 
 
-def open_driver(folder: Path, context: int, parallel: int, cache: int) -> Driver:
+def open_driver(
+    folder: Path, context: int, parallel: int, cache: int, *, reproducible: bool = False
+) -> Driver:
     """Open an engine on the model in ``folder``."""
     from lmx_mlx_backend.worker import lmx_open_engine
 
     options = LoadOptions(context_length=context, parallel=parallel, cache_tokens=cache)
-    spec = EngineSpec(card=find_card(folder), options=options, settings={"device": "cpu"})
+    spec = EngineSpec(
+        card=find_card(folder),
+        options=options,
+        settings={"device": "cpu"},
+        reproducible=reproducible,
+    )
     return Driver(lmx_open_engine(spec, lambda *_: None))
 
 
@@ -114,9 +121,15 @@ def open_model(models: Callable[[str], Path]) -> Iterator[Callable[..., Driver]]
     drivers: list[Driver] = []
 
     def opener(
-        name: str = "llama", context: int = 512, parallel: int = 8, cache: int = 4096
+        name: str = "llama",
+        context: int = 512,
+        parallel: int = 8,
+        cache: int = 4096,
+        *,
+        reproducible: bool = False,
     ) -> Driver:
-        drivers.append(open_driver(models(name), context, parallel, cache))
+        folder = models(name)
+        drivers.append(open_driver(folder, context, parallel, cache, reproducible=reproducible))
         return drivers[-1]
 
     yield opener

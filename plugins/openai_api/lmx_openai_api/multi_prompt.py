@@ -38,6 +38,7 @@ class JointAnswer(Answer):
 
     def __init__(self, answers: list[Answer], candidates: int, stack: ExitStack) -> None:
         self.id, self.model = answers[0].id, answers[0].model
+        self.fingerprint = ""
         self._answers = answers
         self._stack = stack
         self._running = len(answers)
@@ -85,6 +86,7 @@ class JointAnswer(Answer):
     async def _pump(self, answer: Answer, first: int) -> None:
         try:
             async for event in answer:
+                self.fingerprint = answer.fingerprint
                 shifted = event if isinstance(event, Admitted) else _shift(event, first)
                 await self._queue.put(shifted)
             await self._queue.put(None)

@@ -42,12 +42,14 @@ class Head(TypedDict):
     """The fields that every object of one answer shares.
 
     :ivar created: in seconds since 1970.
+    :ivar system_fingerprint: stands for everything that the answer depends on beside the request;
+        null while the model is being loaded.
     """
 
     id: str
     created: int
     model: str
-    system_fingerprint: str
+    system_fingerprint: str | None
 
 
 # --- chat ---

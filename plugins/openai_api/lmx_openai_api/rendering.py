@@ -74,15 +74,9 @@ def finite(logprob: float) -> float:
 class Envelope:
     """The fields that every object of one answer shares."""
 
-    id: str
-    model: str
+    answer: Answer
     rendering: Rendering
     created: int = field(factory=lambda: int(time.time()))
-
-    @classmethod
-    def of(cls, answer: Answer, rendering: Rendering) -> Envelope:
-        """Return the envelope for ``answer``."""
-        return cls(rendering.id_prefix + answer.id, answer.model, rendering)
 
     def whole(self, choices: list[JsonObject], usage: Usage) -> JsonObject:
         """Return a complete object."""
@@ -99,10 +93,10 @@ class Envelope:
 
     def _fields(self, kind: str) -> JsonObject:
         head: Head = {
-            "id": self.id,
+            "id": self.rendering.id_prefix + self.answer.id,
             "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.model,
+            "model": self.answer.model,
+            "system_fingerprint": self.answer.fingerprint or None,
         }
         return {"object": kind, **head, **self.rendering.head}
 

@@ -64,6 +64,7 @@ def chat_request(body: ChatBody) -> GenerationRequest:
         reasoning_tokens=_reasoning_tokens(body),
         priority=priority_of(body.service_tier),
         logits_processors=_processors(body),
+        reproducible=bool(body.lmx_reproducible),
         prediction=_prediction(body.prediction),
         draft_model=body.draft_model or "",
     )
@@ -94,6 +95,7 @@ def completion_requests(body: CompletionBody) -> list[GenerationRequest]:
             constraint=constraint(body),
             logits_processors=_processors(body),
             draft_model=body.draft_model or "",
+            reproducible=bool(body.lmx_reproducible),
         )
         for prompt in prompts
     ]

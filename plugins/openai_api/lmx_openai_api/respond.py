@@ -41,7 +41,7 @@ class Responder:
         """
         await self.loads.begin(body.model, ttl_s=body.ttl)
         answer = await generate_all(self.kernel, requests)
-        envelope = Envelope.of(answer, rendering)
+        envelope = Envelope(answer, rendering)
         if body.stream:
             options = body.stream_options
             writer = ChunkWriter(

@@ -176,6 +176,8 @@ class GenerationBody:
     :ivar ttl: if this request loads the model, it is unloaded after so many seconds without one.
     :ivar draft_model: a model that drafts for this one: it changes nothing, but may come faster.
     :ivar logits_processors: plugins of LMX that change the logits, by name, with their options.
+    :ivar lmx_reproducible: refuse the request where the same seed is not sure to give the same
+        answer, bit for bit; see ``reproducible`` of ``[[model]]``.
     """
 
     model: ModelName
@@ -200,6 +202,7 @@ class GenerationBody:
     ttl: Seconds | None = None
     draft_model: DraftModelName | None = None
     logits_processors: Annotated[dict[str, JsonObject], Meta(max_length=16)] | None = None
+    lmx_reproducible: bool | None = None
     guided_json: Annotated[Raw, refused()] = ABSENT
     guided_choice: Annotated[Raw, refused()] = ABSENT
     structured_outputs: Annotated[Raw, refused()] = ABSENT

@@ -12,7 +12,7 @@ from attrs import define, field
 from lmx_kernel.dialect.error_object import error_body
 from lmx_kernel.errors import LmxError
 from lmx_kernel.http.sse import COMMENT, FrameWriter, encode_event
-from lmx_kernel.types import Event, Usage
+from lmx_kernel.types import Admitted, Event, Usage
 from lmx_openai_api.rendering import Chunker, Envelope, JsonObject, usage_object
 
 DONE = encode_event(b"[DONE]")
@@ -34,15 +34,22 @@ class ChunkWriter(FrameWriter):
 
     def __attrs_post_init__(self) -> None:
         self._chunker = Chunker(self.envelope.rendering)
+        self._renew_head()
+
+    def _renew_head(self) -> None:
+        """Take in the fingerprint, which is not known before the admission."""
         self._head = b"data: " + self.envelope.chunk_head()
 
     def opening(self) -> bytes:
         """Return the first chunk of each choice; a comment where it has none."""
+        self._renew_head()
         openings = map(self.envelope.rendering.opening, range(self.choices))
         return b"".join(self._chunk(choice) for choice in openings if choice) or COMMENT
 
     def event(self, event: Event) -> bytes:
         """Return the chunk for an event, if it has one."""
+        if isinstance(event, Admitted):
+            self._renew_head()
         choice = self._chunker.choice(event)
         return self._chunk(choice) if choice else b""
 

@@ -133,6 +133,7 @@ CHAT_PROBLEMS = [
     ({"response_format": {"type": "json_object"}, "guided_regex": "x"}, "guided_regex"),
     ({"guided_grammar": "start: X", "guided_regex": "x"}, "guided_grammar"),
     ({"logits_processors": {"a": 1}}, "logits_processors"),
+    ({"lmx_reproducible": "yes"}, "lmx_reproducible"),
     ({"guided_regex": 1}, "guided_regex"),
     ({"reasoning_effort": "huge"}, "reasoning_effort"),
     ({"reasoning_budget": -2}, "reasoning_budget"),

@@ -29,7 +29,7 @@ async def test_the_sdk_parses_every_field(api):
     assert whole.id.startswith("chatcmpl-")
     assert whole.object == "chat.completion"
     assert 0 < whole.created < 2**32
-    assert whole.model == whole.system_fingerprint == MODEL
+    assert (whole.model, whole.system_fingerprint) == (MODEL, "fp_0123456789ab")
     (choice,) = whole.choices
     assert choice.message.content == "Hello"
     assert (choice.index, choice.message.role, choice.finish_reason) == (0, "assistant", "stop")

@@ -13,6 +13,7 @@ from lmx_kernel.errors import EngineCrashedError, ModelUnusableError
 from lmx_kernel.http.sse import AnswerStream
 from lmx_kernel.runtime.answer import LiveAnswer
 from lmx_kernel.testing.harness import ask
+from lmx_kernel.testing.stub_kernel import FINGERPRINT, hello
 from lmx_kernel.types import Finished, PromptProgress, TextDelta
 
 MODEL = "acme/Tiny-1B"
@@ -20,7 +21,7 @@ HI = [{"role": "user", "content": "Hi"}]
 
 
 def make_stream(answer, heartbeat_s=10.0, include_usage=False):
-    envelope = Envelope.of(answer, ChatRendering(False))
+    envelope = Envelope(answer, ChatRendering(False))
     writer = ChunkWriter(envelope=envelope, choices=1, include_usage=include_usage)
     return AnswerStream(answer, writer, heartbeat_s).frames()
 
@@ -47,6 +48,16 @@ async def test_all_chunks_share_their_envelope(api, chunks):
     assert len({tuple(chunk[name] for name in names) for chunk in found}) == 1
     assert found[0]["object"] == "chat.completion.chunk"
     assert 0 < found[0]["created"] < 2**32
+
+
+async def test_the_fingerprint_is_null_until_the_model_is_loaded():
+    answer = LiveAnswer(ask(MODEL), MODEL)
+    stream = make_stream(answer)
+    opening = await anext(stream)
+    hello(answer)
+    frames = [opening, *[frame async for frame in stream]]
+    found = [json.loads(frame.split(b"\n\n")[0][len("data: ") :]) for frame in frames[:2]]
+    assert [chunk["system_fingerprint"] for chunk in found] == [None, FINGERPRINT]
 
 
 async def test_usage_comes_last_and_only_when_asked_for(api, chunks):

@@ -1,0 +1,128 @@
+"""A model that is loaded to be reproducible: an answer depends on the request and its seed alone,
+bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lmx_kernel.engine.drafts import CopySource
+from lmx_kernel.testing.driver import Driver
+from lmx_kernel.types import Sampling
+
+COUNT = 12
+PROMPT = [3 + (place * 37) % 250 for place in range(540)]
+"""Longer than 512 tokens: a lone row has a path of its own there."""
+
+SAMPLED = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=5)
+Q8_0 = 8
+Trace = tuple[list[int], list[float]]
+
+
+def quantised(data: bytes) -> bytes:
+    """Return float32 weights as blocks of Q8_0."""
+    blocks = np.frombuffer(data, np.float32).reshape(-1, 32)
+    scales = (np.abs(blocks).max(1) / 127).astype(np.float16)
+    numbers = np.round(blocks / scales[:, None].astype(np.float32)).astype(np.int8)
+    pairs = zip(scales, numbers, strict=True)
+    return b"".join(scale.tobytes() + row.tobytes() for scale, row in pairs)
+
+
+@pytest.fixture(params=["float32", "q8_0"])
+def weights(request: pytest.FixtureRequest, tiny: Any, tmp_path: Path) -> Path:
+    """A tiny model whose weights are of one type."""
+    tiny.metadata["llama.context_length"] = (4, 1024)
+    if request.param == "q8_0":
+        for name, (shape, _, data) in tiny.tensors.items():
+            if len(shape) > 1:
+                tiny.tensors[name] = (shape, Q8_0, quantised(data))
+    return tiny.write(tmp_path / "tiny.gguf")
+
+
+@pytest.fixture
+def open_reproducible(open_tiny: Callable[..., Driver]) -> Callable[..., Driver]:
+    """Opens engines that are reproducible."""
+
+    def opener(path: Path, parallel: int = 6) -> Driver:
+        return open_tiny(700, parallel, parallel * 700, path, reproducible=True, threads=2)
+
+    return opener
+
+
+def trace(driver: Driver, number: int) -> Trace:
+    """Return the tokens of a sequence and, bit for bit, the log-probabilities of each."""
+    outputs = [one for step in driver.steps for one in step.outputs if one.id == number]
+    tokens = [token for one in outputs for token in one.tokens][:COUNT]
+    details = [detail for one in outputs for detail in one.logprobs][:COUNT]
+    return tokens, [number for one in details for number in (one.chosen, *dict(one.top).values())]
+
+
+def answer(driver: Driver, number: int, prompt: list[int], **more: Any) -> Trace:
+    """Return what follows ``prompt``."""
+    driver.add(number, prompt, sampling=SAMPLED, logprobs=3, **more)
+    driver.run(number, count=COUNT - more.get("produced", 0))
+    return trace(driver, number)
+
+
+def test_an_answer_is_the_same_alone_among_others_cached_and_drafted(
+    weights: Path, open_reproducible: Callable[..., Driver]
+) -> None:
+    driver = open_reproducible(weights)
+    assert driver.engine.numerics.is_reproducible
+    assert driver.engine.exact_drafts
+    alone = answer(driver, 1, PROMPT)
+
+    driver.engine.trim()
+    for other in range(3):
+        driver.add(10 + other, PROMPT[other + 1 : 100 * other + 40], sampling=SAMPLED)
+    for _ in range(4):
+        driver.step()
+    assert answer(driver, 2, PROMPT) == alone
+    assert driver.cached(2) == 0
+
+    assert answer(driver, 3, PROMPT) == alone
+    assert driver.cached(3) > 500  # from a state
+
+    driver.engine.trim()
+    driver.add(4, PROMPT, sampling=SAMPLED, logprobs=3)
+    while not driver.tokens[4]:
+        driver.step()
+    assert answer(driver, 5, PROMPT) == alone
+    assert driver.cached(5) > 500  # from the one that runs
+    driver.run(4, count=COUNT)
+    assert trace(driver, 4) == alone
+
+    guesses = [*PROMPT, *alone[0]]
+    assert answer(driver, 6, PROMPT, drafts=CopySource(guesses)) == alone
+
+
+def test_an_answer_goes_on_in_another_process_as_it_would_have(
+    weights: Path, open_reproducible: Callable[..., Driver]
+) -> None:
+    tokens, details = answer(open_reproducible(weights), 1, PROMPT)
+    other = open_reproducible(weights, parallel=2)
+    said = tokens[:5]
+    rest = answer(other, 1, [*PROMPT, *said], produced=5)
+    assert rest == (tokens[5:], details[4 * 5 :])
+
+
+def test_the_promise_is_tried_out(tiny_path: Path, open_reproducible: Callable[..., Driver],
+                                  monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    from lmx_gguf_backend import streams
+
+    monkeypatch.setattr(streams, "_is_uniform", lambda context: False)
+    numerics = open_reproducible(tiny_path).engine.numerics
+    assert not numerics.is_reproducible
+    assert "alone" in numerics.problem
+
+
+def test_a_lone_row_of_plain_weights_gets_a_second_one(
+    tiny_path: Path, open_reproducible: Callable[..., Driver]
+) -> None:
+    context = open_reproducible(tiny_path).engine._context
+    assert context.least_rows == 2

@@ -1,0 +1,92 @@
+"""A model that is loaded to be reproducible: an answer depends on the request and its seed alone,
+bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lmx_kernel.engine.drafts import CopySource
+from lmx_kernel.testing.driver import Driver
+from lmx_kernel.types import Sampling
+
+COUNT = 12
+PROMPT = [3 + (place * 37) % 250 for place in range(300)]
+SAMPLED = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=5)
+Trace = tuple[list[int], list[float]]
+
+
+def trace(driver: Driver, number: int) -> Trace:
+    """Return the tokens of a sequence and, bit for bit, the log-probabilities of each."""
+    outputs = [one for step in driver.steps for one in step.outputs if one.id == number]
+    tokens = [token for one in outputs for token in one.tokens][:COUNT]
+    details = [detail for one in outputs for detail in one.logprobs][:COUNT]
+    return tokens, [number for one in details for number in (one.chosen, *dict(one.top).values())]
+
+
+def answer(driver: Driver, number: int, prompt: list[int], **more: Any) -> Trace:
+    """Return what follows ``prompt``."""
+    driver.add(number, prompt, sampling=SAMPLED, logprobs=3, **more)
+    driver.run(number, count=COUNT - more.get("produced", 0))
+    return trace(driver, number)
+
+
+@pytest.fixture
+def driver(open_model: Callable[..., Driver]) -> Driver:
+    """A reproducible engine."""
+    return open_model(reproducible=True)
+
+
+def test_an_answer_is_the_same_alone_among_others_cached_and_drafted(driver: Driver) -> None:
+    assert driver.engine.numerics.is_reproducible
+    alone = answer(driver, 1, PROMPT)
+
+    driver.engine.trim()
+    for other in range(3):
+        driver.add(10 + other, PROMPT[other + 1 : 100 * other + 40], sampling=SAMPLED)
+    for _ in range(4):
+        driver.step()
+    assert answer(driver, 2, PROMPT) == alone
+    assert driver.cached(2) == 0
+
+    assert answer(driver, 3, PROMPT) == alone
+    assert driver.cached(3) == 256
+
+    driver.engine.trim()
+    driver.add(4, PROMPT, sampling=SAMPLED, logprobs=3)
+    while not driver.tokens[4]:
+        driver.step()
+    assert answer(driver, 5, PROMPT) == alone
+    assert driver.cached(5) == 256  # from the one that runs
+    driver.run(4, count=COUNT)
+    assert trace(driver, 4) == alone
+
+    assert answer(driver, 6, PROMPT, drafts=CopySource([*PROMPT, *alone[0]])) == alone
+
+
+def test_an_answer_goes_on_as_it_would_have(driver: Driver, open_model: Any) -> None:
+    tokens, details = answer(driver, 1, PROMPT)
+    said, rest = tokens[:5], (tokens[5:], details[4 * 5 :])
+    assert answer(driver, 2, [*PROMPT, *said], produced=5) == rest
+    assert driver.cached(2) == len(PROMPT) + 4  # of the same answer
+    other = open_model(reproducible=True)
+    assert answer(other, 1, [*PROMPT, *said], produced=5) == rest
+
+
+def test_a_prompt_that_holds_an_earlier_answer_is_as_if_nobody_had_computed_that(
+    driver: Driver, open_model: Any
+) -> None:
+    first = answer(driver, 1, PROMPT[:200])
+    longer = [*PROMPT[:200], *first[0], *PROMPT[:90]]
+    second = answer(driver, 2, longer)
+    assert driver.cached(2) == 192
+    assert answer(open_model(reproducible=True), 1, longer) == second
+
+
+def test_models_without_a_cell_for_each_token_promise_nothing(open_model: Any) -> None:
+    numerics = open_model("mamba", reproducible=True).engine.numerics
+    assert not numerics.is_reproducible
+    assert "layer" in numerics.problem
