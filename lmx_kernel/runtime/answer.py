@@ -75,6 +75,7 @@ class ResumeState:
     :ivar wire_id: what the worker calls the request; another one after it was parked.
     :ivar crashes: of workers in which nothing else was in flight.
     :ivar preemptions: how many times it was put out for a request of higher priority.
+    :ivar cached_tokens: of its prompt, that were not computed when it first started.
     """
 
     candidates: list[Candidate]
@@ -83,6 +84,7 @@ class ResumeState:
     phase: Phase = Phase.UNCHECKED
     crashes: int = 0
     preemptions: int = 0
+    cached_tokens: int | None = None
 
     @property
     def unfinished(self) -> list[Candidate]:
@@ -154,7 +156,6 @@ class LiveAnswer(Answer):
         self._deadline = deadline
         self._buffer = EventBuffer()
         self._stopwatch = Stopwatch()
-        self._cached_tokens: int | None = None
         self._observers: list[AnswerObserver] = []
 
     # --- reading ---
@@ -186,7 +187,7 @@ class LiveAnswer(Answer):
         candidates = self.resume.candidates
         return Usage(
             prompt_tokens=self.prompt_tokens or 0,
-            cached_tokens=self._cached_tokens or 0,
+            cached_tokens=self.resume.cached_tokens or 0,
             completion_tokens=sum(len(candidate.tokens) for candidate in candidates),
             reasoning_tokens=sum(candidate.reasoning_tokens for candidate in candidates),
             draft_tokens=sum(candidate.draft_tokens for candidate in candidates),
@@ -247,8 +248,8 @@ class LiveAnswer(Answer):
         elif isinstance(event, Finished):
             candidate = self.resume.candidates[event.candidate]
             candidate.finished, candidate.reasoning_tokens = True, event.reasoning_tokens
-        elif isinstance(event, PromptProgress) and self._cached_tokens is None:
-            self._cached_tokens = event.cached
+        elif isinstance(event, PromptProgress) and self.resume.cached_tokens is None:
+            self.resume.cached_tokens = event.cached
         self._push(event)
 
     def end(self, outcome: str, error: LmxError | None = None) -> None:

@@ -60,6 +60,14 @@ class _Running:
         """Whether nothing more is to be said."""
         return bool(self.output.finished or (self.mask is not None and self.mask.problem))
 
+    def read(self, tokens: Seq[int], logprobs: Seq[TokenLogprobs] = ()) -> Seq[Given]:
+        """Return what new tokens say; the mask has accepted them already."""
+        mask = self.mask
+        if mask is not None and mask.problem:
+            return [wire.Failed(self.candidate, mask.problem)]
+        is_complete = mask is not None and mask.is_complete
+        return self.output.feed(tokens, logprobs, is_complete=is_complete)
+
     def may_end(self, tokens: Seq[int]) -> bool:
         """Whether ``tokens`` may be the last ones."""
         if self.mask is not None and (self.mask.problem or self.mask.is_complete):
@@ -216,7 +224,7 @@ class Loop:
         run = _Running(
             message.id, message.candidate, _output(message, prepared, self._engine), mask
         )
-        said = self._read(run, message.tokens)
+        said = run.read(message.tokens)
         if run.is_over:
             self._send_one(run, said[-1])
             return
@@ -288,7 +296,7 @@ class Loop:
             )
         for output in step.outputs:
             run = self._running[output.id]
-            read = run.output.feed if goes_on else partial(self._read, run)
+            read = run.output.feed if goes_on else run.read
             events = read(output.tokens, output.logprobs)
             given[output.id] += (*_drafted(run.candidate, output, events), *events)
         for sequence_id in step.preempted:
@@ -310,16 +318,6 @@ class Loop:
         for output in step.outputs:
             if (run := self._running.get(output.id)) is not None and run.is_over:
                 self._forget(output.id)
-
-    def _read(
-        self, run: _Running, tokens: Seq[int], logprobs: Seq[TokenLogprobs] = ()
-    ) -> Seq[Given]:
-        """Return what new tokens of a candidate say; its mask has accepted them already."""
-        mask = run.mask
-        if mask is not None and mask.problem:
-            return [wire.Failed(run.candidate, mask.problem)]
-        is_complete = mask is not None and mask.is_complete
-        return run.output.feed(tokens, logprobs, is_complete=is_complete)
 
 
 def _output(message: wire.Start, prepared: Prepared, engine: Engine) -> CandidateOutput:

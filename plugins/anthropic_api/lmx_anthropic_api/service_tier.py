@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lmx_kernel.interfaces import HttpRequest
-from lmx_kernel.types import DEFAULT_TERMS, Priority
+from lmx_kernel.types import Priority, Terms
 
 AskedTier = Literal["auto", "standard_only"]
 Tier = Literal["standard", "priority"]
@@ -26,6 +26,6 @@ def granted_tier(tier: AskedTier | None, caller: HttpRequest | None) -> Tier:
 
     :param caller: its HTTP request; its key has the highest priority that it may have.
     """
-    terms = caller.terms if caller else DEFAULT_TERMS
+    terms = caller.terms if caller else Terms()
     is_high = terms.grant(priority_of(tier)) is Priority.HIGH
     return "priority" if is_high else "standard"
