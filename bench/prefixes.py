@@ -2,7 +2,7 @@
 
 usage: python bench/prefixes.py [first] [session] [resume] [bytes] [gap] [mlx] [x.gguf]
        (default: all five, on the demo model as a GGUF; mlx: on the model in float32; further:
-       rounds=3, lines=28: of 6 tokens each, that a turn of the session adds)
+       rounds=3, threads=0, lines=28: of 6 tokens each, that a turn of the session adds)
 
 On a busy machine only ratios count: those of CPU seconds of the daemon and its worker more than
 those of times.
@@ -40,6 +40,7 @@ GAP_STEPS = 100
 TURNS = 30
 NUMBERS = dict(part.split("=") for part in sys.argv if "=" in part)
 ROUNDS, LINES = int(NUMBERS.get("rounds", 3)), int(NUMBERS.get("lines", 28))
+THREADS = {"threads": int(NUMBERS.get("threads", 0))}
 PARTS = ("first", "session", "resume", "bytes", "gap")
 
 
@@ -53,6 +54,7 @@ class Server:
             f"[model_folders]\nhome = false\nhugging_face = false\nlm_studio = false\n"
             f'paths = ["{models}"]\n[models]\ncontext_length = 8192\ncache_tokens = 12000\n'
             f"parallel = 4\n[cache]\n{keys}"
+            f"[gguf]\nthreads = {THREADS['threads']}\n[mlx]\nthreads = {THREADS['threads']}\n"
             f'[[model]]\nmatch = "{MODEL}"\nchat_template = "{home / "template"}"\n'
         )
         (home / "template").write_text(TEMPLATE)
@@ -294,12 +296,14 @@ def open_engine(folder: Path) -> Any:
     kind = "gguf" if list(folder.glob("*.gguf")) else "mlx"
     sys.path[:] = [place for place in sys.path if Path(place) != Path(__file__).parent]  # mlx.py
     backend = backend_of(kind)
-    os.environ.update(backend.worker_env({}))  # before the library is loaded
+    os.environ.update(backend.worker_env(THREADS))  # before the library is loaded
     worker = importlib.import_module(f"lmx_{kind}_backend.worker")
     names = tuple(path.name for path in folder.iterdir())
     (card,) = backend.identify(Location(MODEL, folder, names))
     options = LoadOptions(context_length=2048, parallel=4, cache_tokens=6000)
-    return worker.lmx_open_engine(EngineSpec(card=card, options=options), lambda *_: None)
+    return worker.lmx_open_engine(
+        EngineSpec(card=card, options=options, settings=THREADS), lambda *_: None
+    )
 
 
 def backend_of(kind: str) -> Any:
@@ -331,7 +335,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    blas = backend_of("mlx").worker_env({}) if "mlx" in sys.argv else {}
+    blas = backend_of("mlx").worker_env(THREADS) if "mlx" in sys.argv else {}
     if not blas.items() <= os.environ.items():  # it has to be there before the process begins
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **blas})
     asyncio.run(main())
