@@ -75,4 +75,5 @@ def test_every_kind_of_plugin_has_a_section_that_is_run():
     run += "".join(text for kind in KINDS for text in render(kind, "x").values())
     for name in re.findall(r"^\| `(lmx_\w+)\(", PAGE, re.M):
         optional = {"lmx_lifespan", "lmx_findings", "lmx_measure_memory", "lmx_requires"}
+        optional |= {"lmx_open_draft_model"}
         assert name in run or name in optional, name

@@ -7,7 +7,6 @@ Used like :class:`~lmx_kernel.testing.conformance.engine.EngineChecks`, with the
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -166,41 +165,6 @@ class DraftModelChecks(TextChecks):
             found = driver.run(*range(start, start + 4), count=COUNT)
             for tokens, one, other in zip(prompts, plain, found, strict=True):
                 self.check_same(driver, tokens, one, other)
-
-    def test_many_texts_are_the_same(self, open_engine: OpenEngine, open_rows: OpenRows) -> None:
-        self.compare(open_engine, open_rows, 6)
-
-    def compare(self, open_engine: OpenEngine, open_rows: OpenRows, count: int) -> None:
-        """Compare texts in changing batches with those alone; half with a good draft model, half
-        with a bad one.
-        """
-        driver = self.open_driver(open_engine, parallel=5, cache=4096)
-        models = [self.open_model(open_rows, is_same=same, slots=5) for same in (True, False)]
-        dice = random.Random(count)
-        for start in range(0, count, 3):
-            numbers = range(start, min(start + 3, count))
-            cases = [
-                (prompt(dice.randrange(10**6), dice.randrange(5, 60)), number) for number in numbers
-            ]
-            samplings = [
-                Sampling(temperature=n % 2, seed=n, top_k=[0, 40, 3][n % 3]) for n in numbers
-            ]
-            plain = [
-                driver.answer(tokens, COUNT, sampling=sampling)
-                for (tokens, _), sampling in zip(cases, samplings, strict=True)
-            ]
-            made = []
-            for (tokens, number), sampling in zip(cases, samplings, strict=True):
-                made.append(self.drafts(models[number // 3 % 2], tokens, sampling))
-                driver.add(number, tokens, sampling=sampling, draft_model=made[-1])
-                driver.step()
-            found = driver.run(*numbers, count=COUNT)
-            for drafts in made:
-                drafts.close()
-            for (tokens, _), sampling, one, other in zip(
-                cases, samplings, plain, found, strict=True
-            ):
-                self.check_same(driver, tokens, one, other, sampling)
 
 
 def _logits(rows: DraftRows, piece: DraftPiece) -> Any:
