@@ -13,6 +13,7 @@ from lmx_kernel.types import EngineLimits, EngineSpec
 from lmx_mlx_backend.engine import MlxEngine
 from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
+from lmx_mlx_backend.graph_builder import GraphBuilder
 from lmx_mlx_backend.group_steps import GroupSteps
 from lmx_mlx_backend.groups import Groups
 from lmx_mlx_backend.model import Model
@@ -66,6 +67,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
             drafting=Drafting(StepCosts(model.steps_s), is_padded=True)
             if model.can_draft
             else None,
+            builder=GraphBuilder() if model.can_keep and not on_gpu else None,
         ),
         layout=layout,
         identity=identity_of(folder.architecture, layout) if layout is not None else "",
