@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,6 @@ GGUF = HOME / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
 STORY = "Tell me a long story about a lighthouse keeper and the sea. "
 ENDLESS = {"temperature": 0, "logit_bias": {"2": -100}, "stream_options": {"include_usage": True}}
 SLOTS, CONTEXT, CELLS = 8, 8192, 32768
-GGUF_PORT, MLX_PORT = 12391, 12390
 
 
 @frozen
@@ -58,8 +58,8 @@ class Server:
         times = [one.cpu_times() for one in (parent, *parent.children(recursive=True))]
         return sum(one.user + one.system for one in times)
 
-    async def stream(self, text: str, tokens: int) -> Stream:
-        return await timed_stream(self.url, chat(self.model, text, tokens, **ENDLESS))
+    async def stream(self, text: str, tokens: int, **fields: object) -> Stream:
+        return await timed_stream(self.url, chat(self.model, text, tokens, **(ENDLESS | fields)))
 
     async def together(self, count: int, tokens: int) -> list[Stream]:
         return await asyncio.gather(
@@ -201,10 +201,10 @@ async def lmx(folder: Path, threads: int) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def peer(
-    name: str, port: int, command: list[str], env: Mapping[str, str]
-) -> AsyncIterator[Server]:
+async def peer(name: str, command: list[str], env: Mapping[str, str]) -> AsyncIterator[Server]:
     """Run another server."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     process = subprocess.Popen(
         [*command, "--port", str(port)],
         env={**os.environ, **env},
@@ -233,22 +233,27 @@ async def gguf_pair(threads: int) -> AsyncIterator[tuple[Server, Server]]:
         (folder / "smollm2").mkdir()
         (folder / "smollm2" / GGUF.name).symlink_to(GGUF)
         ours = await stack.enter_async_context(lmx(folder, threads))
-        theirs = await stack.enter_async_context(peer(LLAMA, GGUF_PORT, command, {}))
+        theirs = await stack.enter_async_context(peer(LLAMA, command, {}))
         yield ours, theirs
+
+
+def float32_model() -> Path:
+    """Return the demo model for MLX; it is converted once."""
+    model = HOME / "cache" / "bench-mlx" / "smollm2"
+    if not model.exists():
+        convert = ["convert", str(GGUF), "--output", str(model), "--dtype", "float32"]
+        subprocess.run([sys.executable, "-m", "lmx_kernel", *convert, "--dequantize"], check=True)
+    return model
 
 
 @asynccontextmanager
 async def mlx_pair(threads: int) -> AsyncIterator[tuple[Server, Server]]:
     """Run LMX and `mlx_lm.server` on the demo model in float32."""
-    folder = HOME / "cache" / "bench-mlx"
-    model = folder / "smollm2"
-    if not model.exists():
-        convert = ["convert", str(GGUF), "--output", str(model), "--dtype", "float32"]
-        subprocess.run([sys.executable, "-m", "lmx_kernel", *convert, "--dequantize"], check=True)
+    model = float32_model()
     async with AsyncExitStack() as stack:
         command = [sys.executable, "-P", "-m", "mlx_lm", "server", "--model", str(model)]
-        ours = await stack.enter_async_context(lmx(folder, threads))
-        theirs = await stack.enter_async_context(peer(MLX, MLX_PORT, command, blas_env(threads)))
+        ours = await stack.enter_async_context(lmx(model.parent, threads))
+        theirs = await stack.enter_async_context(peer(MLX, command, blas_env(threads)))
         yield ours, theirs
 
 

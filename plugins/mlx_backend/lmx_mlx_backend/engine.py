@@ -282,6 +282,7 @@ class MlxEngine:
         self._running.clear()
         self._groups.all.clear()
         self._store = None
+        self._steps.close()
         self._model.close()
 
 

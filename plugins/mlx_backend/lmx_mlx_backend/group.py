@@ -3,7 +3,8 @@
 On a GPU a group is one token ahead: while the tokens of one step are read and answered, those of
 the next are computed, and a row that leaves wastes one row of one step. On a CPU nothing would be
 gained: MLX takes on no more than ten operations there before it waits (measured: starting a step of
-8 rows takes 97 of its 105 ms), so the tokens would only come a step later.
+8 rows takes 97 of its 105 ms), so the tokens would only come a step later. There the next step's
+graph is built meanwhile, see :mod:`~lmx_mlx_backend.graph_builder`.
 
 A batch is padded to its longest row; see :mod:`~lmx_mlx_backend.groups` for which rows share one.
 """
@@ -22,6 +23,7 @@ from lmx_kernel.engine.running import RunningSequence
 from lmx_kernel.engine.sampling import has_penalties, uniform
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.caches import Cache
+from lmx_mlx_backend.graph_builder import Graph, GraphBuilder
 from lmx_mlx_backend.sampler import (
     Allowed,
     Table,
@@ -136,7 +138,7 @@ def choose_next(
     counts: mx.array | None,
     before: Sequence[Token | None] = (),
 ) -> Chosen:
-    """Start choosing a token for each row from ``logits`` of shape (rows, vocabulary).
+    """Choose a token for each row from ``logits`` of shape (rows, vocabulary); nothing is computed.
 
     :param before: the tokens that were read and not given out yet, if any were.
     """
@@ -147,14 +149,12 @@ def choose_next(
     tokens = choose(processed, table, [row.draw() for row in rows], counts, allowed)
     for row in rows:
         row.produced += 1
-    chosen = Chosen(
+    return Chosen(
         tokens,
         mx.isfinite(logits.max(axis=-1)),
         _details(rows, logits, tokens),
         [True] * len(rows),
     )
-    chosen.start()
-    return chosen
 
 
 def _processed(rows: Sequence[Row], logits: mx.array, before: Sequence[Token | None]) -> mx.array:
@@ -180,7 +180,7 @@ def read_tokens(rows: Sequence[Row], chosen: Chosen) -> list[Token | None]:
 
 
 def _details(rows: Sequence[Row], logits: mx.array, tokens: mx.array) -> list[Detail | None]:
-    """Start computing log-probabilities, of those rows only that asked."""
+    """Return log-probabilities of those rows only that asked."""
     details: list[Detail | None] = [None] * len(rows)
     asking = [i for i, row in enumerate(rows) if row.alternatives is not None]
     if asking:
@@ -210,6 +210,7 @@ class Group:
     counts: mx.array | None = None
     forced: list[int] = field(factory=list, init=False)
     table: Table = field(init=False)
+    _next: Graph | None = field(default=None, init=False)
     _shifts: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -225,18 +226,23 @@ class Group:
         """Whether tokens were chosen that are not given out yet."""
         return any(self.chosen.is_new)
 
-    def advance(self, model: Callable[..., mx.array], *, ahead: bool) -> list[list[Token]]:
+    def advance(
+        self, model: Callable[..., mx.array], *, ahead: bool, builder: GraphBuilder | None = None
+    ) -> list[list[Token]]:
         """Compute a step, and return the tokens of each row that can be read now.
 
         A row that is alone with its mask does not run ahead, so that it can go on with all the
         tokens that the mask forces at once.
 
         :param ahead: return those of the step before, while this one goes on.
+        :param builder: builds the graph of the next step meanwhile, if not ``ahead``.
         """
-        tokens = self._advance(model, ahead=ahead)
+        tokens = self._advance(model, ahead, builder)
         return [[token] if token is not None else [] for token in tokens]
 
-    def _advance(self, model: Callable[..., mx.array], *, ahead: bool) -> list[Token | None]:
+    def _advance(
+        self, model: Callable[..., mx.array], ahead: bool, builder: GraphBuilder | None
+    ) -> list[Token | None]:
         before = self.chosen
         ahead = ahead and not (self._needs_tokens and len(self.rows) == 1)
         if any(before.is_new) and not ahead:
@@ -249,9 +255,13 @@ class Group:
             tokens = read_tokens(self.rows, before)
         self.chosen = choose_next(self.rows, self.table, logits, self.counts, tokens or ())
         if ahead:
+            self.chosen.start()
             return read_tokens(self.rows, before) if tokens is None else tokens
         now, self.chosen = self.chosen, self.chosen.given_out()
-        return read_tokens(self.rows, now)
+        building = builder.begin(model, now.tokens, self.cache) if builder is not None else None
+        found = read_tokens(self.rows, now)
+        self._next = building.result() if building is not None else None
+        return found
 
     def _compute(self, model: Callable[..., mx.array]) -> mx.array:
         """Start computing what comes after the chosen tokens, and return its logits."""
@@ -260,7 +270,11 @@ class Group:
             tokens = mx.concatenate([tokens, mx.array([self.forced], tokens.dtype)], axis=1)
         if self.counts is not None:
             self.counts = self.counts.at[mx.arange(len(self.rows))[:, None], tokens].add(1)
-        logits = model(tokens, cache=self.cache)[:, -1]
+        graph, self._next = self._next, None
+        if graph is not None and not self.forced and graph.is_of(model, self.chosen.tokens):
+            self.cache, logits = graph.cache, graph.logits
+        else:
+            logits = model(tokens, cache=self.cache)[:, -1]
         for row in self.rows:
             row.done += tokens.shape[1]
         self.forced = []
@@ -273,6 +287,7 @@ class Group:
         Every token was given out, and none is forced. A place after a wrong draft is not drawn, so
         masks and penalties see what they would see without drafts.
         """
+        self._next = None
         width = max(len(row.drafts) for row in self.rows)
         pieces = [[row.tokens[-1], *row.drafts] for row in self.rows]
         tokens = mx.array([piece + [0] * (width + 1 - len(piece)) for piece in pieces])
@@ -330,6 +345,7 @@ class Group:
         """Take in the rows of another group."""
         if self.counts is not None or other.counts is not None:
             self.counts = mx.concatenate([self._all_counts(), other._all_counts()])
+        self._next = other._next = None
         batch = self._batch()
         caches.extend(batch, other._batch())
         self.cache = batch
@@ -354,6 +370,7 @@ class Group:
         return cache
 
     def _select(self, left: list[int]) -> None:
+        self._next = None
         if len(left) > 1:
             caches.select(self.cache, left)
         else:

@@ -10,6 +10,7 @@ from attrs import define
 
 from lmx_kernel.engine.drafting import Drafting
 from lmx_kernel.engine.running import RunningSet
+from lmx_mlx_backend.graph_builder import GraphBuilder
 from lmx_mlx_backend.group import Group, Row, Token
 
 
@@ -19,10 +20,12 @@ class GroupSteps:
 
     :param ahead: the next step is computed while the last is read.
     :param drafting: how many drafts are computed; None where the caches cannot take them back.
+    :param builder: builds the graph of the next step while the last is computed, if not ``ahead``.
     """
 
     ahead: bool
     drafting: Drafting | None = None
+    builder: GraphBuilder | None = None
 
     def advance(
         self, group: Group, model: Callable[..., mx.array], running: RunningSet[Row]
@@ -32,7 +35,7 @@ class GroupSteps:
         Drafts are for what follows the last token, so those of a batch that is ahead wait for it.
         """
         if self.drafting is None:
-            return group.advance(model, ahead=self.ahead)
+            return group.advance(model, ahead=self.ahead, builder=self.builder)
         drafts, started_s = self.drafting.plan(group.rows, running), time.perf_counter()
         counts = [len(row.drafts) for row in group.rows]
         is_measured = not group.forced and group.is_ahead == (self.ahead and not drafts)
@@ -41,8 +44,14 @@ class GroupSteps:
         else:
             for row in group.rows:
                 row.drafts.clear()
-            drawn = group.advance(model, ahead=self.ahead and not drafts)
+            ahead = self.ahead and not drafts
+            drawn = group.advance(model, ahead=ahead, builder=self.builder)
         if is_measured:
             rows, took_s = self.drafting.rows(counts), time.perf_counter() - started_s
             self.drafting.costs.observe(rows, took_s)
         return drawn
+
+    def close(self) -> None:
+        """End the thread that builds."""
+        if self.builder is not None:
+            self.builder.close()

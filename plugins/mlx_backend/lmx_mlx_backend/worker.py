@@ -18,6 +18,7 @@ from lmx_mlx_backend.engine import MlxEngine
 from lmx_mlx_backend.fixed_engine import FixedEngine, is_uniform
 from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
+from lmx_mlx_backend.graph_builder import GraphBuilder
 from lmx_mlx_backend.group_steps import GroupSteps
 from lmx_mlx_backend.groups import Groups
 from lmx_mlx_backend.model import COMPUTE_ERRORS, Model
@@ -71,6 +72,7 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
             drafting=Drafting(StepCosts(model.steps_s), is_padded=True)
             if model.can_draft
             else None,
+            builder=GraphBuilder() if model.can_keep and not on_gpu else None,
         ),
         numerics=Numerics(identity=numbers_of(folder.architecture), problem=problem),
         layout=layout,
