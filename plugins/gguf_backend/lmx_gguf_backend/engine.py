@@ -15,7 +15,6 @@ from lmx_gguf_backend.context import Context, Outcome, Piece
 from lmx_gguf_backend.library import Model, has_gpu
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefill_budget import LEAST_ROWS, TILE_ROWS, PrefillBudget
-from lmx_gguf_backend.prefix import distinct
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
 from lmx_gguf_backend.states import GgufStates
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer, TokenLogprobs
@@ -96,7 +95,7 @@ class GgufEngine:
             return
         self._settle()
         if self._prefixes is not None:
-            self._prefixes.keep(running)
+            self._prefixes.keep(running, self._running)
         self._context.drop(running.slot)
 
     def _release(self, running: SlotSequence, _: bool) -> None:
@@ -122,7 +121,7 @@ class GgufEngine:
                 self._start(running)
         self._compute(self._plan())
         if self._prefixes is not None:
-            self._prefixes.park_idle()
+            self._prefixes.tidy(self._running)
         self._settle()
         return self._running.end_step()
 
@@ -173,7 +172,7 @@ class GgufEngine:
             if was_prompt:
                 self._running.report_progress(running)
         if self._prefixes is not None:
-            self._prefixes.rows += sum(len(piece.tokens) for _, piece in work)
+            self._prefixes.computed(sum(len(piece.tokens) for _, piece in work))
         count = sum(piece.outputs for _, piece in work)
         rows = iter(self._context.logits(count)) if count else iter(())
         for running, piece in work:
@@ -269,10 +268,12 @@ class GgufEngine:
 
     def stats(self) -> EngineStats:
         """Return current figures."""
-        held = [(one.cache_space, one.tokens[: one.done]) for one in self._running]
-        store = self._prefixes.store if self._prefixes is not None else None
+        prefixes = self._prefixes
+        store = prefixes.store if prefixes is not None else None
         return EngineStats(
-            cache_tokens_used=distinct([*(store.hot_tokens() if store else ()), *held]),
+            cache_tokens_used=prefixes.used(self._running)
+            if prefixes is not None
+            else sum(one.done for one in self._running),
             details={
                 "kept_prefixes": len(store) if store else 0,
                 "parked_bytes": store.parked_bytes if store else 0,
