@@ -27,6 +27,7 @@ os.environ.update(GgufBackend().worker_env({}))
 
 from lmx_gguf_backend.context import Context
 from lmx_gguf_backend.engine import GgufEngine
+from lmx_gguf_backend.rows import Piece
 from lmx_gguf_backend.worker import lmx_open_engine
 
 from lmx_kernel.types import (
@@ -44,6 +45,7 @@ from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.loop import Loop
 
 STORY = "Tell me a long story about a lighthouse keeper and the sea."
+QUESTION = "Please tell me in a few plain words what you know about the number"
 NO_END = {2: -100.0}
 
 
@@ -58,6 +60,7 @@ class Clock:
     total_s: float = 0.0
     gaps_s: list[float] = field(factory=list)
     last_s: float = 0.0
+    times_s: list[float] = field(factory=list)
 
     def each_ms(self, seconds: float) -> str:
         """Return what a step has of ``seconds``."""
@@ -77,7 +80,8 @@ def count_times() -> None:
             clock.gaps_s.append(now_s - clock.last_s)
         outcome = compute(self, pieces)
         clock.last_s = time.perf_counter()
-        clock.library_s += time.thread_time() - began_s
+        clock.times_s.append(time.thread_time() - began_s)
+        clock.library_s += clock.times_s[-1]
         clock.rows += sum(len(piece.tokens) for piece in pieces)
         clock.steps += 1
         return outcome
@@ -144,7 +148,49 @@ def idle() -> None:
         row("in the engine", took.each_ms(took.engine_s - took.library_s))
 
 
-SECTIONS: dict[str, Callable[[], None]] = {"idle": idle}
+def load() -> None:
+    head("Different requests, 16 at a time")
+    worker = Worker(16)
+    worker.run([f"Warm up {n}." for n in range(16)], 8, 16)
+    worker.engine.trim()
+    rates = {}
+    for count in (16, 75):
+        worker.engine.trim()
+        took = worker.run([f"{QUESTION} {n} of {count}?" for n in range(count)], 40, 16)
+        rates[count] = count * 40 / took.total_s
+        row(f"{count} requests", f"{rates[count]:.0f} tokens a second of CPU")
+        row("steps, rows of a step", f"{took.steps}, {took.rows / took.steps:.1f}")
+        row("outside of the library", f"{1 - took.library_s / took.total_s:.1%}")
+    row("many of few", f"{rates[75] / rates[16]:.2f} x", ">= 0.9 x")
+
+
+def kept() -> None:
+    head("One stream beside 12 kept prefixes of 512 tokens")
+    worker = Worker(16)
+    worker.run([STORY], 8, 1)
+    alone = worker.run([STORY], 220, 1)
+    worker.engine.trim()
+    fill(worker.engine, 12, 512)
+    beside = worker.run([STORY], 220, 1)
+    for name, steps in (("first 60 steps", slice(2, 62)), ("steps 120 to 220", slice(120, 220))):
+        share = median(alone.times_s[steps]) / median(beside.times_s[steps])
+        row(f"its speed, {name}", f"{share:.2f} x of alone", ">= 0.9 x")
+
+
+def fill(engine: Any, count: int, length: int) -> None:
+    """Let an engine keep prefixes, without computing each of them."""
+    context, store = engine._context, engine._prefixes.store
+    tokens = [5 + n * 7 % 40_000 for n in range(length)]
+    context.compute([Piece(0, tokens, 0, 1)])
+    state = context.save(0, length, 1 << 40)
+    context.drop(0)
+    for number in range(count):
+        context.restore(0, state, length)
+        context.copy(0, store.keep([number, *tokens[1:]], "", engine._prefixes.rows).slot, length)
+        context.drop(0)
+
+
+SECTIONS: dict[str, Callable[[], None]] = {"idle": idle, "load": load, "kept": kept}
 
 if __name__ == "__main__":
     count_times()

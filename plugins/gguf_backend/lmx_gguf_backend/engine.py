@@ -15,7 +15,6 @@ from lmx_gguf_backend.context import Context, Outcome, Piece
 from lmx_gguf_backend.library import Model, has_gpu
 from lmx_gguf_backend.prefill import plan_prefill
 from lmx_gguf_backend.prefill_budget import LEAST_ROWS, TILE_ROWS, PrefillBudget
-from lmx_gguf_backend.prefix import distinct
 from lmx_gguf_backend.shared_prefixes import SharedPrefixes, SlotSequence
 from lmx_gguf_backend.states import GgufStates, GgufWholeStates
 from lmx_gguf_backend.whole_prefixes import WholePrefixes
@@ -103,7 +102,7 @@ class GgufEngine:
         if running is None:
             return
         self._settle()
-        self._prefixes.keep(running)
+        self._prefixes.keep(running, self._running)
         self._context.drop(running.slot)
 
     def _release(self, running: SlotSequence, _: bool) -> None:
@@ -128,7 +127,7 @@ class GgufEngine:
             if running.cached is None:
                 self._prefixes.start(running, self._running)
         self._compute(self._plan())
-        self._prefixes.park_idle()
+        self._prefixes.tidy(self._running)
         self._settle()
         return self._running.end_step()
 
@@ -173,8 +172,8 @@ class GgufEngine:
             if was_prompt:
                 self._running.report_progress(running)
             if running.done == running.stop:
-                self._prefixes.keep(running)
-        self._prefixes.rows += sum(len(piece.tokens) for _, piece in work)
+                self._prefixes.keep(running, self._running)
+        self._prefixes.computed(sum(len(piece.tokens) for _, piece in work))
         count = sum(piece.outputs for _, piece in work)
         rows = iter(self._context.logits(count)) if count else iter(())
         for running, piece in work:
@@ -274,10 +273,9 @@ class GgufEngine:
 
     def stats(self) -> EngineStats:
         """Return current figures."""
-        held = [(one.cache_space, one.tokens[: one.done]) for one in self._running]
         store = self._prefixes.store
         return EngineStats(
-            cache_tokens_used=distinct([*store.hot_tokens(), *held]),
+            cache_tokens_used=self._prefixes.used(self._running),
             details={"kept_prefixes": len(store), "parked_bytes": store.parked_bytes},
         )
 

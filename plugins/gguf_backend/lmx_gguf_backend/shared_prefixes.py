@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from contextlib import suppress
 
-from attrs import define
+from attrs import define, field
 
+from lmx_gguf_backend.compaction import Compaction
 from lmx_gguf_backend.context import Context, Piece
-from lmx_gguf_backend.prefix import CachedPrefix, PrefixCache
+from lmx_gguf_backend.prefix import CachedPrefix, PrefixCache, distinct
 from lmx_gguf_backend.window import Window
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.engine.numpy_sampler import Sampler
@@ -22,6 +23,9 @@ from lmx_kernel.engine.sequences import common
 WORTH_WAITING = 32
 """A prompt waits for another that is being computed if it shares this many tokens more with it than
 with anything that is complete."""
+
+LEAST_ROWS = 4
+"""What a step counts at least by the clock: idle cells make small steps longer too."""
 
 WORTH_KEEPING = 8
 """Tokens that a finished sequence must have for its cells to be kept."""
@@ -73,6 +77,19 @@ class SharedPrefixes:
     store: PrefixCache
     window: Window
     rows: int = 0
+    _compaction: Compaction = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._compaction = Compaction(self.context)
+
+    def computed(self, rows: int) -> None:
+        """Let the clock go on: a step of ``rows`` was computed."""
+        self.rows += max(rows, LEAST_ROWS)
+
+    def used(self, running: RunningSet[SlotSequence]) -> int:
+        """Return the cells that running sequences and hot prefixes take."""
+        held = [(one.cache_space, one.tokens[: one.done]) for one in running]
+        return distinct([*self.store.hot_tokens(), *held])
 
     def start(self, new: SlotSequence, running: RunningSet[SlotSequence]) -> None:
         """Let ``new`` begin with the longest prefix there is; ``cached`` is set to its length.
@@ -89,8 +106,9 @@ class SharedPrefixes:
             length = 0
         new.done = new.cached = length
 
-    def keep(self, running: SlotSequence) -> None:
+    def keep(self, running: SlotSequence, others: RunningSet[SlotSequence]) -> None:
         """Keep what a sequence that leaves has computed."""
+        self._compaction.note(self.used(others) + running.done)
         if running.in_prefill or running.done < WORTH_KEEPING:
             return
         tokens, space = running.tokens[: running.done], running.cache_space
@@ -192,10 +210,27 @@ class SharedPrefixes:
                 return False
         return True
 
-    def park_idle(self) -> None:
-        """Park a prefix that was not used for long."""
+    def tidy(self, running: RunningSet[SlotSequence]) -> None:
+        """Park a prefix that was not used for long, and let what runs be at the front of the cache,
+        where steps do not read past cells that are not in use.
+        """
         if self.store.cold(self.rows):
             self.park_oldest(must_free=False)
+        if not self.context.holders or not self._compaction.is_due(self.rows):
+            return  # without holders each slot has cells of its own
+        used = self.used(running)
+        self._compaction.note(used)
+        if len(running) and self._compaction.is_sparse(used):
+            self._move(running)
+
+    def _move(self, running: RunningSet[SlotSequence]) -> None:
+        for _ in self.store.hot_tokens():
+            self.park_oldest(must_free=False)
+        held = {one.slot: one for one in running if one.done}
+        room = self.store.budget_bytes - self.store.parked_bytes
+        lengths = [(slot, one.done) for slot, one in held.items()]
+        for slot in self._compaction.move(lengths, self.used(running), room):
+            running.fail(held[slot], "its state was lost when it was moved")
 
     def park_oldest(self, *, must_free: bool = True) -> bool:
         """Park the oldest hot prefix, or forget it if it ``must_free`` its cells and is too big.
@@ -218,6 +253,7 @@ class SharedPrefixes:
 
     def clear(self) -> None:
         """Forget all prefixes."""
+        self._compaction.note(distinct(self.store.hot_tokens()))
         for kept in self.store:
             self._forget(kept)
 

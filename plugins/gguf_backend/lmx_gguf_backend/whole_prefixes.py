@@ -66,7 +66,15 @@ class WholePrefixes:
         stop = len(new.tokens) - TAIL
         new.stop = stop if stop >= length + WORTH_SAVING else 0
 
-    def keep(self, running: SlotSequence) -> None:
+    def computed(self, rows: int) -> None:
+        """Let the clock go on: a step of ``rows`` was computed."""
+        self.rows += rows
+
+    def used(self, running: RunningSet[SlotSequence]) -> int:
+        """Return how many tokens of running sequences are computed."""
+        return sum(one.done for one in running)
+
+    def keep(self, running: SlotSequence, _: RunningSet[SlotSequence]) -> None:
         """Keep a copy of what is computed of a sequence."""
         is_new = running.done > (running.cached or 0) and running.done >= WORTH_SAVING
         if not is_new or self.state_bytes > self.store.budget_bytes:
@@ -83,7 +91,7 @@ class WholePrefixes:
         found = self.store.whole(tokens, space)
         return len(found.tokens) if found is not None else 0
 
-    def park_idle(self) -> None:
+    def tidy(self, running: RunningSet[SlotSequence]) -> None:
         """Do nothing: all are copies in memory already."""
 
     def park_oldest(self) -> bool:
