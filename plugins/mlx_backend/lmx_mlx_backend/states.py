@@ -24,8 +24,8 @@ from lmx_kernel.engine.running import RunningSet
 from lmx_kernel.engine.sequences import common
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.architectures import find_plugin
-from lmx_mlx_backend.blas import matrix_library
 from lmx_mlx_backend.batch_check import prompted
+from lmx_mlx_backend.blas import matrix_library
 from lmx_mlx_backend.caches import Cache
 from lmx_mlx_backend.group import Row
 from lmx_mlx_backend.groups import Groups
