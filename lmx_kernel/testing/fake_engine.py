@@ -185,9 +185,7 @@ class FakeEngine:
             cache_tokens=spec.options.cache_tokens,
         )
         problem = script.irreproducible
-        self.numerics = Numerics(
-            identity="fake", is_reproducible=not problem, problem=problem
-        )
+        self.numerics = Numerics(identity="fake", is_reproducible=not problem, problem=problem)
         self._script = script
         self._path: Path = spec.card.path
         self._running: RunningSet[_Run] = RunningSet(self.limits, VOCABULARY, lambda *_: None)

@@ -116,14 +116,17 @@ async def differences(stage: RunningKernel, count: int, model: str) -> Findings:
     """Compare ``count`` answers of a model: alone, among seven others, cached, gone on with after a
     part of it, and some after SIGKILL.
     """
-    runner, different = _Runner(stage, model), []
-    alone = [await runner.run(number, f"alone {number}") for number in range(count)]
+    runner, alone = _Runner(stage, model), []
+    different: list[tuple[int, str]] = []
+    for number in range(count):
+        alone.append(await runner.run(number, f"alone {number}"))
+        if await runner.run(number, f"alone {number}") != alone[number]:
+            different.append((number, "cached"))
     groups = [range(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE)]
-    for kind, some in (("among others", groups), ("cached", groups), ("killed", groups[:1])):
+    for kind, some in (("among others", groups), ("killed", groups[:1])):
         for group in some:
             kill_in = len(group) * TOKENS // 3 if kind == "killed" else 0
-            space = "shared" if kind != "killed" else kind
-            found = await runner.run_together(group, space, kill_in)
+            found = await runner.run_together(group, kind, kill_in)
             pairs = zip(group, found, strict=True)
             different += [(number, kind) for number, trace in pairs if trace != alone[number]]
     for number, whole in enumerate(alone):

@@ -171,9 +171,7 @@ class Cells:
         mx.eval([layer.keys for layer in self.layers], [layer.values for layer in self.layers])
 
 
-def usable(
-    tokens: Sequence[int], prompt: int, kept: Sequence[int], kept_prompt: int
-) -> int:
+def usable(tokens: Sequence[int], prompt: int, kept: Sequence[int], kept_prompt: int) -> int:
     """Return how many of a sequence's tokens have the numbers that another one computed.
 
     Those of both prompts, in whole pieces; and where the prompts are the same, those of both
