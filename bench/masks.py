@@ -61,7 +61,7 @@ TOKENS, ROUNDS = 40, 3
 
 
 @contextmanager
-def engine(name: str) -> Iterator[Any]:
+def engine(name: str, *, reproducible: bool = False) -> Iterator[Any]:
     """Open an engine on the demo model."""
     # the files beside this one have the names of the packages that the engines need
     sys.path[:] = [place for place in sys.path if Path(place) != Path(__file__).parent]
@@ -74,7 +74,7 @@ def engine(name: str) -> Iterator[Any]:
         module = __import__(f"lmx_{name}_backend.worker", fromlist=["worker"])
         threads = int(os.environ.get("THREADS", "0"))
         settings = {"device": "cpu"} if name == "mlx" else {"threads": threads}
-        spec = EngineSpec(card=card, options=OPTIONS, settings=settings)
+        spec = EngineSpec(card=card, options=OPTIONS, settings=settings, reproducible=reproducible)
         opened = module.lmx_open_engine(spec, lambda *_: None)
         yield opened
         opened.close()

@@ -4,6 +4,7 @@ bit for bit.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,25 @@ import numpy as np
 import pytest
 
 from lmx_kernel.engine.drafts import CopySource
+from lmx_kernel.engine.step_costs import StepCosts
 from lmx_kernel.testing.driver import Driver
+from lmx_kernel.testing.harness import running_kernel
+from lmx_kernel.testing.reproducible import differences
 from lmx_kernel.types import Sampling
 
+FULL = [pytest.mark.full, pytest.mark.timeout(3600)]
+PLUGINS = ("lmx_gguf_backend.backend", "lmx_model_folders.plugin")
+CONFIG = """
+[model_folders]
+home = false
+hugging_face = false
+lm_studio = false
+paths = ["{paths}"]
+[[model]]
+match = "*"
+reproducible = true
+parallel = 8
+"""
 COUNT = 12
 PROMPT = [3 + (place * 37) % 250 for place in range(540)]
 """Longer than 512 tokens: a lone row has a path of its own there."""
@@ -69,12 +86,11 @@ def answer(driver: Driver, number: int, prompt: list[int], **more: Any) -> Trace
     return trace(driver, number)
 
 
-def test_an_answer_is_the_same_alone_among_others_cached_and_drafted(
+def test_an_answer_is_the_same_alone_among_others_and_cached(
     weights: Path, open_reproducible: Callable[..., Driver]
 ) -> None:
     driver = open_reproducible(weights)
     assert driver.engine.numerics.is_reproducible
-    assert driver.engine.exact_drafts
     alone = answer(driver, 1, PROMPT)
 
     driver.engine.trim()
@@ -97,8 +113,21 @@ def test_an_answer_is_the_same_alone_among_others_cached_and_drafted(
     driver.run(4, count=COUNT)
     assert trace(driver, 4) == alone
 
-    guesses = [*PROMPT, *alone[0]]
-    assert answer(driver, 6, PROMPT, drafts=CopySource(guesses)) == alone
+
+@pytest.mark.parametrize("count", [3, pytest.param(300, marks=FULL)])
+def test_drafts_change_no_bit(
+    count: int, weights: Path, open_reproducible: Callable[..., Driver]
+) -> None:
+    driver = open_reproducible(weights)
+    driver.engine._drafting.costs = StepCosts({1: 1.0, 64: 1.0})  # they pay
+    assert driver.engine.exact_drafts
+    for number in range(count):
+        prompt = PROMPT[number : number + 30 + number * 7 % 400]
+        alone = answer(driver, 2 * number, prompt)
+        guesses = CopySource([*prompt, *alone[0], *prompt[-4:]])
+        assert answer(driver, 2 * number + 1, prompt, drafts=guesses) == alone
+    outputs = [one for step in driver.steps for one in step.outputs]
+    assert sum(one.accepted for one in outputs) > 3 * count
 
 
 def test_an_answer_goes_on_in_another_process_as_it_would_have(
@@ -126,3 +155,17 @@ def test_a_lone_row_of_plain_weights_gets_a_second_one(
 ) -> None:
     context = open_reproducible(tiny_path).engine._context
     assert context.least_rows == 2
+
+
+@pytest.mark.parametrize("count", [9, pytest.param(300, marks=FULL)])
+async def test_answers_are_the_same_whatever_happens_around_them(
+    count: int, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "models" / "model").mkdir(parents=True)
+    shutil.copy(weights, tmp_path / "models" / "model" / "x.gguf")
+    config = CONFIG.format(paths=tmp_path / "models")
+    async with running_kernel(tmp_path, {}, config, PLUGINS) as stage:
+        found = await differences(stage, count, "model")
+    assert found.different == []
+    assert found.cached_tokens > 20 * count
+    assert found.crashes == 1

@@ -4,15 +4,34 @@ bit for bit.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmx_kernel.engine.drafts import CopySource
 from lmx_kernel.testing.driver import Driver
+from lmx_kernel.testing.harness import running_kernel
+from lmx_kernel.testing.reproducible import differences
 from lmx_kernel.types import Sampling
 
+FULL = [pytest.mark.full, pytest.mark.timeout(3600)]
+PLUGINS = ("lmx_mlx_backend.backend", "lmx_model_folders.plugin")
+CONFIG = """
+[mlx]
+device = "cpu"
+[model_folders]
+home = false
+hugging_face = false
+lm_studio = false
+paths = ["{paths}"]
+[[model]]
+match = "*"
+reproducible = true
+parallel = 8
+"""
 COUNT = 12
 PROMPT = [3 + (place * 37) % 250 for place in range(300)]
 SAMPLED = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=5)
@@ -90,3 +109,16 @@ def test_models_without_a_cell_for_each_token_promise_nothing(open_model: Any) -
     numerics = open_model("mamba", reproducible=True).engine.numerics
     assert not numerics.is_reproducible
     assert "layer" in numerics.problem
+
+
+@pytest.mark.parametrize("count", [9, pytest.param(300, marks=FULL)])
+async def test_answers_are_the_same_whatever_happens_around_them(
+    count: int, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(models("llama"), tmp_path / "models" / "model")
+    config = CONFIG.format(paths=tmp_path / "models")
+    async with running_kernel(tmp_path, {}, config, PLUGINS) as stage:
+        found = await differences(stage, count, "model")
+    assert found.different == []
+    assert found.cached_tokens > 20 * count
+    assert found.crashes == 1

@@ -54,6 +54,7 @@ def _request(body: GenerationBody, model: str, prompt: Prompt) -> GenerationRequ
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         constraint=_constraint(body.format),
         reasoning_tokens=0 if body.think is False else None,
+        reproducible=bool(options.lmx_reproducible),
     )
 
 

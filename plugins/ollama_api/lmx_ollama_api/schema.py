@@ -49,6 +49,8 @@ class Options:
     :ivar num_ctx: so many tokens of prompt and answer together at most; it does not load the model
         with a longer context.
     :ivar num_predict: so many tokens of the answer at most; 0 and less for no limit.
+    :ivar lmx_reproducible: refuse the request where the same seed is not sure to give the same
+        answer, bit for bit.
     """
 
     num_ctx: Whole | None = None
@@ -61,6 +63,7 @@ class Options:
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: WholeSeed | None = None
+    lmx_reproducible: bool | None = None
     stop: StopText | StopTexts | None = None
 
 

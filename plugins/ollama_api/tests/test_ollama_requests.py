@@ -98,6 +98,7 @@ async def test_options(api, path):
         "presence_penalty": 0.2,
         "frequency_penalty": 0.3,
         "seed": 5.0,
+        "lmx_reproducible": True,
         "stop": ["END", ""],
         "mirostat": 1,
         "num_gpu": 99,
@@ -115,6 +116,7 @@ async def test_options(api, path):
         seed=5,
     )
     assert (request.max_tokens, request.context_tokens, request.stop) == (16, 64, ("END",))
+    assert request.reproducible
 
 
 @pytest.mark.parametrize("none", [-2, -1, 0, None])

@@ -133,7 +133,7 @@ async def test_absent_and_null_are_the_same(api):
         " function_call modalities audio prediction web_search_options user parallel_tool_calls"
         " guided_regex guided_grammar guided_json guided_choice structured_outputs json_schema"
         " grammar reasoning_effort reasoning_budget thinking_budget chat_template_kwargs"
-        " logits_processors"
+        " logits_processors lmx_reproducible"
     )
     await api.chat()
     assert (await api.chat(**dict.fromkeys(names.split()))).status_code == 200
@@ -159,6 +159,7 @@ async def test_absent_and_null_are_the_same(api):
         ({"repeat_penalty": 1.2}, {"sampling": SamplingRequest(repetition_penalty=1.2)}),
         ({"top_logprobs": 0}, {"logprobs": None}),
         ({"logits_processors": {"a": {"x": [1]}}}, {"logits_processors": {"a": {"x": [1]}}}),
+        ({"lmx_reproducible": True}, {"reproducible": True}),
     ],
 )
 async def test_forms_of_parameters(api, fields, expected):

@@ -71,7 +71,10 @@ async def test_usage_adds_up_over_prompts(api, chunks):
 
 
 async def test_logits_processors_are_named_with_their_options(api):
-    await api.complete(prompt=["a", "b"], logits_processors={"a": {}, "b": {"x": 1}})
+    await api.complete(
+        prompt=["a", "b"], logits_processors={"a": {}, "b": {"x": 1}}, lmx_reproducible=True
+    )
+    assert all(answer.request.reproducible for answer in api.kernel.answers)
     asked = [answer.request.logits_processors for answer in api.kernel.answers]
     assert asked == [{"a": {}, "b": {"x": 1}}] * 2
 

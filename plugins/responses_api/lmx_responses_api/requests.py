@@ -82,6 +82,7 @@ def generation_request(body: ResponseBody, items: Iterable[PlacedItem]) -> Gener
         constraint=constraint(body, chosen.written),
         reasoning_tokens=0 if effort == "none" else None,
         priority=priority_of(body.service_tier),
+        reproducible=bool(body.lmx_reproducible),
     )
 
 

@@ -106,6 +106,8 @@ class ResponseBody:
         ``message.output_text.logprobs``. Other values have no effect.
     :ivar max_output_tokens: reasoning included; absent for as many as the context holds.
     :ivar max_tool_calls: of hosted tools; LMX has none, so it has no effect.
+    :ivar lmx_reproducible: refuse the request where the same seed is not sure to give the same
+        answer, bit for bit.
     :ivar truncation: ``auto`` drops the oldest messages until the prompt fits; otherwise one that
         is too long is refused.
     """
@@ -133,6 +135,7 @@ class ResponseBody:
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Seed | None = None
+    lmx_reproducible: bool | None = None
     top_logprobs: TopLogprobs | None = None
     truncation: Literal["auto", "disabled"] | None = None
     metadata: Metadata | None = None

@@ -204,7 +204,8 @@ async def test_formats(api, text, constraint):
 
 async def test_sampling(api):
     given = {"temperature": 0.5, "top_p": 0.0, "presence_penalty": 1.0, "top_k": -1, "seed": 3}
-    await api.made(**given)
+    await api.made(**given, lmx_reproducible=True)
+    assert api.request.reproducible
     sampling = api.request.sampling
     assert (sampling.temperature, sampling.top_k, sampling.seed) == (0.5, 0, 3)
     assert 0 < sampling.top_p < 0.01
