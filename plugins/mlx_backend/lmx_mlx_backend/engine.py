@@ -34,8 +34,7 @@ from lmx_mlx_backend.whole_states import MlxWholeStates, WholeLayout
 
 @define(eq=False)
 class MlxEngine:
-    """Continues sequences on one model; see :class:`lmx_kernel.engine.Engine`, ``LongSteps``
-    and ``ExactDrafts``.
+    """Continues sequences on one model: an ``Engine`` with ``LongSteps`` and ``ExactDrafts``.
 
     :param store: kept prefixes, or None where the model's caches cannot be copied.
     :param steps: how batches are advanced.

@@ -67,17 +67,20 @@ def lmx_open_engine(spec: EngineSpec, progress: ProgressCallback) -> Engine:
             // (PADDING_COST * max(footprint.token_bytes, 1)),
             spare_cells=options.cache_tokens // PADDING_SHARE,
         ),
-        steps=GroupSteps(
-            ahead=on_gpu,
-            drafting=Drafting(StepCosts(model.steps_s), is_padded=True)
-            if model.can_draft
-            else None,
-            builder=GraphBuilder() if model.can_keep and not on_gpu else None,
-        ),
+        steps=_steps(model, on_gpu=on_gpu),
         numerics=Numerics(identity=numbers_of(folder.architecture), problem=problem),
         layout=layout,
         identity=identity_of(folder.architecture, layout) if layout is not None else "",
         unportable=unportable,
+    )
+
+
+def _steps(model: Model, *, on_gpu: bool) -> GroupSteps:
+    costs = StepCosts(model.steps_s)
+    return GroupSteps(
+        ahead=on_gpu,
+        drafting=Drafting(costs, is_padded=True) if model.can_draft else None,
+        builder=GraphBuilder() if model.can_keep and not on_gpu else None,
     )
 
 
