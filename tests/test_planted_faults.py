@@ -23,8 +23,15 @@ from lmx_kernel.plugins.wheel import build_wheel
 
 FOLDER = Path(__file__).parent / "planted_faults"
 LEAST, LEAST_SHARE = 20, 0.9
-FORKED = ("httpx2", "lmx_kernel.kernel.assembly", "lmx_kernel.testing.conformance.surface")
+FORKED = (
+    "httpx2",
+    "hypothesis",
+    "lmx_kernel.kernel.assembly",
+    "lmx_kernel.testing.conformance.surface",
+    *(PLUGINS := ("pytest_asyncio.plugin", "pytest_timeout")),
+)
 OPTIONS = ("-q", "-x", "--import-mode=importlib", "-p", "no:cacheprovider", "--no-header")
+OPTIONS += tuple(word for plugin in PLUGINS for word in ("-p", plugin))
 SLOW, NOTHING_SELECTED = "imports_nothing_heavy", 5
 TIMEOUT_S = 60
 
@@ -91,7 +98,7 @@ def is_found(site: Path, tests: Path, log: Path) -> bool:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kit_finds_planted_faults(tmp_path, kind, monkeypatch):
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:schemathesis -p no:randomly")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they cost twice the tests
     for name in FORKED:
         __import__(name)
     folder = write_package(kind, "mine", tmp_path)

@@ -70,9 +70,9 @@ class Connections:
                 return
 
     async def _reconnect(self) -> None:
-        """Use whatever there is now, devices too: plugins came or went."""
+        """Use whatever there is now, devices of new backends too: plugins came or went."""
         await self.connect()
-        await in_thread(self._assembly.backends.probe_devices)
+        await in_thread(self._assembly.backends.probe_new_devices)
 
     def _serve(self, surfaces: list[ApiSurface]) -> None:
         """Serve these dialects, but for those that cannot be."""

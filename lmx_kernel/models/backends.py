@@ -37,12 +37,19 @@ class Backends:
     sections: Iterable[SettingsSection]
     settings: Settings
     devices: tuple[DeviceMemory, ...] = field(default=(), init=False)
+    _probed: tuple[Backend, ...] = field(default=(), init=False)
+
+    def probe_new_devices(self) -> None:
+        """Probe the devices anew if these are not the backends that were asked before."""
+        if [*map(id, self.all())] != [*map(id, self._probed)]:
+            self.probe_devices()
 
     def probe_devices(self) -> None:
         """Ask each backend for the memory of its device. Slow: call it in a thread."""
+        self._probed = tuple(self.all())
         calls = {
             backend.name: partial(backend.device_memory, self.settings_of(backend.name))
-            for backend in self.all()
+            for backend in self._probed
         }
         found = []
         for name, device in call_all(calls, DEVICE_S).items():

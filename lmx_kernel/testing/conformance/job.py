@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from attrs import define, field
 
 from lmx_kernel.events import JobChanged, KernelEvent
-from lmx_kernel.interfaces import JobKind, JobState, Kernel
+from lmx_kernel.interfaces import JobKind, JobState
 from lmx_kernel.jobs.jobs import Jobs
 from lmx_kernel.kernel.assembly import assemble
 from lmx_kernel.kernel.boot import Booted
@@ -53,15 +52,17 @@ class JobConformance(PluginConformance):
         """Return the description of a job that does something else."""
         raise NotImplementedError
 
+    def clear(self, folder: Path) -> None:
+        """Remove what jobs that are done have left, so that they can be done again."""
+
     @pytest.fixture
     def make_kind(self, booted: Booted) -> Callable[[], JobKind]:
         """Makes the kind anew, as after a restart of the daemon."""
-        hook: Any = self.hook("lmx_job_kinds")
-        takes_kernel = "kernel" in inspect.signature(hook).parameters
-        kernel: Kernel | None = assemble(booted).kernel if takes_kernel else None
+        hook: Any = dict(booted.plugins.callers("lmx_job_kinds", "kernel"))[self.module]
+        kernel = assemble(booted).kernel if "kernel" in hook.takes else None
 
         def make() -> JobKind:
-            kind: JobKind = next(iter(hook(kernel=kernel) if takes_kernel else hook()))
+            kind: JobKind = next(iter(hook(kernel)))
             return kind
 
         return make
@@ -131,6 +132,7 @@ class JobConformance(PluginConformance):
         """As after a kill of the daemon: another object, the description from JSON."""
         whole = await make_kind().run(self.spec(folder), Told())
         await make_kind().discard(self.spec(folder))
+        self.clear(folder)
         kind = make_kind()
         await stop_midway(kind, self.spec(folder))
         later, told = make_kind(), Told()
@@ -145,6 +147,7 @@ class JobConformance(PluginConformance):
         alone = [dict(await make_kind().run(spec, Told())) for spec in specs]
         for spec in specs:
             await make_kind().discard(spec)
+        self.clear(folder)
         told = [Told(), Told()]
         both = await asyncio.gather(*map(kind.run, specs, told))
         assert [dict(one) for one in both] == alone

@@ -98,7 +98,7 @@ class PluginConformance:
 
     def test_the_daemon_imports_nothing_heavy_with_it(self) -> None:
         done = subprocess.run(  # noqa: S603 - a module of the author
-            [sys.executable, "-c", IMPORTS.format(module=self.module)],
+            [sys.executable, "-P", "-c", IMPORTS.format(module=self.module)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert not done.returncode, done.stderr

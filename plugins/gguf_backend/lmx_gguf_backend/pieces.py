@@ -30,6 +30,15 @@ CUTS = (
 """Where a text may be cut, the best first: between a letter and white space every kind that splits
 by words begins a new word."""
 
+GROUPS_DIGITS = frozenset({"superbpe"})
+"""Rules (``tokenizer.ggml.pre``) that make words of three digits, counted from the end of a number:
+llama.cpp looks from each digit to the end, so the time grows with the square of the length."""
+
+NUMBER_CHARS = 999
+"""Of one number in a piece for such a rule; a multiple of three."""
+
+_LONG_NUMBER = re.compile(rf"[0-9]{{{NUMBER_CHARS + 1},}}")
+
 T = TypeVar("T")
 _starting = threading.Lock()
 
@@ -46,6 +55,22 @@ def split(text: str, special: Collection[str]) -> Iterator[str]:
         end = _whole(text, _cut(text, start), special)
         yield text[start:end]
         start = end
+    yield text[start:]
+
+
+def split_numbers(text: str) -> Iterator[str]:
+    """Yield ``text`` in pieces with at most :data:`NUMBER_CHARS` digits in a row.
+
+    A number is cut where two groups of three digits meet, counted from its end. There a rule of
+    :data:`GROUPS_DIGITS` begins a new word anyway, so the cut changes no token.
+    """
+    start = 0
+    for number in _LONG_NUMBER.finditer(text):
+        first = number.start() + (number.end() - number.start()) % NUMBER_CHARS
+        for cut in range(first, number.end(), NUMBER_CHARS):
+            if cut > start:
+                yield text[start:cut]
+            start = cut
     yield text[start:]
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import llama_cpp as llama
 from attrs import define
 
 from lmx_gguf_backend.library import Model
-from lmx_gguf_backend.pieces import MAX_PIECE_CHARS, SHORT_CHARS, split, with_wide_stack
+from lmx_gguf_backend.pieces import (
+    GROUPS_DIGITS,
+    SHORT_CHARS,
+    split,
+    split_numbers,
+    with_wide_stack,
+)
 from lmx_kernel.errors import InvalidRequestError
 
 MAX_TEXT_BYTES = 1 << 28
@@ -72,16 +78,21 @@ class GgufTokenizer:
     def _encode_long(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         # only this type splits by regular expressions; the others add a space before each text
         is_split = llama.llama_vocab_type(self.vocabulary) == llama.LLAMA_VOCAB_TYPE_BPE
-        if not is_split or len(text) <= MAX_PIECE_CHARS:
+        pieces = list(self._pieces(text)) if is_split else [text]
+        if len(pieces) == 1:
             return self._native(text, add_special, parse_special)
         tokens = []
         if add_special and llama.llama_vocab_get_add_bos(self.vocabulary):
             tokens.append(llama.llama_vocab_bos(self.vocabulary))
-        for piece in split(text, self.whole_texts):
+        for piece in pieces:
             tokens += self._native(piece, False, parse_special)
         if add_special and llama.llama_vocab_get_add_eos(self.vocabulary):
             tokens.append(llama.llama_vocab_eos(self.vocabulary))
         return tokens
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        for part in split_numbers(text) if self.pre in GROUPS_DIGITS else (text,):
+            yield from split(part, self.whole_texts)
 
     def _native(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         data = text.encode("utf-8", errors="replace")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import llama_cpp as llama
 import pytest
-from lmx_gguf_backend.pieces import MAX_PIECE_CHARS, split
+from lmx_gguf_backend.library import Model
+from lmx_gguf_backend.pieces import GROUPS_DIGITS, MAX_PIECE_CHARS, split, split_numbers
+from lmx_gguf_backend.tokenizer import GgufTokenizer
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -74,13 +78,14 @@ KINDS = [
 """A name of each rule that ``llama_vocab`` of llama.cpp knows, in its order (src/llama-vocab.cpp);
 a library that does not know one refuses the file."""
 
-SLOW_KIND = "superbpe"
-"""It looks ahead from each digit to the end of the number: a minute for a whole piece of digits."""
+MERGING_KIND = "superbpe"
+"""Its tokens are of several words, so any cut but one in a number may part one."""
 
 UNKNOWN_KINDS = 10
 """So many of them a library may not know."""
 
 TOKENS = 2000
+NUMBERS = ("11", "111", "12", "123", "23", "231", "31", "312")
 
 ENCODE = """
 import json, random, sys
@@ -121,15 +126,19 @@ CHARACTERS_JSON = json.dumps(CHARACTERS)
 
 @pytest.fixture(scope="module")
 def vocabularies(demo_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file for each rule: the first tokens of the real model's vocabulary."""
+    """A folder with a file for each rule: the first tokens of the real model's vocabulary, and
+    some of several digits.
+    """
     import gguf
 
     folder = tmp_path_factory.mktemp("vocabularies")
     fields = gguf.GGUFReader(demo_path).fields
-    tokens = fields["tokenizer.ggml.tokens"].contents(slice(TOKENS))
     merges = fields["tokenizer.ggml.merges"].contents(slice(TOKENS))
+    tokens = fields["tokenizer.ggml.tokens"].contents(slice(TOKENS)) + list(NUMBERS)
     known = [merge for merge in merges if merge.replace(" ", "") in set(tokens)]
+    known += [f"{number[:-1]} {number[-1]}" for number in NUMBERS]
     types = fields["tokenizer.ggml.token_type"].contents(slice(TOKENS))
+    types += [types[-1]] * len(NUMBERS)
     for kind in KINDS:
         writer = gguf.GGUFWriter(folder / f"{kind}.gguf", "llama")
         writer.add_tokenizer_model("gpt2")
@@ -173,8 +182,7 @@ def encode(folder: Path, kinds: Iterable[str], chars: int, prose: Path) -> dict[
     ("kinds", "chars"),
     [
         # the longest piece, whose match is the deepest, and a second one
-        pytest.param(sorted({*KINDS} - {SLOW_KIND}), MAX_PIECE_CHARS + 1, id="two_pieces"),
-        pytest.param([SLOW_KIND], 5000, id="slow_kind"),
+        pytest.param(KINDS, MAX_PIECE_CHARS + 1, id="two_pieces"),
         pytest.param(KINDS, 60_000, id="long", marks=pytest.mark.full),
         pytest.param(KINDS, 10_000_000, id="huge", marks=pytest.mark.full),
     ],
@@ -185,8 +193,7 @@ def test_equal_characters_end_no_process_whatever_splits_them(
 ) -> None:
     same = encode(vocabularies, kinds, chars, prose)
     assert len(same) >= max(1, len(kinds) - UNKNOWN_KINDS)
-    # these make tokens of several words, so any cut may part one
-    assert {kind for kind in same if not same[kind]} <= {SLOW_KIND}
+    assert {kind for kind in same if not same[kind]} <= {MERGING_KIND}
 
 
 def test_other_types_of_vocabulary(tiny_driver) -> None:
@@ -203,6 +210,32 @@ def test_a_long_text_has_the_begin_token_once(demo_engine) -> None:
     long = "word " * MAX_PIECE_CHARS
     plain = tokenizer.encode(long, add_special=False, parse_special=False)
     assert tokenizer.encode(long, add_special=True, parse_special=False) == plain
+
+
+@pytest.mark.parametrize("kind", sorted(GROUPS_DIGITS))
+def test_a_cut_in_a_number_changes_no_token(
+    vocabularies: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    path = vocabularies / f"{kind}.gguf"
+    handle = llama.llama_model_load_from_file(str(path).encode(), params)
+    tokenizer = GgufTokenizer.of(Model(handle, path))
+    numbers = [("123" * 900)[:chars] for chars in range(1100, 1103)]
+    texts = [number + end for number in numbers for end in ("", " m", "²")]
+    texts.append(f"at {'1' * 1501}, {'123' * 400}{'x' * 1100}{'1' * 1000}")
+    cut = [tokenizer.encode(text, add_special=False, parse_special=True) for text in texts]
+    monkeypatch.setattr("lmx_gguf_backend.tokenizer.GROUPS_DIGITS", frozenset())
+    whole = [tokenizer.encode(text, add_special=False, parse_special=True) for text in texts]
+    assert cut == whole
+    assert len(whole[0]) < 1100, "there are tokens of several digits"
+
+
+def test_the_pieces_of_numbers_are_the_text_and_bounded() -> None:
+    for text in ("", "7" * 998, "7" * 999, "7" * 1000, "a" * 5000, f"a{'7' * 4321}b{'8' * 2997}"):
+        pieces = list(split_numbers(text))
+        assert "".join(pieces) == text
+        assert max(len(run) for piece in pieces for run in re.split("[^0-9]", piece)) <= 999
 
 
 def test_pieces_are_the_text_and_bounded() -> None:

@@ -1,0 +1,13 @@
+from lmx_kept import KeptSpec
+
+from lmx_kernel.testing.conformance.job import JobConformance
+
+
+class TestKept(JobConformance):
+    module = "lmx_kept"
+
+    def spec(self, folder):
+        return KeptSpec(to=12)
+
+    def other_spec(self, folder):
+        return KeptSpec(to=5)
