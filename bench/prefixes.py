@@ -219,6 +219,8 @@ async def resume(home: Path, models: Path) -> None:
         times: list[float] = []
         async for frame in Client(server.url).stream("/v1/chat/completions", body):
             assert "error" not in frame, frame
+            if not any(one["delta"].get("content") for one in frame.get("choices", ())):
+                continue
             times.append(time.perf_counter())
             if len(times) == 20:
                 await server.kill_worker()
@@ -336,6 +338,6 @@ async def main() -> None:
 
 if __name__ == "__main__":
     blas = backend_of("mlx").worker_env(THREADS) if "mlx" in sys.argv else {}
-    if not blas.items() <= os.environ.items():  # it has to be there before the process begins
+    if blas and "LD_PRELOAD" not in os.environ:  # it has to be there before the process begins
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **blas})
     asyncio.run(main())
