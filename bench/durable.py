@@ -110,7 +110,8 @@ def report(kind: str, kills: int, calm: Answers, killed: Answers, again: Answers
         one == other and [event["number"] for event in one] == list(range(len(one)))
         for one, other in zip(killed.events, again.events, strict=True)
     )
-    row("complete", f"{complete} of {ANSWERS}", f"{ANSWERS}")
+    outcomes = ", ".join(map(str, killed.outcomes))
+    row("complete", f"{complete} of {ANSWERS} ({outcomes})", f"{ANSWERS}")
     row("every event read once, in order", f"{once} of {ANSWERS}", f"{ANSWERS}")
     for number in range(ANSWERS):
         row(

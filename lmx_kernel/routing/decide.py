@@ -98,7 +98,8 @@ def check(card: ModelCard, state: ModelState, prompt_tokens: int, max_wait_s: fl
         raise ModelUnusableError(card.problem)
     if prompt_tokens >= state.context_length:
         raise ContextOverflowError(
-            f"about {prompt_tokens} tokens do not fit its context of {state.context_length}",
+            f"about {prompt_tokens} tokens do not fit its maximum context length of "
+            f"{state.context_length}",
             figures={"tokens": prompt_tokens, "limit": state.context_length},
         )
     if state.problem:

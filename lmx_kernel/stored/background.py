@@ -37,8 +37,8 @@ WRITE_S = 0.25
 RESUMED, ADMITTED, CRASHED = 1, 9, 10
 MAX_DOUBT = 30
 """An answer that got no further may be why the daemon ended: there is little doubt of one that was
-only resumed, since its model had to be loaded first, and much of one whose prompt was processed, or
-that crashed its worker. Beyond this it fails.
+only resumed, since its model had to be loaded first, or that waited for its turn while others got
+on, and much of one whose prompt was processed, or that crashed its worker. Beyond this it fails.
 """
 PATIENCE_S = 24 * 3600.0
 """For so long without getting on, an answer is tried again after an error that may pass."""
@@ -288,7 +288,16 @@ class Background:
             raise _GoneError from None
         if gets_on:
             run.got_on_at, run.suspected = time.monotonic(), 0
+            await self._trust_all()
         self._changes.tell(run.id)
+
+    async def _trust_all(self) -> None:
+        """Take back what the current tries have added to the doubt of answers: the daemon lived on
+        with them until one of them got on.
+        """
+        for other in [one for one in self._runs.values() if one.suspected]:
+            doubt, other.suspected = other.suspected, 0
+            await self._disk.do(partial(AnswerFile.suspect, answer_id=other.id, doubt=-doubt))
 
     async def _end(self, run: _Run, outcome: str, problem: str = "") -> None:
         """Write the rest of an answer and its end."""

@@ -221,10 +221,10 @@ class AnswerFile:
         """Note that if the daemon ends now, an answer may be why.
 
         :param doubt: is added to that of earlier times, until it gets on. Negative takes some back:
-            the try ended for another reason, such as a queue without room.
+            the try ended for another reason, such as a queue without room, or others got on.
         """
         self._database.execute(
-            "UPDATE answers SET doubt = doubt + ? WHERE id = ?", (doubt, answer_id)
+            "UPDATE answers SET doubt = max(0, doubt + ?) WHERE id = ?", (doubt, answer_id)
         )
 
     def forgive(self) -> None:

@@ -30,6 +30,9 @@ space and accents, so that a text may have more bytes than its tokens."""
 
 TYPICAL_TOKEN_BYTES = 4
 
+MAXIMUM = "maximum context length"
+"""Some clients know a prompt that is too long by these words, and not by the error's code."""
+
 
 class PromptEncoder:
     """Turns the requests of one model into tokens. Its calls may come from any thread.
@@ -72,8 +75,7 @@ class PromptEncoder:
         limit = request.context_length(self._limits.context_length)
         if len(tokens) > limit and request.max_tokens != 0:
             raise ContextOverflowError(
-                # Some clients know this error by these words, not by its code.
-                f"the prompt is too long: {len(tokens)} tokens, and the context length is {limit} "
+                f"the prompt is too long: {len(tokens)} tokens, and the {MAXIMUM} is {limit} "
                 "tokens",
                 param=_param(request.prompt),
                 figures={"tokens": len(tokens), "limit": limit},
@@ -112,7 +114,7 @@ class PromptEncoder:
                 raise InvalidRequestError(f"input {index} is empty", param="input")
             if len(tokens) > self._limits.context_length and request.max_tokens != 0:
                 raise ContextOverflowError(
-                    f"input {index} has {len(tokens)} tokens and the context length is "
+                    f"input {index} has {len(tokens)} tokens and the {MAXIMUM} is "
                     f"{self._limits.context_length} tokens",
                     param="input",
                     figures=self._figures(len(tokens)),
@@ -134,7 +136,7 @@ class PromptEncoder:
             estimate = size_bytes // TYPICAL_TOKEN_BYTES
             raise ContextOverflowError(
                 f"{what} is too long: {estimate} tokens (estimated from {size_bytes} bytes), and "
-                f"the context length is {self._limits.context_length} tokens",
+                f"the {MAXIMUM} is {self._limits.context_length} tokens",
                 param=param or _param(prompt),
                 figures=self._figures(estimate),
             )

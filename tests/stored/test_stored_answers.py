@@ -383,6 +383,22 @@ async def test_an_answer_that_goes_nowhere_is_given_up_after_three_crashes(tmp_p
         assert (await store.get("a", "anna")).outcome == "engine_crashed"
 
 
+async def test_an_answer_is_not_given_up_while_others_get_on(tmp_path):
+    models = {"m": FakeModel(prefill_tokens_per_s=3), "other": FakeModel(tokens_per_s=20)}
+    for kernel in range(4):
+        async with storing(tmp_path, models) as (_, store):
+            await (go_on(store) if kernel else store.start(answer(), ask("m")))
+            while await doubt_of(store) < kernel + 9:
+                await asyncio.sleep(0.01)
+            await store.start(answer("other"), ask("other"))
+            await until_said(store, "other")
+            await crash(store)
+            await store.delete("other", "anna")
+    async with storing(tmp_path, SHORT) as (_, store):
+        await go_on(store)
+        assert len(text_of(await read(store)).split()) == 20
+
+
 async def test_an_answer_whose_model_was_being_loaded_at_each_crash_is_not_given_up(tmp_path):
     for kernel in range(6):
         async with storing(tmp_path, {"m": FakeModel(load_s=60)}) as (_, store):

@@ -161,7 +161,9 @@ def encode(prompt, **sampling):
 
 def test_a_prompt_may_fill_the_context_and_not_more():
     assert len(encode(TextPrompt("12345678"))) == 8
-    with pytest.raises(ContextOverflowError, match=r"9 tokens.* 8 tokens") as caught:
+    with pytest.raises(
+        ContextOverflowError, match=r"9 tokens.* maximum context length is 8 tokens"
+    ) as caught:
         encode(TextPrompt("123456789"))
     assert caught.value.figures == {"tokens": 9, "limit": 8}
 
@@ -193,7 +195,8 @@ LONG = "x" * 10_000_000
 def test_what_cannot_fit_reaches_neither_template_nor_tokenizer(prompt, param, max_tokens):
     encoder = PromptEncoder(UnusedTokenizer(chat_template="{{ nothing.here }}"), LIMITS)
     with pytest.raises(
-        ContextOverflowError, match=r"too long: 2500000 tokens .* 8 tokens"
+        ContextOverflowError,
+        match=r"too long: 2500000 tokens .* maximum context length is 8 tokens",
     ) as caught:
         encoder.encode(GenerationRequest(model="m", prompt=prompt, max_tokens=max_tokens))
     assert caught.value.param == param

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from lmx_kernel.errors import InsufficientMemoryError
+from lmx_kernel.errors import InsufficientMemoryError, QueueFullError
 from lmx_kernel.testing.client_programs import client_program
 from lmx_kernel.testing.stub_kernel import MODEL
 from lmx_kernel.types import Finished
@@ -108,6 +108,19 @@ async def test_it_waits_for_a_long_prefill(api, codex):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("Done.")
     assert len(tasks) == 1
+
+
+async def test_it_waits_for_a_full_queue(api, codex):
+    def play(live):
+        if len(api.kernel.answers) == 1:
+            raise QueueFullError("full", retry_after_s=1)
+        api.play(*api.texts("Done."))(live)
+
+    api.kernel.play = play
+    done = await codex()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("Done.")
+    assert len(api.kernel.answers) == 2
 
 
 async def test_a_failure_is_shown_and_not_retried(api, codex):

@@ -88,7 +88,7 @@ async def test_it_tells_the_rule_the_model_and_who_was_passed_over(daemon, run, 
     assert told["chain"] == ["huge", "tight", "coder"]
     assert skipped["gone"] == "not installed"
     assert skipped["huge"].startswith("does not fit: 1.86 GiB are needed")
-    assert "do not fit its context of 16" in skipped["tight"]
+    assert "do not fit its maximum context length of 16" in skipped["tight"]
 
     status, text, _ = await run(PROMPT)
     assert status == 0

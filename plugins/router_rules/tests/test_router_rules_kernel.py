@@ -72,7 +72,7 @@ async def test_a_model_whose_context_is_too_small_is_passed_over(tmp_path):
     scripts = {"first": FakeModel(context_length=64), "second": QUICK}
     async with running_kernel(tmp_path, scripts, CHAIN, PLUGINS) as stage:
         assert (await answer(stage, text="x" * 400, max_tokens=9)).model == "second"
-        assert "do not fit its context of 64" in skips(stage)["first"]
+        assert "do not fit its maximum context length of 64" in skips(stage)["first"]
 
 
 async def test_a_role_takes_longer_answers_than_its_model_can_give_as_the_model_does(tmp_path):
