@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import msgspec
@@ -39,7 +39,12 @@ class Told:
 class JobConformance(PluginConformance):
     """For a plugin with the hook ``lmx_job_kinds``. The jobs of :meth:`spec` and
     :meth:`other_spec` take a second at most, and report before they are done.
+
+    :cvar steps: whether each run reports the same figures, and one that was stopped goes on with
+        the next.
     """
+
+    steps: ClassVar[bool] = False
 
     def spec(self, folder: Path) -> Any:
         """Return the description of a job.
@@ -51,6 +56,10 @@ class JobConformance(PluginConformance):
     def other_spec(self, folder: Path) -> Any:
         """Return the description of a job that does something else."""
         raise NotImplementedError
+
+    def result(self, folder: Path) -> Any:
+        """Return what the job of :meth:`spec` returns; None if that is not known beforehand."""
+        return None
 
     def clear(self, folder: Path) -> None:
         """Remove what jobs that are done have left, so that they can be done again."""
@@ -100,6 +109,16 @@ class JobConformance(PluginConformance):
         assert told.lines, "it reports nothing"
         check_reports(told.lines)
         assert told.moved.is_set(), "it reports only when all is done"
+        assert self.result(folder) in (None, dict(result))
+
+    async def test_it_can_be_done_again(self, kind: JobKind, folder: Path) -> None:
+        """What is kept for a restart is gone when a job is done."""
+        told = [Told(), Told()]
+        for one in told:
+            await asyncio.wait_for(kind.run(self.spec(folder), one), WAIT_S)
+            self.clear(folder)
+        assert told[1].moved.is_set(), "it does nothing the second time"
+        assert not self.steps or told[0].lines == told[1].lines
 
     async def test_it_leaves_the_loop_to_others(self, kind: JobKind, folder: Path) -> None:
         loop, longest_s = asyncio.get_running_loop(), 0.0
@@ -129,16 +148,22 @@ class JobConformance(PluginConformance):
     async def test_it_continues_after_a_stop(
         self, make_kind: Callable[[], JobKind], folder: Path
     ) -> None:
-        """As after a kill of the daemon: another object, the description from JSON."""
-        whole = await make_kind().run(self.spec(folder), Told())
+        """As after a kill of the daemon: another object, the description from JSON, and another
+        job that was done meanwhile.
+        """
+        straight = Told()
+        whole = await make_kind().run(self.spec(folder), straight)
         await make_kind().discard(self.spec(folder))
         self.clear(folder)
         kind = make_kind()
-        await stop_midway(kind, self.spec(folder))
+        before = await stop_midway(kind, self.spec(folder))
+        await make_kind().run(self.other_spec(folder), Told())
         later, told = make_kind(), Told()
         again = await asyncio.wait_for(later.run(restored(later, self.spec(folder)), told), WAIT_S)
         assert msgspec.to_builtins(dict(again)) == msgspec.to_builtins(dict(whole))
         check_reports(told.lines)
+        if self.steps:
+            assert before.lines + told.lines == straight.lines, "it does not go on where it was"
 
     async def test_two_at_once_do_not_mix(
         self, make_kind: Callable[[], JobKind], folder: Path
@@ -194,8 +219,8 @@ def everything_below(*folders: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in found}
 
 
-async def stop_midway(kind: JobKind, spec: Any) -> None:
-    """Run a job until something is done, and cancel it there."""
+async def stop_midway(kind: JobKind, spec: Any) -> Told:
+    """Run a job until something is done, cancel it there, and return what it told."""
     told = Told()
     task = asyncio.ensure_future(kind.run(spec, told))
     moved = asyncio.ensure_future(told.moved.wait())
@@ -206,6 +231,7 @@ async def stop_midway(kind: JobKind, spec: Any) -> None:
     done, _ = await asyncio.wait((task,), timeout=WAIT_S)
     assert done, "it goes on after it was cancelled"
     assert task.cancelled(), "it passes over its cancellation"
+    return told
 
 
 def check_result(result: Mapping[str, Any]) -> None:
