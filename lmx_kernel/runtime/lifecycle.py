@@ -95,8 +95,9 @@ class Lifecycle:
         instance = self.instances.get(card.id)
         if instance is not None and instance.memory_bytes and _drafts_for(instance, draft.id):
             return
-        plain = self._effective.spec(card, self._overrides.get(card.id))
-        spec = self._drafts.with_asked(plain, draft)
+        if not self._models.jit:
+            raise errors.ModelNotLoadedError(f"{draft.id} is not loaded, and models.jit is off")
+        spec = self._drafts.with_asked(self._effective.spec(card, self.overrides(card.id)), draft)
         room = self._plan_reload(instance, await self._needs.bytes(spec))
         if isinstance(room, Refusal):
             raise errors.InsufficientMemoryError(room.reason)
