@@ -143,13 +143,12 @@ class Lifecycle:
         """
         self._overrides.pop(model, None)
         await self._saved.keep_load(model, None)
+        why = f"{model} was unloaded on request; a new request loads it again"
         if instance := self.instances.get(model):
             await instance.unload(
                 Ending(
                     reason,
-                    error=errors.ModelUnloadedError(
-                        f"{model} was unloaded on request; a new request loads it again"
-                    ),
+                    error=errors.ModelUnloadedError(why),
                     refusal=errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5),
                     drain_s=self._models.drain_s,
                 )
