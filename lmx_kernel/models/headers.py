@@ -132,7 +132,7 @@ class HeaderBackend(ABC, Generic[H]):
             del self._headers[next(iter(self._headers))]
         return known[1]
 
-    def read_apart(self, reader: type, path: Path, kind: type[T]) -> T:
+    def read_in_child(self, reader: type, path: Path, kind: type[T]) -> T:
         """Return what ``reader().read(path)`` returns, which a child process reads.
 
         :param reader: a class like those of backends: it can be imported by name.
@@ -151,7 +151,7 @@ class HeaderBackend(ABC, Generic[H]):
     def _read_apart(self, path: Path) -> H:
         if self.header_type is None:
             return self.read(path)
-        return self.read_apart(type(self), path, self.header_type)
+        return self.read_in_child(type(self), path, self.header_type)
 
     def _card(self, path: Path, location: Location) -> ModelCard:
         files = self.files(path, location)

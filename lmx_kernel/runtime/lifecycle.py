@@ -95,8 +95,9 @@ class Lifecycle:
         instance = self.instances.get(card.id)
         if instance is not None and instance.memory_bytes and _drafts_for(instance, draft.id):
             return
-        plain = self._effective.spec(card, self._overrides.get(card.id))
-        spec = self._drafts.with_asked(plain, draft)
+        if not self._models.jit:
+            raise errors.ModelNotLoadedError(f"{draft.id} is not loaded, and models.jit is off")
+        spec = self._drafts.with_asked(self._effective.spec(card, self.overrides(card.id)), draft)
         room = self._plan_reload(instance, await self._needs.bytes(spec))
         if isinstance(room, Refusal):
             raise errors.InsufficientMemoryError(room.reason)
@@ -142,13 +143,12 @@ class Lifecycle:
         """
         self._overrides.pop(model, None)
         await self._saved.keep_load(model, None)
+        why = f"{model} was unloaded on request; a new request loads it again"
         if instance := self.instances.get(model):
             await instance.unload(
                 Ending(
                     reason,
-                    error=errors.ModelUnloadedError(
-                        f"{model} was unloaded on request; a new request loads it again"
-                    ),
+                    error=errors.ModelUnloadedError(why),
                     refusal=errors.UnavailableError(f"{model} is being unloaded", retry_after_s=5),
                     drain_s=self._models.drain_s,
                 )

@@ -10,7 +10,7 @@ from lmx_kernel.errors import ConflictError, InvalidRequestError, LmxError
 from lmx_kernel.events import LoadStarted, RequestFinished
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
-from lmx_kernel.types import SamplingRequest, TextDelta
+from lmx_kernel.types import LoadOverrides, SamplingRequest, TextDelta
 
 SAYS = "The quick brown fox jumps over the lazy dog, and the quick brown cat jumps over it too."
 DRAFTING = FakeModel(says=SAYS, checks_drafts=True)
@@ -101,6 +101,16 @@ async def test_a_request_may_name_a_draft_model(tmp_path):
         assert len(loads) == 2
         text, usage = await counted(stage.kernel, "big")
         assert (text, usage.draft_model) == (plain, "")
+
+
+async def test_without_jit_a_request_loads_no_draft_model(tmp_path):
+    config = f"{OWN}\n[models]\njit = false\n"
+    async with running_kernel(tmp_path, MODELS, config) as stage:
+        for model in ("big", "own"):
+            await stage.kernel.load(model, LoadOverrides())
+        with pytest.raises(InvalidRequestError, match=r"models\.jit is off"):
+            await counted(stage.kernel, "big", draft_model="small")
+        assert (await counted(stage.kernel, "own", draft_model="small"))[1].draft_model == "small"
 
 
 async def test_a_draft_model_that_is_loaded_is_not_deleted(tmp_path):

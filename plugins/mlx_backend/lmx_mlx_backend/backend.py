@@ -116,7 +116,7 @@ class MlxBackend(HeaderBackend[ModelFolder]):
 
         :raises ModelUnusableError: the tokenizer is missing or damaged.
         """
-        return self.read_apart(VocabularyReader, card.path, str)
+        return self.read_in_child(VocabularyReader, card.path, str)
 
     def device_memory(self, settings: Mapping[str, Any]) -> DeviceMemory | None:
         """Return the memory of the GPU, its own or its part of the machine's."""
