@@ -269,9 +269,11 @@ async def compare(ours: Server, theirs: Server, works: list[str], chosen: Namesp
         for work in works:
             for server in (ours, theirs) if turn % 2 == 0 else (theirs, ours):
                 before_s = server.cpu_s
-                for key, value in (await WORKS[work](server, turn, chosen.tokens)).items():
+                figures = await WORKS[work](server, turn, chosen.tokens)
+                figures[work + SUFFIX] = server.cpu_s - before_s
+                for key, value in figures.items():
                     found[server.name, key].append(value)
-                found[server.name, work + SUFFIX].append(server.cpu_s - before_s)
+                print(server.name, figures, file=sys.stderr)
     head(f"LMX beside `{theirs.name}` (SmolLM2-135M)")
     times = [Figure(work + SUFFIX, "CPU time of the server") for work in works]
     for figure in sorted((*FIGURES, *times), key=lambda figure: figure.key.split()[0]):
