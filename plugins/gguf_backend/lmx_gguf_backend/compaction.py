@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from attrs import define
 
 from lmx_gguf_backend.context import Context
+from lmx_kernel.engine import STATE_TOKENS
 
 SPARSE, LEAST_CELLS = 2, 512
 """What runs is moved where steps read more cells than so many times those in use, and these."""
@@ -48,23 +49,25 @@ class Compaction:
         """Return whether steps read much more than the cells that are in use."""
         return self._last > SPARSE * used + LEAST_CELLS
 
-    def move(self, held: Sequence[tuple[int, int]], used: int, limit_bytes: int) -> list[int]:
-        """Move sequences to the first free cells, one after the other.
+    def move(self, held: Sequence[tuple[int, int]], used: int) -> list[int]:
+        """Move sequences to the first free cells.
 
         :param held: the slots and their numbers of tokens.
         :param used: cells that they take.
-        :param limit_bytes: of the state of one sequence; a larger one stays where it is.
         :returns: slots that were lost; the library had room for them a moment ago.
         """
         total = sum(length for _, length in held)
         if total > MOST_COPIES * used:
             return []
         self._last = total
-        return [slot for slot, length in held if not self._move(slot, length, limit_bytes)]
+        return [slot for slot, length in held if not self._move(slot, length)]
 
-    def _move(self, slot: int, length: int, limit_bytes: int) -> bool:
-        state = self._context.save(slot, length, limit_bytes)
-        if state is None:
-            return True
-        self._context.drop(slot)
-        return self._context.restore(slot, state, length)
+    def _move(self, slot: int, length: int) -> bool:
+        """Move block by block, so that little is held twice."""
+        for start in range(0, length, STATE_TOKENS):
+            end = min(start + STATE_TOKENS, length)
+            state = self._context.export(slot, start, end)
+            self._context.drop(slot, start, end)
+            if not self._context.insert(slot, state, start, end):
+                return False
+        return True

@@ -115,13 +115,15 @@ class Context:
         check(0 <= source < MAX_SLOTS and 0 <= target < MAX_SLOTS and length > 0)
         llama.llama_memory_seq_cp(self.memory, source, target, 0, length)
 
-    def drop(self, slot: int, start: int = 0) -> bool:
+    def drop(self, slot: int, start: int = 0, end: int = -1) -> bool:
         """Forget a slot's tokens from ``start`` on.
+
+        :param end: the first to keep again; -1 for none.
 
         :returns: False where the model can only forget a whole sequence; nothing changed then.
         """
         check(0 <= slot < MAX_SLOTS and start >= 0)
-        return bool(llama.llama_memory_seq_rm(self.memory, slot, start, -1))
+        return bool(llama.llama_memory_seq_rm(self.memory, slot, start, end))
 
     def save(self, slot: int, length: int, limit_bytes: int) -> memoryview | None:
         """Return a copy of the ``length`` tokens that a slot holds; None if larger than the limit.

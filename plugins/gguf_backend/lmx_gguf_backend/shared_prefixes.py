@@ -24,8 +24,10 @@ WORTH_WAITING = 32
 """A prompt waits for another that is being computed if it shares this many tokens more with it than
 with anything that is complete."""
 
-LEAST_ROWS = 4
-"""What a step counts at least by the clock: idle cells make small steps longer too."""
+MANY_CELLS, LEAST_ROWS = 512, 4
+"""While hot prefixes take so many cells, a step counts so much at least by the clock: small steps
+read past them too. Fewer cost little, and cells that are given back early get tokens out of order,
+which changes the last bits of what is computed from them."""
 
 WORTH_KEEPING = 8
 """Tokens that a finished sequence must have for its cells to be kept."""
@@ -84,7 +86,8 @@ class SharedPrefixes:
 
     def computed(self, rows: int) -> None:
         """Let the clock go on: a step of ``rows`` was computed."""
-        self.rows += max(rows, LEAST_ROWS)
+        hot = sum(len(tokens) for _, tokens in self.store.hot_tokens())
+        self.rows += max(rows, LEAST_ROWS) if hot > MANY_CELLS else rows
 
     def used(self, running: RunningSet[SlotSequence]) -> int:
         """Return the cells that running sequences and hot prefixes take."""
@@ -216,20 +219,26 @@ class SharedPrefixes:
         """
         if self.store.cold(self.rows):
             self.park_oldest(must_free=False)
-        if not self.context.holders or not self._compaction.is_due(self.rows):
-            return  # without holders each slot has cells of its own
+        if not (self._can_move and self._compaction.is_due(self.rows)):
+            return
         used = self.used(running)
         self._compaction.note(used)
         if len(running) and self._compaction.is_sparse(used):
             self._move(running)
 
+    @property
+    def _can_move(self) -> bool:
+        """Whether sequences can be moved: no part of a window can, and slots without holders have
+        cells of their own.
+        """
+        return bool(self.context.holders) and not self.window.tokens
+
     def _move(self, running: RunningSet[SlotSequence]) -> None:
         for _ in self.store.hot_tokens():
             self.park_oldest(must_free=False)
         held = {one.slot: one for one in running if one.done}
-        room = self.store.budget_bytes - self.store.parked_bytes
         lengths = [(slot, one.done) for slot, one in held.items()]
-        for slot in self._compaction.move(lengths, self.used(running), room):
+        for slot in self._compaction.move(lengths, self.used(running)):
             running.fail(held[slot], "its state was lost when it was moved")
 
     def park_oldest(self, *, must_free: bool = True) -> bool:

@@ -9,7 +9,8 @@ import pytest
 from lmx_gguf_backend.compaction import Compaction
 from lmx_gguf_backend.context import Context
 
-from lmx_kernel.testing.driver import Driver
+from lmx_kernel.testing.driver import GREEDY, Driver
+from lmx_kernel.testing.near_ties import is_near_tie
 
 LONG = [[1, *(3 + (n * (7 + k)) % 290 for n in range(399))] for k in range(4)]
 SHORT = [1, *range(5, 60)]
@@ -19,13 +20,13 @@ SHORT = [1, *range(5, 60)]
 def restored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collect the slots that states are brought back into."""
     slots: list[int] = []
-    restore = Context.restore
+    insert = Context.insert
 
     def noted(context: Context, slot: int, *more: Any) -> bool:
         slots.append(slot)
-        return restore(context, slot, *more)
+        return insert(context, slot, *more)
 
-    monkeypatch.setattr(Context, "restore", noted)
+    monkeypatch.setattr(Context, "insert", noted)
     return slots
 
 
@@ -45,7 +46,7 @@ def fill(driver: Driver) -> None:
 def test_a_stream_moves_forward_when_all_before_it_has_gone(
     driver: Driver, restored: list[int]
 ) -> None:
-    expected = driver.answer(SHORT, 100)
+    expected = driver.answer(SHORT, 300)
     driver.engine.trim()
     fill(driver)
     driver.add(9, SHORT)
@@ -53,8 +54,11 @@ def test_a_stream_moves_forward_when_all_before_it_has_gone(
         driver.step()
     for number in range(len(LONG)):
         driver.engine.remove(number)
-    assert driver.run(9, count=100)[0] == expected
-    assert restored == [4], "its slot, once"
+    answer = driver.run(9, count=300)[0]
+    assert set(restored) == {4}, "its slot"
+    assert len(restored) <= 6, "and once: it has so many blocks at most"
+    if answer != expected:
+        assert is_near_tie(driver, SHORT, (expected, answer), GREEDY)
     assert driver.engine.stats().details["parked_bytes"], "the others are parked, not lost"
 
 
@@ -79,12 +83,13 @@ def test_sequences_that_share_most_of_their_cells_stay(driver: Driver, restored:
 
 def test_a_parked_prefix_costs_a_stream_nothing_soon(driver: Driver) -> None:
     """Its cells are given back after few steps, though they are small."""
-    driver.answer(LONG[0], 1)
+    for tokens in LONG[:2]:
+        driver.answer(tokens, 1)
     driver.add(1, SHORT)
-    for _ in range(80):
+    for _ in range(70):
         driver.step()
     assert driver.engine.stats().details["parked_bytes"]
-    assert driver.engine.stats().cache_tokens_used < 200
+    assert driver.engine.stats().cache_tokens_used < 600
 
 
 def test_it_is_decided_by_the_most_cells_at_once() -> None:
@@ -97,5 +102,5 @@ def test_it_is_decided_by_the_most_cells_at_once() -> None:
     assert not one.is_due(63)
     assert one.is_due(64)
     assert not one.is_due(65)
-    assert one.move([(0, 400), (1, 400)], 500, 1 << 30) == [], "they share cells"
+    assert one.move([(0, 400), (1, 400)], 500) == [], "they share cells"
     assert one.is_sparse(700)
