@@ -43,6 +43,10 @@ READ_ROWS = 64
 """Tokens that are read in such a step: others wait for that."""
 
 
+RELAXED = 0.999
+"""Of the costs of a model, with every step for which its drafts are too dear."""
+
+
 @frozen
 class DraftPiece:
     """Consecutive tokens of one slot.
@@ -207,6 +211,7 @@ class DraftModel:
     has_failed: bool = field(default=False, init=False)
     costs: StepCosts = field(init=False)
     _slots: list[_Slot] = field(init=False)
+    _followed_s: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.costs = StepCosts(dict(self._rows.steps_s))
@@ -224,6 +229,22 @@ class DraftModel:
         if not count or not sequences:
             return 0.0
         return self.costs.of(2 * sequences) + (count - 1) * self.costs.of(sequences)
+
+    def follow(self, step_s: float) -> None:
+        """Take its steps to have changed as much as those of the other model, since it may not have
+        computed any for long.
+
+        :param step_s: what a step of one row of the other one takes now.
+        """
+        if self._followed_s:
+            self.costs.rescale(step_s / self._followed_s)
+        self._followed_s = step_s
+
+    def relax(self) -> None:
+        """Seem a little cheaper, so that it is tried again some time: the last measurement may have
+        been disturbed.
+        """
+        self.costs.rescale(RELAXED)
 
     def reading_s(self, tokens: int) -> float:
         """Return what reading so many tokens takes."""

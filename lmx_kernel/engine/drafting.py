@@ -53,6 +53,9 @@ class Drafting:
         is_full = len(running) >= max(running.limits.max_sequences, 2)
         if not drafters or is_full or any(one.in_prefill for one in running):
             return False
+        models = {one.model.model for one in drafters if one.model is not None}
+        for model in models:
+            model.follow(self.costs.of(1))
         self._read(batch)
         room = running.limits.context_length
         most = [min(one.most_drafts, room - len(one.tokens)) for one in batch]
@@ -67,6 +70,8 @@ class Drafting:
                 one.drafter.drafts = one.proposal[:count]
         if not any(counts) and max(shares) >= GOOD_SHARE:
             self.costs.relax(len(batch))
+            for model in models:
+                model.relax()
         return any(drafter.drafts for drafter in drafters)
 
     def rows(self, counts: Seq[int]) -> int:

@@ -47,6 +47,10 @@ class StepCosts:
         self._shape[rows] = shape * (1 + SHAPE_WEIGHT * change)
         self._scale *= 1 + SCALE_WEIGHT * change
 
+    def rescale(self, factor: float) -> None:
+        """Take all steps to have changed by ``factor``."""
+        self._scale *= factor
+
     def relax(self, rows: int) -> None:
         """Let larger steps than ``rows`` seem a little cheaper, so that they are tried again some
         time: the last measurement may have been disturbed.

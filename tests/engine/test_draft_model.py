@@ -222,6 +222,19 @@ def test_the_time_that_drafts_take_is_part_of_the_plan() -> None:
     assert plan({1: 1.0, 2: 2.5, 64: 40.0}, {1: 0.01}, 10) == ([], []), "rows cost too much"
 
 
+def test_costs_follow_those_of_the_other_model_and_dear_drafts_are_tried_again() -> None:
+    model = DraftModel("m", rows_of(), Sampler)
+    model.costs = StepCosts({1: 8.0, 64: 9.0})
+    target = StepCosts({1: 10.0, 64: 11.0})  # both were measured while the machine was busy
+    for _ in range(60):
+        model.follow(target.of(1))
+        target.observe(1, 1.0)
+    assert 0.7 < model.costs.of(1) < 0.9
+    for _ in range(700):
+        model.relax()
+    assert model.costs.of(1) < 0.45
+
+
 def test_a_prompt_is_read_once_reading_it_is_what_drafts_would_have_saved() -> None:
     flat, draft = {1: 1.0, 64: 1.1}, {1: 0.05, 64: 1.0}
     assert plan(flat, draft, MOST_PENDING - 1)[0], "a short one is read with the first drafts"
