@@ -151,7 +151,7 @@ class MlxEngine:
 
     def _prefill(self) -> int:
         """Compute pieces of prompts; return how many rows."""
-        rows = left = self._budget.rows
+        rows = left = self._budget.rows(is_alone=not self._groups.all)
         last: list[Row] = []
         for row in self._running.in_turn([row for row in self._running if row.in_prefill]):
             while left > 0 and row not in last and self._can_go_on(row):

@@ -161,6 +161,13 @@ def shapes(driver, wrap_module) -> list[tuple[int, int]]:
     return seen
 
 
+def test_pieces_are_larger_while_no_stream_runs(driver, shapes) -> None:
+    driver.engine._budget.row_s = 0.3 / 64
+    driver.add(1, tokens_of(50, 400))
+    driver.step()
+    assert shapes == [(1, 128)]
+
+
 def test_prompts_of_like_length_are_completed_together(driver, shapes) -> None:
     prompts = [tokens_of(seed, count) for seed, count in enumerate((12, 9, 40, 15, 44))]
     alone = [driver.answer(prompt, 12, sampling=SEEDED) for prompt in prompts]
