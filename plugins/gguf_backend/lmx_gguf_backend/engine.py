@@ -194,7 +194,7 @@ class GgufEngine:
             problem = _process(running, logits)
             if problem:
                 break
-            token = running.sampler.choose(logits, self._allowed(running))
+            token = running.sampler.choose(logits, _allowed(running, self._words))
             if raw is not None:
                 details.append(logprobs(raw, token, running.alternatives or 0))
             if running.mask is not None:
@@ -213,12 +213,6 @@ class GgufEngine:
         if forced:
             running.sampler.note(forced)
         self._running.give_out(running, (*tokens, *forced), tuple(details))
-
-    def _allowed(self, running: SlotSequence) -> NDArray[np.bool_] | None:
-        """Return which tokens a sequence's mask allows; None for all."""
-        if running.mask is None or not running.mask.fill(self._words[0]):
-            return None
-        return read_masks(self._words, self._context.vocabulary)[0]
 
     # --- trouble
 
@@ -295,6 +289,13 @@ class GgufEngine:
         self._running.clear()
         self._context.close()
         self._model.close()
+
+
+def _allowed(running: SlotSequence, words: NDArray[np.int32]) -> NDArray[np.bool_] | None:
+    """Return which tokens a sequence's mask allows; None for all."""
+    if running.mask is None or not running.mask.fill(words[0]):
+        return None
+    return read_masks(words, running.sampler.vocabulary)[0]
 
 
 def _process(running: SlotSequence, logits: Logits) -> str:
