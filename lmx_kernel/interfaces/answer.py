@@ -17,14 +17,11 @@ class Answer(ABC):
 
     :ivar id: unique, for logs and headers.
     :ivar model: the catalogue id of the model that answers.
-    :ivar fingerprint: stands for all that it depends on beside the request, see
-        :class:`~lmx_kernel.types.Admitted`; "" until that is known.
     :ivar outcome: ``ok``, ``cancelled`` or an error's code; None while it runs.
     """
 
     id: str
     model: str
-    fingerprint: str = ""
     outcome: str | None = None
 
     def __enter__(self) -> Self:
@@ -45,6 +42,13 @@ class Answer(ABC):
         event = await self.next()
         assert event is not None
         return event
+
+    @property
+    def fingerprint(self) -> str:
+        """What stands for all that it depends on beside the request, see
+        :class:`~lmx_kernel.types.Admitted`; "" until that is known.
+        """
+        return ""
 
     @abstractmethod
     async def next(self, timeout_s: float | None = None) -> Event | None:

@@ -122,7 +122,6 @@ class LiveAnswer(Answer):
     :param on_drained: called when the reader of a parked answer caught up.
     :param deadline: cancelled when the request starts or ends.
     :ivar resume: the dispatcher's own.
-    :ivar prompt_tokens: of its prompt; None before a worker counted them.
     :ivar prompt: what the model would read, once a worker returned it.
     :ivar route: how it came to its model; None until that is decided.
     """
@@ -141,7 +140,7 @@ class LiveAnswer(Answer):
         self.model = model
         self.id = uuid.uuid4().hex
         self.outcome: str | None = None
-        self.prompt_tokens: int | None = None
+        self._admitted: Admitted | None = None
         self.prompt: EncodedPrompt | None = None
         self.route: Route | None = None
         seed = request.sampling.seed
@@ -206,6 +205,16 @@ class LiveAnswer(Answer):
         """Tell ``observer`` of all that follows; it must return at once."""
         self._observers.append(observer)
 
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Of its prompt; None before a worker counted them."""
+        return self._admitted.prompt_tokens if self._admitted else None
+
+    @property
+    def fingerprint(self) -> str:
+        """See :attr:`Answer.fingerprint`."""
+        return self._admitted.fingerprint if self._admitted else ""
+
     # --- writing ---
 
     @property
@@ -228,10 +237,9 @@ class LiveAnswer(Answer):
     ) -> None:
         """Note that the request passed its checks; the reader learns it the first time only."""
         self.resume.phase = Phase.PREPARED
-        if self.prompt_tokens is None:
-            self.prompt_tokens, self.prompt = prompt_tokens, prompt
-            self.fingerprint = fingerprint
-            self._push(Admitted(prompt_tokens, fingerprint))
+        if self._admitted is None:
+            self._admitted, self.prompt = Admitted(prompt_tokens, fingerprint), prompt
+            self._push(self._admitted)
 
     def start(self) -> None:
         """Note that a candidate left the queue."""

@@ -93,7 +93,7 @@ def test_as_many_are_put_out_as_there_must_be_for_the_cache():
     made = plan(candidate(HIGH, max_tokens=10), *running, slots=8, cache=45)
     assert made.victims == (running[3].answer,)
     large = candidate(HIGH)
-    large.answer.prompt_tokens = 10
+    large.answer.admit(10)
     made = plan(large, *running, slots=8, cache=40)
     assert made.victims == (running[3].answer, running[2].answer)
     assert plan(large, *running, candidate(HIGH), slots=8, cache=25) == Preemption()

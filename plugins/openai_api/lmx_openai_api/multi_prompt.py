@@ -38,7 +38,6 @@ class JointAnswer(Answer):
 
     def __init__(self, answers: list[Answer], candidates: int, stack: ExitStack) -> None:
         self.id, self.model = answers[0].id, answers[0].model
-        self.fingerprint = ""
         self._answers = answers
         self._stack = stack
         self._running = len(answers)
@@ -59,6 +58,11 @@ class JointAnswer(Answer):
                 return await self._take()
         except TimeoutError:
             return None
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the first, as of all others: they are by one model."""
+        return self._answers[0].fingerprint
 
     def usage(self) -> Usage:
         """Return what all of them cost so far."""
@@ -86,7 +90,6 @@ class JointAnswer(Answer):
     async def _pump(self, answer: Answer, first: int) -> None:
         try:
             async for event in answer:
-                self.fingerprint = answer.fingerprint
                 shifted = event if isinstance(event, Admitted) else _shift(event, first)
                 await self._queue.put(shifted)
             await self._queue.put(None)
