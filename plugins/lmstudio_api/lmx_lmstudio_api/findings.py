@@ -56,11 +56,18 @@ def examine(settings: Settings, models: Sequence[ModelCard]) -> Iterable[Finding
 
 def _models(settings: Settings, models: Sequence[ModelCard]) -> Iterator[Finding]:
     for folder in filter(Path.is_dir, model_folders()):
-        if not settings.get(FolderSettings).lm_studio:
+        if not _is_read(settings):
             yield Finding(True, SUBJECT, f"{folder} is not read: model_folders.lm_studio is off")
             continue
         usable = [one for one in models if not one.problem and one.path.is_relative_to(folder)]
         yield Finding(True, SUBJECT, f"models in {folder} that can be loaded: {len(usable)}")
+
+
+def _is_read(settings: Settings) -> bool:
+    try:
+        return settings.get(FolderSettings).lm_studio
+    except KeyError:  # the plugin that reads it is off
+        return False
 
 
 def _port(server: ServerSettings, theirs: dict[str, Any]) -> Iterator[Finding]:

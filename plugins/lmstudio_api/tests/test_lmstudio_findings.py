@@ -51,12 +51,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / ".lmstudio"
 
 
-def told(*models, folders=None, **server):
-    settings = {
-        ServerSettings: ServerSettings(**server),
-        ModelSettings: ModelSettings(),
-        FolderSettings: folders or FolderSettings(),
-    }
+def told(*models, folders=FolderSettings(), **server):  # noqa: B008 - frozen
+    settings = {ServerSettings: ServerSettings(**server), ModelSettings: ModelSettings()}
+    if folders is not None:  # its plugin is on
+        settings[FolderSettings] = folders
     found = list(examine(Settings(Path("/nowhere"), settings), models))
     return "\n".join(one.text for one in found), all(one.is_ok for one in found)
 
@@ -99,6 +97,7 @@ def test_what_is_there_of_one_is_named(home):
     ):
         assert part in text
     assert "lm_studio is off" in told(folders=FolderSettings(lm_studio=False))[0]
+    assert "lm_studio is off" in told(folders=None)[0]
 
 
 def test_a_server_that_runs_is_wrong_only_at_a_port_of_ours(home, port):
