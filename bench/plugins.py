@@ -24,7 +24,7 @@ from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_daemon, write_config, write_fake_models
 
 TESTS = Path(__file__).parent.parent / "tests" / "plugins"
-BROKEN, STARTS = 15, 5
+BROKEN, STARTS = 15, 3
 STREAMS, TOKENS, TOKENS_PER_S = 8, 600, 50
 SURFACES = ("lmx_openai_api.plugin", "lmx_admin_api.plugin")
 EDITED = """
