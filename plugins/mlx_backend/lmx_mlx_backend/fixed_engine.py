@@ -94,8 +94,9 @@ class FixedEngine:
         for row in self._running:
             if row.cached is None:
                 self._start(row)
-        self._decode([row for row in self._running if not row.needs_prompt])
-        rows = self._prefill()
+        streams = [row for row in self._running if not row.needs_prompt]
+        self._decode(streams)
+        rows = self._prefill(self._budget.rows(is_alone=not streams))
         if rows:
             self._budget.observe(rows, time.perf_counter() - started_s)
         return self._running.end_step()
@@ -113,10 +114,9 @@ class FixedEngine:
             self._cells.put(new.slot, block, length)
         new.done = new.cached = length
 
-    def _prefill(self) -> int:
+    def _prefill(self, most_rows: int) -> int:
         """Compute pieces of prompts; return how many rows."""
-        left = max(self._budget.rows // PIECE, 1)
-        rows = 0
+        left, rows = max(most_rows // PIECE, 1), 0
         for row in self._running.in_turn([row for row in self._running if row.needs_prompt]):
             while left and row in self._running and row.needs_prompt:
                 left, rows = left - 1, rows + PIECE
