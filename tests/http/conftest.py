@@ -382,10 +382,12 @@ async def serve(scheme) -> AsyncIterator[Serve]:
             is_ready=lambda: running.is_ready,
             status=lambda: {"models": 0},
         )
+        app, table = build_app([toy], health), SurfaceTable()
+        table.replace(app.served)
         shell = Shell(
-            build_app([toy], health),
+            app,
             settings,
-            ErrorRenderer(SurfaceTable([toy])),
+            ErrorRenderer(table),
             lambda request: running.authorize(request),  # noqa: PLW0108 - made below
         )
         server = HttpServer(settings, shell)
