@@ -46,7 +46,7 @@ class DetailedResponder(Responder):
             answer = await generate_all(self.kernel, requests)
         card = self.kernel.find(answer.model)
         details = DetailsOfAnswer(self.kernel, card, requests[0].max_tokens)
-        envelope = Envelope.of(answer, rendering)
+        envelope = Envelope(answer, rendering)
         if body.stream:
             await self._stream(resp, body, answer, requests, envelope, details)
             return
