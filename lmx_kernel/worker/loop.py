@@ -152,6 +152,8 @@ class Loop:
             self._beside.do_now()
         while not self._inbox.empty():
             self._take(self._inbox.get())
+        if not self._is_busy:
+            return
         if self._running:
             self._step()
         if self._embedder.is_busy:

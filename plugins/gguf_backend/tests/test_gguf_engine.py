@@ -108,12 +108,8 @@ def run_warm_and_cold(driver, tokens: list[int]) -> None:
     """Answer as it comes (7), and without any help from kept prefixes (8)."""
     driver.add(7, tokens, logprobs=5)
     driver.run(7, count=12)
-    prefixes, driver.engine._prefixes = driver.engine._prefixes, None
-    try:
-        driver.add(8, tokens)
-        driver.run(8, count=12)
-    finally:
-        driver.engine._prefixes = prefixes
+    driver.add(8, tokens, cache_space=f"cold {len(driver.steps)}")
+    driver.run(8, count=12)
     assert driver.cached(8) == 0
 
 

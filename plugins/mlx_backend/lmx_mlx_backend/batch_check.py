@@ -98,11 +98,13 @@ class Rows:
             together = self.module(mx.array(tokens), cache=self.batch).astype(mx.float32)
         for found, cache, piece in zip(together, self.alone, pieces, strict=True):
             expected = self.module(mx.array([piece]), cache=cache)[0].astype(mx.float32)
-            check_same(self.module, found[: len(piece)], expected)
+            check_same("a row in a batch", self.module, found[: len(piece)], expected)
 
 
-def check_same(module: Any, found: mx.array, expected: mx.array) -> None:
-    """Compare logits.
+def check_same(what: str, module: Any, found: mx.array, expected: mx.array) -> None:
+    """Compare logits with those of a sequence alone.
+
+    :param what: whose they are, for the error.
 
     :raises ValueError: they are not the same.
     """
@@ -111,4 +113,4 @@ def check_same(module: Any, found: mx.array, expected: mx.array) -> None:
     difference = mx.abs(found.astype(mx.float32) - expected.astype(mx.float32)).max()
     span = (expected.max() - expected.min()).astype(mx.float32)
     if not (difference / (span + 1e-6)).item() <= near:
-        raise ValueError("what is computed is not what it is for the sequence alone")
+        raise ValueError(f"{what} is not what it is alone")

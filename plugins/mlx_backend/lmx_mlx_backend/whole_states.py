@@ -98,7 +98,7 @@ class WholeLayout:
         layout = cls(tuple(LayerLayout.of(layer) for layer in _flat(cache)))
         other = layout.unpack(module, layout.pack(cache, PROBE), PROBE)
         found, expected = (module(mx.array([[0]]), cache=one)[0] for one in (other, cache))
-        check_same(module, found, expected)
+        check_same("a sequence that goes on from its state", module, found, expected)
         return layout
 
     def size_bytes(self, tokens: int) -> int:
