@@ -168,20 +168,16 @@ class Loop:
         took_s = time.perf_counter() - began_s
         self._beside.wait()
         self._prefixes.stepped(step)
-        goes_on = took_s >= LONG_STEP_S and not _may_end(step, self._running)
-        tell = partial(self._tell, step, goes_on=goes_on)
-        if goes_on:
-            self._beside.put_off(tell)
-        else:
-            tell()
-            self._forget_ended(step)
+        if took_s >= LONG_STEP_S and not _may_end(step, self._running):
+            self._beside.put_off(partial(self._tell, step))
+            return
+        routed = self._routed(step, goes_on=False)
+        self._forget_ended(step)  # before others hear of it: what they do next may be an unload
+        self._channel.send(wire.Stepped(routed))
 
-    def _tell(self, step: Step, *, goes_on: bool) -> None:
-        """Send what a step gave.
-
-        :param goes_on: no sequence is over; masks may have accepted later tokens already.
-        """
-        self._channel.send(wire.Stepped(self._routed(step, goes_on=goes_on)))
+    def _tell(self, step: Step) -> None:
+        """Send what a step gave in which no sequence is over."""
+        self._channel.send(wire.Stepped(self._routed(step, goes_on=True)))
 
     @property
     def _is_busy(self) -> bool:
@@ -289,7 +285,10 @@ class Loop:
         self._channel.send(wire.Stepped((wire.Routed(run.id, (event,)),)))
 
     def _routed(self, step: Step, *, goes_on: bool) -> tuple[wire.Routed, ...]:
-        """Return what a step gave, in one piece for each sequence."""
+        """Return what a step gave, in one piece for each sequence.
+
+        :param goes_on: no sequence is over; masks may have accepted later tokens already.
+        """
         given = defaultdict[int, list[Given]](list)
         for progress in step.progress:
             candidate = self._running[progress.id].candidate
