@@ -283,7 +283,7 @@ def test_thoughts_have_a_field_of_their_own(http):
         {"max_tokens": -1},
         {"ttl": 60},
         {"top_k": 40, "min_p": 0.1, "repeat_penalty": 1.1, "seed": 1},
-        {"draft_model": "short"},
+        {"draft_model": None},
         {"logit_bias": {"257": -100}},
         {"stream_options": None},
         {"stop": "x"},
@@ -332,6 +332,13 @@ def test_requests_of_real_clients_are_taken(http, model, fields):
     asked = {"model": model, "messages": hi(), "max_tokens": 4, **fields}
     answer = http.post(URL, json=asked)
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("name", ["nope", "short"])
+def test_a_draft_model_that_cannot_draft_is_refused_by_its_field(http, name):
+    answer = ask(http, REAL, draft_model=name)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "draft_model"
 
 
 @pytest.mark.parametrize("named", [{"type": "function", "function": {"name": "now"}}, "required"])
