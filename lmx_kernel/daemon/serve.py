@@ -201,7 +201,8 @@ def _announce(booted: Booted, assembly: Assembly, server: HttpServer) -> None:
     """Tell whoever started the daemon, and the service manager, where it is and what to try."""
     scheme = booted.settings.get(ServerSettings).scheme
     url, *others = [url_of(scheme, one.host, one.port) for one in server.addresses]
-    models = [card.id for card in assembly.catalogue.cards if not card.problem]
+    usable = [card for card in assembly.catalogue.cards if not card.problem]
+    models = [card.id for card in sorted(usable, key=lambda card: "embedding" in card.capabilities)]
     lines = [f"LMX {__version__} serves on {url}", *(f"and on {other}" for other in others)]
     if booted.verdict.safe_mode:
         lines.append(SAFE_MODE)
