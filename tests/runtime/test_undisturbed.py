@@ -44,6 +44,7 @@ from lmx_kernel.worker import messages as wire
 from lmx_kernel.worker.draft_sources import DraftSources
 from lmx_kernel.worker.loop import Loop
 from lmx_kernel.worker.preparer import ChatChoice, Preparer
+from lmx_kernel.worker.promise import Promise
 
 CALLS = "".join(
     f"<tool_call>\n{json.dumps({'name': 'edit', 'arguments': {'lines': lines}})}\n</tool_call>"
@@ -168,7 +169,9 @@ class Stage:
         self.channel = Channel()
         engine = Engine(self.script, SPEC, bytearray())
         self.loop = Loop(engine, self.channel, drafts=DraftSources(engine, ("copy",)))
-        self.loop._preparer = DirectPreparer(self.loop._engine, self.channel, {}, ChatChoice())
+        self.loop._preparer = DirectPreparer(
+            self.loop._engine, self.channel, {}, ChatChoice(), Promise()
+        )
         self.dispatcher.attach(self.take, self.loop.limits)
 
     def take(self, message, *, later=False):
