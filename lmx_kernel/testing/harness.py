@@ -153,7 +153,7 @@ async def running_daemon(config: Path, **env: str) -> AsyncIterator[RunningDaemo
     finally:
         if process.returncode is None:
             process.kill()
-        await process.wait()
+        await process.communicate()  # to the end of its output, or the loop closes with it open
 
 
 async def _announcement(process: Process) -> tuple[str, ...]:
