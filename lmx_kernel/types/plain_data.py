@@ -11,11 +11,14 @@ from lmx_kernel.types.answers import Event
 from lmx_kernel.types.requests import EmbeddingInput, Prompt
 
 
-def make_converter() -> Converter:
+def make_converter(*, omit_defaults: bool = False) -> Converter:
     """Return a converter for the classes of :mod:`lmx_kernel.types`. In a union, the key "" holds
-    the name of the class; what has its default is left out, and an unknown key is ignored.
+    the name of the class; a key that is missing has its default, and an unknown one is ignored.
+
+    :param omit_defaults: leave out what has its default. Not for files: another version, which may
+        have other defaults, reads these.
     """
-    converter = Converter(omit_if_default=True)
+    converter = Converter(omit_if_default=omit_defaults)
     unions: tuple[Any, ...] = (EmbeddingInput, Prompt, Event)
     for union in unions:
         configure_tagged_union(union, converter, tag_name="")

@@ -243,7 +243,7 @@ HEADER_BYTES = _LENGTH.size
 
 
 def _make_converter() -> Converter:
-    converter = make_converter()
+    converter = make_converter(omit_defaults=True)
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     for union in (Given, Message):
