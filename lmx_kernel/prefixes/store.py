@@ -104,9 +104,8 @@ class PrefixStore:
         return entry.size_bytes if entry is not None else 0
 
     def lengths(self) -> list[int]:
-        """Return how many tokens the whole states are of, what was used last at the end. Blocks."""
-        entries = sorted(entries_of(self.folder), key=lambda entry: entry.used_at)
-        return [entry.index for entry in entries]
+        """Return how many tokens the whole states are of, what was used last at the end."""
+        return [entry.index for entry in self._by_use()]
 
     def read(self, index: int, key: bytes) -> bytearray | None:
         """Return a block's state; None if it is not there. A damaged file is deleted."""
@@ -122,9 +121,8 @@ class PrefixStore:
 
     def sample(self, size_bytes: int) -> int:
         """Read what was used last, at least so many bytes if there are as many; return how many."""
-        entries = sorted(entries_of(self.folder), key=lambda entry: entry.used_at, reverse=True)
         done = 0
-        for entry in entries:
+        for entry in reversed(self._by_use()):
             if done >= size_bytes:
                 break
             state = self.read(entry.index, entry.key)
@@ -161,10 +159,11 @@ class PrefixStore:
     def touch(self, blocks: Sequence[tuple[int, bytes]]) -> None:
         """Note that blocks were used, by index and key, all of them at the same time."""
         now = time.time()
-        for index, key in blocks:
+        for _, key in blocks:
             try:
-                if key in self._entries:
-                    os.utime(self._path(index, key), (now, now), follow_symlinks=False)
+                if (entry := self._entries.get(key)) is not None:
+                    os.utime(entry.path, (now, now), follow_symlinks=False)
+                    self._entries[key] = evolve(entry, used_at=now)
             except OSError:
                 self._forget(key)  # cleared, or evicted by another worker
 
@@ -191,6 +190,10 @@ class PrefixStore:
             is_own = ENTRY.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode)
             if not is_own and not path.name.startswith("."):
                 self._discard(path, "it is no file of the store")
+
+    def _by_use(self) -> list[StoredEntry]:
+        """Return the entries, what was used last at the end."""
+        return sorted(self._entries.values(), key=lambda entry: entry.used_at)
 
     def _read_names(self) -> None:
         entries = {entry.key: entry for entry in entries_of(self.folder)}

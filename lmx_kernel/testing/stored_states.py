@@ -18,7 +18,7 @@ from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.testing.driver import GREEDY, Driver
 from lmx_kernel.testing.near_ties import is_near_tie
 from lmx_kernel.worker.prefix_guard import PrefixGuard
-from lmx_kernel.worker.prefix_keeper import Fetched
+from lmx_kernel.worker.state_keeper import Fetched
 
 WAIT_S = 60.0
 TURNS = 3

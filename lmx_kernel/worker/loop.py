@@ -34,9 +34,9 @@ from lmx_kernel.worker.channel import Channel
 from lmx_kernel.worker.draft_sources import DraftSources
 from lmx_kernel.worker.embedder import Embedder
 from lmx_kernel.worker.prefix_guard import PrefixGuard
-from lmx_kernel.worker.prefix_keeper import Fetched
 from lmx_kernel.worker.preparer import ChatChoice, Prepared, Preparer
 from lmx_kernel.worker.promise import Promise
+from lmx_kernel.worker.state_keeper import Fetched
 
 OBSERVE_S, OBSERVE_IDLE_S = 1.0, 0.1
 

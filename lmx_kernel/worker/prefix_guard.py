@@ -5,20 +5,21 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 
 from lmx_kernel.engine.protocol import Engine, Sequence, Step
 from lmx_kernel.engine.states import HasPortableStates, PortableStates, WholeStates
 from lmx_kernel.prefixes.store import PrefixStore
-from lmx_kernel.worker.prefix_keeper import Fetched, PrefixKeeper
+from lmx_kernel.worker.prefix_keeper import PrefixKeeper
 from lmx_kernel.worker.snapshot_keeper import SnapshotKeeper
+from lmx_kernel.worker.state_keeper import Fetched, StateKeeper
 
 WAIT_S = 5.0
 """A sequence waits for the disk, which may have hung, so long at most for each batch of states."""
 
-Keeper = PrefixKeeper | SnapshotKeeper
+Keeper = StateKeeper[Any, Any]
 T = TypeVar("T")
 
 
@@ -54,7 +55,7 @@ class PrefixGuard:
         self._timer: threading.Timer | None = None
 
     def begin(self, sequence: Sequence) -> bool:
-        """As :meth:`PrefixKeeper.begin`."""
+        """As :meth:`StateKeeper.begin`."""
         if not self._call(lambda keeper: keeper.begin(sequence), otherwise=False):
             return False
         self._waiting[sequence.id] = sequence
@@ -90,7 +91,7 @@ class PrefixGuard:
         self._call(lambda keeper: keeper.removed(), otherwise=None)
 
     def figures(self) -> dict[str, float]:
-        """As :meth:`PrefixKeeper.figures`; empty without a keeper."""
+        """As :meth:`StateKeeper.figures`; empty without a keeper."""
         return self._call(lambda keeper: keeper.figures(), otherwise={})
 
     def close(self) -> None:

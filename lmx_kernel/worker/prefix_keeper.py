@@ -7,36 +7,17 @@ written in threads beside it, so that no step waits for a disk.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
-from attrs import asdict, define, field, frozen
+from attrs import define, field
 
 from lmx_kernel.engine.footprint import BATCH_BYTES
 from lmx_kernel.engine.protocol import Sequence, Step
 from lmx_kernel.engine.running import NOT_FINITE
 from lmx_kernel.engine.states import STATE_TOKENS, PortableStates
-from lmx_kernel.prefixes.keys import PART_TOKENS, extend_keys, first_key, part_keys
-from lmx_kernel.prefixes.read_rate import ReadRate
+from lmx_kernel.prefixes.keys import PART_TOKENS, extend_keys, part_keys
 from lmx_kernel.prefixes.store import PrefixStore
-from lmx_kernel.prefixes.writer import StateWriter
-
-LEAST_BLOCKS = 4
-"""Fewer are neither written nor read: to compute them costs little."""
-
-FLUSH_S = 2.0
-
-
-@frozen
-class Fetched:
-    """States that were read for a sequence that waits for them.
-
-    :param states: of the next blocks; empty if there are no more.
-    """
-
-    states: list[bytearray]
-    read_s: float
+from lmx_kernel.worker.state_keeper import LEAST_BLOCKS, Fetch, Fetched, StateKeeper
 
 
 @define(eq=False)
@@ -79,29 +60,8 @@ class _Kept:
         extend_keys(self.keys, self.first, self.tokens, blocks)
 
 
-@define
-class Counts:
-    """Figures since the start of the worker, by the names under which they are reported."""
-
-    prefix_hits_memory: int = 0
-    prefix_hits_disk: int = 0
-    prefix_misses: int = 0
-    prefix_tokens_memory: int = 0
-    prefix_tokens_disk: int = 0
-    prefix_read_bytes: int = 0
-    prefix_read_s: float = 0.0
-
-    def add(self, from_disk: int, cached: int) -> None:
-        """Count what a sequence began with: tokens that were loaded for it, and in all."""
-        self.prefix_hits_disk += from_disk > 0
-        self.prefix_hits_memory += cached > from_disk
-        self.prefix_misses += not cached
-        self.prefix_tokens_disk += from_disk
-        self.prefix_tokens_memory += cached - from_disk
-
-
 @define(eq=False)
-class _Fetch:
+class _Fetch(Fetch[_Kept]):
     """What is being loaded for one sequence.
 
     :param next: the first block that is not in memory.
@@ -109,65 +69,19 @@ class _Fetch:
     :param tokens: how many they are of: the last one may be used in part.
     """
 
-    kept: _Kept
     next: int
     blocks: list[tuple[int, bytes]]
     tokens: int
 
 
-class PrefixKeeper:
-    """Keeps the states of an engine's sequences on disk, and finds them again.
-
-    All but :meth:`close` is called on the engine's thread.
-
-    :param deliver: called in another thread with what was read; it has to reach :meth:`take`.
-    """
+class PrefixKeeper(StateKeeper[_Kept, _Fetch]):
+    """Keeps the states of blocks. What was read is taken over in batches."""
 
     def __init__(
         self, states: PortableStates, store: PrefixStore, deliver: Callable[[Fetched], None]
     ) -> None:
-        self._states = states
-        self._store = store
-        self._deliver = deliver
-        self._writer = StateWriter(store)
-        self._reader = ThreadPoolExecutor(1, "prefix-reader")
-        self._kept: dict[int, _Kept] = {}
-        self._fetch: _Fetch | None = None
-        self._waiting: deque[_Kept] = deque()
-        self._counts = Counts()
-        self._rate = ReadRate()
-        self._reader.submit(self._rate.measure, store.sample)
-
-    # --- before a sequence is added
-
-    def begin(self, sequence: Sequence) -> bool:
-        """Take note of a sequence that is to be added to the engine.
-
-        :returns: True if that has to wait for states on disk: :meth:`take` returns it then.
-        """
-        first = first_key(self._store.identity, sequence.cache_space)
-        kept = self._kept[sequence.id] = _Kept(sequence, first)
-        if self._fetch is None:
-            return self._start(kept)
-        if self._plan(kept) is None:
-            return False
-        self._waiting.append(kept)  # what is being loaded may be of use for it
-        return True
-
-    def take(self, fetched: Fetched) -> list[Sequence]:
-        """Let the engine take over what was read; return the sequences that need wait no longer."""
-        fetch = self._fetch
-        assert fetch is not None
-        if fetched.states and self._import(fetch, fetched) and fetch.next < len(fetch.blocks):
-            self._read(fetch)
-            return []
-        self._fetch = None
-        ready = [fetch.kept]
-        while self._waiting and self._fetch is None:
-            kept = self._waiting.popleft()
-            if not self._start(kept):
-                ready.append(kept)
-        return [kept.sequence for kept in ready]
+        super().__init__(store, deliver)
+        self._engine = states
 
     # --- while it runs
 
@@ -198,39 +112,26 @@ class PrefixKeeper:
             self._write(kept)
             self._writer.touch(kept.blocks())
 
-    def removed(self) -> None:
-        """Do nothing: blocks are stored before a sequence is removed."""
-
-    def figures(self) -> dict[str, float]:
-        """Return what was found where, and what reading and writing took."""
-        return {
-            **asdict(self._counts),
-            "prefix_written_bytes": self._writer.written_bytes,
-            "prefix_write_s": self._writer.write_s,
-        }
-
-    def close(self) -> None:
-        """Write what waits, for a moment at most; from any thread."""
-        self._writer.flush(FLUSH_S)
-
     # --- reading
 
+    def _keep(self, sequence: Sequence, first: bytes) -> _Kept:
+        return _Kept(sequence, first)
+
     def _plan(self, kept: _Kept) -> _Fetch | None:
-        """Return what of a sequence to load; None if computing it is quicker."""
         tokens, space = kept.sequence.tokens, kept.sequence.cache_space
         most = (len(tokens) - 1) // STATE_TOKENS  # of the last token the logits are needed
         if most < LEAST_BLOCKS:
             return None
         kept.extend(most)
         end = next((i for i, key in enumerate(kept.keys) if key not in self._store), most)
-        held = self._states.held(tokens, space)
+        held = self._engine.held(tokens, space)
         start = held // STATE_TOKENS
         if end - start < LEAST_BLOCKS:
             return None
         kept.tail, length = self._find_tail(kept, end)
         fetch = _Fetch(kept, start, [*enumerate(kept.keys[:end]), *kept.tail], length)
         size = sum(self._store.size_bytes(key) for _, key in fetch.blocks[start:])
-        computing_s = (length - held) * self._states.prompt_token_s
+        computing_s = (length - held) * self._engine.prompt_token_s
         return fetch if self._rate.is_worth(size, computing_s) else None
 
     def _find_tail(self, kept: _Kept, end: int) -> tuple[list[tuple[int, bytes]], int]:
@@ -245,31 +146,17 @@ class PrefixKeeper:
                 return [(end, key)], end * STATE_TOKENS + count * PART_TOKENS
         return [], end * STATE_TOKENS
 
-    def _start(self, kept: _Kept) -> bool:
-        fetch = self._plan(kept)
-        if fetch is None:
-            return False
-        self._fetch = fetch
-        self._read(fetch)
-        return True
-
-    def _read(self, fetch: _Fetch) -> None:
-        self._reader.submit(self._read_blocks, fetch.blocks[fetch.next :])
-
-    def _read_blocks(self, blocks: list[tuple[int, bytes]]) -> None:
-        """Deliver the states of the next blocks that make a batch; none if the first is missing."""
-        began_s = time.perf_counter()
+    def _states(self, fetch: _Fetch) -> list[bytearray]:
+        """Read the next blocks that make a batch; none if the first is missing."""
         states: list[bytearray] = []
-        try:
-            for index, key in blocks:
-                state = self._store.read(index, key)
-                if state is None:
-                    break
-                states.append(state)
-                if sum(map(len, states)) >= BATCH_BYTES:
-                    break
-        finally:  # a sequence waits for it
-            self._deliver(Fetched(states, time.perf_counter() - began_s))
+        for index, key in fetch.blocks[fetch.next :]:
+            state = self._store.read(index, key)
+            if state is None:
+                break
+            states.append(state)
+            if sum(map(len, states)) >= BATCH_BYTES:
+                break
+        return states
 
     def _import(self, fetch: _Fetch, fetched: Fetched) -> bool:
         began_s = time.perf_counter()
@@ -277,29 +164,25 @@ class PrefixKeeper:
         sequence = fetch.kept.sequence
         start, length = fetch.next * STATE_TOKENS, min(end * STATE_TOKENS, fetch.tokens)
         tokens = sequence.tokens[:length]
-        if not self._states.import_blocks(tokens, sequence.cache_space, start, fetched.states):
+        if not self._engine.import_blocks(tokens, sequence.cache_space, start, fetched.states):
             return False
-        size, took_s = sum(map(len, fetched.states)), fetched.read_s + time.perf_counter() - began_s
-        self._rate.observe(size, took_s)
-        self._counts.prefix_read_s += took_s
-        self._counts.prefix_read_bytes += size
+        took_s = fetched.read_s + time.perf_counter() - began_s
+        self._count_read(sum(map(len, fetched.states)), took_s)
         fetch.kept.loaded = (fetch.kept.loaded or 0) + length - start
         fetch.next = end
-        return True
+        return end < len(fetch.blocks)
 
     def _count(self, kept: _Kept, cached: int) -> None:
         """Count what a sequence began with, once."""
-        if kept.loaded is None:
-            return
-        from_disk = min(kept.loaded, cached)
-        kept.loaded = None
-        self._counts.add(from_disk, cached)
+        if kept.loaded is not None:
+            self._count_start(kept.loaded, cached)
+            kept.loaded = None
 
     # --- writing
 
     def _write(self, kept: _Kept) -> None:
         """Store the blocks of a sequence that are complete."""
-        computed = min(self._states.computed(kept.sequence.id), len(kept.tokens))
+        computed = min(self._engine.computed(kept.sequence.id), len(kept.tokens))
         whole = computed // STATE_TOKENS
         if whole < LEAST_BLOCKS:
             return
@@ -308,7 +191,7 @@ class PrefixKeeper:
             index, key = kept.stored, kept.keys[kept.stored]
             if key not in self._store:
                 start = index * STATE_TOKENS
-                state = self._states.export_block(kept.sequence.id, start)
+                state = self._engine.export_block(kept.sequence.id, start)
                 if state is None:
                     return
                 parts = kept.part_keys(index, start + STATE_TOKENS)

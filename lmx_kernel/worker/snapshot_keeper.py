@@ -9,21 +9,17 @@ that one conversation builds on another only a few stay.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
-from attrs import asdict, define, field, frozen
+from attrs import define, field
 
 from lmx_kernel.engine.protocol import Sequence, Step
 from lmx_kernel.engine.running import NOT_FINITE
 from lmx_kernel.engine.states import STATE_TOKENS, WholeStates
 from lmx_kernel.prefixes.entry import MAX_STATE_BYTES
-from lmx_kernel.prefixes.keys import first_key, whole_key
-from lmx_kernel.prefixes.read_rate import ReadRate
+from lmx_kernel.prefixes.keys import whole_key
 from lmx_kernel.prefixes.store import PrefixStore
-from lmx_kernel.prefixes.writer import StateWriter
-from lmx_kernel.worker.prefix_keeper import FLUSH_S, LEAST_BLOCKS, Counts, Fetched
+from lmx_kernel.worker.state_keeper import LEAST_BLOCKS, Fetch, Fetched, StateKeeper
 
 LEAST_TOKENS = LEAST_BLOCKS * STATE_TOKENS
 """The state of fewer is neither written nor read: to compute them costs little."""
@@ -54,6 +50,7 @@ class _Kept:
     """
 
     sequence: Sequence
+    first: bytes
     said: list[int] = field(factory=list)
     keys: list[bytes] = field(factory=list)
     used: Entry | None = None
@@ -61,68 +58,25 @@ class _Kept:
     is_counted: bool = False
 
 
-@frozen(eq=False)
-class _Fetch:
+@define(eq=False)
+class _Fetch(Fetch[_Kept]):
     """A state that is being loaded for a sequence."""
 
-    kept: _Kept
     entry: Entry
 
 
-class SnapshotKeeper:
-    """Keeps whole states on disk, and finds them again; has the methods of
-    :class:`~lmx_kernel.worker.prefix_keeper.PrefixKeeper`, and is called as it is.
-
-    :param deliver: called in another thread with what was read; it has to reach :meth:`take`.
-    """
+class SnapshotKeeper(StateKeeper[_Kept, _Fetch]):
+    """Keeps whole states."""
 
     def __init__(
         self, states: WholeStates, store: PrefixStore, deliver: Callable[[Fetched], None]
     ) -> None:
-        self._states = states
-        self._store = store
-        self._deliver = deliver
-        self._writer = StateWriter(store)
-        self._reader = ThreadPoolExecutor(1, "prefix-reader")
-        self._kept: dict[int, _Kept] = {}
+        super().__init__(store, deliver)
+        self._engine = states
         self._ending: _Kept | None = None
-        self._fetch: _Fetch | None = None
-        self._waiting: deque[_Kept] = deque()
         self._lengths: dict[int, None] = {}
         for length in store.lengths():
             self._note(length)
-        self._counts = Counts()
-        self._rate = ReadRate()
-        self._reader.submit(self._rate.measure, store.sample)
-
-    # --- before a sequence is added
-
-    def begin(self, sequence: Sequence) -> bool:
-        """Take note of a sequence that is to be added to the engine.
-
-        :returns: True if that has to wait for a state on disk: :meth:`take` returns it then.
-        """
-        kept = self._kept[sequence.id] = _Kept(sequence)
-        if self._fetch is None:
-            return self._start(kept)
-        if self._plan(kept) is None:
-            return False
-        self._waiting.append(kept)  # what is being loaded may be of use for it
-        return True
-
-    def take(self, fetched: Fetched) -> list[Sequence]:
-        """Let the engine take over what was read; return the sequences that need wait no longer."""
-        fetch = self._fetch
-        assert fetch is not None
-        for state in fetched.states:
-            self._import(fetch, state, fetched.read_s)
-        self._fetch = None
-        ready = [fetch.kept]
-        while self._waiting and self._fetch is None:
-            kept = self._waiting.popleft()
-            if not self._start(kept):
-                ready.append(kept)
-        return [kept.sequence for kept in ready]
 
     # --- while it runs
 
@@ -153,32 +107,22 @@ class SnapshotKeeper:
             self._write(kept, [*kept.sequence.tokens, *kept.said])
             self._touch(kept)
 
-    def figures(self) -> dict[str, float]:
-        """Return what was found where, and what reading and writing took."""
-        return {
-            **asdict(self._counts),
-            "prefix_written_bytes": self._writer.written_bytes,
-            "prefix_write_s": self._writer.write_s,
-        }
-
-    def close(self) -> None:
-        """Write what waits, for a moment at most; from any thread."""
-        self._writer.flush(FLUSH_S)
-
     # --- reading
 
+    def _keep(self, sequence: Sequence, first: bytes) -> _Kept:
+        return _Kept(sequence, first)
+
     def _plan(self, kept: _Kept) -> _Fetch | None:
-        """Return what to load for a sequence; None if computing it is quicker."""
         tokens, space = kept.sequence.tokens, kept.sequence.cache_space
         if len(tokens) <= LEAST_TOKENS:
             return None
         entry = next(iter(self._stored(kept, tokens, len(tokens) - 1)), None)
         if entry is None:
             return None
-        gained = entry[0] - self._states.held(tokens, space)
+        gained = entry[0] - self._engine.held(tokens, space)
         if gained < LEAST_TOKENS:
             return None
-        computing_s = gained * self._states.prompt_token_s
+        computing_s = gained * self._engine.prompt_token_s
         is_worth = self._rate.is_worth(self._store.size_bytes(entry[1]), computing_s)
         return _Fetch(kept, entry) if is_worth else None
 
@@ -192,8 +136,7 @@ class SnapshotKeeper:
         return [entry for entry in entries if entry[1] in self._store]
 
     def _key(self, kept: _Kept, tokens: list[int], length: int) -> bytes:
-        first = first_key(self._store.identity, kept.sequence.cache_space)
-        return whole_key(kept.keys, first, tokens, length)
+        return whole_key(kept.keys, kept.first, tokens, length)
 
     def _note(self, length: int) -> None:
         """Note that a state of so many tokens is on disk, or was used."""
@@ -202,41 +145,26 @@ class SnapshotKeeper:
         if len(self._lengths) > MOST_LENGTHS:
             del self._lengths[next(iter(self._lengths))]
 
-    def _start(self, kept: _Kept) -> bool:
-        fetch = self._plan(kept)
-        if fetch is None:
-            return False
-        self._fetch = fetch
-        self._reader.submit(self._read, fetch.entry)
-        return True
+    def _states(self, fetch: _Fetch) -> list[bytearray]:
+        state = self._store.read(*fetch.entry)
+        return [state] if state is not None else []
 
-    def _read(self, entry: Entry) -> None:
+    def _import(self, fetch: _Fetch, fetched: Fetched) -> bool:
         began_s = time.perf_counter()
-        states: list[bytearray] = []
-        try:
-            state = self._store.read(*entry)
-            states += [state] if state is not None else []
-        finally:  # a sequence waits for it
-            self._deliver(Fetched(states, time.perf_counter() - began_s))
-
-    def _import(self, fetch: _Fetch, state: bytearray, read_s: float) -> None:
-        began_s = time.perf_counter()
-        sequence, (length, _) = fetch.kept.sequence, fetch.entry
-        if not self._states.import_whole(sequence.tokens[:length], sequence.cache_space, state):
+        sequence, (length, _), (state,) = fetch.kept.sequence, fetch.entry, fetched.states
+        if not self._engine.import_whole(sequence.tokens[:length], sequence.cache_space, state):
             self._writer.remove([fetch.entry])
-            return
-        took_s = read_s + time.perf_counter() - began_s
-        self._rate.observe(len(state), took_s)
-        self._counts.prefix_read_s += took_s
-        self._counts.prefix_read_bytes += len(state)
+            return False
+        self._count_read(len(state), fetched.read_s + time.perf_counter() - began_s)
         self._note(length)
         fetch.kept.loaded, fetch.kept.used = length, fetch.entry
+        return False
 
     def _count(self, kept: _Kept, cached: int) -> None:
         """Count what a sequence began with, once."""
         if not kept.is_counted:
             kept.is_counted = True
-            self._counts.add(min(kept.loaded, cached), cached)
+            self._count_start(kept.loaded, cached)
 
     # --- writing
 
@@ -244,13 +172,13 @@ class SnapshotKeeper:
         """Store the state that the engine keeps of the beginning of ``tokens``."""
         if len(tokens) <= LEAST_TOKENS or self._writer.is_full:
             return
-        length = self._states.held(tokens, kept.sequence.cache_space)
+        length = self._engine.held(tokens, kept.sequence.cache_space)
         if length < LEAST_TOKENS:
             return
         kept.used = length, self._key(kept, tokens, length)
         if kept.used[1] in self._store:
             return
-        state = self._states.export_whole(tokens[:length], kept.sequence.cache_space)
+        state = self._engine.export_whole(tokens[:length], kept.sequence.cache_space)
         if state is None or state.nbytes > min(MAX_STATE_BYTES, self._store.limit_bytes):
             return
         self._writer.write(*kept.used, state)
