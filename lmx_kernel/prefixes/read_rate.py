@@ -13,6 +13,9 @@ FIRST_BYTES_S = 500e6
 SAMPLE_BYTES = 4 << 20
 """Read when a model was loaded, to measure it."""
 
+LEAST_BYTES = SAMPLE_BYTES // 16
+"""Less tells nothing of the rate: what it takes is mostly that another thread ran meanwhile."""
+
 DOUBT = 1.1
 """A rate that was low may have been so by chance, and nothing more is read at a low rate. So each
 time that nothing is read for it, the rate counts as so many times higher.
@@ -33,7 +36,7 @@ class ReadRate:
             returns how many it read.
         """
         began_s = time.perf_counter()
-        if size_bytes := read(SAMPLE_BYTES):
+        if (size_bytes := read(SAMPLE_BYTES)) >= LEAST_BYTES:
             self.observe(size_bytes, time.perf_counter() - began_s)
 
     def observe(self, size_bytes: int, took_s: float) -> None:

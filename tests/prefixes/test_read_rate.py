@@ -36,9 +36,14 @@ def test_a_disk_is_measured_when_a_model_was_loaded(clock):
     assert rate.is_worth(read_rate.SAMPLE_BYTES, 2.0)
 
 
-def test_an_empty_store_tells_nothing(clock):
+@pytest.mark.parametrize("stored_bytes", [0, read_rate.LEAST_BYTES - 1])
+def test_a_store_that_is_empty_or_small_tells_nothing(clock, stored_bytes):
+    def read(size_bytes):
+        clock.now += 2.0
+        return stored_bytes
+
     rate = ReadRate()
-    rate.measure(lambda _: 0)
+    rate.measure(read)
     assert rate.bytes_s == FIRST_BYTES_S
 
 
