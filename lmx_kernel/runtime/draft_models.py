@@ -43,10 +43,8 @@ class DraftModels:
         """
         name = _named(spec)
         try:
-            if name:
-                return self._with(spec, self._find(name))
-            if asked := self._asked.get(spec.card.id):
-                return self._with(spec, self._find(asked))
+            if draft := name or self._asked.get(spec.card.id):
+                return self._with(spec, name, self._find(draft))
         except LmxError as error:
             raise ModelUnusableError(f"{spec.card.id}: drafts: {error.message}") from error
         return spec
@@ -63,9 +61,10 @@ class DraftModels:
             raise InvalidRequestError(
                 f"{chosen} for {spec.card.id}, as its settings say", param="draft_model"
             )
-        return self._with(spec, draft)
+        return self._with(spec, name, draft)
 
-    def _with(self, spec: EngineSpec, draft: ModelCard) -> EngineSpec:
+    def _with(self, spec: EngineSpec, name: str, draft: ModelCard) -> EngineSpec:
+        """Return ``spec`` with a draft model, which its settings call ``name``."""
         _check(spec.card, draft)
         own = self._effective.spec(draft)
         options = LoadOptions(
@@ -74,7 +73,6 @@ class DraftModels:
             cache_tokens=spec.options.cache_tokens,
         )
         model = evolve(own, options=options, drafts=(), prefix_store=None)
-        name = _named(spec)
         names = tuple(draft.id if one == name else one for one in spec.drafts or ())
         drafts = None if spec.drafts is None else names
         return evolve(spec, draft_model=model, drafts=drafts)
@@ -99,4 +97,9 @@ def _check(model: ModelCard, draft: ModelCard) -> None:
     elif EMBEDDING in draft.capabilities:
         problem = "it makes embeddings"
     if problem:
-        raise ModelUnusableError(f"{draft.id} cannot draft for {model.id}: {problem}")
+        raise cannot_draft(draft, model, problem)
+
+
+def cannot_draft(draft: ModelCard, model: ModelCard, why: str) -> ModelUnusableError:
+    """Return the error for a model that cannot draft for another one."""
+    return ModelUnusableError(f"{draft.id} cannot draft for {model.id}: {why}")

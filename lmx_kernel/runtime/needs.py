@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from lmx_kernel.errors import ModelUnusableError
 from lmx_kernel.interfaces import HasVocabulary
 from lmx_kernel.memory.ledger import Ledger
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.plugins.timeouts import in_thread
+from lmx_kernel.runtime.draft_models import cannot_draft
 from lmx_kernel.runtime.measure import measure_memory
-from lmx_kernel.types import EngineSpec, MemoryEstimate, ModelCard
+from lmx_kernel.types import EngineSpec, MemoryEstimate
 
 CLOSE_CALL = 0.8  # an estimate above this share of what is free is replaced by an exact figure
 
@@ -69,10 +69,8 @@ class Needs:
         backend = self._backends.get(draft.backend)
         await in_thread(backend.verify, draft)
         if not isinstance(backend, HasVocabulary):
-            raise _refusal(model, draft, f"models of the backend {draft.backend} draft for none")
+            raise cannot_draft(
+                draft, model, f"models of the backend {draft.backend} draft for none"
+            )
         if await in_thread(backend.vocabulary, model) != await in_thread(backend.vocabulary, draft):
-            raise _refusal(model, draft, "their vocabularies differ")
-
-
-def _refusal(model: ModelCard, draft: ModelCard, why: str) -> ModelUnusableError:
-    return ModelUnusableError(f"{draft.id} cannot draft for {model.id}: {why}")
+            raise cannot_draft(draft, model, "their vocabularies differ")
