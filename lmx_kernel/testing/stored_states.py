@@ -16,7 +16,9 @@ from attrs import define, field
 from lmx_kernel.engine.protocol import Engine, Sequence, Step
 from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.testing.driver import GREEDY, Driver
+from lmx_kernel.testing.harness import RunningKernel
 from lmx_kernel.testing.near_ties import is_near_tie
+from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
 from lmx_kernel.worker.prefix_guard import PrefixGuard
 from lmx_kernel.worker.state_keeper import Fetched
 
@@ -125,3 +127,19 @@ def compare_conversations(
 
 def _words(dice: random.Random, count: int, vocabulary: int) -> list[int]:
     return [dice.randrange(3, vocabulary) for _ in range(count)]
+
+
+async def greedy_answer(stage: RunningKernel, tokens: Seq[int]) -> tuple[str, int]:
+    """Return what the model "model" of a kernel says after ``tokens``, and how many were cached."""
+    request = GenerationRequest(
+        model="model",
+        prompt=TokenPrompt(tuple(tokens)),
+        sampling=SamplingRequest(temperature=0),
+        max_tokens=16,
+    )
+    parts = []
+    with await stage.kernel.generate(request) as answer:
+        async for event in answer:
+            if isinstance(event, TextDelta):
+                parts.append(event.text)
+    return "".join(parts), answer.usage().cached_tokens

@@ -15,8 +15,7 @@ from lmx_gguf_backend.whole_prefixes import TAIL, WORTH_SAVING
 from lmx_kernel.testing.driver import GREEDY
 from lmx_kernel.testing.harness import running_kernel
 from lmx_kernel.testing.near_ties import is_near_tie
-from lmx_kernel.testing.stored_states import StoredDriver, compare_conversations
-from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
+from lmx_kernel.testing.stored_states import StoredDriver, compare_conversations, greedy_answer
 
 
 @pytest.fixture(params=["recurrent_path", "hybrid_path"])
@@ -163,21 +162,6 @@ def test_conversations_say_the_same_with_a_store(open_one, tmp_path: Path, count
     assert driver.warnings == []
 
 
-async def answer(stage, tokens: list[int]) -> tuple[str, int]:
-    request = GenerationRequest(
-        model="model",
-        prompt=TokenPrompt(tuple(tokens)),
-        sampling=SamplingRequest(temperature=0),
-        max_tokens=16,
-    )
-    parts = []
-    with await stage.kernel.generate(request) as answer:
-        async for event in answer:
-            if isinstance(event, TextDelta):
-                parts.append(event.text)
-    return "".join(parts), answer.usage().cached_tokens
-
-
 async def test_a_prompt_survives_unload_and_crash(hybrid_path: Path, tmp_path: Path) -> None:
     """Through real workers: the same greedy text, of which hardly anything is computed again."""
     folder = tmp_path / "models" / "model"
@@ -186,9 +170,9 @@ async def test_a_prompt_survives_unload_and_crash(hybrid_path: Path, tmp_path: P
     plugins = ("lmx_gguf_backend.backend", "lmx_model_folders.plugin")
     config = "[gguf]\nthreads = 1\n[model_folders]\nhugging_face = false\nlm_studio = false\n"
     async with running_kernel(tmp_path, {}, config, plugins) as stage:
-        text, cached = await answer(stage, PROMPT)
+        text, cached = await greedy_answer(stage, PROMPT)
         assert cached == 0
         await stage.kernel.unload("model")
-        assert await answer(stage, PROMPT) == (text, NEAR_END)
+        assert await greedy_answer(stage, PROMPT) == (text, NEAR_END)
         os.kill(stage.kernel.status().models[0].pid, signal.SIGKILL)
-        assert await answer(stage, PROMPT) == (text, NEAR_END)
+        assert await greedy_answer(stage, PROMPT) == (text, NEAR_END)

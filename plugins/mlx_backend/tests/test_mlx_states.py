@@ -12,7 +12,7 @@ import pytest
 from lmx_kernel.engine import STATE_TOKENS, HasPortableStates
 from lmx_kernel.testing.conformance.drafts import Foresight, FreeRows
 from lmx_kernel.testing.harness import running_kernel
-from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
+from lmx_kernel.testing.stored_states import greedy_answer
 
 BLOCKS = 5
 
@@ -107,21 +107,6 @@ def test_what_does_not_fit_or_is_no_state_is_refused(open_model) -> None:
     assert not small.engine.states.import_blocks(WHOLE, "", 0, states)  # over the budget
 
 
-async def answer(stage, tokens: list[int]) -> tuple[str, int]:
-    request = GenerationRequest(
-        model="model",
-        prompt=TokenPrompt(tuple(tokens)),
-        sampling=SamplingRequest(temperature=0),
-        max_tokens=16,
-    )
-    parts = []
-    with await stage.kernel.generate(request) as answer:
-        async for event in answer:
-            if isinstance(event, TextDelta):
-                parts.append(event.text)
-    return "".join(parts), answer.usage().cached_tokens
-
-
 async def test_a_prompt_survives_unload_crash_and_restart(models, tmp_path: Path) -> None:
     """Through real workers: the same greedy text, of which hardly anything is computed again."""
     (tmp_path / "models").mkdir()
@@ -129,11 +114,11 @@ async def test_a_prompt_survives_unload_crash_and_restart(models, tmp_path: Path
     plugins = ("lmx_mlx_backend.backend", "lmx_model_folders.plugin")
     config = '[mlx]\ndevice = "cpu"\n[model_folders]\nhugging_face = false\nlm_studio = false\n'
     async with running_kernel(tmp_path, {}, config, plugins) as stage:
-        text, cached = await answer(stage, PROMPT)
+        text, cached = await greedy_answer(stage, PROMPT)
         assert cached == 0
         await stage.kernel.unload("model")
-        assert await answer(stage, PROMPT) == (text, len(WHOLE))
+        assert await greedy_answer(stage, PROMPT) == (text, len(WHOLE))
         os.kill(stage.kernel.status().models[0].pid, signal.SIGKILL)
-        assert await answer(stage, PROMPT) == (text, len(WHOLE))
+        assert await greedy_answer(stage, PROMPT) == (text, len(WHOLE))
     async with running_kernel(tmp_path, {}, config, plugins) as stage:
-        assert await answer(stage, PROMPT) == (text, len(WHOLE))
+        assert await greedy_answer(stage, PROMPT) == (text, len(WHOLE))

@@ -15,8 +15,7 @@ from lmx_mlx_backend.prefill import TAIL
 from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, RotatingKVCache
 
 from lmx_kernel.testing.harness import running_kernel
-from lmx_kernel.testing.stored_states import StoredDriver, compare_conversations
-from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
+from lmx_kernel.testing.stored_states import StoredDriver, compare_conversations, greedy_answer
 
 KINDS = ["gemma3_text", "mamba", "lfm2"]
 
@@ -147,21 +146,6 @@ def test_conversations_say_the_same_with_a_store(open_model, tmp_path: Path, nam
     assert driver.warnings == []
 
 
-async def answer(stage, tokens: list[int]) -> tuple[str, int]:
-    request = GenerationRequest(
-        model="model",
-        prompt=TokenPrompt(tuple(tokens)),
-        sampling=SamplingRequest(temperature=0),
-        max_tokens=16,
-    )
-    parts = []
-    with await stage.kernel.generate(request) as answer:
-        async for event in answer:
-            if isinstance(event, TextDelta):
-                parts.append(event.text)
-    return "".join(parts), answer.usage().cached_tokens
-
-
 async def unload(stage) -> None:
     await stage.kernel.unload("model")
 
@@ -177,11 +161,11 @@ async def test_a_prompt_survives_unload_and_crash(models, tmp_path: Path) -> Non
     plugins = ("lmx_mlx_backend.backend", "lmx_model_folders.plugin")
     config = '[mlx]\ndevice = "cpu"\n[model_folders]\nhugging_face = false\nlm_studio = false\n'
     async with running_kernel(tmp_path, {}, config, plugins) as stage:
-        text, cached = await answer(stage, PROMPT)
+        text, cached = await greedy_answer(stage, PROMPT)
         assert cached == 0
         await stage.kernel.unload("model")
         for lose in (unload, kill):
             await lose(stage)
-            again, cached = await answer(stage, PROMPT)
+            again, cached = await greedy_answer(stage, PROMPT)
             assert again == text
             assert cached in NEAR_END
