@@ -57,10 +57,12 @@ from lmx_kernel.engine.sampling import (
 )
 from lmx_kernel.engine.sequences import (
     check_sequence,
-    common,
 )
 from lmx_kernel.engine.step_costs import (
     StepCosts,
+)
+from lmx_kernel.engine.token_runs import (
+    common,
 )
 
 __all__ = [

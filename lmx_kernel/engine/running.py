@@ -29,7 +29,8 @@ from lmx_kernel.engine.protocol import (
     TokenLogprobs,
     TokenMask,
 )
-from lmx_kernel.engine.sequences import check_sequence, common
+from lmx_kernel.engine.sequences import check_sequence
+from lmx_kernel.engine.token_runs import common
 from lmx_kernel.types import EngineLimits, Sampling
 
 MOST_FORCED = 32

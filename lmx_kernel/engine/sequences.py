@@ -1,4 +1,4 @@
-"""Checks of sequences, and comparing their tokens."""
+"""Checks of sequences."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Collection
 
 from lmx_kernel.engine.protocol import Sequence
 from lmx_kernel.engine.sampling import check_sampling
-from lmx_kernel.engine.token_runs import common
 from lmx_kernel.errors import ContextOverflowError, InvalidRequestError
 from lmx_kernel.types import EngineLimits
-
-__all__ = ["check_sequence", "common"]
 
 
 def check_sequence(

@@ -10,8 +10,8 @@ from attrs import define
 
 from lmx_kernel.engine.protocol import Sequence
 from lmx_kernel.engine.running import RunningSequence, RunningSet
-from lmx_kernel.engine.sequences import common
 from lmx_kernel.engine.states import STATE_TOKENS
+from lmx_kernel.engine.token_runs import common
 from lmx_kernel.types import Sampling
 
 

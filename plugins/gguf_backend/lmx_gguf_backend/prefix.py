@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from attrs import define, field
 
-from lmx_kernel.engine.sequences import common
+from lmx_kernel.engine.token_runs import common
 
 
 @define(eq=False)

@@ -18,7 +18,7 @@ from lmx_gguf_backend.window import Window
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.engine.numpy_sampler import Sampler
 from lmx_kernel.engine.running import RunningSequence, RunningSet
-from lmx_kernel.engine.sequences import common
+from lmx_kernel.engine.token_runs import common
 
 WORTH_WAITING = 32
 """A prompt waits for another that is being computed if it shares this many tokens more with it than

@@ -9,7 +9,7 @@ from lmx_gguf_backend.prefill_budget import PrefillBudget
 from lmx_gguf_backend.prefix import PrefixCache, distinct
 from lmx_gguf_backend.threads import Threads
 
-from lmx_kernel.engine.sequences import common
+from lmx_kernel.engine.token_runs import common
 
 
 def store(slots: int = 3, budget_bytes: int = 100) -> PrefixCache:

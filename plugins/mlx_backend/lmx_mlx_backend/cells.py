@@ -26,7 +26,7 @@ from typing import Any
 import mlx.core as mx
 from attrs import define, field, frozen
 
-from lmx_kernel.engine.sequences import common
+from lmx_kernel.engine.token_runs import common
 
 PIECE = 64
 """Rows of a piece of a prompt."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
-from lmx_kernel.engine.sequences import common
+from lmx_kernel.engine.token_runs import common
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.caches import Cache
 

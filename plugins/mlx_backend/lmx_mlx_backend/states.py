@@ -21,7 +21,7 @@ from mlx_lm.models.cache import KVCache
 
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.engine.running import RunningSet
-from lmx_kernel.engine.sequences import common
+from lmx_kernel.engine.token_runs import common
 from lmx_mlx_backend import caches
 from lmx_mlx_backend.architectures import find_plugin
 from lmx_mlx_backend.batch_check import prompted
