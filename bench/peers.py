@@ -119,7 +119,7 @@ def rate(streams: list[Stream]) -> float:
     return sum(one.produced for one in streams) / last_s
 
 
-def long_text(tokens: int, salt: int) -> str:
+def long_text(tokens: int, salt: str) -> str:
     """Return text of about ``tokens`` tokens; another salt shares no prefix."""
     return f"{salt} " + " ".join(f"item {n % 90} is here." for n in range(int(tokens / 6.9)))
 
@@ -133,7 +133,7 @@ async def eight_streams(server: Server, turn: int, tokens: int) -> dict[str, flo
 
 
 async def shared_prefix(server: Server, turn: int, tokens: int) -> dict[str, float]:
-    shared = long_text(1200, turn)
+    shared = long_text(1200, f"Shared {turn}")
     asks = [f"{shared} What do you think of number {n}?" for n in range(6)]
     first, *rest = [(await server.stream(ask, 4)).first_s for ask in asks]
     return {"w3 first": first, "w3 rest": median(rest)}
@@ -156,11 +156,11 @@ async def many(server: Server, turn: int, tokens: int) -> dict[str, float]:
 
 
 async def long_prompt(server: Server, turn: int, tokens: int) -> dict[str, float]:
-    alone = await server.stream(long_text(4000, 2 * turn), 2)
+    alone = await server.stream(long_text(4000, f"Alone {turn}"), 2)
     streams = [asyncio.create_task(server.stream(f"{n} {STORY}", 4 * tokens)) for n in range(4)]
     await asyncio.sleep(2)
     began = time.perf_counter()
-    beside = await server.stream(long_text(4000, 2 * turn + 1), 2)
+    beside = await server.stream(long_text(4000, f"Beside {turn}"), 2)
     took_s = time.perf_counter() - began
     finished = [one for one in await asyncio.gather(*streams) if one.times]
     meanwhile = sum(2 <= at <= 2 + took_s for one in finished for at in one.times)
