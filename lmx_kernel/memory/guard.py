@@ -119,8 +119,13 @@ class Guard:
         holders = [(holder, holder.pid) for holder in self._holders()]
         running = [(holder, pid) for holder, pid in holders if pid]
         try:
-            taken, free = await asyncio.to_thread(
-                lambda: ([process_bytes(pid) for _, pid in running], free_bytes())
+            taken, free, machine, budget = await asyncio.to_thread(
+                lambda: (
+                    [process_bytes(pid) for _, pid in running],
+                    free_bytes(),
+                    machine_bytes(),
+                    self._budget_bytes(),
+                )
             )
         # No file or no thread is left. Both are scarce when memory is, so the guard must go on.
         except (OSError, RuntimeError) as error:
@@ -137,9 +142,9 @@ class Guard:
             MemorySample(
                 used_bytes=used_bytes,
                 reserved_bytes=sum(holder.memory_bytes for holder, _ in running),
-                budget_bytes=self._budget_bytes(),
+                budget_bytes=budget,
                 free_bytes=free,
-                machine_bytes=machine_bytes(),
+                machine_bytes=machine,
             )
         )
 

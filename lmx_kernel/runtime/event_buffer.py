@@ -20,7 +20,7 @@ class EventBuffer:
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._chars = 0
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Future[None] | None = None
         self._closed = False
         self._error: LmxError | None = None
 
@@ -38,12 +38,12 @@ class EventBuffer:
         """Append an event."""
         self._chars += _chars(event)
         self._events.append(event)
-        self._changed.set()
+        _settle(self._changed)
 
     def close(self, error: LmxError | None) -> None:
         """End the events; the reader gets those that are left, then ``error`` or the end."""
         self._closed, self._error = True, error
-        self._changed.set()
+        _settle(self._changed)
 
     async def next(self, timeout_s: float | None) -> Event | None:
         """Return the next event, or None if none came within ``timeout_s``.
@@ -52,19 +52,16 @@ class EventBuffer:
         :raises StopAsyncIteration: it was closed without an error.
         """
         if not self._events and not self._closed:
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                return None
+            await self._change(timeout_s)
         if self._events:
             event = self._events.popleft()
             self._chars -= _chars(event)
             return event
         if self._error is not None:
             raise self._error
-        raise StopAsyncIteration
+        if self._closed:
+            raise StopAsyncIteration
+        return None
 
     def take(self) -> list[Event]:
         """Return all events that are there. Where the writer pushes a step without a pause, they
@@ -73,6 +70,24 @@ class EventBuffer:
         events, self._chars = list(self._events), 0
         self._events.clear()
         return events
+
+    async def _change(self, timeout_s: float | None) -> None:
+        """Wait until something is there, for so long. Each token passes here, so there is no more
+        than a timer; ``asyncio.timeout`` takes several times as long.
+        """
+        loop = asyncio.get_running_loop()
+        changed = self._changed = loop.create_future()
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _settle, changed)
+        try:
+            await changed
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+def _settle(changed: asyncio.Future[None] | None) -> None:
+    if changed is not None and not changed.done():
+        changed.set_result(None)
 
 
 def _chars(event: Event) -> int:

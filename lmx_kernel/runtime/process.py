@@ -11,22 +11,13 @@ from typing import Any
 import structlog
 
 from lmx_kernel.processes.child import ChildProcess, describe_exit, module_command
+from lmx_kernel.runtime.channel import Channel
 from lmx_kernel.runtime.silence import Silence
-from lmx_kernel.worker.messages import (
-    HEADER_BYTES,
-    Beat,
-    End,
-    Message,
-    Ping,
-    decode,
-    encode,
-    length_of,
-)
+from lmx_kernel.worker.messages import Beat, End, Message, Ping
 
 log = structlog.get_logger(__name__)
 
 CLOSE_TIMEOUT_S = 3.0
-LATER_S = 0.5
 DRAIN_S = 1.0
 
 
@@ -40,23 +31,15 @@ class WorkerProcess:
         words.
     """
 
-    def __init__(
-        self,
-        child: ChildProcess,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        on_message: Callable[[Message], None],
-    ) -> None:
+    def __init__(self, child: ChildProcess, on_message: Callable[[Message], None]) -> None:
         self.frames = self.beats = 0
         self.pulse: int | None = None
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._child = child
-        self._writer = writer
+        self._channel = Channel(self._take)
+        self._channel.ended.add_done_callback(self._give_up)
         self._on_message = on_message
-        self._unsent = b""
-        self._flush_soon: asyncio.Handle | None = None
-        self._flush_later: asyncio.Handle | None = None
-        self._watcher = asyncio.ensure_future(self._watch(reader))
+        self._watcher = asyncio.ensure_future(self._watch())
 
     @classmethod
     async def start(
@@ -68,11 +51,13 @@ class WorkerProcess:
             with theirs:
                 command = module_command("lmx_kernel.worker")
                 child = await ChildProcess.start(*command, stdin=theirs.fileno(), env=env)
-            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            process = cls(child, on_message)
+            loop = asyncio.get_running_loop()
+            await loop.create_unix_connection(lambda: process._channel, sock=ours)
         except BaseException:
             ours.close()  # a child that was started ends with it
             raise
-        return cls(child, reader, writer, on_message)
+        return process
 
     @property
     def pid(self) -> int:
@@ -80,18 +65,11 @@ class WorkerProcess:
         return self._child.pid
 
     def send(self, message: Message, *, later: bool = False) -> None:
-        """Send a message; silently dropped if the worker is gone already. Messages of one turn of
-        the event loop go together: each write wakes the worker, which costs more than the message.
+        """Send a message; see :meth:`Channel.send`.
 
-        :param later: nobody waits for what it does, so it goes with the next message, or after half
-            a second.
+        :param later: nobody waits for what it does.
         """
-        self._unsent += encode(message)
-        loop = asyncio.get_running_loop()
-        if later:
-            self._flush_later = self._flush_later or loop.call_later(LATER_S, self._flush)
-        elif self._flush_soon is None:
-            self._flush_soon = loop.call_soon(self._flush)
+        self._channel.send(message, later=later)
 
     async def watch(self, until: set[asyncio.Future[Any]], silence: Silence) -> str:
         """Wait until one of ``until`` is done, the process has exited, or it is to be given up.
@@ -121,31 +99,21 @@ class WorkerProcess:
 
     async def close(self) -> None:
         """Let the worker end by itself, or else kill it. Its memory is free on return."""
-        self._writer.close()
+        self._channel.close()
         await self._child.end(CLOSE_TIMEOUT_S)
         await asyncio.wait({self.exited})
 
-    async def _watch(self, reader: asyncio.StreamReader) -> None:
-        frames = asyncio.ensure_future(self._read_frames(reader))
+    async def _watch(self) -> None:
         reason = "ended in an unknown way"
         try:
             status = await self._child.exited
             reason = f"{describe_exit(status)} {self._child.stderr_tail}".strip()
-            await asyncio.wait({frames}, timeout=DRAIN_S)
+            await asyncio.wait({self._channel.ended}, timeout=DRAIN_S)
         except Exception:
             log.exception("worker_end_unknown", pid=self.pid)
         finally:  # whoever waits for the end must hear of it, whatever went wrong here
-            frames.cancel()
-            self._writer.close()
+            self._channel.close()
             self.exited.set_result(reason)
-
-    def _flush(self) -> None:
-        if self._flush_later is not None:
-            self._flush_later.cancel()
-        self._flush_soon = self._flush_later = None
-        if not self._writer.is_closing():
-            self._writer.write(self._unsent)
-        self._unsent = b""
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Beat):
@@ -154,17 +122,8 @@ class WorkerProcess:
             self.frames += 1
             self._on_message(message)
 
-    async def _read_frames(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while True:
-                header = await reader.readexactly(HEADER_BYTES)
-                payload = await reader.readexactly(length_of(header))
-                self._take(decode(payload))
-                # Whoever waits for this frame goes first; unread frames slow the worker down.
-                await asyncio.sleep(0)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
-        except Exception:
-            log.exception("worker_frame_failed", pid=self.pid)
-        finally:  # without its channel, or with a kernel that cannot read it, it is of no use
-            self.kill()
+    def _give_up(self, ended: asyncio.Future[Exception | None]) -> None:
+        """End a worker without its channel, or with a kernel that cannot read it: of no use."""
+        if error := ended.result():
+            log.error("worker_frame_failed", pid=self.pid, exc_info=error)
+        self.kill()
