@@ -282,6 +282,12 @@ class RunningSet(Generic[S]):
             self.release(running, False)
             self._report.failed.append((running.id, reason))
 
+    def preempt(self, running: S) -> None:
+        """Take out a sequence; it is added again later with all its tokens so far."""
+        del self._sequences[running.id]
+        self.release(running, True)
+        self._report.preempted.append(running.id)
+
     def make_room(self, claimants: Seq[S]) -> bool:
         """Preempt the youngest of ``claimants``; if there is only one, it fails.
 
@@ -290,10 +296,7 @@ class RunningSet(Generic[S]):
         :returns: whether one was preempted.
         """
         if len(claimants) > 1:
-            youngest = claimants[-1]
-            del self._sequences[youngest.id]
-            self.release(youngest, True)
-            self._report.preempted.append(youngest.id)
+            self.preempt(claimants[-1])
             return True
         for running in claimants:
             self.fail(running, f"the cache of {self.limits.cache_tokens} tokens is full")

@@ -239,7 +239,7 @@ class SharedPrefixes:
         held = {one.slot: one for one in running if one.done}
         lengths = [(slot, one.done) for slot, one in held.items()]
         for slot in self._compaction.move(lengths, self.used(running)):
-            running.fail(held[slot], "its state was lost when it was moved")
+            running.preempt(held[slot])
 
     def park_oldest(self, *, must_free: bool = True) -> bool:
         """Park the oldest hot prefix, or forget it if it ``must_free`` its cells and is too big.

@@ -62,6 +62,23 @@ def test_a_stream_moves_forward_when_all_before_it_has_gone(
     assert driver.engine.stats().details["parked_bytes"], "the others are parked, not lost"
 
 
+def test_a_stream_whose_state_is_lost_on_the_way_is_computed_again(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(driver)
+    driver.add(9, SHORT)
+    while not driver.tokens[9]:
+        driver.step()
+    for number in range(len(LONG)):
+        driver.engine.remove(number)
+    monkeypatch.setattr(Context, "insert", lambda *_: False)
+    step = driver.engine.step()
+    while not step.preempted:
+        assert not step.failed
+        step = driver.engine.step()
+    assert list(step.preempted) == [9], "the daemon adds it again"
+
+
 def test_nothing_moves_where_the_cache_was_never_full(driver: Driver, restored: list[int]) -> None:
     assert len(driver.answer(SHORT, 200)) == 200
     assert not restored
