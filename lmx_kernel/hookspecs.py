@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # plugins import this module, also where they only offer a co
     from cyclopts import App
 
     from lmx_kernel.config import Settings
-    from lmx_kernel.engine.draft_model import DraftRows
+    from lmx_kernel.engine.draft_rows import DraftRows
     from lmx_kernel.engine.protocol import Engine, ProgressCallback
     from lmx_kernel.errors import LmxError
     from lmx_kernel.events import KernelEvent

@@ -16,7 +16,7 @@ Only worker processes import :mod:`~lmx_kernel.engine.numpy_sampler`: the daemon
 """
 
 from lmx_kernel.engine.draft_kind import DraftKind
-from lmx_kernel.engine.draft_model import DraftPiece, DraftRows
+from lmx_kernel.engine.draft_rows import DraftPiece, DraftRows
 from lmx_kernel.engine.protocol import (
     Engine,
     EngineStats,

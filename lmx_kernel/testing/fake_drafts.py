@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import Any, ClassVar
 
-from lmx_kernel.engine.draft_model import DraftPiece
+from lmx_kernel.engine.draft_rows import DraftPiece
 from lmx_kernel.types import LoadOptions
 
 

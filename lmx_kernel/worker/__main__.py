@@ -14,7 +14,8 @@ import traceback
 
 import pluggy
 
-from lmx_kernel.engine.draft_model import DraftModel, DraftRows
+from lmx_kernel.engine.draft_model import DraftModel
+from lmx_kernel.engine.draft_rows import DraftRows
 from lmx_kernel.engine.protocol import Engine
 from lmx_kernel.errors import LmxError, ModelUnusableError
 from lmx_kernel.hookspecs import PROJECT, WORKER_GROUP, WorkerSpecs

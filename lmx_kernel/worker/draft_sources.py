@@ -10,7 +10,8 @@ from functools import partial
 from attrs import define, field, frozen
 
 from lmx_kernel.engine.draft_kind import DraftKind
-from lmx_kernel.engine.draft_model import DraftModel, DraftRows, ModelDrafts
+from lmx_kernel.engine.draft_model import DraftModel, ModelDrafts
+from lmx_kernel.engine.draft_rows import DraftRows
 from lmx_kernel.engine.drafts import COPY, CopySource, DraftSource
 from lmx_kernel.engine.protocol import Engine, ExactDrafts, Tokenizer
 from lmx_kernel.errors import ModelUnusableError

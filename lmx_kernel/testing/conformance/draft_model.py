@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lmx_kernel.engine.draft_model import DraftModel, DraftPiece, DraftRows, ModelDrafts
+from lmx_kernel.engine.draft_model import DraftModel, ModelDrafts
+from lmx_kernel.engine.draft_rows import DraftPiece, DraftRows
 from lmx_kernel.engine.numpy_sampler import Sampler
 from lmx_kernel.testing.conformance.drafts import (
     COUNT,
