@@ -7,10 +7,11 @@ Used like :class:`~lmx_kernel.testing.conformance.engine.EngineChecks`, with the
 from __future__ import annotations
 
 import math
+import threading
 
 from attrs import evolve
 
-from lmx_kernel.engine.protocol import LongSteps
+from lmx_kernel.engine.protocol import InterruptibleSteps, LongSteps
 from lmx_kernel.testing.conformance.engine import PROMPT, SEEDED, Checks, OpenEngine, prompt
 from lmx_kernel.testing.driver import GREEDY, Driver
 from lmx_kernel.testing.mask import ScriptedMask, choices
@@ -237,3 +238,31 @@ class LongStepChecks(Checks):
             driver.step()
             # None: a device computes, and cannot be asked
             assert before is None or engine.pulse() != before
+
+
+class InterruptChecks(Checks):
+    """What engines do whose steps others end early."""
+
+    def test_a_prompt_that_is_interrupted_all_the_time_is_computed_and_right(
+        self, open_engine: OpenEngine
+    ) -> None:
+        engine = open_engine()
+        assert isinstance(engine, InterruptibleSteps)
+        driver, tokens = Driver(engine), prompt(1, 300)
+        expected = driver.answer(tokens, 8)
+        engine.trim()
+        is_done = threading.Event()
+
+        def disturb() -> None:
+            while not is_done.wait(0.001):
+                engine.interrupt()
+
+        other = threading.Thread(target=disturb)
+        other.start()
+        try:
+            answer = driver.answer(tokens, 8)
+        finally:
+            is_done.set()
+            other.join()
+        assert len(answer) == 8
+        assert not self.is_exact or answer == expected

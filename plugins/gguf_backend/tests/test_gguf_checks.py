@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lmx_gguf_backend import interruption
 
 from lmx_kernel.engine import Engine
 from lmx_kernel.testing.conformance.engine import EngineChecks, OpenEngine
 from lmx_kernel.testing.conformance.engine_features import (
+    InterruptChecks,
     LongStepChecks,
     MaskChecks,
     PrefixChecks,
@@ -40,3 +42,14 @@ class TestGgufEngine(
     def slow_down(self, engine: Engine) -> None:
         budget = engine._computation.budget  # type: ignore[attr-defined]
         budget.row_s, budget.tile_row_s = 0.0039, 0.03
+
+
+class TestInterruptions(InterruptChecks):
+    is_exact = False
+
+    @pytest.fixture
+    def open_engine(
+        self, open_tiny: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+    ) -> OpenEngine:
+        monkeypatch.setattr(interruption, "WORTH_S", -1.0)  # the tiny model computes in no time
+        return lambda **options: open_tiny(**options).engine
