@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
 import zlib
 
 import pytest
@@ -17,6 +15,7 @@ from lmx_kernel.prefixes import folder
 from lmx_kernel.testing.fake_engine import WORDS
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_kernel, write_fake_models
+from lmx_kernel.testing.stored_files import LOSSES, damage, stored, unload
 from lmx_kernel.types import (
     GenerationRequest,
     LoadOverrides,
@@ -53,29 +52,12 @@ def right(text, tokens=4):
     return "".join(f" {(start + number) % WORDS}" for number in range(tokens))
 
 
-def stored(tmp_path):
-    folders = folder.model_folders(tmp_path / folder.FOLDER)
-    return [entry for one in folders for entry in folder.entries_of(one)]
-
-
 async def until_stored(tmp_path, count):
     while len(stored(tmp_path)) < count:
         await asyncio.sleep(0.01)
 
 
-async def unload(stage):
-    await stage.kernel.unload("m")
-
-
-async def kill(stage):
-    os.kill(stage.kernel.status().models[0].pid, signal.SIGKILL)
-
-
-async def trim(stage):
-    stage.instance("m").trim()
-
-
-@pytest.mark.parametrize("loss", [unload, kill, trim])
+@pytest.mark.parametrize("loss", LOSSES)
 async def test_a_prompt_goes_on_where_an_earlier_one_ended(tmp_path, loss):
     async with running_kernel(tmp_path, {"m": SCRIPT}) as stage:
         await answer(stage, BEGIN + "one")
@@ -180,19 +162,6 @@ async def test_a_damaged_file_is_logged_once_and_the_rest_is_computed(tmp_path):
         assert line["model"] == "m"
         assert third.path.name in line["warning"]
         assert await answer(stage, BEGIN) == (right(BEGIN), (len(BEGIN) - 1) // 64 * 64)
-
-
-def damage(dice, path):
-    data = bytearray(path.read_bytes())
-    kind = dice.randrange(4)
-    if kind == 0:
-        path.unlink()
-    elif kind == 1:
-        os.truncate(path, dice.randrange(len(data)))
-    else:
-        place = dice.randrange(len(data))
-        data[place] ^= 1 << dice.randrange(8)
-        path.write_bytes(data)
 
 
 async def test_many_that_begin_alike_at_once_load_it_once(tmp_path):

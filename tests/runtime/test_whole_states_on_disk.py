@@ -5,19 +5,17 @@ near the end of an earlier prompt, or from the end of its answer, also in a new 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
 import zlib
 
 import pytest
 from structlog.testing import capture_logs
 
 from lmx_kernel.engine import STATE_TOKENS
-from lmx_kernel.prefixes import folder
 from lmx_kernel.testing.fake_engine import FIRST_WORD, WORDS
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_kernel
+from lmx_kernel.testing.stored_files import LOSSES, damage, stored, unload
 from lmx_kernel.types import GenerationRequest, SamplingRequest, TextDelta, TokenPrompt
 from lmx_kernel.worker.snapshot_keeper import LEAST_TOKENS, MOST_IN_A_ROW
 
@@ -50,29 +48,12 @@ def right(prompt, tokens=SAID):
     return [FIRST_WORD + (start + number) % WORDS for number in range(tokens)]
 
 
-def stored(tmp_path):
-    folders = folder.model_folders(tmp_path / folder.FOLDER)
-    return [entry for one in folders for entry in folder.entries_of(one)]
-
-
 async def until_stored(tmp_path, *lengths):
     while not {entry.index for entry in stored(tmp_path)} >= set(lengths):
         await asyncio.sleep(0.01)
 
 
-async def unload(stage):
-    await stage.kernel.unload("m")
-
-
-async def kill(stage):
-    os.kill(stage.kernel.status().models[0].pid, signal.SIGKILL)
-
-
-async def trim(stage):
-    stage.instance("m").trim()
-
-
-@pytest.mark.parametrize("loss", [unload, kill, trim])
+@pytest.mark.parametrize("loss", LOSSES)
 async def test_the_same_prompt_and_the_next_turn_go_on_from_what_was_kept(tmp_path, loss):
     turn = [*BEGIN, *right(BEGIN), 7, 8, 9]
     other = [*BEGIN, 1, 2, 3]
@@ -145,21 +126,6 @@ async def test_whatever_is_done_to_the_files_no_text_changes(tmp_path, count):
             await unload(stage)
             for entry in dice.sample(stored(tmp_path), 5):
                 damage(dice, entry.path)
-
-
-def damage(dice, path):
-    data = bytearray(path.read_bytes())
-    kind = dice.randrange(5)
-    if kind == 0:
-        path.unlink()
-    elif kind == 1:
-        os.truncate(path, dice.randrange(len(data)))
-    elif kind == 2:
-        path.unlink()
-        path.symlink_to("/etc/hostname")
-    else:
-        data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
-        path.write_bytes(data)
 
 
 async def test_a_model_whose_states_are_not_understood_says_so_once(tmp_path):
