@@ -82,22 +82,22 @@ def _from_entry(
     :param holder: the first entry point of that name, which is kept.
     """
     package, name = entry.dist, entry.name
+    installed = Installed.of(package) if package else None
     state, reason = PluginState.ACTIVE, ""
     if entry is not holder:
         state, reason = PluginState.FAILED, f"its name is that of {_origin(holder)}; uninstall one"
-        name = f"{name} of {package.name if package else 'unknown'}"
+        name = f"{name} of {installed.name if installed else 'unknown'}"
     elif name in settings.disabled:
         state, reason = PluginState.DISABLED, "disabled by the config"
     elif package and (problem := kernel_problem(package) or api_problem(package)):
         state, reason = PluginState.FAILED, problem
     status = PluginStatus(
         name=name,
-        distribution=package.name if package else "unknown",
-        version=package.version if package else "unknown",
+        distribution=installed.name if installed else "unknown",
+        version=installed.version if installed else "unknown",
         state=state,
         reason=reason,
     )
-    installed = Installed.of(package) if package else None
     return Found(status, entry.module, entry.load, rank, package, installed)
 
 

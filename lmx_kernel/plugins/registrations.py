@@ -33,11 +33,12 @@ class Registration:
 
 def registrations() -> set[Registration]:
     """Return everything that installed packages register with LMX, as it is on disk now."""
-    return {
-        Registration(entry.group, entry.name, entry.dist.name, entry.dist.version)
-        for entry in (*entry_points(GROUP), *entry_points(f"{GROUP}."))
-        if entry.dist is not None
-    }
+    found = set()
+    for entry in (*entry_points(GROUP), *entry_points(f"{GROUP}.")):
+        if entry.dist is not None:
+            about = entry.dist.metadata  # each look at it reads the file
+            found.add(Registration(entry.group, entry.name, about["Name"], about["Version"]))
+    return found
 
 
 def package_of(name: str) -> Distribution | None:
