@@ -31,12 +31,15 @@ class Found:
         whose package was installed first, then the first by name; those of ``plugins.modules`` are
         the last, in their order there.
     :ivar package: None for one of ``plugins.modules``.
+    :ivar entry: the name of the entry point, by which other plugins may require it; "" for one of
+        ``plugins.modules`` that no package registers.
     """
 
     status: PluginStatus
     module: str
     load: Callable[[], object]
     rank: Rank
+    entry: str
     package: Distribution | None = None
     installed: Installed | None = None
 
@@ -56,14 +59,18 @@ def refresh_import_paths() -> None:
 def discover(settings: PluginSettings) -> list[Found]:
     """Return the plugins that are installed or listed in the config, by rank."""
     own = bundled()
-    entries = entry_points(GROUP) if settings.discover else ()
-    ranked = sorted((_rank(entry, own), entry) for entry in entries)
+    entries = entry_points(GROUP) if settings.discover or settings.modules else ()
+    ranked = sorted((_rank(entry, own), entry) for entry in entries if settings.discover)
     first: dict[str, EntryPoint] = {}
     found = []
     for rank, entry in ranked:
         holder = first.setdefault(entry.name, entry)
         found.append(_from_entry(entry, holder, rank, settings))
-    return found + [_from_module(path, place) for place, path in enumerate(settings.modules)]
+    names = {entry.module: entry.name for entry in entries}
+    return found + [
+        _from_module(path, place, names.get(path, ""))
+        for place, path in enumerate(settings.modules)
+    ]
 
 
 def _rank(entry: EntryPoint, own: Collection[str]) -> Rank:
@@ -98,16 +105,16 @@ def _from_entry(
         state=state,
         reason=reason,
     )
-    return Found(status, entry.module, entry.load, rank, package, installed)
+    return Found(status, entry.module, entry.load, rank, entry.name, package, installed)
 
 
 def _origin(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
 
 
-def _from_module(path: str, place: int) -> Found:
+def _from_module(path: str, place: int, entry: str) -> Found:
     status = PluginStatus(name=path, distribution=path, version="module", state=PluginState.ACTIVE)
-    return Found(status, path, lambda: importlib.import_module(path), (3, place, path))
+    return Found(status, path, lambda: importlib.import_module(path), (3, place, path), entry)
 
 
 def without_third_parties(found: Iterable[Found], settings: PluginSettings) -> list[Found]:

@@ -39,7 +39,7 @@ class CommandConformance(PluginConformance):
 
     def lmx(self, home: Path, *words: str) -> Done:
         """Run ``lmx`` with the plugin, and without any daemon."""
-        write_config(home, (self.module,), self.config(home))
+        write_config(home, self.modules, self.config(home))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LMX_HOME", str(home))
             patch.setenv("COLUMNS", "200")
@@ -49,7 +49,7 @@ class CommandConformance(PluginConformance):
     @pytest.fixture
     def apps(self, plugins: Plugins) -> list[App]:
         """The commands of the plugin."""
-        apps = [app for _, found in plugins.commands_by_plugin() for app in found]
+        apps = dict(plugins.commands_by_plugin()).get(self.module)
         check_active(plugins, self.module)
         assert apps, "lmx_commands returns nothing"
         return apps
@@ -85,7 +85,7 @@ class CommandConformance(PluginConformance):
         assert self.lmx(home, *self.arguments).stdout == done.stdout, "it differs from run to run"
 
     def test_it_works_as_a_program(self, home: Path) -> None:
-        write_config(home, (self.module,), self.config(home))
+        write_config(home, self.modules, self.config(home))
         done = subprocess.run(  # noqa: S603 - a command of the author
             [sys.executable, "-P", "-m", "lmx_kernel", *self.arguments],
             env={**os.environ, "LMX_HOME": str(home)},
