@@ -202,6 +202,14 @@ def test_safe_mode_loads_our_plugins_and_what_the_config_requires(third_party, m
     assert states_of(Plugins(settings, safe_mode=True))["third"] is PluginState.ACTIVE
 
 
+def test_safe_mode_loads_our_plugins_by_way_of_their_modules_too(third_party, monkeypatch):
+    monkeypatch.syspath_prepend(third_party)
+    modules = ("lmx_schedule.plugin", "third_party")
+    states = states_of(Plugins(PluginSettings(discover=False, modules=modules), safe_mode=True))
+    assert states["lmx_schedule.plugin"] is PluginState.ACTIVE
+    assert states["third_party"] is PluginState.DISABLED
+
+
 def states_of(plugins):
     return {status.name: status.state for status in plugins.statuses}
 

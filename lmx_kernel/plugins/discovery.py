@@ -6,6 +6,7 @@ import importlib
 import site
 import sysconfig
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 
 from attrs import define, evolve
@@ -31,6 +32,7 @@ class Found:
         whose package was installed first, then the first by name; those of ``plugins.modules`` are
         the last, in their order there.
     :ivar package: None for one of ``plugins.modules``.
+    :ivar is_own: whether it is one of LMX's own plugins, also by way of ``plugins.modules``.
     :ivar entry: the name of the entry point, by which other plugins may require it; "" for one of
         ``plugins.modules`` that no package registers.
     """
@@ -39,14 +41,10 @@ class Found:
     module: str
     load: Callable[[], object]
     rank: Rank
+    is_own: bool
     entry: str
     package: Distribution | None = None
     installed: Installed | None = None
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is one of LMX's own plugins."""
-        return self.rank[0] == 0
 
 
 def refresh_import_paths() -> None:
@@ -66,9 +64,9 @@ def discover(settings: PluginSettings) -> list[Found]:
     for rank, entry in ranked:
         holder = first.setdefault(entry.name, entry)
         found.append(_from_entry(entry, holder, rank, settings))
-    names = {entry.module: entry.name for entry in entries}
+    entry_of = {entry.module: entry for entry in entries}
     return found + [
-        _from_module(path, place, names.get(path, ""))
+        _from_module(path, place, entry_of.get(path), own)
         for place, path in enumerate(settings.modules)
     ]
 
@@ -76,9 +74,13 @@ def discover(settings: PluginSettings) -> list[Found]:
 def _rank(entry: EntryPoint, own: Collection[str]) -> Rank:
     if entry.dist is None:
         return (2, 0.0, entry.name)
-    if canonicalize_name(entry.dist.name) in own:
+    if _is_own(entry, own):
         return (0, 0.0, entry.name)
     return (1, Installed.of(entry.dist).at, entry.name)
+
+
+def _is_own(entry: EntryPoint, own: Collection[str]) -> bool:
+    return entry.dist is not None and canonicalize_name(entry.dist.name) in own
 
 
 def _from_entry(
@@ -105,16 +107,24 @@ def _from_entry(
         state=state,
         reason=reason,
     )
-    return Found(status, entry.module, entry.load, rank, entry.name, package, installed)
+    return Found(
+        status, entry.module, entry.load, rank, rank[0] == 0, entry.name, package, installed
+    )
 
 
 def _origin(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
 
 
-def _from_module(path: str, place: int, entry: str) -> Found:
+def _from_module(path: str, place: int, entry: EntryPoint | None, own: Collection[str]) -> Found:
+    """Return a plugin of ``plugins.modules``.
+
+    :param entry: the installed entry point of the same module, if there is one.
+    """
     status = PluginStatus(name=path, distribution=path, version="module", state=PluginState.ACTIVE)
-    return Found(status, path, lambda: importlib.import_module(path), (3, place, path), entry)
+    load, rank = partial(importlib.import_module, path), (3, float(place), path)
+    is_own = entry is not None and _is_own(entry, own)
+    return Found(status, path, load, rank, is_own, entry.name if entry else "")
 
 
 def without_third_parties(found: Iterable[Found], settings: PluginSettings) -> list[Found]:
