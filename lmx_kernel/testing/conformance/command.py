@@ -16,7 +16,8 @@ import pytest
 from attrs import frozen
 from cyclopts import App
 
-from lmx_kernel.cli.main import BUILTIN, main
+from lmx_kernel.cli.command_line import BUILTIN
+from lmx_kernel.cli.main import main
 from lmx_kernel.cli.terminal import CONTROL
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.testing.conformance.plugin import PluginConformance, check_active
