@@ -12,7 +12,8 @@ import pytest
 from lmx_kernel.config import find_home
 from lmx_kernel.events import LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded, WorkerCrashed
 from lmx_kernel.interfaces import PluginState
-from lmx_kernel.kernel.safe_mode import FILE, NORMAL, BootVerdict, CrashLoopGuard
+from lmx_kernel.kernel.boot_verdict import NORMAL, BootVerdict
+from lmx_kernel.kernel.safe_mode import FILE, CrashLoopGuard
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.testing.fake_model import FakeModel
