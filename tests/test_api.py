@@ -43,8 +43,8 @@ PRIVATE = {
     "lmx_kernel.hookspecs",  # the section of constraints
     "lmx_kernel.http.port",
     "lmx_kernel.http.settings",
-    "lmx_kernel.kernel.assembly",
     "lmx_kernel.kernel.boot",
+    "lmx_kernel.kernel.scan",
     "lmx_kernel.memory.darwin",
     "lmx_kernel.memory.machine",
     "lmx_kernel.memory.sizes",

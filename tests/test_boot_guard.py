@@ -12,7 +12,8 @@ import pytest
 from lmx_kernel.config import find_home
 from lmx_kernel.events import LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded, WorkerCrashed
 from lmx_kernel.interfaces import PluginState
-from lmx_kernel.kernel.safe_mode import FILE, NORMAL, BootVerdict, CrashLoopGuard
+from lmx_kernel.kernel.boot_verdict import NORMAL, BootVerdict
+from lmx_kernel.kernel.safe_mode import FILE, CrashLoopGuard
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.plugins.settings import PluginSettings
 from lmx_kernel.testing.fake_model import FakeModel
@@ -200,6 +201,14 @@ def test_safe_mode_loads_our_plugins_and_what_the_config_requires(third_party, m
     assert states["third"] is states["third_party"] is PluginState.DISABLED
     settings = PluginSettings(required=("third",))
     assert states_of(Plugins(settings, safe_mode=True))["third"] is PluginState.ACTIVE
+
+
+def test_safe_mode_loads_our_plugins_by_way_of_their_modules_too(third_party, monkeypatch):
+    monkeypatch.syspath_prepend(third_party)
+    modules = ("lmx_schedule.plugin", "third_party")
+    states = states_of(Plugins(PluginSettings(discover=False, modules=modules), safe_mode=True))
+    assert states["lmx_schedule.plugin"] is PluginState.ACTIVE
+    assert states["third_party"] is PluginState.DISABLED
 
 
 def states_of(plugins):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from lmx_kernel.cli import plain_serve
 
 PLUGIN = """
 from cyclopts import App
@@ -114,3 +117,44 @@ def test_a_slip_is_answered_with_the_command_that_was_meant(lmx):
         slip = lmx("dctor")
         assert slip.returncode == 2
         assert "doctor" in slip.stdout + slip.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--supervised",)])
+@pytest.mark.parametrize("form", ["--config {}", "--config={}"], ids=["plain", "with the library"])
+def test_the_daemon_of_a_service_imports_no_command_line(tmp_path, form, more):
+    config = tmp_path / "config.toml"
+    config.write_text("[server]\nport = true\n")
+    words = ("serve", *form.format(config).split(), *more)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lmx_kernel", *words],
+        env={**os.environ, "LMX_HOME": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == (0 if more else 78)
+    assert "config.toml:2: server.port" in done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"lmx_kernel.daemon.serve", "lmx_openai_api.settings"} < imported
+    assert ("cyclopts" in imported) == ("=" in form)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("serve", (None, False)),
+        ("serve --supervised", (None, True)),
+        ("serve --config a.toml", (Path("a.toml"), False)),
+        ("serve --supervised --config a.toml", (Path("a.toml"), True)),
+        ("serve --config a.toml --supervised", (Path("a.toml"), True)),
+        ("serve --config --supervised", None),
+        ("serve --config", None),
+        ("serve --config -h", None),
+        ("serve --help", None),
+        ("serve a.toml", None),
+        ("serve --config a.toml b.toml", None),
+        ("--supervised serve", None),
+        ("status serve", None),
+        ("", None),
+    ],
+)
+def test_only_what_supervisors_write_is_read_without_the_library(arguments, meant):
+    assert plain_serve.read(arguments.split()) == meant

@@ -10,7 +10,7 @@ import pytest
 from lmx_kernel.access.door import ADMIN_PATHS
 from lmx_kernel.access.guesses import LONGEST_PAUSE_S
 from lmx_kernel.access.keys import MIN_CHARS, MIN_DISTINCT
-from lmx_kernel.cli.main import command_line
+from lmx_kernel.cli.command_line import command_line
 from lmx_kernel.hookspecs import KernelSpecs, WorkerSpecs
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.shell import OPEN_PATHS

@@ -362,6 +362,19 @@ def test_a_plugin_whose_needs_are_met_is_active_and_keeps_what_it_needs(install)
         plugins.changes.enable(top)
 
 
+def test_a_module_of_the_config_meets_a_need_under_the_name_of_its_entry_point(install, tmp_path):
+    base = install("base", "def lmx_event(event): pass")
+    info = tmp_path / "lmxhooks_base-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lmxhooks-base\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[lmx]\nnamed_base = {base}\n")
+    top = install("top", needs("named_base"))
+    assert status_of(load(top, base), top).state is PluginState.ACTIVE
+    with pytest.raises(ConflictError, match=f"{top} cannot do without {base}"):
+        load(top, base).changes.disable(base, {})
+    assert "needs the plugin named_base" in status_of(load(top), top).reason
+
+
 def test_a_plugin_that_lacks_another_is_off_and_so_is_what_needs_it(install):
     low = install("low", needs("nowhere"))
     high = install("high", needs(low))

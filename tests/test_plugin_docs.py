@@ -6,12 +6,13 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from lmx_kernel.plugins.scaffold import KINDS, render
+from lmx_kernel.plugins.wheel import build_wheel
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
@@ -20,43 +21,48 @@ SECTIONS = {
     for title, body in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
     if "```python\n# " in body
 }
-INI = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
 
 
-def pretend_installed(folder, pyproject):
-    """Write the metadata that installing a distribution would."""
-    project = tomllib.loads(pyproject)["project"]
-    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    )
-    (info / "entry_points.txt").write_text(
-        "".join(
-            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
-            for group, entries in project["entry-points"].items()
-        )
-    )
-
-
-@pytest.mark.parametrize("title", SECTIONS)
-def test_the_listings_of_a_section_pass_their_own_check(tmp_path, title):
+def write_section(folder, title):
+    """Write the package that a section shows; what it shows no metadata of has the template's."""
     files = SECTIONS[title]
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "pytest.ini").write_text(INI)
-    if "pyproject.toml" in files:
-        pretend_installed(tmp_path, files["pyproject.toml"])
-    path = os.pathsep.join([str(tmp_path), str(ROOT / "examples" / "lmx-plugin-tiny")])
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", str(tmp_path)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
+    [module] = [name for name in files if name.startswith("lmx_")]
+    template = render("router", module.removeprefix("lmx_").removesuffix(".py"))
+    outer = {name: template[name] for name in ("pyproject.toml", "README.md")}
+    for name, text in (outer | files).items():
+        path = folder / ("tests" if name.startswith("test_") else ".") / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+    return folder
+
+
+def run_tests(folder, python, **environ):
+    options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+    done = subprocess.run(
+        [python, "-P", "-m", "pytest", *options, "tests"],
+        cwd=folder,
+        env={**os.environ, **environ},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_the_listings_of_a_section_pass_their_own_check(tmp_path, title):
+    folder, site = write_section(tmp_path / "package", title), tmp_path / "site"
+    with zipfile.ZipFile(build_wheel(folder, tmp_path)) as archive:
+        archive.extractall(site)
+    run_tests(folder, sys.executable, PYTHONPATH=str(site))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("title", SECTIONS)
+def test_pip_builds_what_a_section_shows_in_a_fresh_environment(tmp_path, title, pip_install):
+    folder = write_section(tmp_path / "package", title)
+    run_tests(folder, pip_install(folder))
 
 
 def test_the_other_listings_are_those_of_the_templates(monkeypatch):

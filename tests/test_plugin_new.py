@@ -70,17 +70,9 @@ def test_new_and_check_as_commands(tmp_path, capfd, monkeypatch):
 @pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
-def test_pip_installs_it_into_a_fresh_environment(tmp_path, kind):
+def test_pip_installs_it_into_a_fresh_environment(tmp_path, kind, pip_install):
     folder = write_package(kind, f"my-{kind}", tmp_path)
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    [packages] = venv.glob("lib/python*/site-packages")
-    ours = [path for path in sys.path if path.endswith("site-packages")]
-    lines = [f"import site; site.addsitedir({path!r})" for path in ours]
-    (packages / "ours.pth").write_text("\n".join(lines))
-    python = venv / "bin" / "python"
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
-    subprocess.run([*pip, folder], check=True)  # which takes what builds it from the index
+    python = pip_install(folder)
     subprocess.run([python, "-P", "-m", "pytest", "-q", folder / "tests"], cwd=folder, check=True)
 
 

@@ -17,14 +17,14 @@ from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.http.tls import TlsFileError
 from lmx_kernel.interfaces import Finding, PluginState
 from lmx_kernel.jobs.store import FILE as JOBS_FILE
-from lmx_kernel.kernel.assembly import make_backends
 from lmx_kernel.kernel.boot import Booted
+from lmx_kernel.kernel.scan import make_backends
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.machine import free_bytes, machine_bytes
 from lmx_kernel.memory.sizes import GIB, format_bytes
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.models.model_table import ModelTables, fits
-from lmx_kernel.stored.store import FILE as ANSWERS_FILE
+from lmx_kernel.stored.settings import FILE as ANSWERS_FILE
 
 DAY_S = 86_400
 TROUBLED = (PluginState.FAILED, PluginState.DEGRADED, PluginState.MUTED)

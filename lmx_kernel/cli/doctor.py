@@ -16,8 +16,8 @@ def doctor(config: ConfigPath = None) -> None:
     something is wrong.
     """
     from lmx_kernel.cli.diagnostics import run_diagnostics  # noqa: PLC0415 - takes long
-    from lmx_kernel.kernel.assembly import scan  # noqa: PLC0415 - as above
     from lmx_kernel.kernel.boot import boot  # noqa: PLC0415 - as above
+    from lmx_kernel.kernel.scan import scan  # noqa: PLC0415 - as above
 
     booted = boot(config)
     findings = run_diagnostics(booted, scan(booted))

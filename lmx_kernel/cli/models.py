@@ -52,8 +52,8 @@ def _models(config: Path | None) -> list[Any]:
 
 
 def _scan(config: Path | None) -> list[ModelCard]:
-    from lmx_kernel.kernel.assembly import scan  # noqa: PLC0415 - takes long
     from lmx_kernel.kernel.boot import boot  # noqa: PLC0415 - takes long
+    from lmx_kernel.kernel.scan import scan  # noqa: PLC0415 - takes long
 
     return scan(boot(config)).cards
 

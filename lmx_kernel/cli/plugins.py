@@ -25,7 +25,7 @@ from lmx_kernel.cli.terminal import (
     print_json,
 )
 from lmx_kernel.errors import NotFoundError, UnavailableError
-from lmx_kernel.plugins.registrations import GROUP, registrations
+from lmx_kernel.plugins.registrations import WORKER_GROUPS, registrations
 
 LOOK_S = 1.0
 app = App(name="plugin", help="Install, look at and change plugins, also while the daemon runs.")
@@ -44,7 +44,7 @@ def list_plugins(config: ConfigPath = None, as_json: AsJson = False) -> None:
         table.add_row(one["name"], one["distribution"], one["version"], one["state"], detail)
     console.print(table if table.row_count else "No plugins are installed.")
     others = Table("group", "name", "distribution", "version", box=None)
-    for other in sorted(one for one in registrations() if one.group != GROUP):
+    for other in sorted(registrations((WORKER_GROUPS,))):
         others.add_row(other.group, other.name, other.distribution, other.version)
     if others.row_count:
         console.print(others)

@@ -13,7 +13,7 @@ from lmx_kernel.daemon.connections import adopt_late
 from lmx_kernel.errors import LmxError
 from lmx_kernel.kernel.assembly import Assembly
 from lmx_kernel.kernel.boot import Booted
-from lmx_kernel.kernel.safe_mode import BootVerdict
+from lmx_kernel.kernel.boot_verdict import BootVerdict
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.models.catalogue import Catalogue
 from lmx_kernel.runtime.lifecycle import Lifecycle

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import psutil
-
 from lmx_kernel.processes.cgroup import cpu_limit
 
 
@@ -15,6 +13,8 @@ def usable_cores() -> int:
     Where the system does not tell physical cores from logical ones, as many virtual machines do
     not, all count. A container's share of the processors is rounded up.
     """
+    import psutil  # noqa: PLC0415 - few commands measure anything
+
     counts = [psutil.cpu_count(logical=False) or os.cpu_count(), _allowed(), _share()]
     return max(1, min((count for count in counts if count), default=1))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from attrs import frozen
 
 from lmx_kernel.config import Settings
@@ -15,6 +13,7 @@ from lmx_kernel.kernel.boot import Booted
 from lmx_kernel.kernel.extensions import Extensions
 from lmx_kernel.kernel.facade import KernelFacade, ModelParts, Observation
 from lmx_kernel.kernel.model_settings import ModelSettingsEditor
+from lmx_kernel.kernel.scan import make_backends, make_catalogue
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.guard import Guard
 from lmx_kernel.memory.ledger import Ledger
@@ -45,23 +44,6 @@ class Assembly:
     surfaces: SurfaceTable
 
 
-def scan(booted: Booted) -> Catalogue:
-    """Return the models on disk, for commands that need no daemon."""
-    plugins, settings = booted.plugins, booted.settings
-    backends = Backends(partial(plugins.backends, settings), booted.sections, settings)
-    effective = EffectiveSettings(settings, backends, SavedSettings(saved_file(settings.home)))
-    catalogue = _make_catalogue(booted, backends, effective)
-    catalogue.scan()
-    return catalogue
-
-
-def make_backends(booted: Booted) -> Backends:
-    """Return the backends of all plugins."""
-    return Backends(
-        partial(booted.plugins.backends, booted.settings), booted.sections, booted.settings
-    )
-
-
 def assemble(booted: Booted) -> Assembly:
     """Build everything except the HTTP server. Needs a running event loop."""
     settings, plugins = booted.settings, booted.plugins
@@ -70,7 +52,7 @@ def assemble(booted: Booted) -> Assembly:
     backends = make_backends(booted)
     saved = SavedSettings(saved_file(settings.home))
     effective = EffectiveSettings(settings, backends, saved)
-    catalogue = _make_catalogue(booted, backends, effective)
+    catalogue = make_catalogue(booted, backends, effective)
     ledger = Ledger(lambda: settings.get(MemorySettings).resolve(backends.devices), free_bytes)
     find = catalogue.find
     lifecycle = Lifecycle(settings, ledger, backends, effective, find, saved, bus.publish)
@@ -102,11 +84,6 @@ def assemble(booted: Booted) -> Assembly:
         extensions=extensions,
         surfaces=surfaces,
     )
-
-
-def _make_catalogue(booted: Booted, backends: Backends, effective: EffectiveSettings) -> Catalogue:
-    sources = partial(booted.plugins.model_sources, booted.settings)
-    return Catalogue(sources, backends.all, effective, booted.plugins.watch)
 
 
 def _make_guard(settings: Settings, lifecycle: Lifecycle, bus: Bus) -> Guard:

@@ -25,8 +25,8 @@ from lmx_kernel.config.strict import unknown
 from lmx_kernel.config.toml_lines import Key
 from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import SettingsSection
+from lmx_kernel.kernel.boot_verdict import NORMAL, BootVerdict
 from lmx_kernel.kernel.model_table_checks import faults_of_tables, is_foreign
-from lmx_kernel.kernel.safe_mode import NORMAL, BootVerdict
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.models.backends import Backends
 from lmx_kernel.models.model_table import ModelTables

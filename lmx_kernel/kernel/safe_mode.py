@@ -14,26 +14,12 @@ from filelock import FileLock, Timeout
 
 from lmx_kernel.config.private_file import write_private
 from lmx_kernel.events import KernelEvent, LoadFailed, LoadStarted, ModelLoaded, ModelUnloaded
+from lmx_kernel.kernel.boot_verdict import NORMAL, BootVerdict
 
 FILE, LOCK = Path("run", "starts.json"), Path("run", "starts.lock")
 WINDOW_S = 300.0
 MAX_UNCLEAN = 3  # unclean starts within the window; the next one is in safe mode
 log = structlog.get_logger(__name__)
-
-
-@frozen(kw_only=True)
-class BootVerdict:
-    """How to start.
-
-    :ivar safe_mode: auto-load no model, and load no plugin of a third party.
-    :ivar suspects: models that were being loaded when a daemon stopped uncleanly.
-    """
-
-    safe_mode: bool = False
-    suspects: frozenset[str] = frozenset()
-
-
-NORMAL = BootVerdict()
 
 
 @frozen

@@ -6,8 +6,6 @@ import errno
 import os
 from pathlib import Path
 
-import psutil
-
 from lmx_kernel.memory import darwin
 from lmx_kernel.processes.cgroup import memory_limits
 
@@ -36,6 +34,8 @@ def process_bytes(pid: int) -> int:
 
     :raises OSError: no file is left to measure with.
     """
+    import psutil  # noqa: PLC0415 - few commands measure anything
+
     try:
         resident = int(psutil.Process(pid).memory_info().rss)
     except (psutil.Error, OSError) as error:
@@ -47,6 +47,8 @@ def process_bytes(pid: int) -> int:
 
 def _memory() -> tuple[int, int]:
     """Return the machine's memory and what is available of it."""
+    import psutil  # noqa: PLC0415 - few commands measure anything
+
     try:
         memory = psutil.virtual_memory()
     except (psutil.Error, OSError):  # no /proc: the C library knows the pages that are free

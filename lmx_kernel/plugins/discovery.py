@@ -6,6 +6,7 @@ import importlib
 import site
 import sysconfig
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 
 from attrs import define, evolve
@@ -31,19 +32,19 @@ class Found:
         whose package was installed first, then the first by name; those of ``plugins.modules`` are
         the last, in their order there.
     :ivar package: None for one of ``plugins.modules``.
+    :ivar is_own: whether it is one of LMX's own plugins, also by way of ``plugins.modules``.
+    :ivar entry: the name of the entry point, by which other plugins may require it; "" for one of
+        ``plugins.modules`` that no package registers.
     """
 
     status: PluginStatus
     module: str
     load: Callable[[], object]
     rank: Rank
+    is_own: bool
+    entry: str
     package: Distribution | None = None
     installed: Installed | None = None
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is one of LMX's own plugins."""
-        return self.rank[0] == 0
 
 
 def refresh_import_paths() -> None:
@@ -56,22 +57,30 @@ def refresh_import_paths() -> None:
 def discover(settings: PluginSettings) -> list[Found]:
     """Return the plugins that are installed or listed in the config, by rank."""
     own = bundled()
-    entries = entry_points(GROUP) if settings.discover else ()
-    ranked = sorted((_rank(entry, own), entry) for entry in entries)
+    entries = entry_points(GROUP) if settings.discover or settings.modules else ()
+    ranked = sorted((_rank(entry, own), entry) for entry in entries if settings.discover)
     first: dict[str, EntryPoint] = {}
     found = []
     for rank, entry in ranked:
         holder = first.setdefault(entry.name, entry)
         found.append(_from_entry(entry, holder, rank, settings))
-    return found + [_from_module(path, place) for place, path in enumerate(settings.modules)]
+    entry_of = {entry.module: entry for entry in entries}
+    return found + [
+        _from_module(path, place, entry_of.get(path), own)
+        for place, path in enumerate(settings.modules)
+    ]
 
 
 def _rank(entry: EntryPoint, own: Collection[str]) -> Rank:
     if entry.dist is None:
         return (2, 0.0, entry.name)
-    if canonicalize_name(entry.dist.name) in own:
+    if _is_own(entry, own):
         return (0, 0.0, entry.name)
     return (1, Installed.of(entry.dist).at, entry.name)
+
+
+def _is_own(entry: EntryPoint, own: Collection[str]) -> bool:
+    return entry.dist is not None and canonicalize_name(entry.dist.name) in own
 
 
 def _from_entry(
@@ -82,32 +91,40 @@ def _from_entry(
     :param holder: the first entry point of that name, which is kept.
     """
     package, name = entry.dist, entry.name
+    installed = Installed.of(package) if package else None
     state, reason = PluginState.ACTIVE, ""
     if entry is not holder:
         state, reason = PluginState.FAILED, f"its name is that of {_origin(holder)}; uninstall one"
-        name = f"{name} of {package.name if package else 'unknown'}"
+        name = f"{name} of {installed.name if installed else 'unknown'}"
     elif name in settings.disabled:
         state, reason = PluginState.DISABLED, "disabled by the config"
     elif package and (problem := kernel_problem(package) or api_problem(package)):
         state, reason = PluginState.FAILED, problem
     status = PluginStatus(
         name=name,
-        distribution=package.name if package else "unknown",
-        version=package.version if package else "unknown",
+        distribution=installed.name if installed else "unknown",
+        version=installed.version if installed else "unknown",
         state=state,
         reason=reason,
     )
-    installed = Installed.of(package) if package else None
-    return Found(status, entry.module, entry.load, rank, package, installed)
+    return Found(
+        status, entry.module, entry.load, rank, rank[0] == 0, entry.name, package, installed
+    )
 
 
 def _origin(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
 
 
-def _from_module(path: str, place: int) -> Found:
+def _from_module(path: str, place: int, entry: EntryPoint | None, own: Collection[str]) -> Found:
+    """Return a plugin of ``plugins.modules``.
+
+    :param entry: the installed entry point of the same module, if there is one.
+    """
     status = PluginStatus(name=path, distribution=path, version="module", state=PluginState.ACTIVE)
-    return Found(status, path, lambda: importlib.import_module(path), (3, place, path))
+    load, rank = partial(importlib.import_module, path), (3, float(place), path)
+    is_own = entry is not None and _is_own(entry, own)
+    return Found(status, path, load, rank, is_own, entry.name if entry else "")
 
 
 def without_third_parties(found: Iterable[Found], settings: PluginSettings) -> list[Found]:

@@ -31,8 +31,8 @@ class Installed:
     @classmethod
     def of(cls, package: Distribution) -> Installed:
         """Return what is known of a package."""
-        folder = folder_of(package)
-        return cls(package.name, package.version, folder, changed_at(folder))
+        folder, about = folder_of(package), package.metadata  # each look at it reads the file
+        return cls(about["Name"], about["Version"], folder, changed_at(folder))
 
     @property
     def has_changed(self) -> bool:

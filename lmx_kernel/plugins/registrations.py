@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib.metadata import Distribution
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,6 +15,8 @@ from lmx_kernel.plugins.entry_points import entry_points
 
 GROUP = "lmx"
 """As in :mod:`lmx_kernel.hookspecs`, which imports far more than a command needs."""
+WORKER_GROUPS = f"{GROUP}."
+"""All groups that workers look up."""
 DIST = "dist"
 """Where the wheels of a package lie in its folder."""
 
@@ -31,12 +34,19 @@ class Registration:
     version: str
 
 
-def registrations() -> set[Registration]:
-    """Return everything that installed packages register with LMX, as it is on disk now."""
+def registrations(groups: Iterable[str] = (GROUP, WORKER_GROUPS)) -> set[Registration]:
+    """Return what installed packages register with LMX, as it is on disk now.
+
+    :param groups: as in :func:`entry_points`; by default all.
+    """
+    entries = [entry for group in groups for entry in entry_points(group) if entry.dist]
+    about = {one: one.metadata for one in {entry.dist for entry in entries} if one}  # read once
     return {
-        Registration(entry.group, entry.name, entry.dist.name, entry.dist.version)
-        for entry in (*entry_points(GROUP), *entry_points(f"{GROUP}."))
-        if entry.dist is not None
+        Registration(
+            entry.group, entry.name, about[entry.dist]["Name"], about[entry.dist]["Version"]
+        )
+        for entry in entries
+        if entry.dist
     }
 
 
@@ -46,7 +56,7 @@ def package_of(name: str) -> Distribution | None:
     :param name: the plugin's or the package's own.
     """
     wanted = canonicalize_name(name)
-    for entry in (*entry_points(GROUP), *entry_points(f"{GROUP}.")):
+    for entry in (*entry_points(GROUP), *entry_points(WORKER_GROUPS)):
         if entry.dist and (entry.name == name or canonicalize_name(entry.dist.name) == wanted):
             return entry.dist
     return None

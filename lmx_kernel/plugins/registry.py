@@ -198,11 +198,20 @@ class Registry:
             if isinstance(outcome, BaseException):
                 self.fail(name, outcome)
             else:
-                self._needs[name] = cast("tuple[str, ...]", outcome)
+                self._needs[name] = tuple(map(self._called, cast("tuple[str, ...]", outcome)))
         for name in {needed for names in self._needs.values() for needed in names}:
             status = self._statuses.get(name)
             if status is None or status.state is not PluginState.ACTIVE:
                 self._fail_dependents(name)
+
+    def _called(self, needed: str) -> str:
+        """Return the name of a plugin that another one needs: of one that is loaded by way of
+        ``plugins.modules``, that is the path of its module.
+        """
+        if needed in self._statuses:
+            return needed
+        same = (name for name, found in self._found.items() if found.entry == needed)
+        return next(same, needed)
 
     def _fail_dependents(self, name: str) -> None:
         for dependent in self.dependents(name):

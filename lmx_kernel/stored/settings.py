@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from attrs import field, frozen, validators
 
 from lmx_kernel.config import LIVE
 
 DAY_S = 86400.0
+FILE = Path("state", "answers.db")  # in LMX's own folder
 
 
 @frozen(kw_only=True)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import structlog
 from attrs import evolve
@@ -22,10 +21,9 @@ from lmx_kernel.stored.changes import Changes
 from lmx_kernel.stored.disk import AnswerDisk
 from lmx_kernel.stored.file import AnswerFile
 from lmx_kernel.stored.reading import StoredReading
-from lmx_kernel.stored.settings import StoredAnswerSettings
+from lmx_kernel.stored.settings import FILE, StoredAnswerSettings
 from lmx_kernel.types import EmbeddingPrompt, Event, GenerationRequest
 
-FILE = Path("state", "answers.db")  # in LMX's own folder
 FORGET_S = 60.0
 log = structlog.get_logger(__name__)
 

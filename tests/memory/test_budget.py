@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lmx_kernel.cli.diagnostics import run_diagnostics
-from lmx_kernel.kernel.assembly import assemble, scan
+from lmx_kernel.kernel.assembly import assemble
 from lmx_kernel.kernel.boot import boot
+from lmx_kernel.kernel.scan import scan
 from lmx_kernel.memory.budget import MemorySettings
 from lmx_kernel.memory.machine import free_bytes, machine_bytes
 from lmx_kernel.memory.sizes import MIB

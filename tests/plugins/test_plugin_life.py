@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from broken_plugins import GOOD, module, surface
@@ -23,6 +24,8 @@ from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel
 
 SAYS = "def example(self, url, model): return '{}'"
+ROOT = Path(__file__).parents[2]
+HEAVY = {"falcon", "jinja2", "mlx", "numpy", "prometheus_client", "uvloop", "yaml"}
 AUTHORISER = "@hookimpl\ndef lmx_authorize(request): return None"
 
 
@@ -260,6 +263,17 @@ def test_a_command_that_asks_the_daemon_imports_no_plugin_and_no_kernel(lmx, she
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert "lmx_kernel.cli.client" in imported
         assert not imported & {"lmx_kernel.kernel", "lmx_kernel.worker", "structlog", "pluggy"}
+
+
+@pytest.mark.parametrize("words", ["ls", "doctor", "config check", "plugin list"])
+def test_a_command_that_loads_all_plugins_imports_nothing_that_serves(lmx, words):
+    done = lmx(*words.split(), python=("-X", "importtime"))
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"lmx_openai_api.settings", "lmx_mlx_backend.footprint"} < imported
+    modules = {"lmx_kernel.kernel.assembly", "lmx_kernel.dialect", "lmx_kernel.worker"}
+    for part in ("surface", "surfaces", "monitor", "conversion"):
+        modules |= {f"{plugin.name}.{part}" for plugin in ROOT.glob("plugins/*/lmx_*")}
+    assert not imported & (HEAVY | modules)
 
 
 def test_commands_and_hooks_mean_the_same_entry_points():

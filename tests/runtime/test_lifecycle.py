@@ -9,7 +9,7 @@ import pytest
 from lmx_kernel import errors
 from lmx_kernel.daemon.background import autoload
 from lmx_kernel.events import LoadFailed, LoadProgressed, LoadStarted, ModelLoaded, ModelUnloaded
-from lmx_kernel.kernel.safe_mode import BootVerdict
+from lmx_kernel.kernel.boot_verdict import BootVerdict
 from lmx_kernel.runtime.instance import State
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel, write_fake_models

@@ -11,8 +11,8 @@ from lmx_kernel.cli.diagnostics import run_diagnostics
 from lmx_kernel.config import ConfigError
 from lmx_kernel.daemon.background import autoload
 from lmx_kernel.errors import InvalidRequestError, ModelNotFoundError, ModelUnusableError
-from lmx_kernel.kernel.assembly import scan
 from lmx_kernel.kernel.boot import boot
+from lmx_kernel.kernel.scan import scan
 from lmx_kernel.models.saved_settings import merged, saved_file
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import ask, running_kernel, write_config, write_fake_models

@@ -60,7 +60,7 @@ class BackendConformance(PluginConformance):
     @pytest.fixture
     def backend(self, plugins: Plugins, settings: Settings) -> Backend:
         """The backend that is tried: the first of the plugin."""
-        backends = [one for one in plugins.backends(settings) if one.name != "fake"]
+        backends = self.own(plugins, "lmx_backends", plugins.backends(settings))
         check_active(plugins, self.module)
         assert backends, "lmx_backends returns nothing"
         return backends[0]
@@ -183,7 +183,7 @@ class ServedConformance(BackendConformance):
         """A kernel with the good model."""
         others = f'others = "{location.folder.parent}"\n'
         config = others + self.config(location.folder)
-        async with running_kernel(home, {}, config, (self.module,)) as stage:
+        async with running_kernel(home, {}, config, self.modules) as stage:
             yield stage
 
     async def test_it_is_served(self, stage: RunningKernel, location: Location) -> None:

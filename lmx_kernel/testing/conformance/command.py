@@ -16,7 +16,8 @@ import pytest
 from attrs import frozen
 from cyclopts import App
 
-from lmx_kernel.cli.main import BUILTIN, main
+from lmx_kernel.cli.command_line import BUILTIN
+from lmx_kernel.cli.main import main
 from lmx_kernel.cli.terminal import CONTROL
 from lmx_kernel.plugins.manager import Plugins
 from lmx_kernel.testing.conformance.plugin import PluginConformance, check_active
@@ -39,7 +40,7 @@ class CommandConformance(PluginConformance):
 
     def lmx(self, home: Path, *words: str) -> Done:
         """Run ``lmx`` with the plugin, and without any daemon."""
-        write_config(home, (self.module,), self.config(home))
+        write_config(home, self.modules, self.config(home))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LMX_HOME", str(home))
             patch.setenv("COLUMNS", "200")
@@ -49,7 +50,7 @@ class CommandConformance(PluginConformance):
     @pytest.fixture
     def apps(self, plugins: Plugins) -> list[App]:
         """The commands of the plugin."""
-        apps = [app for _, found in plugins.commands_by_plugin() for app in found]
+        apps = dict(plugins.commands_by_plugin()).get(self.module)
         check_active(plugins, self.module)
         assert apps, "lmx_commands returns nothing"
         return apps
@@ -85,7 +86,7 @@ class CommandConformance(PluginConformance):
         assert self.lmx(home, *self.arguments).stdout == done.stdout, "it differs from run to run"
 
     def test_it_works_as_a_program(self, home: Path) -> None:
-        write_config(home, (self.module,), self.config(home))
+        write_config(home, self.modules, self.config(home))
         done = subprocess.run(  # noqa: S603 - a command of the author
             [sys.executable, "-P", "-m", "lmx_kernel", *self.arguments],
             env={**os.environ, "LMX_HOME": str(home)},

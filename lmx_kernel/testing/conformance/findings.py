@@ -38,7 +38,7 @@ class FindingsConformance(PluginConformance):
         folder.mkdir()
         if (config := self.bad_config(folder)) is None:
             pytest.skip("no config makes a finding bad")
-        path = write_config(home, (self.module,), config)
+        path = write_config(home, self.modules, config)
         return boot(path, environ={"LMX_HOME": str(home)})
 
     @pytest.mark.parametrize("models", [(), BROKEN, GOOD, (*BROKEN, *GOOD)], ids=len)

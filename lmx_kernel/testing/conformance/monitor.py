@@ -34,7 +34,7 @@ class MonitorConformance(PluginConformance):
     @pytest.fixture
     def monitor(self, plugins: Plugins, settings: Settings) -> Monitor:
         """The monitor that is tried: the first of the plugin."""
-        monitors = plugins.monitors(settings)
+        monitors = self.own(plugins, "lmx_monitors", plugins.monitors(settings))
         check_active(plugins, self.module)
         assert monitors, "lmx_monitors returns nothing"
         return monitors[0]

@@ -7,9 +7,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol, TypeVar
 
 import pytest
 
@@ -33,15 +34,30 @@ print(json.dumps([sorted(set(sys.modules) - before), took_s]))
 MOST_IMPORT_S = 0.5
 
 
+class _Named(Protocol):
+    name: str
+
+
+T = TypeVar("T", bound=_Named)
+
+
 class PluginConformance:
     """The base of the kinds whose modules the daemon loads.
 
     :cvar module: the import path of the plugin's module, as its entry point has it.
+    :cvar requires: the import paths of the plugins that ``lmx_requires`` names; they are loaded
+        beside it.
     :cvar heavy: further libraries that the daemon must not import.
     """
 
     module: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
     heavy: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The plugin, and those that it requires."""
+        return (self.module, *self.requires)
 
     def config(self, folder: Path) -> str:
         """Return TOML for the config that the plugin is tried with; by default nothing.
@@ -67,7 +83,7 @@ class PluginConformance:
     @pytest.fixture
     def booted(self, home: Path, folder: Path) -> Booted:
         """The config and the plugin, as the daemon loads them."""
-        path = write_config(home, (self.module,), self.config(folder))
+        path = write_config(home, self.modules, self.config(folder))
         environ = {key: value for key, value in os.environ.items() if not key.startswith("LMX_")}
         return boot(path, environ={**environ, "LMX_HOME": str(home)})
 
@@ -108,6 +124,10 @@ class PluginConformance:
         found = {name.partition(".")[0] for name in modules} & (HEAVY | self.heavy)
         assert not found, f"the daemon would import {', '.join(sorted(found))}"
         assert took_s < MOST_IMPORT_S, f"importing it takes {took_s:.2f} s of CPU time"
+
+    def own(self, plugins: Plugins, hook: str, found: Iterable[T]) -> list[T]:
+        """Return those of the objects that the plugin itself returned from a hook."""
+        return [one for one in found if plugins.owner_of(hook, one.name) == self.module]
 
     def hook(self, name: str) -> object:
         """Return a hook of the plugin, to be called as it is."""

@@ -75,7 +75,7 @@ class RouterConformance(PluginConformance):
     @pytest.fixture
     def router(self, plugins: Plugins, settings: Settings) -> Router:
         """The router that is tried: the first of the plugin."""
-        routers = plugins.routers(settings)
+        routers = self.own(plugins, "lmx_routers", plugins.routers(settings))
         check_active(plugins, self.module)
         assert routers, "lmx_routers returns nothing"
         return routers[0]

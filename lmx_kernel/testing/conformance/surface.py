@@ -75,8 +75,9 @@ class SurfaceChecks(PluginConformance):
     @pytest.fixture
     def surfaces(self, plugins: Plugins, kernel: StubKernel) -> Sequence[ApiSurface]:
         """The surfaces of the plugin."""
-        found = plugins.api_surfaces(kernel)  # type: ignore[arg-type]
+        surfaces = plugins.api_surfaces(kernel)  # type: ignore[arg-type]
         check_active(plugins, self.module)
+        found = self.own(plugins, "lmx_api_surfaces", surfaces)
         assert found, "lmx_api_surfaces returns nothing"
         return found
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from lmx_api_docs.surfaces import DocumentSurface, PageSurface
+from typing import TYPE_CHECKING
+
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, Kernel
+
+if TYPE_CHECKING:
+    from lmx_kernel.interfaces import ApiSurface, Kernel
 
 
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
     """The document and the page."""
+    from lmx_api_docs.surfaces import (  # noqa: PLC0415 - commands serve nothing
+        DocumentSurface,
+        PageSurface,
+    )
+
     return [DocumentSurface(kernel), PageSurface()]

@@ -18,8 +18,8 @@ from lmx_kernel.http.settings import ServerSettings
 from lmx_kernel.interfaces import Finding
 from lmx_kernel.runtime.settings import ModelSettings
 from lmx_kernel.types import ModelCard
-from lmx_lmstudio_api import greeting
 from lmx_lmstudio_api.lms.install import is_ours, other_file, own_file
+from lmx_lmstudio_api.settings import GREETING_PATH
 
 SUBJECT = "LM Studio"
 SDK_PORTS = (41343, 52993, 16141, 39414, 22931)  # where SDKs look, in this order; never at 1234
@@ -112,7 +112,7 @@ def _runs_at(port: int) -> bool:
     """Return whether an LM Studio answers there, and no LMX."""
     try:
         with closing(HTTPConnection("127.0.0.1", port, timeout=ASK_S)) as connection:
-            connection.request("GET", greeting.PATH)
+            connection.request("GET", GREETING_PATH)
             found = msgspec.json.decode(connection.getresponse().read(1024))
     except (OSError, HTTPException, ValueError):
         return False

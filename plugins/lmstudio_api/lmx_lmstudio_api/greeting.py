@@ -11,8 +11,7 @@ from lmx_kernel.dialect.error_object import default_error_body
 from lmx_kernel.errors import LmxError
 from lmx_kernel.http.json_body import send
 from lmx_kernel.interfaces import NO_KEY, Operation
-
-PATH = "/lmstudio-greeting"
+from lmx_lmstudio_api.settings import GREETING_PATH
 
 
 class GreetingObject(TypedDict):
@@ -27,7 +26,7 @@ class Greeting:
     """
 
     name = "lmstudio_greeting"
-    prefix = PATH
+    prefix = GREETING_PATH
     scope = NO_KEY
 
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -37,12 +36,12 @@ class Greeting:
 
     def routes(self) -> Iterable[tuple[str, object]]:
         """Return its only path."""
-        return [(PATH, self)]
+        return [(GREETING_PATH, self)]
 
     def operations(self) -> Iterable[Operation]:
         """Return what that gives."""
         summary = "Say that LM Studio's API is served here"
-        return [Operation(method="GET", path=PATH, summary=summary, result=GreetingObject)]
+        return [Operation(method="GET", path=GREETING_PATH, summary=summary, result=GreetingObject)]
 
     def render_error(self, error: LmxError) -> Mapping[str, Any]:
         """Return an error body in the kernel's default shape."""

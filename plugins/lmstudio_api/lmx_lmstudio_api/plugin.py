@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 
 @hookimpl
+def lmx_requires() -> Iterable[str]:
+    """OpenAI's API, whose chat completions and embeddings are served here below another prefix."""
+    return ["openai_api"]
+
+
+@hookimpl
 def lmx_settings() -> list[SettingsSection]:
     """The section ``[lmstudio_api]``."""
     return [SettingsSection("lmstudio_api", LMStudioSettings)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from attrs import field, frozen, validators
 
+GREETING_PATH = "/lmstudio-greeting"
+"""Where clients find out that this API is served."""
+
 
 @frozen(kw_only=True)
 class LMStudioSettings:

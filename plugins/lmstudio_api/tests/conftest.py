@@ -20,6 +20,7 @@ import uvloop
 from attrs import define, evolve, field
 from lmx_lmstudio_api import plugin
 from lmx_lmstudio_api.settings import LMStudioSettings
+from lmx_openai_api.settings import OpenAISettings
 
 from lmx_kernel.events import JobChanged, KernelEvent, Observer
 from lmx_kernel.interfaces import Job
@@ -124,6 +125,7 @@ class LMStudioKernel(StubKernel):
             ModelSettings: self.models_settings,
             QueueSettings: self.queue,
             LMStudioSettings: LMStudioSettings(heartbeat_s=0.05),
+            OpenAISettings: OpenAISettings(),
         }[cls]
 
     def status(self) -> Any:

@@ -13,6 +13,7 @@ from lmx_kernel.testing.stub_kernel import MODEL
 
 class TestLMStudio(SurfaceConformance):
     module = "lmx_lmstudio_api.plugin"
+    requires = ("lmx_openai_api.plugin",)
     own_words = frozenset({"model_not_found"})
     beside = frozenset({"/lmstudio-greeting"})
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from cyclopts import App
+from typing import TYPE_CHECKING, Any
 
 from lmx_kernel.config import models_folder
 from lmx_kernel.hookspecs import hookimpl
@@ -15,13 +13,14 @@ from lmx_kernel.models.headers import HeaderBackend
 from lmx_kernel.types import DeviceMemory, LoadOptions, Location, MemoryEstimate, ModelCard
 from lmx_mlx_backend.architectures import is_known
 from lmx_mlx_backend.blas import blas_env
-from lmx_mlx_backend.conversion import Conversions
 from lmx_mlx_backend.device import device_memory, is_cpu
-from lmx_mlx_backend.findings import examine
 from lmx_mlx_backend.folder import ModelFolder, own_files, read_folder
 from lmx_mlx_backend.footprint import Footprint
 from lmx_mlx_backend.settings import MlxSettings
 from lmx_mlx_backend.vocabulary import VocabularyReader
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 NAME = "mlx"
 
@@ -41,12 +40,16 @@ def lmx_backends() -> Iterable[Backend]:
 @hookimpl
 def lmx_findings() -> Iterable[Finding]:
     """Report to ``lmx doctor`` which device MLX found."""
+    from lmx_mlx_backend.findings import examine  # noqa: PLC0415 - the daemon does not ask
+
     return examine()
 
 
 @hookimpl
 def lmx_job_kinds(kernel: Kernel) -> Iterable[JobKind]:
     """Register ``convert``, which puts new models where LMX keeps its own."""
+    from lmx_mlx_backend.conversion import Conversions  # noqa: PLC0415 - commands convert nothing
+
     reserve_bytes = kernel.settings(MlxSettings).reserve_bytes
     return [Conversions(kernel, models_folder(kernel.home), reserve_bytes)]
 

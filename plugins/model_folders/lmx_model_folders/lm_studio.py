@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 from attrs import define, evolve, field
 
 from lmx_kernel.types import Location
@@ -105,6 +104,8 @@ def _catalogue_names() -> Mapping[str, list[str]]:
 @lru_cache(maxsize=1024)  # the folders are looked at every few seconds
 def _stands_for(file: Path, _changed_ns: int) -> list[tuple[str, str]]:
     """Return pairs of a place of files and the name that stands for them."""
+    import yaml  # noqa: PLC0415 - few have a catalogue
+
     try:
         content = yaml.safe_load(_read(file))
         name, bases = content["model"], content["base"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from lmx_kernel.config import Settings
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ModelSource, SettingsSection
-from lmx_model_folders.lm_studio import LMStudioSource
 from lmx_model_folders.settings import FolderSettings
-from lmx_model_folders.sources import FolderSource, HuggingFaceSource, hugging_face_cache
+
+if TYPE_CHECKING:
+    from lmx_kernel.config import Settings
+    from lmx_kernel.interfaces import ModelSource
 
 
 @hookimpl
@@ -22,6 +24,13 @@ def lmx_settings() -> Iterable[SettingsSection]:
 @hookimpl
 def lmx_model_sources(settings: Settings) -> Iterable[ModelSource]:
     """Return the sources that are enabled, with the names of their settings."""
+    from lmx_model_folders.lm_studio import LMStudioSource  # noqa: PLC0415 - if models are asked for
+    from lmx_model_folders.sources import (  # noqa: PLC0415 - as above
+        FolderSource,
+        HuggingFaceSource,
+        hugging_face_cache,
+    )
+
     chosen = settings.get(FolderSettings)
     sources: list[ModelSource] = []
     if chosen.home:

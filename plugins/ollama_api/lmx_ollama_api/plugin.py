@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
 from lmx_ollama_api.settings import OllamaSettings
-from lmx_ollama_api.surface import DeleteSurface, OllamaSurface, PullSurface
+
+if TYPE_CHECKING:
+    from lmx_kernel.interfaces import ApiSurface, Kernel
 
 
 @hookimpl
@@ -17,5 +21,11 @@ def lmx_settings() -> list[SettingsSection]:
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
     """The routes below ``/api``; those that change the disk need a key of another scope."""
+    from lmx_ollama_api import surface  # noqa: PLC0415 - commands serve nothing
+
     settings = kernel.settings(OllamaSettings)
-    return [OllamaSurface(kernel, settings), PullSurface(kernel, settings), DeleteSurface(kernel)]
+    return [
+        surface.OllamaSurface(kernel, settings),
+        surface.PullSurface(kernel, settings),
+        surface.DeleteSurface(kernel),
+    ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
 from lmx_openai_api.settings import OpenAISettings
-from lmx_openai_api.surface import BARE_PREFIXES, BareSurface, OpenAISurface
+
+if TYPE_CHECKING:
+    from lmx_kernel.interfaces import ApiSurface, Kernel
 
 
 @hookimpl
@@ -17,9 +21,11 @@ def lmx_settings() -> list[SettingsSection]:
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
     """The routes below ``/v1``, and those without it if the config wants them."""
+    from lmx_openai_api import surface  # noqa: PLC0415 - commands serve nothing
+
     settings = kernel.settings(OpenAISettings)
-    bare = BARE_PREFIXES if settings.bare_paths else ()
+    bare = surface.BARE_PREFIXES if settings.bare_paths else ()
     return [
-        OpenAISurface(kernel, settings),
-        *(BareSurface(kernel, settings, prefix) for prefix in bare),
+        surface.OpenAISurface(kernel, settings),
+        *(surface.BareSurface(kernel, settings, prefix) for prefix in bare),
     ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from lmx_kernel.config.section import SettingsSection
 from lmx_kernel.hookspecs import hookimpl
-from lmx_kernel.interfaces import ApiSurface, Kernel, SettingsSection
 from lmx_responses_api.settings import ResponsesSettings
-from lmx_responses_api.surface import ResponsesSurface
+
+if TYPE_CHECKING:
+    from lmx_kernel.interfaces import ApiSurface, Kernel
 
 
 @hookimpl
@@ -17,4 +21,6 @@ def lmx_settings() -> list[SettingsSection]:
 @hookimpl
 def lmx_api_surfaces(kernel: Kernel) -> list[ApiSurface]:
     """The routes below ``/v1/responses``."""
+    from lmx_responses_api.surface import ResponsesSurface  # noqa: PLC0415 - commands serve nothing
+
     return [ResponsesSurface(kernel, kernel.settings(ResponsesSettings))]

@@ -9,7 +9,8 @@ from hashlib import blake2b
 from lmx_kernel.interfaces import RoutingContext
 from lmx_kernel.routing.decide import estimate_tokens
 from lmx_kernel.types import ChatPrompt, EmbeddingPrompt, GenerationRequest, Message, TextPrompt
-from lmx_router_rules.task import Task, classify, has_images, has_tools, text_of
+from lmx_router_rules.settings import Task
+from lmx_router_rules.task import classify, has_images, has_tools, text_of
 
 PREFIX_CHARS = 4096
 

@@ -11,9 +11,19 @@ from cattrs import IterableValidationError, IterableValidationNote
 
 from lmx_kernel.config import LIVE
 from lmx_kernel.config.days import Day
-from lmx_router_rules.task import Task
 
 Pressure = Literal["ease", "soft", "hard"]
+Task = Literal[
+    "chat",
+    "code",
+    "reasoning",
+    "extraction",
+    "translation",
+    "tools",
+    "long_context",
+    "vision",
+    "embedding",
+]
 _SPAN = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from attrs import define
 
@@ -26,18 +26,8 @@ from lmx_kernel.types import (
     TextPrompt,
 )
 from lmx_router_rules.keywords import Keyword, load_keywords
+from lmx_router_rules.settings import Task
 
-Task = Literal[
-    "chat",
-    "code",
-    "reasoning",
-    "extraction",
-    "translation",
-    "tools",
-    "long_context",
-    "vision",
-    "embedding",
-]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 HEAD_CHARS, TAIL_CHARS = 900, 400  # of the last message: what is wanted stands at either end

@@ -21,8 +21,8 @@ def downloaded() -> list[dict[str, Any]]:
     try:
         cards = [card for card, _ in _models(Client.find())]
     except UnavailableError:
-        from lmx_kernel.kernel.assembly import scan  # noqa: PLC0415 - takes long
         from lmx_kernel.kernel.boot import boot  # noqa: PLC0415 - takes long
+        from lmx_kernel.kernel.scan import scan  # noqa: PLC0415 - takes long
 
         cards = list(scan(boot()).cards)
     return [model_info(card) for card in cards if card.problem is None]
