@@ -10,9 +10,9 @@ has a fixed shape and place (bitwise equal logits were found to need each of the
   is masked, and adds zeros to the end of each sum.
 - Pieces of a prompt begin at multiples of ``PIECE``, and see no cells behind their own.
 
-Known fault: OpenBLAS divides a sum over more cells than its block (a few hundred) at a place that
-depends on their number, which is that of the longest row. Where such a place falls within a shorter
-row, the last bits of that one's numbers change.
+A sum over cells must be divided at the same places whatever their number:
+:mod:`~lmx_mlx_backend.blas` says how OpenBLAS is held to that, and each load tries it out, see
+:mod:`~lmx_mlx_backend.uniformity`.
 
 So a token has one of two sets of numbers: as a part of the prompt, or as one of the answer, which
 was computed in a batch. Neither stands for the other, see :func:`usable`.

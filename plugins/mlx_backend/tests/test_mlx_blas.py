@@ -27,6 +27,13 @@ w = mx.random.normal((40, 33))
 wanted = (a[:, None] * w[None]).sum(axis=2)
 print(all(mx.allclose(a[n : n + m] @ w.T, wanted[n : n + m], atol=1e-4).item()
           for m in (1, 2, 3) for n in (0, 4)))
+v = mx.random.normal((150, 40)); p = mx.random.normal((3, 150)); u = mx.random.normal((90, 300))
+print(all(mx.allclose(p[:m] @ v, (p[:m, :, None] * v[None]).sum(axis=1), atol=1e-4).item()
+          and mx.allclose(p[:m] @ v @ u[:, :40].T,
+                          ((p[:m] @ v)[:, None] * u[None, :, :40]).sum(axis=2), atol=1e-3).item()
+          and mx.allclose(mx.tile(p[:m], (1, 2)) @ u.T,
+                          (mx.tile(p[:m], (1, 2))[:, None] * u[None]).sum(axis=2), atol=1e-3).item()
+          for m in (1, 2, 3)))
 print(any("scipy_openblas" in line for line in open("/proc/self/maps")))
 """
 
@@ -52,7 +59,7 @@ def test_mlx_computes_with_openblas(home: Path) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["True"] * 3
+    assert done.stdout.split() == ["True"] * 4
     assert done.stderr == ""
 
 
