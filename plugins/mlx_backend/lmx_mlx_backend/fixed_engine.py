@@ -1,8 +1,7 @@
 """An engine whose answers depend on the request and its seed alone, bit for bit.
 
-:mod:`~lmx_mlx_backend.cells` says how. It costs what the rows of empty slots cost; every token of
-an answer is computed by itself, so there are no drafts, and an answer that goes on after a crash
-is computed again token by token.
+:mod:`~lmx_mlx_backend.cells` says how. Every token of an answer is computed by itself, so
+there are no drafts, and an answer that goes on after a crash is computed again token by token.
 """
 
 from __future__ import annotations

@@ -17,24 +17,38 @@ STEADY = 2048
 
 
 def is_uniform(cells: Cells, vocabulary: int, context_length: int) -> bool:
-    """Return whether a sequence has the same logits, bit for bit, alone in the first slot and
-    beside longer ones in the last, as long as they may be. It takes as long as a prompt of a few
+    """Return whether a sequence has the same logits, bit for bit, alone and beside others, as long
+    as they may be; lets batches be whole if they must. It takes as long as a prompt of a few
     hundred tokens.
+    """
+    if _has_equal_rows(cells, vocabulary):
+        return _attend_uniformly(cells, context_length)
+    cells.is_whole = True
+    return _has_equal_rows(cells, vocabulary) and _attend_uniformly(cells, context_length)
+
+
+def _has_equal_rows(cells: Cells, vocabulary: int) -> bool:
+    """Return whether a sequence has the same logits alone in the first slot and beside longer ones
+    in one of the middle and in the last.
     """
     tokens = [place * 7919 % vocabulary for place in range(PIECE + 9)]
     alone = _logits(cells, 0, tokens, [0] * cells.slots)
-    if cells.slots == 1:
-        return True
     lengths = [0] * cells.slots
     for slot in range(min(2, cells.slots - 1)):
         lengths[slot] = (2 + slot) * PIECE
         for start in range(0, lengths[slot], PIECE):
             cells.compute_piece(slot, start, tokens[slot : slot + PIECE])
-    beside = _logits(cells, cells.slots - 1, tokens, lengths)
-    widths = {(layer.keys.shape[-1], layer.values.shape[-1]) for layer in cells.layers}
-    return np.array_equal(alone, beside) and all(
-        attends_uniformly(key_width, width, context_length) for key_width, width in widths
+    others = {cells.slots // 2, cells.slots - 1} - {0}
+    return all(
+        np.array_equal(alone, _logits(cells, slot, tokens, lengths)) for slot in sorted(others)
     )
+
+
+def _attend_uniformly(cells: Cells, context_length: int) -> bool:
+    if cells.slots == 1:
+        return True
+    widths = {(layer.keys.shape[-1], layer.values.shape[-1]) for layer in cells.layers}
+    return all(attends_uniformly(key_width, width, context_length) for key_width, width in widths)
 
 
 def attends_uniformly(key_width: int, width: int, context_length: int) -> bool:
