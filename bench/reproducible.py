@@ -1,6 +1,6 @@
 """What reproducible answers cost, and that they are: two engines on the demo model, in turns.
 
-usage: THREADS=1 OPENBLAS_NUM_THREADS=1 python bench/reproducible.py [gguf|mlx ...] [--count N]
+usage: THREADS=1 python bench/reproducible.py [gguf|mlx ...] [--count N]
 
 Costs are CPU times of one thread, which hold on a busy machine too; the least of some rounds in
 which both engines take turns. Answers are compared bit for bit, tokens and log-probabilities: each
@@ -164,7 +164,8 @@ def main() -> None:
         measure(name, requests)
         return
     for name in words or BACKENDS:
-        env = {**os.environ, **BACKENDS[name]().worker_env({}), "LMX_BENCH_BACKEND": name}
+        settings = {"threads": int(os.environ.get("THREADS", "0"))}
+        env = {**os.environ, **BACKENDS[name]().worker_env(settings), "LMX_BENCH_BACKEND": name}
         subprocess.run([sys.executable, __file__, "--count", str(requests)], env=env, check=True)
 
 

@@ -4,15 +4,15 @@ A matrix library computes a row by other kernels in a batch of another size, and
 pad short rows on the left, which moves their numbers to other places of a sum. So here everything
 has a fixed shape and place (bitwise equal logits were found to need each of these):
 
-- A batch always has as many rows as the engine has slots, and a piece of a prompt always
-  ``PIECE`` rows, whatever of it is used.
+- A piece of a prompt always has ``PIECE`` rows, whatever of it is used; and a batch has as many as
+  the engine has slots, where the number of rows matters (:attr:`Cells.is_whole`).
 - A token's keys and values lie in the cell of its position. What comes behind, to the longest row,
   is masked, and adds zeros to the end of each sum.
 - Pieces of a prompt begin at multiples of ``PIECE``, and see no cells behind their own.
 
-Known fault: OpenBLAS divides a sum over more cells than its block (a few hundred) at a place that
-depends on their number, which is that of the longest row. Where such a place falls within a shorter
-row, the last bits of that one's numbers change.
+A sum over cells must be divided at the same places whatever their number:
+:mod:`~lmx_mlx_backend.blas` says how OpenBLAS is held to that, and each load tries it out, see
+:mod:`~lmx_mlx_backend.uniformity`.
 
 So a token has one of two sets of numbers: as a part of the prompt, or as one of the answer, which
 was computed in a batch. Neither stands for the other, see :func:`usable`.
@@ -55,7 +55,9 @@ class LayerCells:
     _seen: int = field(default=0, init=False)
 
     def expect_batch(self, offsets: mx.array, seen: int) -> None:
-        """Compute a token of each slot next, at ``offsets``; all are among the first ``seen``."""
+        """Compute a token of each of the first slots next, at ``offsets``; all are among the first
+        ``seen`` cells.
+        """
         self.offset, self._seen, self._piece = offsets, seen, None
 
     def expect_piece(self, slot: int, start: int) -> None:
@@ -72,10 +74,11 @@ class LayerCells:
         """Take in keys and values of the expected rows; return what these attend to."""
         self._make_room(keys, values)
         if self._piece is None:
-            rows = mx.arange(self.slots)
+            count = keys.shape[0]
+            rows = mx.arange(count)
             self.keys[rows, :, self.offset] = keys[:, :, 0]
             self.values[rows, :, self.offset] = values[:, :, 0]
-            return self.keys[:, :, : self._seen], self.values[:, :, : self._seen]
+            return self.keys[:count, :, : self._seen], self.values[:count, :, : self._seen]
         slot, start = self._piece
         self.keys[slot : slot + 1, :, start : start + PIECE] = keys
         self.values[slot : slot + 1, :, start : start + PIECE] = values
@@ -118,11 +121,14 @@ class Cells:
     :param module: the model.
     :param layers: one for each of its layers.
     :param slots: how many sequences there is room for.
+    :ivar is_whole: a batch always has a row for each slot, where a row's numbers depend on how many
+        rows there are; else only for those up to the last that is used.
     """
 
     module: Any
     layers: list[LayerCells]
     slots: int
+    is_whole: bool = field(default=False, init=False)
 
     @classmethod
     def of(cls, module: Any, layers: int, slots: int) -> Cells:
@@ -144,12 +150,13 @@ class Cells:
         return logits[0]
 
     def compute_batch(self, tokens: dict[int, tuple[int, int]], lengths: Sequence[int]) -> mx.array:
-        """Compute a token for some slots; return the logits of all slots.
+        """Compute a token for some slots; return the logits of all up to the last of them.
 
         :param tokens: by slot, each with its position.
         :param lengths: of what each slot holds; a slot without a token computes one behind that.
         """
-        pairs = [tokens.get(slot, (0, lengths[slot])) for slot in range(self.slots)]
+        rows = self.slots if self.is_whole else max(tokens) + 1
+        pairs = [tokens.get(slot, (0, lengths[slot])) for slot in range(rows)]
         offsets = mx.array([place for _, place in pairs])
         seen = -(-(max(place for _, place in pairs) + 1) // PIECE) * PIECE
         for layer in self.layers:

@@ -1,8 +1,7 @@
 """An engine whose answers depend on the request and its seed alone, bit for bit.
 
-:mod:`~lmx_mlx_backend.cells` says how. It costs what the rows of empty slots cost; every token of
-an answer is computed by itself, so there are no drafts, and an answer that goes on after a crash
-is computed again token by token.
+:mod:`~lmx_mlx_backend.cells` says how. Every token of an answer is computed by itself, so
+there are no drafts, and an answer that goes on after a crash is computed again token by token.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import time
 from collections.abc import Sequence as Seq
 
 import mlx.core as mx
-import numpy as np
 from attrs import define, field
 
 from lmx_kernel.engine import EngineStats, Sequence, Step, Tokenizer
@@ -204,32 +202,3 @@ class FixedEngine:
         self._store.clear()
         self._cells.layers.clear()
         self._model.close()
-
-
-def is_uniform(cells: Cells, vocabulary: int) -> bool:
-    """Return whether a sequence has the same logits, bit for bit, alone in the first slot and
-    beside longer ones in the last. It takes as long as a prompt of a few hundred tokens.
-    """
-    tokens = [place * 7919 % vocabulary for place in range(PIECE + 9)]
-    alone = _logits(cells, 0, tokens, [0] * cells.slots)
-    if cells.slots == 1:
-        return True
-    lengths = [0] * cells.slots
-    for slot in range(min(2, cells.slots - 1)):
-        lengths[slot] = (2 + slot) * PIECE
-        for start in range(0, lengths[slot], PIECE):
-            cells.compute_piece(slot, start, tokens[slot : slot + PIECE])
-    beside = _logits(cells, cells.slots - 1, tokens, lengths)
-    return np.array_equal(alone, beside)
-
-
-def _logits(cells: Cells, slot: int, tokens: list[int], lengths: list[int]) -> np.ndarray:
-    """Compute all but three tokens as a prompt, and these as an answer; return the logits."""
-    end = len(tokens) - 3
-    for start in range(0, end, PIECE):
-        logits = cells.compute_piece(slot, start, tokens[start : min(start + PIECE, end)])
-    found = [logits[(end - 1) % PIECE]]
-    for place in range(end, len(tokens)):
-        lengths[slot] = place
-        found.append(cells.compute_batch({slot: (tokens[place], place)}, lengths)[slot])
-    return np.array(mx.stack(found))

@@ -15,7 +15,7 @@ from lmx_mlx_backend import caches
 from lmx_mlx_backend.cells import Cells, CellStore
 from lmx_mlx_backend.draft_rows import MlxDraftRows
 from lmx_mlx_backend.engine import MlxEngine
-from lmx_mlx_backend.fixed_engine import FixedEngine, is_uniform
+from lmx_mlx_backend.fixed_engine import FixedEngine
 from lmx_mlx_backend.folder import read_folder
 from lmx_mlx_backend.footprint import PADDING_SHARE, Footprint
 from lmx_mlx_backend.graph_builder import GraphBuilder
@@ -28,6 +28,7 @@ from lmx_mlx_backend.prefix import PrefixCache
 from lmx_mlx_backend.settings import MlxSettings
 from lmx_mlx_backend.states import BlockLayout, identity_of, numbers_of
 from lmx_mlx_backend.tokenizer import MlxTokenizer
+from lmx_mlx_backend.uniformity import is_uniform
 from lmx_mlx_backend.whole_states import WholeLayout
 
 PADDING_COST = 3
@@ -134,7 +135,7 @@ def _open_fixed(
     """Return the engine whose numbers depend on nothing; whether they do is tried out."""
     limits, layers = _limits(model, spec), len(caches.new(model.module))
     cells = Cells.of(model.module, layers, limits.max_sequences)
-    is_same = is_uniform(cells, model.vocabulary)
+    is_same = is_uniform(cells, model.vocabulary, limits.context_length)
     return FixedEngine(
         tokenizer=tokenizer,
         limits=limits,

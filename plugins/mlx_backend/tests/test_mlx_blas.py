@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,15 +21,24 @@ pytestmark = pytest.mark.linux("other systems bring a fast library")
 
 PROGRAM = """
 import mlx.core as mx
-a = mx.random.normal((7, 33)); b = mx.random.normal((33, 5))
-expected = (a[:, :, None] * b[None]).sum(axis=1)
-print(mx.allclose(a @ b, expected, atol=1e-4).item())
-w = mx.random.normal((40, 33))
-wanted = (a[:, None] * w[None]).sum(axis=2)
-print(all(mx.allclose(a[n : n + m] @ w.T, wanted[n : n + m], atol=1e-4).item()
-          for m in (1, 2, 3) for n in (0, 4)))
+mx.set_default_device(mx.cpu)
+def is_right(rows, inner, columns, is_transposed):
+    a = mx.random.normal((rows, inner)); b = mx.random.normal((inner, columns))
+    wanted = (a[:, :, None] * b[None]).sum(axis=1)
+    b = mx.contiguous(b.T).T if is_transposed else b
+    mx.eval(b)
+    return mx.allclose(a @ b, wanted, atol=1e-3).item()
+print(all(is_right(rows, inner, columns, is_transposed)
+          for rows in (1, 2, 3, 5, 8, 9) for is_transposed in (False, True)
+          for inner, columns in ((33, 5), (16, 130), (150, 40), (300, 703))))
+a = mx.random.normal((8, 300)); w = mx.random.normal((703, 300))
+alone = [a[row : row + 1] @ w.T for row in range(8)]
+print(all(mx.array_equal((a[:rows] @ w.T)[row], alone[row][0]).item()
+          for rows in range(1, 9) for row in range(rows)) or not HAS_AVX2)
 print(any("scipy_openblas" in line for line in open("/proc/self/maps")))
 """
+CPU = Path("/proc/cpuinfo")
+HAS_AVX2 = CPU.exists() and {"avx2", "fma"} <= set(CPU.read_text().split())
 
 
 @pytest.fixture
@@ -42,11 +52,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_mlx_computes_with_openblas(home: Path) -> None:
-    env = MlxBackend().worker_env({"threads": 1})
-    assert env["OPENBLAS_NUM_THREADS"] == "1"
+    env = MlxBackend().worker_env({"threads": 2})
+    assert env["OPENBLAS_NUM_THREADS"] == "2"
     assert Path(env["LD_PRELOAD"]).parent == home / "cache"
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", f"{HAS_AVX2 = }\n{PROGRAM}"],
         env=os.environ | env,
         capture_output=True,
         text=True,
@@ -109,6 +119,18 @@ def test_what_is_missing_is_said_once(
             assert "LD_PRELOAD" not in MlxBackend().worker_env({})
     assert len(logs) == 1
     assert advice in logs[0]["reason"]
+
+
+def test_a_compiler_without_openmp_does(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = home / "bin" / "cc"
+    compiler.parent.mkdir()
+    gcc = shutil.which("cc") or "cc"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec {gcc} "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{compiler.parent}:{os.environ['PATH']}")
+    with capture_logs() as logs:
+        assert blas.find_blas() is not None
+    assert logs == []
 
 
 def test_what_was_preloaded_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

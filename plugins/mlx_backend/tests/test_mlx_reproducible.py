@@ -4,12 +4,17 @@ bit for bit.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
+from lmx_mlx_backend.backend import MlxBackend
 
 from lmx_kernel.engine.drafts import CopySource
 from lmx_kernel.testing.driver import Driver
@@ -31,6 +36,38 @@ paths = ["{paths}"]
 match = "*"
 reproducible = true
 parallel = 8
+"""
+BESIDE_LONG = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import open_driver
+from test_mlx_reproducible import SAMPLED, answer
+
+driver = open_driver(Path(sys.argv[2]), 2048, 4, 8192, reproducible=True)
+print(driver.engine.numerics.problem)
+prompts = [[3 + (place * 37) % 250 for place in range(length)] for length in (30, 290)]
+alone = [answer(driver, number, prompt) for number, prompt in enumerate(prompts)]
+for length in (400, 1500):
+    driver.engine.trim()
+    neighbour = 10 * length
+    driver.add(neighbour, [7 + place % 90 for place in range(length)], sampling=SAMPLED)
+    while not driver.tokens[neighbour]:
+        driver.step()
+    beside = [answer(driver, neighbour + 1 + n, prompt) for n, prompt in enumerate(prompts)]
+    print(length, [one == other for one, other in zip(alone, beside)])
+    driver.engine.remove(neighbour)
+"""
+LOOK_BEYOND = """
+import ctypes, os, sys
+import mlx.core as mx
+from lmx_mlx_backend.uniformity import attends_uniformly
+
+mx.set_default_device(mx.cpu)
+library = ctypes.CDLL(os.environ["LD_PRELOAD"].split(":")[0])
+for threads in (1, 2, 3):
+    library.scipy_openblas_set_num_threads(threads)
+    print([attends_uniformly(width, width, most) for width, most in ((16, 2048), (128, 8192))])
 """
 COUNT = 12
 PROMPT = [3 + (place * 37) % 250 for place in range(300)]
@@ -109,6 +146,40 @@ def test_models_without_a_cell_for_each_token_promise_nothing(open_model: Any) -
     numerics = open_model("mamba", reproducible=True).engine.numerics
     assert not numerics.is_reproducible
     assert "layer" in numerics.problem
+
+
+@pytest.mark.linux("with OpenBLAS")
+def test_a_short_answer_is_the_same_beside_long_ones(models: Callable[[str], Path]) -> None:
+    found = with_openblas(BESIDE_LONG, str(Path(__file__).parent), str(models("llama")))
+    assert found == ["", *(f"{length} [True, True]" for length in (400, 1500))]
+
+
+@pytest.mark.linux("with OpenBLAS")
+def test_attention_does_not_depend_on_cells_behind_whatever_the_threads() -> None:
+    assert with_openblas(LOOK_BEYOND) == ["[True, True]"] * 3
+
+
+def with_openblas(program: str, *words: str) -> list[str]:
+    """Run a program in the environment of a worker; return what it prints."""
+    env = {**os.environ, **MlxBackend().worker_env({"threads": 2})}
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_load_notices_sums_that_depend_on_the_longest_row(
+    open_model: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attend = mx.fast.scaled_dot_product_attention
+
+    def divided(queries: Any, keys: Any, values: Any, **how: Any) -> Any:
+        seen = keys.shape[2]
+        return attend(queries, keys, values, **how) * (1 + 1e-6 * (seen > 400))
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", divided)
+    numerics = open_model(reproducible=True).engine.numerics
+    assert not numerics.is_reproducible
+    assert "among others" in numerics.problem
 
 
 @pytest.mark.parametrize("count", [9, pytest.param(300, marks=FULL)])
