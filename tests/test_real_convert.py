@@ -62,6 +62,9 @@ async def test_a_file_is_made_into_a_folder_that_answers_alike(config):
         assert (job["state"], job["result"]["model"]) == ("done", "me/smol")
         assert job["done"] == job["total"] > 0
         assert await answer(http, "me/smol") == await answer(http, MODEL)
+        same = (await http.post("/admin/models/convert", json=order)).json()
+        assert same["id"] == job["id"], "it is there already"
+        os.utime(config.parent / "models" / "me" / "smol")  # somebody changed it
         taken = (await http.post("/admin/models/convert", json=order)).json()
         assert (await ended(http, taken))["error"]["code"] == "conflict"
         refused = await http.post("/admin/models/convert", json=order | {"bits": 5})

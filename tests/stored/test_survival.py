@@ -88,7 +88,8 @@ async def test_answers_survive_a_daemon_that_is_killed_again_and_again(tmp_path,
         async with running_daemon(config, **ENV) as daemon, client(daemon) as http:
             if kill == 0:
                 await start(http)
-            await readers.read_until(http, readers.total + chance.randint(1, 160))
+            more = chance.randint(1, 2 * len(ANSWERS) * TOKENS // (3 * kills))
+            await readers.read_until(http, readers.total + more)
             daemon.process.kill()
             with suppress(httpx.TransportError):
                 await http.get("/health")
