@@ -167,6 +167,25 @@ def with_openblas(program: str, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_batches_have_a_fixed_size_where_numbers_depend_on_it(
+    open_model: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attend = mx.fast.scaled_dot_product_attention
+
+    def by_size(queries: Any, keys: Any, values: Any, **how: Any) -> Any:
+        return attend(queries, keys, values, **how) * (1 + 1e-5 * (len(queries) > 2))
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", by_size)
+    driver = open_model(reproducible=True)
+    assert driver.engine.numerics.is_reproducible
+    alone = answer(driver, 1, PROMPT[:40])
+    driver.engine.trim()
+    for other in range(4):
+        driver.add(10 + other, PROMPT[other : other + 50], sampling=SAMPLED)
+    driver.step()
+    assert answer(driver, 2, PROMPT[:40]) == alone
+
+
 def test_a_load_notices_sums_that_depend_on_the_longest_row(
     open_model: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
