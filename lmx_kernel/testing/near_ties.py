@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Sequence as Seq
+from typing import Any
 
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.types import Sampling
@@ -19,6 +20,18 @@ NOISE = 0.005
 TRIALS = 300
 
 
+class _Seen:
+    """Remembers the logits that a token is drawn from: penalties need them as they are, and
+    log-probabilities are shifted.
+    """
+
+    row: Any = None
+
+    def adjust(self, row: Any, tokens: Seq[int]) -> None:
+        """Take a copy of ``row``."""
+        self.row = row.copy()
+
+
 def is_near_tie(
     driver: Driver,
     prompt: Seq[int],
@@ -26,9 +39,8 @@ def is_near_tie(
     sampling: Sampling,
     allowed: Seq[Collection[int]] = (),
 ) -> bool:
-    """Return whether the second text is the first one up to a place where both tokens are equally
-    likely, or a little noise in the logits gives the second one's token. Where many tokens are, and
-    one is drawn, the noise of all of them adds up, and even the first one's may not be drawn again.
+    """Return whether the second text is the first one up to a place where a little noise in the
+    logits gives the second one's token.
 
     :param texts: what follows ``prompt``; they differ.
     :param allowed: the tokens that a mask allows at each place; empty for all.
@@ -40,12 +52,9 @@ def is_near_tie(
     first, second = texts
     place = next(n for n, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
     tokens, vocabulary = [*prompt, *first[:place]], len(driver.engine.tokenizer.token_bytes)
-    driver.answer(tokens, 1, produced=place, logprobs=vocabulary)
-    logits = np.full(vocabulary, -1e9, np.float32)
-    for token, logprob in driver.steps[-1].outputs[-1].logprobs[0].top:
-        logits[token] = logprob
-    if abs(logits[first[place]] - logits[second[place]]) < NOISE:
-        return True
+    seen = _Seen()
+    driver.answer(tokens, 1, produced=place, processors={"seen": seen})
+    logits = seen.row
     mask = None
     if place < len(allowed) and allowed[place]:
         mask = np.isin(np.arange(vocabulary), list(allowed[place]))
