@@ -18,7 +18,7 @@ from attrs import evolve
 from lmx_kernel.access import keys as module
 from lmx_kernel.access.keys import KeyFile, Keyring, KeysDamagedError, KeysNotSavedError
 from lmx_kernel.cli import keys as cli_keys
-from lmx_kernel.cli import main
+from lmx_kernel.cli import command_line, main
 from lmx_kernel.config import Settings, disk_sync
 from lmx_kernel.config.private_file import write_private
 from lmx_kernel.daemon.run_file import Address, Running, find_daemon, local_url, published, read
@@ -294,7 +294,7 @@ def test_no_command_ends_with_a_traceback_of_the_system(monkeypatch, capsys):
     def fail(_arguments):
         raise PermissionError(13, "Permission denied", "/place")
 
-    monkeypatch.setattr(main, "command_line", fail)
+    monkeypatch.setattr(command_line, "command_line", fail)
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert (ended.value.code, capsys.readouterr().err) == (1, "/place: Permission denied\n")
