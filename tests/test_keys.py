@@ -17,8 +17,8 @@ from attrs import evolve
 
 from lmx_kernel.access import keys as module
 from lmx_kernel.access.keys import KeyFile, Keyring, KeysDamagedError, KeysNotSavedError
-from lmx_kernel.cli import keys as cli_keys
 from lmx_kernel.cli import command_line, main
+from lmx_kernel.cli import keys as cli_keys
 from lmx_kernel.config import Settings, disk_sync
 from lmx_kernel.config.private_file import write_private
 from lmx_kernel.daemon.run_file import Address, Running, find_daemon, local_url, published, read
