@@ -43,17 +43,22 @@ def fill(driver: Driver) -> None:
         driver.step()
 
 
-def test_a_stream_moves_forward_when_all_before_it_has_gone(
-    driver: Driver, restored: list[int]
-) -> None:
-    expected = driver.answer(SHORT, 300)
-    driver.engine.trim()
+def leave_alone_behind_gaps(driver: Driver) -> None:
+    """Let sequence 9 run where all before it have gone."""
     fill(driver)
     driver.add(9, SHORT)
     while not driver.tokens[9]:
         driver.step()
     for number in range(len(LONG)):
         driver.engine.remove(number)
+
+
+def test_a_stream_moves_forward_when_all_before_it_has_gone(
+    driver: Driver, restored: list[int]
+) -> None:
+    expected = driver.answer(SHORT, 300)
+    driver.engine.trim()
+    leave_alone_behind_gaps(driver)
     answer = driver.run(9, count=300)[0]
     assert set(restored) == {4}, "its slot"
     assert len(restored) <= 6, "and once: it has so many blocks at most"
@@ -65,12 +70,7 @@ def test_a_stream_moves_forward_when_all_before_it_has_gone(
 def test_a_stream_whose_state_is_lost_on_the_way_is_computed_again(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(driver)
-    driver.add(9, SHORT)
-    while not driver.tokens[9]:
-        driver.step()
-    for number in range(len(LONG)):
-        driver.engine.remove(number)
+    leave_alone_behind_gaps(driver)
     monkeypatch.setattr(Context, "insert", lambda *_: False)
     step = driver.engine.step()
     while not step.preempted:
