@@ -14,10 +14,10 @@ import pytest
 
 from lmx_kernel.engine.drafts import CopySource
 from lmx_kernel.engine.step_costs import StepCosts
+from lmx_kernel.testing.bitwise import COUNT, SAMPLED, answer, trace
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.testing.harness import running_kernel
 from lmx_kernel.testing.reproducible import differences
-from lmx_kernel.types import Sampling
 
 FULL = [pytest.mark.full, pytest.mark.timeout(3600)]
 PLUGINS = ("lmx_gguf_backend.backend", "lmx_model_folders.plugin")
@@ -32,13 +32,10 @@ match = "*"
 reproducible = true
 parallel = 8
 """
-COUNT = 12
 PROMPT = [3 + (place * 37) % 250 for place in range(540)]
 """Longer than 512 tokens: a lone row has a path of its own there."""
 
-SAMPLED = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=5)
 Q8_0 = 8
-Trace = tuple[list[int], list[float]]
 
 
 def quantised(data: bytes) -> bytes:
@@ -69,21 +66,6 @@ def open_reproducible(open_tiny: Callable[..., Driver]) -> Callable[..., Driver]
         return open_tiny(700, parallel, parallel * 700, path, reproducible=True, threads=2)
 
     return opener
-
-
-def trace(driver: Driver, number: int) -> Trace:
-    """Return the tokens of a sequence and, bit for bit, the log-probabilities of each."""
-    outputs = [one for step in driver.steps for one in step.outputs if one.id == number]
-    tokens = [token for one in outputs for token in one.tokens][:COUNT]
-    details = [detail for one in outputs for detail in one.logprobs][:COUNT]
-    return tokens, [number for one in details for number in (one.chosen, *dict(one.top).values())]
-
-
-def answer(driver: Driver, number: int, prompt: list[int], **more: Any) -> Trace:
-    """Return what follows ``prompt``."""
-    driver.add(number, prompt, sampling=SAMPLED, logprobs=3, **more)
-    driver.run(number, count=COUNT - more.get("produced", 0))
-    return trace(driver, number)
 
 
 def test_an_answer_is_the_same_alone_among_others_and_cached(

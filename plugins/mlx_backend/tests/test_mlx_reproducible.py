@@ -17,10 +17,10 @@ import pytest
 from lmx_mlx_backend.backend import MlxBackend
 
 from lmx_kernel.engine.drafts import CopySource
+from lmx_kernel.testing.bitwise import COUNT, SAMPLED, answer, trace
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.testing.harness import running_kernel
 from lmx_kernel.testing.reproducible import differences
-from lmx_kernel.types import Sampling
 
 FULL = [pytest.mark.full, pytest.mark.timeout(3600)]
 PLUGINS = ("lmx_mlx_backend.backend", "lmx_model_folders.plugin")
@@ -69,25 +69,7 @@ for threads in (1, 2, 3):
     library.scipy_openblas_set_num_threads(threads)
     print([attends_uniformly(width, width, most) for width, most in ((16, 2048), (128, 8192))])
 """
-COUNT = 12
 PROMPT = [3 + (place * 37) % 250 for place in range(300)]
-SAMPLED = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=5)
-Trace = tuple[list[int], list[float]]
-
-
-def trace(driver: Driver, number: int) -> Trace:
-    """Return the tokens of a sequence and, bit for bit, the log-probabilities of each."""
-    outputs = [one for step in driver.steps for one in step.outputs if one.id == number]
-    tokens = [token for one in outputs for token in one.tokens][:COUNT]
-    details = [detail for one in outputs for detail in one.logprobs][:COUNT]
-    return tokens, [number for one in details for number in (one.chosen, *dict(one.top).values())]
-
-
-def answer(driver: Driver, number: int, prompt: list[int], **more: Any) -> Trace:
-    """Return what follows ``prompt``."""
-    driver.add(number, prompt, sampling=SAMPLED, logprobs=3, **more)
-    driver.run(number, count=COUNT - more.get("produced", 0))
-    return trace(driver, number)
 
 
 @pytest.fixture
