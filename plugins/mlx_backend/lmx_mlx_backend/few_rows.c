@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-enum { BY_ROWS = 101, PLAIN = 111, TRANSPOSED = 112, CELLS = 64, WIDEST_HEAD = 256 };
+enum { BY_ROWS = 101, PLAIN = 111, TRANSPOSED = 112 };
+enum { FEW_ROWS = 8, FEW_VECTORS = 2, CELLS = 64, WIDEST_HEAD = 256 };
 
 int scipy_openblas_get_num_threads(void);
 void scipy_cblas_sgemv(int, int, int, int, float, const float *, int, const float *, int,
@@ -29,7 +30,7 @@ static void values_of(int n, int k, float alpha, const float *b, int ldb, const 
 #endif
 
 #define FAST __attribute__((target("avx2,fma")))
-enum { FEW_ROWS = 8, HIGH = 3, WIDE = 4, STEP = 8, WORTH_THREADS = 200000 };
+enum { HIGH = 3, WIDE = 4, STEP = 8, WORTH_THREADS = 200000 };
 
 /* A product C = A B^T of few rows. */
 typedef struct {
@@ -86,38 +87,35 @@ FAST static void columns(const Product *p, int first, int end) {
   }
 }
 
-static int few_rows(int tb, int m, int n, int k, float alpha, const float *a, int lda,
-                    const float *b, int ldb, float *c, int ldc) {
-  if (!has_fast()) return 0;
-  if (tb == PLAIN) {
-    if (m > 2) return 0;
-    for (int row = 0; row < m; row++)
-      values_of(n, k, alpha, b, ldb, a + (long)row * lda, c + (long)row * ldc);
-    return 1;
-  }
-  Product product = {m, n, k, alpha, a, b, lda, ldb, c, ldc};
+static void by_tiles(const Product *p) {
 #ifdef _OPENMP
   int threads = scipy_openblas_get_num_threads();
-  if (threads > 1 && (long)n * k > WORTH_THREADS) {
+  if (threads > 1 && (long)p->n * p->k > WORTH_THREADS) {
 #pragma omp parallel num_threads(threads)
     { /* there may be fewer than asked for */
-      int part = (n / omp_get_num_threads() / WIDE + 1) * WIDE;
+      int part = (p->n / omp_get_num_threads() / WIDE + 1) * WIDE;
       int first = omp_get_thread_num() * part;
-      columns(&product, first, least(first + part, n));
+      columns(p, first, least(first + part, p->n));
     }
+    return;
+  }
+#endif
+  columns(p, 0, p->n);
+}
+
+#endif
+
+/* Compute C = A B or A B^T and return 1, or 0 where OpenBLAS is to do it. */
+static int few_rows(int tb, int m, int n, int k, float alpha, const float *a, int lda,
+                    const float *b, int ldb, float *c, int ldc) {
+#ifdef FAST
+  if (tb == TRANSPOSED && has_fast()) {
+    Product product = {m, n, k, alpha, a, b, lda, ldb, c, ldc};
+    by_tiles(&product);
     return 1;
   }
 #endif
-  columns(&product, 0, n);
-  return 1;
-}
-
-#else
-
-enum { FEW_ROWS = 2 };
-
-static int few_rows(int tb, int m, int n, int k, float alpha, const float *a, int lda,
-                    const float *b, int ldb, float *c, int ldc) {
+  if (m > FEW_VECTORS) return 0;
   int some = k <= WIDEST_HEAD ? CELLS : n;
   for (int row = 0; row < m; row++) {
     const float *x = a + (long)row * lda;
@@ -130,8 +128,6 @@ static int few_rows(int tb, int m, int n, int k, float alpha, const float *a, in
   }
   return 1;
 }
-
-#endif
 
 #define GEMM(name, scalar, number, shortcut)                                                     \
   void scipy_cblas_##name(int, int, int, int, int, int, scalar, const number *, int,             \
