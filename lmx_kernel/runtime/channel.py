@@ -105,7 +105,10 @@ class Channel(asyncio.Protocol):
         """Let the socket's data wait, or not; what is so already stays so."""
         if self._transport is None or self._is_cut or self._transport.is_reading() != is_paused:
             return
-        (self._transport.pause_reading if is_paused else self._transport.resume_reading)()
+        if is_paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def _end(self, reason: Exception | None) -> None:
         if not self.ended.done():

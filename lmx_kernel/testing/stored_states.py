@@ -137,9 +137,11 @@ async def greedy_answer(stage: RunningKernel, tokens: Seq[int]) -> tuple[str, in
         sampling=SamplingRequest(temperature=0),
         max_tokens=16,
     )
-    parts = []
+    return await answer_to(stage, request)
+
+
+async def answer_to(stage: RunningKernel, request: GenerationRequest) -> tuple[str, int]:
+    """Return the text of the answer to a request, and how many tokens of the prompt were cached."""
     with await stage.kernel.generate(request) as answer:
-        async for event in answer:
-            if isinstance(event, TextDelta):
-                parts.append(event.text)
+        parts = [event.text async for event in answer if isinstance(event, TextDelta)]
     return "".join(parts), answer.usage().cached_tokens

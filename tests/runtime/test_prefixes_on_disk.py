@@ -16,11 +16,11 @@ from lmx_kernel.testing.fake_engine import WORDS
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_kernel, write_fake_models
 from lmx_kernel.testing.stored_files import LOSSES, damage, stored, unload
+from lmx_kernel.testing.stored_states import answer_to
 from lmx_kernel.types import (
     GenerationRequest,
     LoadOverrides,
     SamplingRequest,
-    TextDelta,
     TextPrompt,
 )
 
@@ -38,12 +38,7 @@ async def answer(stage, text, tokens=4, space=""):
         max_tokens=tokens,
         cache_space=space,
     )
-    parts = []
-    with await stage.kernel.generate(request) as answer:
-        async for event in answer:
-            if isinstance(event, TextDelta):
-                parts.append(event.text)
-    return "".join(parts), answer.usage().cached_tokens
+    return await answer_to(stage, request)
 
 
 def right(text, tokens=4):
