@@ -1,47 +1,33 @@
 """What a draft model gains or costs in one engine.
 
-usage: THREADS=1 OPENBLAS_NUM_THREADS=1 python bench/draft_models.py [gguf|mlx ...]
+usage: [THREADS=1] python bench/draft_models.py [gguf] [mlx]
 
 There is no second small model of the demo model's vocabulary. So on MLX the last two thirds of the
 demo model's layers are made to change nothing (their last matrices are 0), which takes as long; the
 model of the first third drafts for it, and most drafts are right. On GGUF the demo model drafts for
 itself, which cannot pay. Bad drafts are those for another seed. Each row compares the same requests
-with and without drafts, in turns, in one engine: the best round of each. Times are CPU times of one
-thread, which hold on a busy machine too.
+with and without drafts, in turns, in one engine: the best round of each.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 import tempfile
-import time
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from common import head, row
-from masks import BACKENDS, GGUF, OPTIONS, _converted
+from engines import GGUF, float32_model, for_each_backend, now_s, spec_of, worker_module
 
 from lmx_kernel.engine import Sequence
 from lmx_kernel.engine.draft_model import DraftModel, ModelDrafts
 from lmx_kernel.engine.numpy_sampler import Sampler
-from lmx_kernel.types import EngineSpec, Location, Sampling
+from lmx_kernel.types import Sampling
 
 TOKENS, ROUNDS = 64, 3
 STORY = "Tell me a long story about a lighthouse keeper and the sea."
 KEYS = count()
-
-
-def spec_of(name: str, path: Path) -> EngineSpec:
-    """Return how the model at ``path`` is opened."""
-    place = path.parent if path.is_file() else path
-    names = tuple(file.name for file in place.iterdir())
-    card = BACKENDS[name]().identify(Location(path.stem, place, names))[0]
-    threads = int(os.environ.get("THREADS", "0"))
-    settings = {"device": "cpu"} if name == "mlx" else {"threads": threads}
-    return EngineSpec(card=card, options=OPTIONS, settings=settings)
 
 
 def idle_layers(folder: Path, *, are_left_out: bool) -> Path:
@@ -76,7 +62,7 @@ def run(
     """Return the texts, tokens a second, and how many drafts were computed and right."""
     texts: dict[int, list[int]] = {}
     made, drafted, accepted = [], 0, 0
-    began, wanted = time.process_time(), TOKENS * len(prompts)
+    began, wanted = now_s(), TOKENS * len(prompts)
     for tokens in prompts:
         key = next(KEYS)
         texts[key] = []
@@ -90,7 +76,7 @@ def run(
         for output in engine.step().outputs:
             texts[output.id] += output.tokens
             drafted, accepted = drafted + output.drafted, accepted + output.accepted
-    took_s = time.process_time() - began
+    took_s = now_s() - began
     for key in texts:
         engine.remove(key)
     for one in made:
@@ -115,12 +101,17 @@ def compare(
     )
 
 
-def measure(name: str, folder: Path) -> None:
+def measure(name: str) -> None:
     """Print the rows of one backend."""
-    module = __import__(f"lmx_{name}_backend.worker", fromlist=["worker"])
+    with tempfile.TemporaryDirectory() as place:
+        measure_models(name, Path(place))
+
+
+def measure_models(name: str, folder: Path) -> None:
+    module = worker_module(name)
     small = large = GGUF
     if name == "mlx":
-        demo = _converted(folder / "demo")
+        demo = float32_model(folder / "demo")
         small, large = (idle_layers(demo, are_left_out=left_out) for left_out in (True, False))
     engine = module.lmx_open_engine(spec_of(name, large), lambda *_: None)
     rows = module.lmx_open_draft_model(spec_of(name, small), lambda *_: None)
@@ -142,7 +133,4 @@ def measure(name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:] = [place for place in sys.path if Path(place) != Path(__file__).parent]
-    for backend in sys.argv[1:] or ["gguf", "mlx"]:
-        with tempfile.TemporaryDirectory() as place:
-            measure(backend, Path(place))
+    for_each_backend(measure)

@@ -1,16 +1,14 @@
 """What drafts gain in one engine: text that is copied, four such streams, and free prose.
 
-usage: THREADS=1 OPENBLAS_NUM_THREADS=1 python bench/drafts.py [gguf|mlx ...]
+usage: [THREADS=1] python bench/drafts.py [gguf] [mlx]
 
 Each row compares the same requests with and without drafts, in turns, in one engine on the demo
 model. So small a model does not copy, so the copies are dictated by masks; what is computed is the
-same. Times are CPU times of one thread, which hold on a busy machine too.
+same.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 from attrs import define
 from common import head, median, row
-from masks import engine
+from engines import engine, for_each_backend, now_s
 
 from lmx_kernel.engine import Sequence
 from lmx_kernel.engine.drafts import CopySource
@@ -103,12 +101,12 @@ def run(
     while not all(texts.values()):
         for output in engine.step().outputs:
             texts[output.id] += output.tokens
-    began, before = time.process_time(), sum(map(len, texts.values()))
+    began, before = now_s(), sum(map(len, texts.values()))
     while min(map(len, texts.values())) < TOKENS:
         for output in engine.step().outputs:
             texts[output.id] += output.tokens
             drafted, accepted = drafted + output.drafted, accepted + output.accepted
-    took_s, after = time.process_time() - began, sum(map(len, texts.values()))
+    took_s, after = now_s() - began, sum(map(len, texts.values()))
     for key in texts:
         engine.remove(key)
     found = [text[:TOKENS] for text in texts.values()]
@@ -134,7 +132,14 @@ def compare(
     )
 
 
-def measure(name: str, engine: Any) -> None:
+def measure(name: str) -> None:
+    """Print the rows of one backend."""
+    head(f"Drafts, {name} (SmolLM2-135M)")
+    with engine(name) as opened:
+        measure_engine(name, opened)
+
+
+def measure_engine(name: str, engine: Any) -> None:
     bias = dict.fromkeys(engine.tokenizer.end_ids, -100.0)
     greedy = Sampling(temperature=0, seed=1)
     warm = Sampling(temperature=0.8, seed=1, logit_bias=bias)
@@ -155,7 +160,4 @@ def measure(name: str, engine: Any) -> None:
 KEYS: Iterator[int] = count()
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ["gguf", "mlx"]:
-        with engine(name) as opened:
-            head(f"Drafts, {name} (SmolLM2-135M)")
-            measure(name, opened)
+    for_each_backend(measure)

@@ -9,39 +9,19 @@ vocabulary; a row with it and a row without take turns in one engine, and each k
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from common import head, median, row
+from engines import PROMPT, engine, for_each_backend
 from lmx_constraints.engine import GrammarEngine
-from lmx_gguf_backend.backend import GgufBackend
-from lmx_mlx_backend.backend import MlxBackend
 
 from lmx_kernel.engine import Sequence
 from lmx_kernel.text.constraints import ConstraintPlan
 from lmx_kernel.text.formats import PlainFormat
-from lmx_kernel.types import (
-    ChatPrompt,
-    Constraint,
-    EngineSpec,
-    GenerationRequest,
-    LoadOptions,
-    Location,
-    Sampling,
-)
+from lmx_kernel.types import ChatPrompt, Constraint, GenerationRequest, Sampling
 
-HOME = Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser()
-GGUF = HOME / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
-BACKENDS = {"gguf": GgufBackend, "mlx": MlxBackend}
-OPTIONS = LoadOptions(context_length=1024, parallel=8, cache_tokens=8192)
-PROMPT = "<|im_start|>user\nTell me a story about the sea.<|im_end|>\n<|im_start|>assistant\n"
 STORY = {
     "type": "array",
     "items": {"type": "string", "minLength": 200, "maxLength": 400},
@@ -58,33 +38,6 @@ RECORDS = {
     },
 }
 TOKENS, ROUNDS = 40, 3
-
-
-@contextmanager
-def engine(name: str, *, reproducible: bool = False) -> Iterator[Any]:
-    """Open an engine on the demo model."""
-    # the files beside this one have the names of the packages that the engines need
-    sys.path[:] = [place for place in sys.path if Path(place) != Path(__file__).parent]
-    backend = BACKENDS[name]()
-    with tempfile.TemporaryDirectory() as folder:
-        path = GGUF if name == "gguf" else _converted(Path(folder) / "small")
-        place = path.parent if path.is_file() else path
-        names = tuple(file.name for file in place.iterdir())
-        card = backend.identify(Location("model", place, names))[0]
-        module = __import__(f"lmx_{name}_backend.worker", fromlist=["worker"])
-        threads = int(os.environ.get("THREADS", "0"))
-        settings = {"device": "cpu"} if name == "mlx" else {"threads": threads}
-        spec = EngineSpec(card=card, options=OPTIONS, settings=settings, reproducible=reproducible)
-        opened = module.lmx_open_engine(spec, lambda *_: None)
-        yield opened
-        opened.close()
-
-
-def _converted(folder: Path) -> Path:
-    options = ["--output", str(folder), "--dtype", "float32", "--dequantize"]
-    command = [sys.executable, "-P", "-m", "lmx_kernel", "convert", str(GGUF), *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder
 
 
 def decode(engine: Any, masks: list[Any], keys: Iterator[int]) -> list[float]:
@@ -177,15 +130,5 @@ def _ask(schema: dict[str, Any]) -> GenerationRequest:
     return GenerationRequest(model="m", prompt=ChatPrompt(()), constraint=constraint)
 
 
-def main() -> None:
-    """Measure each backend in a process with the environment of its workers."""
-    if name := os.environ.get("LMX_BENCH_BACKEND"):
-        measure(name)
-        return
-    for name in sys.argv[1:] or BACKENDS:
-        env = {**os.environ, **BACKENDS[name]().worker_env({}), "LMX_BENCH_BACKEND": name}
-        subprocess.run([sys.executable, __file__], env=env, check=True)
-
-
 if __name__ == "__main__":
-    main()
+    for_each_backend(measure)

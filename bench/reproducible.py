@@ -1,24 +1,21 @@
 """What reproducible answers cost, and that they are: two engines on the demo model, in turns.
 
-usage: THREADS=1 python bench/reproducible.py [gguf|mlx ...] [--count N]
+usage: [THREADS=1] python bench/reproducible.py [gguf] [mlx] [--count N]
 
-Costs are CPU times of one thread, which hold on a busy machine too; the least of some rounds in
-which both engines take turns. Answers are compared bit for bit, tokens and log-probabilities: each
-alone, among seven others, with its prompt in the cache, gone on with by another engine (as after a
-crash), and with drafts that are right. The plain engine is shown beside it.
+Costs are the least of some rounds in which both engines take turns. Answers are compared bit for
+bit, tokens and log-probabilities: each alone, among seven others, with its prompt in the cache,
+gone on with by another engine (as after a crash), and with drafts that are right. The plain engine
+is shown beside it.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import time
 from itertools import count
 from typing import Any
 
 from common import head, row
-from masks import BACKENDS, PROMPT, engine
+from engines import PROMPT, engine, for_each_backend, now_s
 
 from lmx_kernel.engine import Sequence
 from lmx_kernel.engine.drafts import CopySource
@@ -47,9 +44,9 @@ def decode_s(engine: Any, streams: int) -> float:
                 said[output.id] += len(output.tokens)
 
     run(1)
-    before, began = sum(said.values()), time.process_time()
+    before, began = sum(said.values()), now_s()
     run(TOKENS)
-    took_s = (time.process_time() - began) / (sum(said.values()) - before)
+    took_s = (now_s() - began) / (sum(said.values()) - before)
     for key in keys:
         engine.remove(key)
     return took_s
@@ -59,13 +56,13 @@ def prompt_s(engine: Any) -> float:
     """Return the CPU time that a token of a long prompt takes."""
     engine.trim()
     tokens = engine.tokenizer.encode(LONG, add_special=True, parse_special=True)[:600]
-    key, began = next(KEYS), time.process_time()
+    key, began = next(KEYS), now_s()
     engine.add(
         Sequence(id=key, tokens=tokens, produced=0, sampling=Sampling(temperature=0, seed=1))
     )
     while not engine.step().outputs:
         pass
-    took_s = (time.process_time() - began) / len(tokens)
+    took_s = (now_s() - began) / len(tokens)
     engine.remove(key)
     return took_s
 
@@ -80,7 +77,7 @@ def costs(engines: list[Any], name: str) -> None:
     for what, (measure, goal) in measures.items():
         rounds = [[measure(one) for one in engines] for _ in range(ROUNDS)]
         plain, ours = (min(taken) for taken in zip(*rounds, strict=True))
-        text = f"{ours * 1e3:.2f} of {plain * 1e3:.2f} CPU ms a token = {ours / plain:.2f} x"
+        text = f"{ours * 1e3:.2f} of {plain * 1e3:.2f} ms a token = {ours / plain:.2f} x"
         row(f"{name}, {what}", text, goal)
 
 
@@ -142,8 +139,10 @@ def equality(engine: Any, other: Any, requests: int, name: str) -> None:
         row(f"{name}, {kind}", f"{number} of {requests} the same", "all")
 
 
-def measure(name: str, requests: int) -> None:
+def measure(name: str) -> None:
     """Measure one backend."""
+    words = sys.argv
+    requests = int(words[words.index("--count") + 1]) if "--count" in words else 300
     head(f"Reproducible answers, {name}")
     with engine(name) as plain, engine(name, reproducible=True) as ours:
         assert ours.numerics.is_reproducible, ours.numerics.problem
@@ -154,20 +153,5 @@ def measure(name: str, requests: int) -> None:
             equality(plain, other, min(requests, 16), f"{name} as usual")
 
 
-def main() -> None:
-    """Measure each backend in a process with the environment of its workers."""
-    words, requests = sys.argv[1:], 300
-    if "--count" in words:
-        place = words.index("--count")
-        requests, words = int(words[place + 1]), words[:place] + words[place + 2 :]
-    if name := os.environ.get("LMX_BENCH_BACKEND"):
-        measure(name, requests)
-        return
-    for name in words or BACKENDS:
-        settings = {"threads": int(os.environ.get("THREADS", "0"))}
-        env = {**os.environ, **BACKENDS[name]().worker_env(settings), "LMX_BENCH_BACKEND": name}
-        subprocess.run([sys.executable, __file__, "--count", str(requests)], env=env, check=True)
-
-
 if __name__ == "__main__":
-    main()
+    for_each_backend(measure)
