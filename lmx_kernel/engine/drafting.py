@@ -17,6 +17,9 @@ from lmx_kernel.engine.step_costs import MOST_ROWS, StepCosts
 LEAST_GAIN = 1.05
 """Drafts must promise so many times the tokens a second: measurements are not exact."""
 
+LEAST_OWN = 0.9
+"""And to each sequence so many times its own: those with few drafts wait for the rows of others."""
+
 LEAST_CHANCE = 0.1
 """A draft that is less likely to be kept is not worth a thought."""
 
@@ -68,7 +71,7 @@ class Drafting:
         for one, count in zip(batch, counts, strict=True):
             if one.drafter is not None:
                 one.drafter.drafts = one.proposal[:count]
-        if not any(counts) and max(shares) >= GOOD_SHARE:
+        if not any(counts) and min(shares) >= GOOD_SHARE:
             self.costs.relax(len(batch))
             for model in models:
                 model.relax()
@@ -140,15 +143,16 @@ def best_counts(
     """Return how many drafts of each sequence give the most tokens a second, and how many that is.
 
     The n-th draft of a sequence is kept if it and all before it are right. So drafts are added in
-    the order of that chance, and the best of these plans is taken.
+    the order of that chance, and the best of these plans is taken that slows no sequence down.
 
     :param shares: of each sequence's drafts that are right.
     :param most: drafts of each.
     :param spare_cells: of the cache, beyond what the step takes without drafts.
     :param price: what it takes to make so many drafts of each, in seconds.
     """
-    counts, chances, tokens = [0] * len(shares), list(shares), float(len(shares))
-    best, rate = list(counts), LEAST_GAIN * tokens / drafting.costs.of(len(shares))
+    counts, chances, tokens = [0] * len(shares), list(shares), [1.0] * len(shares)
+    own_rate = 1 / drafting.costs.of(len(shares))
+    best, rate = list(counts), LEAST_GAIN * len(shares) * own_rate
     most_rows = min(drafting.most_rows, len(shares) + spare_cells)
     while True:
         left = (place for place, count in enumerate(counts) if count < most[place])
@@ -156,11 +160,11 @@ def best_counts(
         if place < 0 or chances[place] < LEAST_CHANCE:
             return best, rate
         counts[place] += 1
-        tokens += chances[place]
+        tokens[place] += chances[place]
         chances[place] *= shares[place]
         rows = drafting.rows(counts)
         if rows > most_rows:
             return best, rate
-        found = tokens / (drafting.costs.of(rows) + price(counts))
-        if found > rate:
-            best, rate = list(counts), found
+        took_s = drafting.costs.of(rows) + price(counts)
+        if sum(tokens) / took_s > rate and min(tokens) / took_s >= LEAST_OWN * own_rate:
+            best, rate = list(counts), sum(tokens) / took_s
