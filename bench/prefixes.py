@@ -2,7 +2,7 @@
 
 usage: python bench/prefixes.py [first] [session] [resume] [bytes] [gap] [mlx] [x.gguf]
        (default: all five, on the demo model as a GGUF; mlx: on the model in float32; further:
-       rounds=3, threads=0, lines=28: of 6 tokens each, that a turn of the session adds)
+       rounds=3, threads=0, lines=24: of 7 tokens each, that a turn of the session adds)
 
 On a busy machine only ratios count: those of CPU seconds of the daemon and its worker more than
 those of times.
@@ -39,7 +39,7 @@ BEGIN = "".join(f"Item {number} of the list is here. " for number in range(118))
 GAP_STEPS = 100
 TURNS = 30
 NUMBERS = dict(part.split("=") for part in sys.argv if "=" in part)
-ROUNDS, LINES = int(NUMBERS.get("rounds", 3)), int(NUMBERS.get("lines", 28))
+ROUNDS, LINES = int(NUMBERS.get("rounds", 3)), int(NUMBERS.get("lines", 24))
 THREADS = {"threads": int(NUMBERS.get("threads", 0))}
 PARTS = ("first", "session", "resume", "bytes", "gap")
 
