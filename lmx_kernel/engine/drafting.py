@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 from functools import partial
 from typing import Any
 
-from attrs import define
+from attrs import define, frozen
 
 from lmx_kernel.engine.draft_model import MOST_MODEL_DRAFTS, MOST_PENDING, ModelDrafts
 from lmx_kernel.engine.drafter import MOST_SHARE, Drafter
@@ -17,14 +17,44 @@ from lmx_kernel.engine.step_costs import MOST_ROWS, StepCosts
 LEAST_GAIN = 1.05
 """Drafts must promise so many times the tokens a second: measurements are not exact."""
 
-LEAST_OWN = 0.9
-"""And to each sequence so many times its own: those with few drafts wait for the rows of others."""
+LEAST_OWN, MOST_LEAD = 0.9, 16.0
+"""And each sequence must keep so much of its own rate: one with few drafts waits for the rows of
+others. If it was quicker before, by so many tokens at most, it may be slower for a while.
+"""
 
 LEAST_CHANCE = 0.1
 """A draft that is less likely to be kept is not worth a thought."""
 
 GOOD_SHARE = 0.8
 """Where drafts are as good as this and still do not pay, it is tried again some time."""
+
+
+@frozen
+class Plan:
+    """How many drafts of each sequence are computed.
+
+    :param tokens: that each sequence gets by that, as far as one can tell.
+    :param took_s: what the step takes, drafts of models included.
+    """
+
+    counts: list[int]
+    tokens: list[float]
+    took_s: float
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second of all."""
+        return sum(self.tokens) / self.took_s
+
+    def leads(self, before: Seq[float], plain_s: float) -> list[float]:
+        """Return by how many tokens each sequence is ahead of the rate that it must keep.
+
+        :param before: by how many it was ahead before the step.
+        :param plain_s: what a step without drafts takes.
+        """
+        owed = LEAST_OWN * self.took_s / plain_s
+        pairs = zip(before, self.tokens, strict=True)
+        return [min(lead + tokens - owed, MOST_LEAD) for lead, tokens in pairs]
 
 
 @define(eq=False)
@@ -66,12 +96,15 @@ class Drafting:
             return False
         shares = [min(one.share, MOST_SHARE) for one in batch]
         price = partial(_model_s, [one.drafter for one in batch])
-        counts, _ = best_counts(shares, most, self, running.spare_cells, price)
-        _propose(batch, counts, running.vocabulary)
-        for one, count in zip(batch, counts, strict=True):
+        leads = [one.lead for one in batch]
+        best = best_plan(shares, most, self, running.spare_cells, price, leads)
+        _propose(batch, best.counts, running.vocabulary)
+        leads = best.leads(leads, self.costs.of(len(batch)))
+        for one, count, lead in zip(batch, best.counts, leads, strict=True):
+            one.lead = lead
             if one.drafter is not None:
                 one.drafter.drafts = one.proposal[:count]
-        if not any(counts) and min(shares) >= GOOD_SHARE:
+        if not any(best.counts) and min(shares) >= GOOD_SHARE:
             self.costs.relax(len(batch))
             for model in models:
                 model.relax()
@@ -103,8 +136,8 @@ class Drafting:
         def price(counts: Seq[int]) -> float:
             return model.model.round_s(counts[0], 1)
 
-        _, rate = best_counts([model.share], [MOST_MODEL_DRAFTS], self, price=price)
-        return max(self.costs.of(1) - 1 / rate, 0.0)
+        best = best_plan([model.share], [MOST_MODEL_DRAFTS], self, price=price)
+        return max(self.costs.of(1) - 1 / best.rate, 0.0)
 
 
 def _model_s(drafters: Seq[Drafter | None], counts: Seq[int]) -> float:
@@ -133,38 +166,40 @@ def _free(_: Seq[int]) -> float:
     return 0.0
 
 
-def best_counts(
+def best_plan(
     shares: Seq[float],
     most: Seq[int],
     drafting: Drafting,
     spare_cells: int = MOST_ROWS,
     price: Callable[[Seq[int]], float] = _free,
-) -> tuple[list[int], float]:
-    """Return how many drafts of each sequence give the most tokens a second, and how many that is.
+    leads: Seq[float] = (),
+) -> Plan:
+    """Return the plan that gives the most tokens a second and slows no sequence down.
 
     The n-th draft of a sequence is kept if it and all before it are right. So drafts are added in
-    the order of that chance, and the best of these plans is taken that slows no sequence down.
+    the order of that chance, and the best of these plans is taken.
 
     :param shares: of each sequence's drafts that are right.
     :param most: drafts of each.
     :param spare_cells: of the cache, beyond what the step takes without drafts.
     :param price: what it takes to make so many drafts of each, in seconds.
+    :param leads: see :meth:`Plan.leads`; none at first.
     """
     counts, chances, tokens = [0] * len(shares), list(shares), [1.0] * len(shares)
-    own_rate = 1 / drafting.costs.of(len(shares))
-    best, rate = list(counts), LEAST_GAIN * len(shares) * own_rate
-    most_rows = min(drafting.most_rows, len(shares) + spare_cells)
+    leads, plain_s = leads or [0.0] * len(shares), drafting.costs.of(len(shares))
+    best = Plan(list(counts), list(tokens), plain_s)
+    rate, most_rows = LEAST_GAIN * best.rate, min(drafting.most_rows, len(shares) + spare_cells)
     while True:
         left = (place for place, count in enumerate(counts) if count < most[place])
         place = max(left, key=chances.__getitem__, default=-1)
         if place < 0 or chances[place] < LEAST_CHANCE:
-            return best, rate
+            return best
         counts[place] += 1
         tokens[place] += chances[place]
         chances[place] *= shares[place]
         rows = drafting.rows(counts)
         if rows > most_rows:
-            return best, rate
-        took_s = drafting.costs.of(rows) + price(counts)
-        if sum(tokens) / took_s > rate and min(tokens) / took_s >= LEAST_OWN * own_rate:
-            best, rate = list(counts), sum(tokens) / took_s
+            return best
+        plan = Plan(list(counts), list(tokens), drafting.costs.of(rows) + price(counts))
+        if plan.rate > rate and min(plan.leads(leads, plain_s)) >= 0:
+            best, rate = plan, plan.rate

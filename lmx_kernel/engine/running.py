@@ -49,6 +49,7 @@ class RunningSequence:
     :param cached: tokens that were taken from a cached prefix; None until it started.
     :ivar tokens: prompt and answer, as far as they were given out.
     :ivar drafter: of its drafts; None where it has no source of them.
+    :ivar lead: by how many tokens it is ahead, see :class:`lmx_kernel.engine.drafting.Plan`.
     """
 
     request: Sequence
@@ -56,6 +57,7 @@ class RunningSequence:
     cached: int | None = None
     tokens: list[int] = field(init=False)
     drafter: Drafter | None = field(init=False)
+    lead: float = field(default=0.0, init=False)
 
     @drafter.default
     def _make_drafter(self) -> Drafter | None:

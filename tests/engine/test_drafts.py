@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from lmx_kernel.engine.drafter import Drafter
-from lmx_kernel.engine.drafting import Drafting, best_counts
+from lmx_kernel.engine.drafting import Drafting, best_plan
 from lmx_kernel.engine.drafts import MOST_INDEXED, CopySource
 from lmx_kernel.engine.step_costs import StepCosts
 
@@ -87,7 +87,7 @@ def test_an_index_is_bounded_and_a_long_prompt_is_read_piece_by_piece() -> None:
 
 def counts(shares: list[float], shape: dict[int, float], **more) -> list[int]:
     drafting = Drafting(StepCosts(shape), **{"most_rows": 64} | more)
-    return best_counts(shares, [15] * len(shares), drafting)[0]
+    return best_plan(shares, [15] * len(shares), drafting).counts
 
 
 def test_rows_that_are_cheap_are_used_and_dear_ones_are_not() -> None:
@@ -114,12 +114,26 @@ def test_drafts_do_not_slow_down_who_has_none() -> None:
     assert min(counts([0.98, 0.98, 0.0], cheap, is_padded=True)[:2]) > 3
 
 
+def test_who_was_quicker_waits_for_the_drafts_of_others() -> None:
+    """So streams that copy, but find nothing to copy now and then, do not stop each other."""
+    drafting = Drafting(StepCosts({2: 1.0, 3: 1.5, 20: 2.0}), is_padded=True)
+    leads, plans = [0.0, 0.0], []
+    for step in range(60):
+        most = [9, 9] if 0 < step < 20 and step % 4 else [9, 0]
+        plans.append(best_plan([0.95, 0.95], most, drafting, leads=leads))
+        leads = plans[-1].leads(leads, 1.0)
+    assert not any(plans[0].counts), "nobody is ahead yet"
+    assert all(any(plan.counts) for plan in plans[1:20])
+    times = [plan.took_s for plan in plans[20:]]
+    assert 40 * 1.1 < sum(times) < 40 * 1.1 + 20, "who has nothing any more goes on at 0.9 x"
+
+
 def test_rows_end_where_the_engine_says() -> None:
     assert sum(counts([0.98] * 3, {1: 1.0, 64: 1.0}, most_rows=9)) == 6
     assert counts([0.98] * 2, {1: 1.0, 64: 1.0}, most_rows=9, is_padded=True) == [3, 3]
     drafting = Drafting(StepCosts({1: 1.0, 64: 1.0}))
-    assert best_counts([0.98, 0.98], [1, 2], drafting)[0] == [1, 2]
-    assert sum(best_counts([0.98, 0.98], [9, 9], drafting, spare_cells=3)[0]) == 3
+    assert best_plan([0.98, 0.98], [1, 2], drafting).counts == [1, 2]
+    assert sum(best_plan([0.98, 0.98], [9, 9], drafting, spare_cells=3).counts) == 3
 
 
 def test_a_source_becomes_trusted_without_being_computed() -> None:
