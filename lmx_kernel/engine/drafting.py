@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from functools import partial
+from operator import add
 from typing import Any
 
 from attrs import define, frozen
@@ -200,6 +201,8 @@ def best_plan(
         rows = drafting.rows(counts)
         if rows > most_rows:
             return best
-        plan = Plan(list(counts), list(tokens), drafting.costs.of(rows) + price(counts))
-        if plan.rate > rate and min(plan.leads(leads, plain_s)) >= 0:
-            best, rate = plan, plan.rate
+        took_s = drafting.costs.of(rows) + price(counts)
+        keeps = min(map(add, leads, tokens)) >= LEAST_OWN * took_s / plain_s
+        if keeps and sum(tokens) > rate * took_s:
+            best = Plan(list(counts), list(tokens), took_s)
+            rate = best.rate
