@@ -188,21 +188,21 @@ def best_plan(
     """
     counts, chances, tokens = [0] * len(shares), list(shares), [1.0] * len(shares)
     leads, plain_s = leads or [0.0] * len(shares), drafting.costs.of(len(shares))
-    best = Plan(list(counts), list(tokens), plain_s)
-    rate, most_rows = LEAST_GAIN * best.rate, min(drafting.most_rows, len(shares) + spare_cells)
+    best, rate = (list(counts), list(tokens), plain_s), LEAST_GAIN * len(shares) / plain_s
+    most_rows = min(drafting.most_rows, len(shares) + spare_cells)
     while True:
         left = (place for place, count in enumerate(counts) if count < most[place])
         place = max(left, key=chances.__getitem__, default=-1)
         if place < 0 or chances[place] < LEAST_CHANCE:
-            return best
+            break
         counts[place] += 1
         tokens[place] += chances[place]
         chances[place] *= shares[place]
         rows = drafting.rows(counts)
         if rows > most_rows:
-            return best
+            break
         took_s = drafting.costs.of(rows) + price(counts)
-        keeps = min(map(add, leads, tokens)) >= LEAST_OWN * took_s / plain_s
-        if keeps and sum(tokens) > rate * took_s:
-            best = Plan(list(counts), list(tokens), took_s)
-            rate = best.rate
+        is_slow = min(map(add, leads, tokens)) < LEAST_OWN * took_s / plain_s
+        if not is_slow and sum(tokens) > rate * took_s:
+            best, rate = (list(counts), list(tokens), took_s), sum(tokens) / took_s
+    return Plan(*best)
