@@ -74,9 +74,9 @@ def worker_module(name: str) -> Any:
     return __import__(f"lmx_{name}_backend.worker", fromlist=["worker"])
 
 
-def float32_model(folder: Path) -> Path:
-    """Write the demo model for MLX into a folder, in float32, and return it."""
+def float32_model(folder: Path, source: Path = GGUF) -> Path:
+    """Write a model for MLX into a new folder, in float32, and return it."""
     options = ["--output", str(folder), "--dtype", "float32", "--dequantize"]
-    command = [sys.executable, "-P", "-m", "lmx_kernel", "convert", str(GGUF), *options]
+    command = [sys.executable, "-P", "-m", "lmx_kernel", "convert", str(source), *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder

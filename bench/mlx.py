@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from common import head, row
-from peers import STORY, float32_model, lmx, rate
+from peers import STORY, lmx, mlx_model, rate
 
 from lmx_kernel.engine.cores import usable_cores
 
@@ -19,7 +19,7 @@ SAMPLERS = [
 
 
 async def main() -> None:
-    async with lmx(float32_model().parent, usable_cores()) as server:
+    async with lmx(mlx_model().parent, usable_cores()) as server:
         await server.stream("warm", 4)
         rates = []
         for samplers in ([SAMPLERS[3]] * 8, SAMPLERS):

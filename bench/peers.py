@@ -30,13 +30,12 @@ import llama_server
 import psutil
 from attrs import field, frozen
 from common import Client, Stream, chat, head, median, row, timed_stream
+from engines import GGUF, HOME, float32_model
 from lmx_mlx_backend.blas import blas_env
 
 from lmx_kernel.engine.cores import usable_cores
 from lmx_kernel.testing.harness import running_daemon
 
-HOME = Path(os.environ.get("LMX_HOME") or "~/.lmx").expanduser()
-GGUF = HOME / "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf"
 STORY = "Tell me a long story about a lighthouse keeper and the sea. "
 ENDLESS = {"temperature": 0, "logit_bias": {"2": -100}, "stream_options": {"include_usage": True}}
 SLOTS, CONTEXT, CELLS = 8, 8192, 32768
@@ -237,19 +236,16 @@ async def gguf_pair(threads: int) -> AsyncIterator[tuple[Server, Server]]:
         yield ours, theirs
 
 
-def float32_model() -> Path:
+def mlx_model() -> Path:
     """Return the demo model for MLX; it is converted once."""
     model = HOME / "cache" / "bench-mlx" / "smollm2"
-    if not model.exists():
-        convert = ["convert", str(GGUF), "--output", str(model), "--dtype", "float32"]
-        subprocess.run([sys.executable, "-m", "lmx_kernel", *convert, "--dequantize"], check=True)
-    return model
+    return model if model.exists() else float32_model(model)
 
 
 @asynccontextmanager
 async def mlx_pair(threads: int) -> AsyncIterator[tuple[Server, Server]]:
     """Run LMX and `mlx_lm.server` on the demo model in float32."""
-    model = float32_model()
+    model = mlx_model()
     async with AsyncExitStack() as stack:
         command = [sys.executable, "-P", "-m", "mlx_lm", "server", "--model", str(model)]
         ours = await stack.enter_async_context(lmx(model.parent, threads))

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,13 +25,13 @@ from typing import Any
 
 import psutil
 from common import Client, head, row
+from engines import GGUF, float32_model
 
 from lmx_kernel.testing.driver import Driver
 from lmx_kernel.testing.harness import running_daemon
 from lmx_kernel.testing.stored_states import StoredDriver
 from lmx_kernel.types import EngineSpec, LoadOptions, Location
 
-DEMO = Path("~/.lmx/models/smollm2-135m-instruct").expanduser()
 MODEL = "model"
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 BEGIN = "".join(f"Item {number} of the list is here. " for number in range(118))  # 1,200 tokens
@@ -316,15 +315,11 @@ def backend_of(kind: str) -> Any:
 async def main() -> None:
     parts = sys.argv[1:]
     run = {"first": first, "session": session, "resume": resume, "bytes": stored_bytes, "gap": gap}
-    source = next((Path(part) for part in parts if part.endswith(".gguf")), None)
-    source = source or next(DEMO.glob("*.gguf"))
+    source = next((Path(part) for part in parts if part.endswith(".gguf")), GGUF)
     with tempfile.TemporaryDirectory() as name:
         models = Path(name) / "models"
         if "mlx" in parts:
-            target = str(models / MODEL)
-            subprocess.run(
-                [sys.executable, "-m", "lmx_kernel", "convert", str(source), "--output", target,
-                 "--dtype", "float32", "--dequantize"], check=True)  # fmt: skip
+            float32_model(models / MODEL, source)
         else:
             (models / MODEL).mkdir(parents=True)
             shutil.copy(source, models / MODEL)

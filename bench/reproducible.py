@@ -29,7 +29,7 @@ Trace = tuple[list[int], list[float]]
 
 
 def decode_s(engine: Any, streams: int) -> float:
-    """Return the CPU time that a token takes, from the first token of all streams on."""
+    """Return the time that a token takes, from the first token of all streams on."""
     tokens = engine.tokenizer.encode(PROMPT, add_special=True, parse_special=True)
     bias = dict.fromkeys(engine.tokenizer.end_ids, -100.0)
     keys = [next(KEYS) for _ in range(streams)]
@@ -53,7 +53,7 @@ def decode_s(engine: Any, streams: int) -> float:
 
 
 def prompt_s(engine: Any) -> float:
-    """Return the CPU time that a token of a long prompt takes."""
+    """Return the time that a token of a long prompt takes."""
     engine.trim()
     tokens = engine.tokenizer.encode(LONG, add_special=True, parse_special=True)[:600]
     key, began = next(KEYS), now_s()

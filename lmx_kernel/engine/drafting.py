@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from functools import partial
 from operator import add
@@ -35,11 +35,13 @@ class Plan:
     """How many drafts of each sequence are computed.
 
     :param tokens: that each sequence gets by that, as far as one can tell.
+    :param owed: that it must get to keep :data:`LEAST_OWN` of its rate.
     :param took_s: what the step takes, drafts of models included.
     """
 
     counts: list[int]
     tokens: list[float]
+    owed: float
     took_s: float
 
     @property
@@ -47,15 +49,13 @@ class Plan:
         """Tokens a second of all."""
         return sum(self.tokens) / self.took_s
 
-    def leads(self, before: Seq[float], plain_s: float) -> list[float]:
+    def leads(self, before: Seq[float]) -> list[float]:
         """Return by how many tokens each sequence is ahead of the rate that it must keep.
 
         :param before: by how many it was ahead before the step.
-        :param plain_s: what a step without drafts takes.
         """
-        owed = LEAST_OWN * self.took_s / plain_s
         pairs = zip(before, self.tokens, strict=True)
-        return [min(lead + tokens - owed, MOST_LEAD) for lead, tokens in pairs]
+        return [min(lead + tokens - self.owed, MOST_LEAD) for lead, tokens in pairs]
 
 
 @define(eq=False)
@@ -100,8 +100,7 @@ class Drafting:
         leads = [one.lead for one in batch]
         best = best_plan(shares, most, self, running.spare_cells, price, leads)
         _propose(batch, best.counts, running.vocabulary)
-        leads = best.leads(leads, self.costs.of(len(batch)))
-        for one, count, lead in zip(batch, best.counts, leads, strict=True):
+        for one, count, lead in zip(batch, best.counts, best.leads(leads), strict=True):
             one.lead = lead
             if one.drafter is not None:
                 one.drafter.drafts = one.proposal[:count]
@@ -186,23 +185,32 @@ def best_plan(
     :param price: what it takes to make so many drafts of each, in seconds.
     :param leads: see :meth:`Plan.leads`; none at first.
     """
-    counts, chances, tokens = [0] * len(shares), list(shares), [1.0] * len(shares)
     leads, plain_s = leads or [0.0] * len(shares), drafting.costs.of(len(shares))
-    best, rate = (list(counts), list(tokens), plain_s), LEAST_GAIN * len(shares) / plain_s
-    most_rows = min(drafting.most_rows, len(shares) + spare_cells)
-    while True:
-        left = (place for place, count in enumerate(counts) if count < most[place])
-        place = max(left, key=chances.__getitem__, default=-1)
-        if place < 0 or chances[place] < LEAST_CHANCE:
-            break
-        counts[place] += 1
-        tokens[place] += chances[place]
-        chances[place] *= shares[place]
+    best = Plan([0] * len(shares), [1.0] * len(shares), LEAST_OWN, plain_s)
+    rate, most_rows = LEAST_GAIN * best.rate, min(drafting.most_rows, len(shares) + spare_cells)
+    for counts, tokens in _by_chance(shares, most):
         rows = drafting.rows(counts)
         if rows > most_rows:
             break
         took_s = drafting.costs.of(rows) + price(counts)
-        is_slow = min(map(add, leads, tokens)) < LEAST_OWN * took_s / plain_s
-        if not is_slow and sum(tokens) > rate * took_s:
-            best, rate = (list(counts), list(tokens), took_s), sum(tokens) / took_s
-    return Plan(*best)
+        owed = LEAST_OWN * took_s / plain_s
+        if min(map(add, leads, tokens)) >= owed and sum(tokens) > rate * took_s:
+            best = Plan(list(counts), list(tokens), owed, took_s)
+            rate = best.rate
+    return best
+
+
+def _by_chance(shares: Seq[float], most: Seq[int]) -> Iterator[tuple[list[int], list[float]]]:
+    """Yield how many drafts there are of each sequence, and how many tokens each gets by that, with
+    one draft more each time. Both lists are changed afterwards.
+    """
+    counts, chances, tokens = [0] * len(shares), list(shares), [1.0] * len(shares)
+    while True:
+        left = (place for place, count in enumerate(counts) if count < most[place])
+        place = max(left, key=chances.__getitem__, default=-1)
+        if place < 0 or chances[place] < LEAST_CHANCE:
+            return
+        counts[place] += 1
+        tokens[place] += chances[place]
+        chances[place] *= shares[place]
+        yield counts, tokens

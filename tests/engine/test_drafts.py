@@ -121,7 +121,7 @@ def test_who_was_quicker_waits_for_the_drafts_of_others() -> None:
     for step in range(60):
         most = [9, 9] if 0 < step < 20 and step % 4 else [9, 0]
         plans.append(best_plan([0.95, 0.95], most, drafting, leads=leads))
-        leads = plans[-1].leads(leads, 1.0)
+        leads = plans[-1].leads(leads)
     assert not any(plans[0].counts), "nobody is ahead yet"
     assert all(any(plan.counts) for plan in plans[1:20])
     times = [plan.took_s for plan in plans[20:]]
