@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lmx_kernel.errors import ContextOverflowError, InvalidRequestError, ModelUn
 from lmx_kernel.types import EngineSpec, LoadOptions, ModelCard, Sampling
 
 SEEDED = Sampling(temperature=0.9, seed=42)
+COLD_SPACES = itertools.count()  # the engine is shared by the tests, so no space is used twice
 
 
 def tokens_of(seed: int, count: int, vocabulary: int = 300) -> list[int]:
@@ -108,7 +110,7 @@ def run_warm_and_cold(driver, tokens: list[int]) -> None:
     """Answer as it comes (7), and without any help from kept prefixes (8)."""
     driver.add(7, tokens, logprobs=5)
     driver.run(7, count=12)
-    driver.add(8, tokens, cache_space=f"cold {len(driver.steps)}")
+    driver.add(8, tokens, cache_space=f"cold {next(COLD_SPACES)}")
     driver.run(8, count=12)
     assert driver.cached(8) == 0
 
