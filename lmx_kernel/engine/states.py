@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from typing import Protocol, runtime_checkable
 
-STATE_TOKENS = 64
+STATE_TOKENS = 16
 """Tokens of a state that an engine hands over: of a block."""
 
 

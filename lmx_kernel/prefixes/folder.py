@@ -37,12 +37,18 @@ class StoredEntry:
     :ivar parts: keys of its beginnings, see :func:`~lmx_kernel.prefixes.keys.part_keys`.
     """
 
-    path: Path
+    folder: Path
+    name: str
     index: int
     key: bytes
     size_bytes: int
     used_at: float
     parts: tuple[bytes, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where it lies; made when it is needed, since there may be very many."""
+        return self.folder / self.name
 
 
 def entry_name(index: int, key: bytes, parts: Iterable[bytes] = ()) -> str:
@@ -60,12 +66,13 @@ def entries_of(folder: Path) -> Iterator[StoredEntry]:
         name = ENTRY.fullmatch(one.name)
         if name is None or not one.is_file(follow_symlinks=False):
             continue
-        with suppress(OSError):  # another process has just deleted it
+        try:
             stat = one.stat(follow_symlinks=False)
-            key = bytes.fromhex(name[2])
-            parts = tuple(map(bytes.fromhex, name[3].split("-")[1:]))
-            path = Path(one.path)
-            yield StoredEntry(path, int(name[1]), key, stat.st_size, stat.st_mtime, parts)
+        except OSError:  # another process has just deleted it
+            continue
+        key = bytes.fromhex(name[2])
+        parts = tuple(map(bytes.fromhex, name[3].split("-")[1:]))
+        yield StoredEntry(folder, one.name, int(name[1]), key, stat.st_size, stat.st_mtime, parts)
 
 
 def model_folders(root: Path) -> list[Path]:

@@ -31,7 +31,7 @@ def model_identity(files: Iterable[Path], engine: str) -> bytes:
     :param engine: see :attr:`lmx_kernel.engine.PortableStates.identity`.
     :raises OSError: a file cannot be read.
     """
-    digest = _digest(engine.encode())
+    digest = _digest(engine.encode(), str(STATE_TOKENS).encode())
     for file in sorted(files):
         stat = file.stat()
         with file.open("rb") as opened:

@@ -134,8 +134,8 @@ class PrefixStore:
 
         :param parts: keys of its beginnings.
         """
-        path = self.folder / entry_name(index, key, parts)
-        self._add(StoredEntry(path, index, key, size_bytes, time.time(), tuple(parts)))
+        name, parts = entry_name(index, key, parts), tuple(parts)
+        self._add(StoredEntry(self.folder, name, index, key, size_bytes, time.time(), parts))
 
     def write(self, index: int, key: bytes, state: bytes | bytearray | memoryview) -> bool:
         """Write a block; return whether it is stored now. While the disk is full it is not."""
@@ -185,11 +185,14 @@ class PrefixStore:
 
     def _scan(self) -> None:
         """Read which blocks there are, and delete what is no file of the store."""
+        names = os.listdir(self.folder)  # noqa: PTH208 - there may be very many
         self._read_names()
-        for path in self.folder.iterdir():
-            is_own = ENTRY.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode)
-            if not is_own and not path.name.startswith("."):
-                self._discard(path, "it is no file of the store")
+        for name in {*names} - {entry.name for entry in self._entries.values()}:
+            path = self.folder / name
+            with suppress(FileNotFoundError):  # another process has just deleted it
+                is_own = ENTRY.fullmatch(name) and stat.S_ISREG(path.lstat().st_mode)
+                if not is_own and not name.startswith("."):
+                    self._discard(path, "it is no file of the store")
 
     def _by_use(self) -> list[StoredEntry]:
         """Return the entries, what was used last at the end."""

@@ -17,7 +17,9 @@ from lmx_kernel.engine.running import NOT_FINITE
 from lmx_kernel.engine.states import STATE_TOKENS, PortableStates
 from lmx_kernel.prefixes.keys import PART_TOKENS, extend_keys, part_keys
 from lmx_kernel.prefixes.store import PrefixStore
-from lmx_kernel.worker.state_keeper import LEAST_BLOCKS, Fetch, Fetched, StateKeeper
+from lmx_kernel.worker.state_keeper import LEAST_TOKENS, Fetch, Fetched, StateKeeper
+
+LEAST_BLOCKS = LEAST_TOKENS // STATE_TOKENS
 
 
 @define(eq=False)
@@ -90,13 +92,11 @@ class PrefixKeeper(StateKeeper[_Kept, _Fetch]):
         for progress in step.progress:
             kept = self._kept[progress.id]
             self._count(kept, progress.cached)
-            whole = progress.processed // STATE_TOKENS
-            if progress.processed == progress.total or whole >= kept.stored + LEAST_BLOCKS:
-                self._write(kept)
+            self._write(kept)
         for output in step.outputs:
             kept = self._kept[output.id]
             kept.tokens += output.tokens
-            if len(kept.tokens) > (kept.stored + LEAST_BLOCKS) * STATE_TOKENS:
+            if len(kept.tokens) > max(kept.stored + 1, LEAST_BLOCKS) * STATE_TOKENS:
                 self._write(kept)
         for sequence_id in step.preempted:
             self._writer.touch(self._kept.pop(sequence_id).blocks())

@@ -15,14 +15,11 @@ from attrs import define, field
 
 from lmx_kernel.engine.protocol import Sequence, Step
 from lmx_kernel.engine.running import NOT_FINITE
-from lmx_kernel.engine.states import STATE_TOKENS, WholeStates
+from lmx_kernel.engine.states import WholeStates
 from lmx_kernel.prefixes.entry import MAX_STATE_BYTES
 from lmx_kernel.prefixes.keys import whole_key
 from lmx_kernel.prefixes.store import PrefixStore
-from lmx_kernel.worker.state_keeper import LEAST_BLOCKS, Fetch, Fetched, StateKeeper
-
-LEAST_TOKENS = LEAST_BLOCKS * STATE_TOKENS
-"""The state of fewer is neither written nor read: to compute them costs little."""
+from lmx_kernel.worker.state_keeper import LEAST_TOKENS, Fetch, Fetched, StateKeeper
 
 MOST_IN_A_ROW = 4
 """States of one conversation, each of which begins with the one before: the first, which others may

@@ -17,7 +17,7 @@ from lmx_kernel.prefixes.read_rate import ReadRate
 from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.prefixes.writer import StateWriter
 
-LEAST_BLOCKS = 4
+LEAST_TOKENS = 256
 """Fewer are neither written nor read: to compute them costs little."""
 
 FLUSH_S = 2.0

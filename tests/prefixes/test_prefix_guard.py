@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from lmx_kernel.engine import STATE_TOKENS, Progress, Sequence, Step
+from lmx_kernel.engine import STATE_TOKENS, Output, Progress, Sequence, Step
 from lmx_kernel.prefixes.store import PrefixStore
 from lmx_kernel.prefixes.writer import StateWriter
 from lmx_kernel.types import Sampling
 from lmx_kernel.worker import prefix_guard
 from lmx_kernel.worker.prefix_guard import Overdue, PrefixGuard
 
-BLOCKS = 6
+BLOCKS = 24
 TOKENS = [number % 200 for number in range(BLOCKS * STATE_TOKENS + 1)]
 SEQUENCES = [
     Sequence(id=number, tokens=TOKENS, produced=0, sampling=Sampling(seed=1)) for number in range(3)
@@ -122,6 +122,20 @@ def test_sequences_wait_for_what_is_on_disk(open_stage):
     assert len(stage.begin_all()) == len(SEQUENCES)
     assert stage.guard.figures()["prefix_read_bytes"] > 0
     assert stage.warnings == []
+
+
+def test_an_answer_is_stored_as_its_blocks_are_complete(tmp_path):
+    stage = Stage(tmp_path, States())
+    stage.guard.begin(SEQUENCES[0])
+    stage.guard.stepped(COMPUTED)
+    stage.guard.close()
+    stored = len(list(stage.store.folder.iterdir()))
+    assert stored == BLOCKS
+    stage.guard._keeper._engine.computed = lambda sequence_id: len(TOKENS) + STATE_TOKENS
+    for number in range(STATE_TOKENS):
+        stage.guard.stepped(Step(outputs=(Output(0, (number,)),)))
+    stage.guard.close()
+    assert len(list(stage.store.folder.iterdir())) == BLOCKS + 1
 
 
 @pytest.mark.parametrize("broken", ["held", "import_blocks", "computed", "export_block"])

@@ -17,6 +17,7 @@ import pytest
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.prefixes import entry, folder, store
 from lmx_kernel.prefixes.keys import (
+    PART_TOKENS,
     extend_keys,
     first_key,
     model_identity,
@@ -349,17 +350,17 @@ def test_a_model_is_known_by_its_files_and_its_engine(tmp_path):
 
 
 def test_a_block_is_found_by_its_beginning(opener):
-    tokens, before = list(range(64)), b"b" * 16
+    tokens, before = list(range(STATE_TOKENS)), b"b" * 16
     parts = part_keys(before, tokens)
-    assert len(parts) == 7
-    assert parts[:4] == part_keys(before, tokens[:39])
+    assert len(parts) == STATE_TOKENS // PART_TOKENS - 1
+    assert parts == part_keys(before, tokens[:-1])
     assert not {*parts} & {*part_keys(b"c" * 16, tokens), *part_keys(before, [9, *tokens[1:]])}
-    assert part_keys(before, tokens[:7]) == []
+    assert part_keys(before, tokens[: PART_TOKENS - 1]) == []
     opened = opener()
     opened.note(3, KEY, 5, parts)
     opened.write(3, KEY, STATE)
     for again in (opened, opener()):
-        assert [again.key_of(part) for part in parts] == [KEY] * 7
+        assert [again.key_of(part) for part in parts] == [KEY] * len(parts)
         assert again.read(3, KEY) == STATE
         again.touch([(3, KEY)])
     again.remove([(3, KEY)])
@@ -370,7 +371,7 @@ def test_a_block_is_found_by_its_beginning(opener):
 def test_a_file_that_was_given_another_name_is_not_what_that_says(opener, warnings):
     """Of another beginning, or of none."""
     opened = opener()
-    parts, others = part_keys(b"b" * 16, range(64)), part_keys(b"c" * 16, range(64))
+    parts, others = (part_keys(key * 16, range(STATE_TOKENS)) for key in (b"b", b"c"))
     for said in (others, []):
         opened.note(3, KEY, 5, parts)
         opened.write(3, KEY, STATE)

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from lmx_kernel.engine import STATE_TOKENS
 from lmx_kernel.prefixes import folder
+from lmx_kernel.prefixes.keys import PART_TOKENS
 from lmx_kernel.testing.fake_engine import WORDS
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_kernel, write_fake_models
@@ -27,6 +28,7 @@ from lmx_kernel.types import (
 SCRIPT = FakeModel(shares_prefixes=True, portable=True)
 BEGIN = "".join(f"{number:07} " for number in range(100))  # a token a byte
 BLOCKS = len(BEGIN) // STATE_TOKENS
+WITHOUT_LAST = (len(BEGIN) - 1) // PART_TOKENS * PART_TOKENS
 
 
 async def answer(stage, text, tokens=4, space=""):
@@ -63,7 +65,7 @@ async def test_a_prompt_goes_on_where_an_earlier_one_ended(tmp_path, loss):
     assert text == right(BEGIN + "two")
 
 
-@pytest.mark.parametrize("shared", [7, 8, 37, 63])
+@pytest.mark.parametrize("shared", [7, 8, STATE_TOKENS - 1])
 async def test_a_prompt_that_leaves_another_within_a_block_shares_its_beginning(tmp_path, shared):
     """Within eight tokens of where it leaves."""
     begin = (BEGIN + BEGIN)[: BLOCKS * STATE_TOKENS + shared]
@@ -74,7 +76,7 @@ async def test_a_prompt_that_leaves_another_within_a_block_shares_its_beginning(
         for end in ("x", "y" * 60):
             text, cached = await answer(stage, begin + end)
             assert text == right(begin + end)
-            assert cached >= (BLOCKS * STATE_TOKENS + shared) // 8 * 8
+            assert cached >= (BLOCKS * STATE_TOKENS + shared) // PART_TOKENS * PART_TOKENS
         details = stage.kernel.status().models[0].engine.details
         assert details["prefix_hits_disk"] == 1
 
@@ -99,7 +101,7 @@ async def test_an_answer_that_a_crash_interrupts_goes_on_with_what_is_stored(tmp
         numbers = [int(word) for word in text.split()]
         assert numbers == [(numbers[0] + n) % 4096 for n in range(400)]
         engine = stage.kernel.status().models[0].engine
-        assert engine.details["prefix_tokens_disk"] >= BLOCKS * STATE_TOKENS - STATE_TOKENS
+        assert engine.details["prefix_tokens_disk"] >= (BLOCKS - 1) * STATE_TOKENS
         assert engine.details["prefix_hits_disk"] == 1
 
 
@@ -107,7 +109,11 @@ async def test_spaces_share_nothing_on_disk_either(tmp_path):
     async with running_kernel(tmp_path, {"m": SCRIPT}) as stage:
         await answer(stage, BEGIN, space="a")
         await stage.kernel.unload("m")
-        for space, expected in (("b", 0), ("", 0), ("a", (len(BEGIN) - 1) // 64 * 64)):
+        for space, expected in (
+            ("b", 0),
+            ("", 0),
+            ("a", WITHOUT_LAST),
+        ):
             assert (await answer(stage, BEGIN, space=space))[1] == expected
 
 
@@ -140,7 +146,7 @@ async def test_whatever_is_done_to_the_files_no_text_changes(tmp_path, count):
             assert [text for text, _ in answers] == expected
             assert (answers[0][1] > 0) == (round_ > 0)  # the first block is never damaged
             await stage.kernel.unload("m")
-            for entry in dice.sample([one for one in stored(tmp_path) if one.index > 4], 5):
+            for entry in dice.sample([one for one in stored(tmp_path) if one.index > 16], 5):
                 damage(dice, entry.path)
 
 
@@ -148,15 +154,18 @@ async def test_a_damaged_file_is_logged_once_and_the_rest_is_computed(tmp_path):
     async with running_kernel(tmp_path, {"m": SCRIPT}) as stage:
         await answer(stage, BEGIN)
         await stage.kernel.unload("m")
-        (third,) = (entry for entry in stored(tmp_path) if entry.index == 5)
-        third.path.write_bytes(b"not a state")
+        (damaged,) = (entry for entry in stored(tmp_path) if entry.index == 20)
+        damaged.path.write_bytes(b"not a state")
         with capture_logs() as lines:
-            assert await answer(stage, BEGIN) == (right(BEGIN), 5 * STATE_TOKENS)
+            assert await answer(stage, BEGIN) == (right(BEGIN), 20 * STATE_TOKENS)
             await stage.kernel.unload("m")
         (line,) = (line for line in lines if line["event"] == "worker_warned")
         assert line["model"] == "m"
-        assert third.path.name in line["warning"]
-        assert await answer(stage, BEGIN) == (right(BEGIN), (len(BEGIN) - 1) // 64 * 64)
+        assert damaged.path.name in line["warning"]
+        assert await answer(stage, BEGIN) == (
+            right(BEGIN),
+            WITHOUT_LAST,
+        )
 
 
 async def test_many_that_begin_alike_at_once_load_it_once(tmp_path):

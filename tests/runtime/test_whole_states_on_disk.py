@@ -11,8 +11,7 @@ import zlib
 import pytest
 from structlog.testing import capture_logs
 
-from lmx_kernel.engine import STATE_TOKENS
-from lmx_kernel.testing.fake_engine import FIRST_WORD, WORDS
+from lmx_kernel.testing.fake_engine import CHUNK, FIRST_WORD, WORDS
 from lmx_kernel.testing.fake_model import FakeModel
 from lmx_kernel.testing.harness import running_kernel
 from lmx_kernel.testing.stored_files import LOSSES, damage, stored, unload
@@ -21,7 +20,7 @@ from lmx_kernel.worker.snapshot_keeper import LEAST_TOKENS, MOST_IN_A_ROW
 
 SCRIPT = FakeModel(shares_prefixes=True, portable=True, whole=True)
 BEGIN = [number % 200 for number in range(700)]
-NEAR_END = 700 // STATE_TOKENS * STATE_TOKENS
+NEAR_END = 700 // CHUNK * CHUNK
 SAID = 8
 
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from attrs import define
 
 from lmx_gguf_backend.context import Context
-from lmx_kernel.engine import STATE_TOKENS
 
 SPARSE, LEAST_CELLS = 2, 512
 """What runs is moved where steps read more cells than so many times those in use, and these."""
@@ -21,6 +20,9 @@ SPARSE, LEAST_CELLS = 2, 512
 MOST_COPIES = 1.25
 """Sequences that share cells have their own after a move: no more may be needed than so many times
 those in use."""
+
+PIECE_TOKENS = 64
+"""Are moved at once, so that little is held twice."""
 
 EVERY_ROWS = 64
 """It is looked at after so many rows."""
@@ -63,9 +65,9 @@ class Compaction:
         return [slot for slot, length in held if not self._move(slot, length)]
 
     def _move(self, slot: int, length: int) -> bool:
-        """Move block by block, so that little is held twice."""
-        for start in range(0, length, STATE_TOKENS):
-            end = min(start + STATE_TOKENS, length)
+        """Move piece by piece."""
+        for start in range(0, length, PIECE_TOKENS):
+            end = min(start + PIECE_TOKENS, length)
             state = self._context.export(slot, start, end)
             self._context.drop(slot, start, end)
             if not self._context.insert(slot, state, start, end):

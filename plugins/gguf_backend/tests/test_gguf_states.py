@@ -19,7 +19,7 @@ from lmx_kernel.testing.harness import running_kernel
 from lmx_kernel.testing.near_ties import is_near_tie
 from lmx_kernel.testing.stored_states import StoredDriver, compare_conversations, greedy_answer
 
-BLOCKS = 5
+BLOCKS = 20
 SETTINGS = GgufSettings(threads=1)
 
 
@@ -29,6 +29,7 @@ def tokens_of(seed: int, count: int) -> list[int]:
 
 
 PROMPT = tokens_of(1, BLOCKS * STATE_TOKENS + 10)
+HALF = BLOCKS // 2 * STATE_TOKENS
 
 
 def exported(driver, tokens: list[int], blocks: int = BLOCKS) -> list[bytearray]:
@@ -52,9 +53,9 @@ def test_another_engine_goes_on_with_the_states_of_the_first(open_tiny, cache_ty
     other.add(1, tokens_of(9, 40))  # takes the low cells, and goes on meanwhile
     other.step()
     assert other.engine.states.held(PROMPT, "") == 1  # both begin with the same token
-    assert other.engine.states.import_blocks(whole[:128], "", 0, states[:2])
-    assert other.engine.states.held(PROMPT, "") == 128
-    assert other.engine.states.import_blocks(whole, "", 128, states[2:])
+    assert other.engine.states.import_blocks(whole[:HALF], "", 0, states[: BLOCKS // 2])
+    assert other.engine.states.held(PROMPT, "") == HALF
+    assert other.engine.states.import_blocks(whole, "", HALF, states[BLOCKS // 2 :])
     other.add(2, PROMPT)
     [answer] = other.run(2, count=24)
     assert other.cached(2) == len(whole)
@@ -73,7 +74,8 @@ def test_what_was_computed_for_wrong_drafts_is_in_no_state(open_tiny) -> None:
     outputs = [output for step in one.steps for output in step.outputs]
     assert 0 < sum(one.accepted for one in outputs) < sum(one.drafted for one in outputs)
     tokens = [*prompt, *one.tokens[1][:100]]
-    states = [bytearray(one.engine.states.export_block(1, 64 * block)) for block in range(3)]
+    starts = range(0, 192, STATE_TOKENS)
+    states = [bytearray(one.engine.states.export_block(1, start)) for start in starts]
     expected = plain.answer(tokens, 24)
     assert other.engine.states.import_blocks(tokens[:192], "", 0, states)
     other.add(2, tokens)
@@ -89,19 +91,19 @@ def test_states_are_taken_over_on_top_of_what_was_parked(open_tiny) -> None:
     while other.engine._prefixes.park_oldest():
         pass
     assert other.engine.states.held(PROMPT, "") == 100
-    assert other.engine.states.import_blocks(PROMPT[: 64 * BLOCKS], "", 64, states[1:])
+    assert other.engine.states.import_blocks(PROMPT[: BLOCKS * STATE_TOKENS], "", 96, states[6:])
     other.add(2, PROMPT)
     assert other.run(2, count=24) == [plain.answer(PROMPT, 24)]
     assert other.cached(2) == BLOCKS * STATE_TOKENS
 
 
-@pytest.mark.parametrize("rest", [8, 63])
+@pytest.mark.parametrize("rest", [8, STATE_TOKENS - 1])
 def test_the_last_block_may_be_taken_over_in_part(open_tiny, rest) -> None:
     one, other, plain = (open_tiny() for _ in range(3))
     states = exported(one, PROMPT)
     begin = PROMPT[: (BLOCKS - 1) * STATE_TOKENS + rest]
-    assert other.engine.states.import_blocks(begin[:128], "", 0, states[:2])
-    assert other.engine.states.import_blocks(begin, "", 128, states[2:])
+    assert other.engine.states.import_blocks(begin[:HALF], "", 0, states[: BLOCKS // 2])
+    assert other.engine.states.import_blocks(begin, "", HALF, states[BLOCKS // 2 :])
     for number, tokens in enumerate(([*begin, 5, 6], PROMPT)):
         assert other.engine.states.held(tokens, "") == len(begin)
         other.add(number, tokens)
@@ -124,7 +126,7 @@ def test_what_does_not_fit_or_is_no_state_is_refused_and_nobody_is_disturbed(ope
     wrong = [states[0][:1000], bytearray(b"\0" * 100), states[1], bytearray(len(states[0]))]
     for state in wrong:
         assert not put(whole[:STATE_TOKENS], "", 0, [state])
-    assert not put(whole, "", 64, states[1:])  # nobody holds what comes before
+    assert not put(whole, "", STATE_TOKENS, states[1:])  # nobody holds what comes before
     assert driver.engine.stats().cache_tokens_used == used
     assert driver.run(1, count=12) == [plain.answer(neighbour, 12)]
 
@@ -155,7 +157,7 @@ async def test_a_prompt_survives_unload_crash_and_restart(tiny_path: Path, tmp_p
     (folder / "model.gguf").symlink_to(tiny_path)
     plugins = ("lmx_gguf_backend.backend", "lmx_model_folders.plugin")
     config = "[gguf]\nthreads = 1\n[model_folders]\nhugging_face = false\nlm_studio = false\n"
-    at_least = BLOCKS * STATE_TOKENS
+    at_least = len(PROMPT) // 8 * 8  # the last block is stored with the answer
     async with running_kernel(tmp_path, {}, config, plugins) as stage:
         text, cached = await greedy_answer(stage, PROMPT)
         assert cached == 0

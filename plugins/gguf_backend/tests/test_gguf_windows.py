@@ -112,10 +112,11 @@ def test_a_prompt_that_goes_on_from_the_end_is_not_computed_again(open_tiny, win
 def test_blocks_that_are_whole_serve_every_beginning(open_tiny, windowed) -> None:
     one, other = (open_windowed(open_tiny, windowed) for _ in range(2))
     start(one, 1, WHOLE)
-    states = [one.engine.states.export_block(1, 64 * block) for block in range(7)]
-    whole = WHOLE[: 7 * STATE_TOKENS]
+    whole = WHOLE[: len(WHOLE) // STATE_TOKENS * STATE_TOKENS]
+    starts = range(0, len(whole), STATE_TOKENS)
+    states = [one.engine.states.export_block(1, start) for start in starts]
     assert other.engine.states.import_blocks(whole, "", 0, [bytearray(s) for s in states])
-    for tokens, cached in ((WHOLE, 448), (CUT, 300)):
+    for tokens, cached in ((WHOLE, len(whole)), (CUT, 300)):
         number = len(tokens)
         other.add(number, tokens)
         answer = other.run(number, count=24)

@@ -88,6 +88,17 @@ def compact(cache: Cache) -> Cache:
     return extract(merge([cache]), 0) if can_merge else cache
 
 
+def join(parts: list[Cache]) -> Cache:
+    """Return one cache of plain ones, of consecutive tokens of a sequence."""
+    joined = copy(parts[0])
+    for layer, *pieces in zip(joined, *parts, strict=True):
+        layer.keys = mx.concatenate([one.keys[..., : one.offset, :] for one in pieces], 2)
+        layer.values = mx.concatenate([one.values[..., : one.offset, :] for one in pieces], 2)
+        layer.offset = sum(one.offset for one in pieces)
+    mx.eval(arrays(joined))
+    return joined
+
+
 def size_bytes(cache: Cache) -> int:
     """Return what the arrays take."""
     return sum(layer.nbytes for layer in cache)

@@ -23,13 +23,31 @@ LEAST_SHARED = 16
 
 @define(eq=False)
 class CachedPrefix:
-    """A prefix and its cache."""
+    """A prefix and its cache.
+
+    :param parts: caches of consecutive tokens; more than one only of caches that can be joined.
+    """
 
     tokens: list[int]
     space: str
-    cache: Cache
-    is_trimmable: bool
-    size_bytes: int
+    parts: list[Cache]
+    is_trimmable: bool = field(init=False)
+    size_bytes: int = field(init=False)
+
+    @is_trimmable.default
+    def _can_trim(self) -> bool:
+        return caches.can_trim(self.parts[0])
+
+    @size_bytes.default
+    def _sum(self) -> int:
+        return sum(map(caches.size_bytes, self.parts))
+
+    @property
+    def cache(self) -> Cache:
+        """All of it, joined when it is first used."""
+        if len(self.parts) > 1:
+            self.parts = [caches.join(self.parts)]
+        return self.parts[0]
 
     def usable(self, tokens: Sequence[int]) -> int:
         """Return how many of ``tokens`` this can stand for; never all, the last is needed."""
@@ -67,18 +85,20 @@ class PrefixCache:
 
     def keep(self, tokens: list[int], space: str, cache: Cache) -> None:
         """Keep ``cache``, which was computed from exactly ``tokens``; the oldest make room."""
-        if any(kept.tokens == tokens for kept in self._in(space)):
-            return
-        new = CachedPrefix(tokens, space, cache, caches.can_trim(cache), caches.size_bytes(cache))
-        if new.size_bytes > self.budget_bytes:
-            return
-        if new.is_trimmable:
-            for kept in self._in(space):
-                if common(tokens, kept.tokens) == len(kept.tokens):
-                    self._kept.remove(kept)
-        self._kept.append(new)
-        while self.size_bytes > self.budget_bytes:
-            self._kept.pop(0)
+        if all(kept.tokens != tokens for kept in self._in(space)):
+            self._add(CachedPrefix(tokens, space, [cache]))
+
+    def extend(self, tokens: list[int], space: str, start: int, cache: Cache) -> bool:
+        """Keep a prefix of which ``cache`` has the tokens from ``start`` on, and others that are
+        kept those before; return whether there is one now.
+
+        What is kept is not copied: a long prefix comes in many such parts.
+        """
+        parts = self._parts(tokens[:start], space)
+        if parts is None:
+            return False
+        self._add(CachedPrefix(tokens, space, [*parts, cache]))
+        return self.best([*tokens, 0], space) == len(tokens)
 
     @property
     def size_bytes(self) -> int:
@@ -88,6 +108,27 @@ class PrefixCache:
     def clear(self) -> None:
         """Forget everything."""
         self._kept.clear()
+
+    def _parts(self, tokens: list[int], space: str) -> list[Cache] | None:
+        """Return caches of exactly ``tokens``; None if they are not kept."""
+        if not tokens:
+            return []
+        for kept in self._in(space):
+            if kept.tokens == tokens:
+                return kept.parts
+        found = self.take([*tokens, 0], space)
+        return [caches.compact(found[1])] if found and found[0] == len(tokens) else None
+
+    def _add(self, new: CachedPrefix) -> None:
+        if new.size_bytes > self.budget_bytes:
+            return
+        if new.is_trimmable:
+            for kept in self._in(new.space):
+                if common(new.tokens, kept.tokens) == len(kept.tokens):
+                    self._kept.remove(kept)
+        self._kept.append(new)
+        while self.size_bytes > self.budget_bytes:
+            self._kept.pop(0)
 
     def _in(self, space: str) -> list[CachedPrefix]:
         return [kept for kept in self._kept if kept.space == space]

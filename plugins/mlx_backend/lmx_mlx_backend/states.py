@@ -8,7 +8,6 @@ it.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from importlib.metadata import version
 from math import prod
@@ -62,27 +61,31 @@ class BlockLayout:
         pairs = zip(self.shapes, self.types, strict=True)
         return [prod(shape) * kind.size for shape, kind in pairs]
 
-    def pack(self, arrays: Seq[mx.array]) -> memoryview:
-        """Return the bytes of a block."""
-        mx.eval(*arrays)
-        state, place = np.empty(sum(self.sizes), np.uint8), 0
-        for array, size in zip(arrays, self.sizes, strict=True):
-            numbers = np.asarray(array.reshape(-1).view(mx.uint8))
-            state[place : place + size] = numbers
-            place += size
+    def pack(self, cache: Cache, row: int, start: int) -> memoryview:
+        """Return the bytes of the block of a row, padded on the left, that begins at ``start``."""
+        paddings = [_padding(layer, row) for layer in cache for _ in range(2)]
+        arrays = [_readable(array) for layer in cache for array in (layer.keys, layer.values)]
+        mx.eval(arrays)
+        state = b"".join(
+            np.asarray(array)[row, :, place : place + STATE_TOKENS].tobytes()
+            for array, place in zip(arrays, (start + count for count in paddings), strict=True)
+        )
         return memoryview(state)
 
-    def unpack(self, state: bytearray) -> list[mx.array]:
-        """Return the arrays of a block.
+    def unpack(self, states: Seq[bytearray]) -> list[mx.array]:
+        """Return the arrays of consecutive blocks.
 
-        :raises ValueError: it has another length.
+        :raises ValueError: one of them has another length.
         """
-        if len(state) != sum(self.sizes):
+        if any(len(state) != sum(self.sizes) for state in states):
             raise ValueError("a state of another model")
         arrays, place = [], 0
         for shape, kind, size in zip(self.shapes, self.types, self.sizes, strict=True):
-            numbers = mx.array(np.frombuffer(state, np.uint8, size, place))
-            arrays.append(numbers.view(kind).reshape(shape))
+            blocks = [
+                np.frombuffer(state, np.uint8, size, place).reshape(*shape[:-1], -1)
+                for state in states
+            ]
+            arrays.append(mx.array(np.concatenate(blocks, 2)).view(kind))
             place += size
         return arrays
 
@@ -120,7 +123,7 @@ class MlxStates:
             if group is None:
                 return None
             cache, place = group.cache, group.rows.index(row)
-        return self._layout.pack(list(_slices(cache, place, start, end)))
+        return self._layout.pack(cache, place, start)
 
     def held(self, tokens: Seq[int], cache_space: str) -> int:
         """Return how many of ``tokens`` are in memory, or are being computed."""
@@ -135,31 +138,19 @@ class MlxStates:
         self, tokens: Seq[int], cache_space: str, start: int, states: Seq[bytearray]
     ) -> bool:
         """Keep ``tokens`` as a prefix; ``states`` are of those from ``start`` on."""
-        before: Cache = []
-        if start:
-            found = self._store.take(tokens[: start + 1], cache_space)
-            if found is None or found[0] != start:
-                return False
-            before = found[1]
+        end = start + len(states) * STATE_TOKENS
         try:
-            blocks = [self._layout.unpack(state) for state in states]
+            arrays = self._layout.unpack(states)
         except ValueError:
             return False
-        if start + len(blocks) * STATE_TOKENS < len(tokens):
+        if end < len(tokens):
             return False
         cache = caches.new(self._module)
-        for number, layer in enumerate(cache):
-            keys, values = ([block[2 * number + which] for block in blocks] for which in (0, 1))
-            if before:
-                keys.insert(0, before[number].keys[..., :start, :])
-                values.insert(0, before[number].values[..., :start, :])
-            layer.keys, layer.values = (
-                mx.concatenate(arrays, 2)[..., : len(tokens), :] for arrays in (keys, values)
-            )
-            layer.offset = len(tokens)
+        for layer, keys, values in zip(cache, arrays[::2], arrays[1::2], strict=True):
+            layer.offset = len(tokens) - start
+            layer.keys, layer.values = (one[..., : layer.offset, :] for one in (keys, values))
         mx.eval(caches.arrays(cache))
-        self._store.keep(list(tokens), cache_space, cache)
-        return self._store.best([*tokens, 0], cache_space) == len(tokens)
+        return self._store.extend(list(tokens), cache_space, start, cache)
 
     def _find(self, sequence_id: int) -> Row | None:
         return next((row for row in self._running if row.id == sequence_id), None)
@@ -180,9 +171,11 @@ def numbers_of(architecture: str) -> str:
     )
 
 
-def _slices(cache: Cache, row: int, start: int, end: int) -> Iterator[mx.array]:
-    """Yield keys and values of each layer for some tokens of a row, padded on the left."""
-    for layer in cache:
-        shift = layer.left_padding.tolist()[row] if hasattr(layer, "left_padding") else 0
-        yield layer.keys[row : row + 1, :, shift + start : shift + end]
-        yield layer.values[row : row + 1, :, shift + start : shift + end]
+def _padding(layer: Any, row: int) -> int:
+    """Return how many cells a row of a batch has before its tokens."""
+    return int(layer.left_padding.tolist()[row]) if hasattr(layer, "left_padding") else 0
+
+
+def _readable(array: mx.array) -> mx.array:
+    """Return the same bytes as numbers of a type that numpy has."""
+    return array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
