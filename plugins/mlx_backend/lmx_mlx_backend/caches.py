@@ -89,14 +89,20 @@ def compact(cache: Cache) -> Cache:
 
 
 def join(parts: list[Cache]) -> Cache:
-    """Return one cache of plain ones, of consecutive tokens of a sequence."""
+    """Return one cache of plain ones, of consecutive tokens of a sequence, with room for more."""
     joined = copy(parts[0])
     for layer, *pieces in zip(joined, *parts, strict=True):
-        layer.keys = mx.concatenate([one.keys[..., : one.offset, :] for one in pieces], 2)
-        layer.values = mx.concatenate([one.values[..., : one.offset, :] for one in pieces], 2)
         layer.offset = sum(one.offset for one in pieces)
+        layer.keys = _join([one.keys[..., : one.offset, :] for one in pieces])
+        layer.values = _join([one.values[..., : one.offset, :] for one in pieces])
     mx.eval(arrays(joined))
     return joined
+
+
+def _join(pieces: list[mx.array]) -> mx.array:
+    *before, _, width = pieces[0].shape
+    room = KVCache.step - sum(one.shape[2] for one in pieces) % KVCache.step
+    return mx.concatenate([*pieces, mx.zeros((*before, room, width), pieces[0].dtype)], 2)
 
 
 def size_bytes(cache: Cache) -> int:

@@ -42,12 +42,9 @@ class CachedPrefix:
     def _sum(self) -> int:
         return sum(map(caches.size_bytes, self.parts))
 
-    @property
-    def cache(self) -> Cache:
-        """All of it, joined when it is first used."""
-        if len(self.parts) > 1:
-            self.parts = [caches.join(self.parts)]
-        return self.parts[0]
+    def copy(self) -> Cache:
+        """Return a cache of its own of all of it."""
+        return caches.join(self.parts) if len(self.parts) > 1 else caches.copy(self.parts[0])
 
     def usable(self, tokens: Sequence[int]) -> int:
         """Return how many of ``tokens`` this can stand for; never all, the last is needed."""
@@ -78,7 +75,7 @@ class PrefixCache:
             return None
         self._kept.remove(kept)
         self._kept.append(kept)
-        cache, surplus = caches.copy(kept.cache), len(kept.tokens) - length
+        cache, surplus = kept.copy(), len(kept.tokens) - length
         if surplus:
             caches.trim(cache, surplus)
         return length, caches.compact(cache) if surplus > length else cache
