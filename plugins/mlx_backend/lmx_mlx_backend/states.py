@@ -8,6 +8,7 @@ it.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 from importlib.metadata import version
 from math import prod
@@ -61,16 +62,10 @@ class BlockLayout:
         pairs = zip(self.shapes, self.types, strict=True)
         return [prod(shape) * kind.size for shape, kind in pairs]
 
-    def pack(self, cache: Cache, row: int, start: int) -> memoryview:
-        """Return the bytes of the block of a row, padded on the left, that begins at ``start``."""
-        paddings = [_padding(layer, row) for layer in cache for _ in range(2)]
-        arrays = [_readable(array) for layer in cache for array in (layer.keys, layer.values)]
-        mx.eval(arrays)
-        state = b"".join(
-            np.asarray(array)[row, :, place : place + STATE_TOKENS].tobytes()
-            for array, place in zip(arrays, (start + count for count in paddings), strict=True)
-        )
-        return memoryview(state)
+    def pack(self, arrays: Iterable[mx.array]) -> memoryview:
+        """Return the bytes of a block; the device is waited for once."""
+        parts = [array.reshape(-1).view(mx.uint8) for array in arrays]
+        return memoryview(np.asarray(mx.concatenate(parts)))
 
     def unpack(self, states: Seq[bytearray]) -> list[mx.array]:
         """Return the arrays of consecutive blocks.
@@ -123,7 +118,7 @@ class MlxStates:
             if group is None:
                 return None
             cache, place = group.cache, group.rows.index(row)
-        return self._layout.pack(cache, place, start)
+        return self._layout.pack(_slices(cache, place, start, end))
 
     def held(self, tokens: Seq[int], cache_space: str) -> int:
         """Return how many of ``tokens`` are in memory, or are being computed."""
@@ -171,11 +166,9 @@ def numbers_of(architecture: str) -> str:
     )
 
 
-def _padding(layer: Any, row: int) -> int:
-    """Return how many cells a row of a batch has before its tokens."""
-    return int(layer.left_padding.tolist()[row]) if hasattr(layer, "left_padding") else 0
-
-
-def _readable(array: mx.array) -> mx.array:
-    """Return the same bytes as numbers of a type that numpy has."""
-    return array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
+def _slices(cache: Cache, row: int, start: int, end: int) -> Iterator[mx.array]:
+    """Yield keys and values of each layer for some tokens of a row, padded on the left."""
+    for layer in cache:
+        shift = layer.left_padding.tolist()[row] if hasattr(layer, "left_padding") else 0
+        yield layer.keys[row : row + 1, :, shift + start : shift + end]
+        yield layer.values[row : row + 1, :, shift + start : shift + end]
