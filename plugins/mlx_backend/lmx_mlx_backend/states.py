@@ -8,7 +8,8 @@ it.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from importlib.metadata import version
 from math import prod
@@ -62,10 +63,23 @@ class BlockLayout:
         pairs = zip(self.shapes, self.types, strict=True)
         return [prod(shape) * kind.size for shape, kind in pairs]
 
-    def pack(self, arrays: Iterable[mx.array]) -> memoryview:
-        """Return the bytes of a block; the device is waited for once."""
-        parts = [array.reshape(-1).view(mx.uint8) for array in arrays]
-        return memoryview(np.asarray(mx.concatenate(parts)))
+    def pack(self, cache: Cache, row: int, start: int) -> memoryview:
+        """Return the bytes of a block of a row.
+
+        :param start: its first token.
+        """
+        arrays, places = zip(*_cells(cache, row, start), strict=True)
+        if reads_in_place():
+            arrays = tuple(map(_readable, arrays))
+            mx.eval(arrays)
+            wholes = zip(map(np.asarray, arrays), places, strict=True)
+            parts = [whole[row, :, at : at + STATE_TOKENS].tobytes() for whole, at in wholes]
+            return memoryview(b"".join(parts))
+        blocks = [
+            array[row, :, at : at + STATE_TOKENS].reshape(-1).view(mx.uint8)
+            for array, at in zip(arrays, places, strict=True)
+        ]
+        return memoryview(np.asarray(mx.concatenate(blocks)))
 
     def unpack(self, states: Seq[bytearray]) -> list[mx.array]:
         """Return the arrays of consecutive blocks.
@@ -118,7 +132,7 @@ class MlxStates:
             if group is None:
                 return None
             cache, place = group.cache, group.rows.index(row)
-        return self._layout.pack(_slices(cache, place, start, end))
+        return self._layout.pack(cache, place, start)
 
     def held(self, tokens: Seq[int], cache_space: str) -> int:
         """Return how many of ``tokens`` are in memory, or are being computed."""
@@ -166,9 +180,23 @@ def numbers_of(architecture: str) -> str:
     )
 
 
-def _slices(cache: Cache, row: int, start: int, end: int) -> Iterator[mx.array]:
-    """Yield keys and values of each layer for some tokens of a row, padded on the left."""
+def reads_in_place() -> bool:
+    """Return whether the arrays lie in memory that the interpreter can read: all but those of CUDA,
+    which would be moved there as a whole.
+    """
+    return sys.platform == "darwin" or mx.default_device() == mx.cpu
+
+
+def _cells(cache: Cache, row: int, start: int) -> Iterator[tuple[mx.array, int]]:
+    """Yield the keys and the values of each layer, and where a row has the token ``start`` in them:
+    rows of a batch are padded on the left.
+    """
     for layer in cache:
         shift = layer.left_padding.tolist()[row] if hasattr(layer, "left_padding") else 0
-        yield layer.keys[row : row + 1, :, shift + start : shift + end]
-        yield layer.values[row : row + 1, :, shift + start : shift + end]
+        yield layer.keys, shift + start
+        yield layer.values, shift + start
+
+
+def _readable(array: mx.array) -> mx.array:
+    """Return the same bytes as numbers of a type that numpy has."""
+    return array.view(mx.uint16) if array.dtype == mx.bfloat16 else array

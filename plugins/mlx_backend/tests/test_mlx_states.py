@@ -33,9 +33,12 @@ def exported(driver, number: int) -> list[bytearray]:
     return [bytearray(block) for block in blocks]
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_another_engine_goes_on_with_the_states_of_the_first(open_model, ahead) -> None:
+@pytest.mark.parametrize(("ahead", "in_place"), [(False, True), (True, True), (True, False)])
+def test_another_engine_goes_on_with_the_states_of_the_first(
+    open_model, monkeypatch, ahead, in_place
+) -> None:
     """Exported while it decodes in a batch of rows of other lengths, which are padded."""
+    monkeypatch.setattr("lmx_mlx_backend.states.reads_in_place", lambda: in_place)
     one, other, plain = open_model(), open_model(), open_model()
     one.engine._steps.ahead = other.engine._steps.ahead = ahead
     assert isinstance(one.engine, HasPortableStates)
