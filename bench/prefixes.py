@@ -239,20 +239,20 @@ async def resume(home: Path, models: Path) -> None:
 
 
 async def stored_bytes(home: Path, models: Path) -> None:
-    """What 20 turns of 500 tokens write, to the size of the last state."""
+    """What 20 turns write that fill the context, to the size of the last state."""
     server = Server(home, models)
     await server.start()
     messages: list[dict[str, str]] = []
     for turn in range(20):
-        messages.append(user(f"Turn {turn}. " + f"The word {turn} is said. " * 68))
+        messages.append(user(f"Turn {turn}. " + f"The word {turn} is said. " * 50))
         found = await server.ask(messages, 8)
         messages.append({"role": "assistant", "content": found["text"]})
     tokens = found["prompt"] + 8
     await server.unload()
     (kept,) = (await server.admin("cache"))["models"]
     await server.stop()
-    state = tokens // 64 * (kept["size_bytes"] / kept["entries"])
-    head("20 turns of 500 tokens")
+    state = tokens // STATE_TOKENS * (kept["size_bytes"] / kept["entries"])
+    head("20 turns")
     row("bytes on disk", f"{kept['size_bytes']:,} for {tokens} tokens")
     row("to the size of the last state", f"{kept['size_bytes'] / state:.2f} x", "<= 1.3 x")
 
