@@ -129,8 +129,7 @@ def test_an_answer_is_stored_as_its_blocks_are_complete(tmp_path):
     stage.guard.begin(SEQUENCES[0])
     stage.guard.stepped(COMPUTED)
     stage.guard.close()
-    stored = len(list(stage.store.folder.iterdir()))
-    assert stored == BLOCKS
+    assert len(list(stage.store.folder.iterdir())) == BLOCKS
     stage.guard._keeper._engine.computed = lambda sequence_id: len(TOKENS) + STATE_TOKENS
     for number in range(STATE_TOKENS):
         stage.guard.stepped(Step(outputs=(Output(0, (number,)),)))

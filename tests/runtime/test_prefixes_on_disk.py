@@ -109,11 +109,7 @@ async def test_spaces_share_nothing_on_disk_either(tmp_path):
     async with running_kernel(tmp_path, {"m": SCRIPT}) as stage:
         await answer(stage, BEGIN, space="a")
         await stage.kernel.unload("m")
-        for space, expected in (
-            ("b", 0),
-            ("", 0),
-            ("a", WITHOUT_LAST),
-        ):
+        for space, expected in (("b", 0), ("", 0), ("a", WITHOUT_LAST)):
             assert (await answer(stage, BEGIN, space=space))[1] == expected
 
 
@@ -162,10 +158,7 @@ async def test_a_damaged_file_is_logged_once_and_the_rest_is_computed(tmp_path):
         (line,) = (line for line in lines if line["event"] == "worker_warned")
         assert line["model"] == "m"
         assert damaged.path.name in line["warning"]
-        assert await answer(stage, BEGIN) == (
-            right(BEGIN),
-            WITHOUT_LAST,
-        )
+        assert await answer(stage, BEGIN) == (right(BEGIN), WITHOUT_LAST)
 
 
 async def test_many_that_begin_alike_at_once_load_it_once(tmp_path):

@@ -13,6 +13,7 @@ from lmx_gguf_backend.settings import GgufSettings
 from lmx_gguf_backend.states import identity_of
 
 from lmx_kernel.engine import STATE_TOKENS, HasPortableStates
+from lmx_kernel.prefixes.keys import PART_TOKENS
 from lmx_kernel.testing.conformance.drafts import Foresight, FreeRows
 from lmx_kernel.testing.driver import GREEDY
 from lmx_kernel.testing.harness import running_kernel
@@ -157,7 +158,7 @@ async def test_a_prompt_survives_unload_crash_and_restart(tiny_path: Path, tmp_p
     (folder / "model.gguf").symlink_to(tiny_path)
     plugins = ("lmx_gguf_backend.backend", "lmx_model_folders.plugin")
     config = "[gguf]\nthreads = 1\n[model_folders]\nhugging_face = false\nlm_studio = false\n"
-    at_least = len(PROMPT) // 8 * 8  # the last block is stored with the answer
+    at_least = len(PROMPT) // PART_TOKENS * PART_TOKENS  # the last block is stored with the answer
     async with running_kernel(tmp_path, {}, config, plugins) as stage:
         text, cached = await greedy_answer(stage, PROMPT)
         assert cached == 0

@@ -8,11 +8,12 @@ merged into one that is padded on the left to the longest. mlx-lm has both forms
 from __future__ import annotations
 
 import copy as copies
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.models.cache import KVCache, can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
 Cache = list[Any]
@@ -103,6 +104,12 @@ def _join(pieces: list[mx.array]) -> mx.array:
     *before, _, width = pieces[0].shape
     room = KVCache.step - sum(one.shape[2] for one in pieces) % KVCache.step
     return mx.concatenate([*pieces, mx.zeros((*before, room, width), pieces[0].dtype)], 2)
+
+
+def packed(arrays: Iterable[mx.array]) -> memoryview:
+    """Return the bytes of arrays, one after the other; the device is waited for once."""
+    parts = [array.reshape(-1).view(mx.uint8) for array in arrays]
+    return memoryview(np.asarray(mx.concatenate(parts)))
 
 
 def size_bytes(cache: Cache) -> int:

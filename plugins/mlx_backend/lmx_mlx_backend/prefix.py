@@ -82,7 +82,7 @@ class PrefixCache:
 
     def keep(self, tokens: list[int], space: str, cache: Cache) -> None:
         """Keep ``cache``, which was computed from exactly ``tokens``; the oldest make room."""
-        if all(kept.tokens != tokens for kept in self._in(space)):
+        if self._find(tokens, space) is None:
             self._add(CachedPrefix(tokens, space, [cache]))
 
     def extend(self, tokens: list[int], space: str, start: int, cache: Cache) -> bool:
@@ -110,9 +110,8 @@ class PrefixCache:
         """Return caches of exactly ``tokens``; None if they are not kept."""
         if not tokens:
             return []
-        for kept in self._in(space):
-            if kept.tokens == tokens:
-                return kept.parts
+        if (kept := self._find(tokens, space)) is not None:
+            return kept.parts
         found = self.take([*tokens, 0], space)
         return [caches.compact(found[1])] if found and found[0] == len(tokens) else None
 
@@ -126,6 +125,9 @@ class PrefixCache:
         self._kept.append(new)
         while self.size_bytes > self.budget_bytes:
             self._kept.pop(0)
+
+    def _find(self, tokens: list[int], space: str) -> CachedPrefix | None:
+        return next((kept for kept in self._in(space) if kept.tokens == tokens), None)
 
     def _in(self, space: str) -> list[CachedPrefix]:
         return [kept for kept in self._kept if kept.space == space]

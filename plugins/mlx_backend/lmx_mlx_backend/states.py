@@ -68,28 +68,25 @@ class BlockLayout:
 
         :param start: its first token.
         """
-        arrays, places = zip(*_cells(cache, row, start), strict=True)
-        if reads_in_place():
-            arrays = tuple(map(_readable, arrays))
-            mx.eval(arrays)
-            wholes = zip(map(np.asarray, arrays), places, strict=True)
-            parts = [whole[row, :, at : at + STATE_TOKENS].tobytes() for whole, at in wholes]
-            return memoryview(b"".join(parts))
-        blocks = [
-            array[row, :, at : at + STATE_TOKENS].reshape(-1).view(mx.uint8)
-            for array, at in zip(arrays, places, strict=True)
-        ]
-        return memoryview(np.asarray(mx.concatenate(blocks)))
+        cells = list(_cells(cache, row, start))
+        if not reads_in_place():
+            return caches.packed(array[row, :, at : at + STATE_TOKENS] for array, at in cells)
+        arrays = [_readable(array) for array, _ in cells]
+        mx.eval(arrays)
+        wholes = zip(map(np.asarray, arrays), cells, strict=True)
+        parts = [whole[row, :, at : at + STATE_TOKENS].tobytes() for whole, (_, at) in wholes]
+        return memoryview(b"".join(parts))
 
     def unpack(self, states: Seq[bytearray]) -> list[mx.array]:
         """Return the arrays of consecutive blocks.
 
         :raises ValueError: one of them has another length.
         """
-        if any(len(state) != sum(self.sizes) for state in states):
+        sizes = self.sizes
+        if {len(state) for state in states} != {sum(sizes)}:
             raise ValueError("a state of another model")
         arrays, place = [], 0
-        for shape, kind, size in zip(self.shapes, self.types, self.sizes, strict=True):
+        for shape, kind, size in zip(self.shapes, self.types, sizes, strict=True):
             blocks = [
                 np.frombuffer(state, np.uint8, size, place).reshape(*shape[:-1], -1)
                 for state in states

@@ -115,13 +115,7 @@ class WholeLayout:
         expected = list(self._arrays(tokens))
         if [(tuple(array.shape), array.dtype) for array in arrays] != expected:
             raise ValueError("a cache of other shapes")
-        mx.eval(*arrays)
-        state, place = np.empty(self.size_bytes(tokens), np.uint8), 0
-        for array, (shape, kind) in zip(arrays, expected, strict=True):
-            size = _size(shape, kind)
-            state[place : place + size] = np.asarray(array.reshape(-1).view(mx.uint8))
-            place += size
-        return memoryview(state)
+        return caches.packed(arrays)
 
     def unpack(self, module: Any, state: bytearray | memoryview, tokens: int) -> Cache:
         """Return the cache of a state of so many tokens.
